@@ -1,0 +1,31 @@
+"""Keyword options that tell a typing error from a wish."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def named_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Make an unknown keyword raise with the nearest valid name, before any work starts."""
+    parameters = inspect.signature(function).parameters
+    valid = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        for name in options:
+            if name not in valid:
+                near = difflib.get_close_matches(name, valid, 1)
+                hint = (
+                    f"did you mean {near[0]}?" if near else f"valid names: {', '.join(v for v in valid if v != 'self')}"
+                )
+                raise TypeError(f"{function.__qualname__}() has no option {name!r}: {hint}")
+        return function(*args, **options)
+
+    return call

@@ -1,0 +1,282 @@
+"""A model as a distribution p(y|x) over classes, as a function of pixels.
+
+Everything else in fimviz sees a network only through `Classifier`: pixels in, logits out, evaluation mode,
+nothing left changed. Coordinates are settled here once: normalisation is folded in, so that every norm,
+eigenvalue and attack budget above this module is in pixel units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fimviz._at_rest import at_rest
+from fimviz._options import named_options
+from fimviz.likelihood import LIKELIHOODS
+
+
+class Classifier:
+    """A torch model seen as p(y|x), from pixels to log-probabilities.
+
+    Args:
+        model: any `nn.Module` from a batch of inputs to logits (n, K): a tensor, a tuple whose first item is
+            one, or an object with `.logits`. It is used in evaluation mode with frozen parameters and is left
+            exactly as it came, also after an error.
+        mean, std: the normalisation that the network was trained with, in pixel units: numbers, or one value a
+            channel. The network then sees (x − mean)/std, and every result stays in pixel units.
+        classes: K names. One name or two for a single sigmoid logit.
+        temperature: the logits are divided by it. It moves no decision boundary, but scales λ.
+        likelihood: "categorical" (softmax over K classes) or "bernoulli" (K independent sigmoids; one logit is
+            a binary model and becomes two classes).
+        input_range: smallest and largest valid input value; None for any.
+
+    The first use probes the model with two inputs and refuses, with the reason, one that is random in
+    evaluation mode, whose inputs in a batch influence each other, or that returns probabilities or NaN.
+
+    Example, with the closed form p = softmax(x):
+        >>> import torch, fimviz as fv
+        >>> net = fv.Classifier(torch.nn.Identity(), classes=["cat", "dog"])
+        >>> [[round(p, 4) for p in row] for row in net(torch.tensor([[0.0, 1.0]])).exp().tolist()]
+        [[0.2689, 0.7311]]
+    """
+
+    @named_options
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mean: float | Sequence[float] | Tensor | None = None,
+        std: float | Sequence[float] | Tensor | None = None,
+        classes: Sequence[str] | None = None,
+        temperature: float = 1.0,
+        likelihood: str = "categorical",
+        input_range: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module that returns logits, got {type(model).__name__}")
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood is {likelihood!r}, expected one of {sorted(LIKELIHOODS)}")
+        if not (0 < temperature < float("inf")):
+            raise ValueError(f"temperature is {temperature}, expected a positive finite number")
+        if input_range is not None and not input_range[0] < input_range[1]:
+            raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
+        if isinstance(classes, str):
+            raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
+        self.model = model
+        self.mean = _channel_values("mean", mean, 0.0)
+        self.std = _channel_values("std", std, 1.0)
+        if not (self.std > 0).all():
+            raise ValueError(f"std is {std}, expected positive numbers")
+        self.temperature = float(temperature)
+        self.input_range = input_range
+        self._wanted = likelihood
+        self.likelihood = LIKELIHOODS[likelihood]
+        self._names = None if classes is None else [str(name) for name in classes]
+        self._probed = False
+        self.batched_vjp = True
+
+    def __repr__(self) -> str:
+        size = f", {len(self._names)} classes" if self._names else ""
+        return f"Classifier({type(self.model).__name__}{size})"
+
+    def __call__(self, images: Any) -> Tensor:
+        """Log-probabilities (n, K) in nats of images (n, …) in pixels; differentiable where `images` is."""
+        differentiable = torch.is_grad_enabled() and isinstance(images, Tensor) and images.requires_grad
+        x = self.admit(images)
+        with self.at_rest(), torch.set_grad_enabled(differentiable):
+            return self.likelihood.log_probs(self.logits(x.to(self.device)))
+
+    @property
+    def classes(self) -> list[str]:
+        """The K class names, as given, or "0" … "K−1" once the model has been called."""
+        if self._names is None:
+            raise ValueError("the number of classes is known after the first call: call net(images) first")
+        return list(self._names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives (the CPU for a model without parameters)."""
+        return next((t.device for t in self._state()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the passes toward the input: float64 for a float64 model, else float32."""
+        return torch.float64 if self._weight_dtype == torch.float64 else torch.float32
+
+    def admit(self, images: Any) -> Tensor:
+        """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
+
+        The batch stays on its device, which is the CPU's or the model's.
+        """
+        x = self._checked(images)
+        if not self._probed:
+            self._probe(x.detach()[:2].to(self.device))
+        return x
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""
+        return at_rest(self.model, self.device)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only."""
+        z = self._outputs(x).to(self.dtype) / self.temperature
+        return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        mean, std = (v.to(x.device, x.dtype).view(shape) for v in (self.mean, self.std))
+        plain = not mean.any() and bool((std == 1).all())
+        try:
+            output = self.model((x if plain else (x - mean) / std).to(self._weight_dtype))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            error.add_note(f"fimviz called the model on a batch of shape {tuple(x.shape)}: {len(x)} inputs.")
+            raise
+        z = _tensor_of(output)
+        if z.ndim != 2 or len(z) != len(x):
+            raise ValueError(
+                f"the model returned shape {tuple(z.shape)} for {len(x)} inputs of shape {tuple(x.shape[1:])}, "
+                f"expected logits ({len(x)}, K). For a single image add the batch dimension: images[None]"
+            )
+        if z.shape[1] == 1 and self._wanted == "categorical":
+            raise ValueError("the model returns one logit: pass likelihood='bernoulli' for a binary model")
+        return z
+
+    @property
+    def _weight_dtype(self) -> torch.dtype:
+        return next((t.dtype for t in self._state() if t.is_floating_point()), torch.float32)
+
+    def _state(self) -> Iterator[Tensor]:
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+
+    def _checked(self, images: Any) -> Tensor:
+        if not isinstance(images, Tensor):
+            images = torch.as_tensor(np.asarray(images))
+        if images.dtype == torch.uint8:
+            raise TypeError("images are uint8 (0…255), expected floats: pass images / 255")
+        if not images.is_floating_point():
+            raise TypeError(f"images are {images.dtype}, expected floating-point pixels")
+        if images.ndim < 2:
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected a batch (n, …): add images[None]")
+        if images.numel() == 0:
+            raise ValueError(f"the batch is empty: images have shape {tuple(images.shape)}")
+        devices = {t.device for t in self._state()}
+        if len(devices) > 1:
+            raise ValueError(f"the model is spread over {sorted(map(str, devices))}, expected one device")
+        if images.device != self.device and images.device.type != "cpu":
+            raise ValueError(
+                f"images are on {images.device} and the model is on {self.device}: "
+                f"move one of them, for instance images.to({str(self.device)!r})"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, images.shape[1]):
+                raise ValueError(f"{name} has {len(values)} values and images have {images.shape[1]} channels")
+        if images.is_inference():
+            images = images.clone()
+        low, high = (float(v) for v in images.detach().aminmax())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError("images contain NaN or infinite values")
+        if self.input_range is not None:
+            a, b = self.input_range
+            if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
+                raise ValueError(
+                    f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]. If they are "
+                    "normalised already, pass the raw pixels and give mean= and std= to Classifier; for inputs that "
+                    "are not pixels give input_range="
+                )
+        return images.to(self.dtype)
+
+    def _probe(self, pair: Tensor) -> None:
+        """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
+        if len(pair) == 1:
+            pair = torch.cat([pair, 0.25 * pair + 0.5 * pair.flip(-1)])
+        with torch.random.fork_rng(), self.at_rest():
+            x = pair.requires_grad_()
+            one_logit = self._outputs(x).shape[1] == 1
+            z = self.logits(x)
+            values, again, alone = z.detach(), self.logits(pair).detach(), self.logits(pair[:1]).detach()
+            if not values.isfinite().all():
+                raise ValueError("the model returns NaN or infinite logits for these images")
+            size = values.abs().amax().clamp_min(1e-6)
+            if (values - again).abs().amax() > 1e-4 * size:
+                raise ValueError(
+                    "the model is random in evaluation mode: two calls on the same images differ. "
+                    "Look for dropout or noise that ignores model.eval()"
+                )
+            if not z.requires_grad:
+                raise ValueError(
+                    "the logits do not depend on the images differentiably: look for detach() or no_grad()"
+                )
+            (across,) = torch.autograd.grad(z[0].sum(), x, retain_graph=True, materialize_grads=True)
+            if across[1:].any() or (values[:1] - alone).abs().amax() > 1e-2 * size:
+                raise ValueError(
+                    "the inputs of a batch influence each other, so a Fisher information of one input does not "
+                    "exist. Look for batch statistics that ignore model.eval()"
+                )
+            if self._wanted == "categorical" and _are_probabilities(values * self.temperature):
+                raise ValueError(
+                    "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
+                    "or return the logarithm"
+                )
+            self.batched_vjp = _can_batch(z, x)
+        if one_logit:
+            self.likelihood = LIKELIHOODS["categorical"]
+        names = self._names or [str(i) for i in range(z.shape[1])]
+        if one_logit and len(names) == 1:
+            names = [f"not {names[0]}", names[0]]
+        if len(names) != z.shape[1]:
+            raise ValueError(f"classes has {len(names)} names and the model has {z.shape[1]} outputs")
+        self._names, self._probed = names, True
+
+
+def as_classifier(net: Classifier | nn.Module) -> Classifier:
+    """The classifier itself, or a bare module wrapped: pixels in, logits out."""
+    return net if isinstance(net, Classifier) else Classifier(net)
+
+
+def _channel_values(name: str, given: float | Sequence[float] | Tensor | None, default: float) -> Tensor:
+    values = torch.as_tensor(default if given is None else given, dtype=torch.float64).detach().cpu()
+    if values.ndim > 1 and values.numel() != max(values.shape):
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, expected a number or one value a channel")
+    if not values.isfinite().all():
+        raise ValueError(f"{name} is {given}, expected finite numbers")
+    return values.flatten()
+
+
+def _tensor_of(output: Any) -> Tensor:
+    """The logits in whatever the model returns: a tensor, an object with `.logits`, a mapping, a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    inner = getattr(output, "logits", None)
+    if inner is None and isinstance(output, Mapping):
+        inner = output.get("logits")
+    if inner is None and isinstance(output, Sequence) and len(output):
+        inner = output[0]
+    if isinstance(inner, Tensor):
+        return inner
+    raise TypeError(
+        f"the model returned {type(output).__name__}, expected logits: a tensor (n, K), a tuple that starts with "
+        "one, or an object with .logits"
+    )
+
+
+def _are_probabilities(z: Tensor) -> bool:
+    return z.shape[1] > 1 and bool(z.ge(0).all()) and bool(((z.sum(1) - 1).abs() < 1e-4).all())
+
+
+def _can_batch(z: Tensor, x: Tensor) -> bool:
+    """Whether several cotangents can go back at once: not through custom or compiled backward passes."""
+    cotangents = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:2, None].expand(-1, *z.shape)
+    loop = torch.stack([torch.autograd.grad(z, x, c, retain_graph=True)[0] for c in cotangents])
+    try:
+        (batched,) = torch.autograd.grad(z, x, cotangents, retain_graph=True, is_grads_batched=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return False  # vmap has no rule for one of the model's backward functions: the loop is right, if slower
+    return bool((loop - batched).abs().amax() <= 1e-3 * loop.abs().amax())

@@ -1,0 +1,1 @@
+"""The spectrum of the input-space Fisher information of a batch."""

@@ -1,0 +1,1 @@
+"""The embedded default: handwritten digits and small networks trained on them."""
