@@ -6,5 +6,6 @@ views that people can move. Functions give results; results show themselves.
 
 from fimviz import zoo
 from fimviz.classifier import Classifier
+from fimviz.fisher.spectrum import Spectrum, spectrum
 
-__all__ = ["Classifier", "zoo"]
+__all__ = ["Classifier", "Spectrum", "spectrum", "zoo"]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
+
+_users = 0
+_process = ExitStack()
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
@@ -23,19 +27,21 @@ def lock_of(model: nn.Module) -> threading.RLock:
 
 
 @contextmanager
-def at_rest(model: nn.Module, device: torch.device) -> Iterator[None]:
+def at_rest(model: nn.Module, device: torch.device, keep_rng: bool = True) -> Iterator[None]:
     """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards.
 
-    Gradients are enabled and autocast and TF32 disabled inside, whatever the caller's thread has set: torch keeps
-    them by thread, and a widget's callback does not run on the thread of the user's cell.
+    Gradients are enabled and autocast and TF32 disabled inside, whatever the caller's thread has set: a widget's
+    callback does not run on the thread of the user's cell. `keep_rng` is for a model that draws or seeds: the
+    generator is the process's, and putting it back would rewind what another thread has drawn meanwhile.
     """
     with (
         lock_of(model),
         _restored(model),
+        torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=keep_rng),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
-        _ieee_float32(),
+        _exact_process(),
     ):
         model.eval()
         model.requires_grad_(False)
@@ -47,7 +53,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in model.modules()]
     frozen = [(p, p.requires_grad) for p in model.parameters()]
     # A forward pass may replace a buffer or write into it (running statistics, call counters).
-    buffers = [(m, n, b, b.clone()) for m in model.modules() for n, b in m._buffers.items() if isinstance(b, Tensor)]
+    buffers = [(m, n, b, None if b is None else b.clone()) for m in model.modules() for n, b in m._buffers.items()]
     try:
         yield
     finally:
@@ -55,21 +61,51 @@ def _restored(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, flag in frozen:
             parameter.requires_grad_(flag)
-        for module, name, buffer, value in buffers:
-            if not torch.equal(torch.nan_to_num(buffer), torch.nan_to_num(value)):
-                buffer.copy_(value)
-            module._buffers[name] = buffer
+        with torch.no_grad():
+            for module, name, buffer, value in buffers:
+                # A write, even of equal values, would invalidate a graph of the user's that saved the buffer.
+                if buffer is not None and value is not None and not torch.equal(buffer, value):
+                    buffer.copy_(value)
+                module._buffers[name] = buffer
+
+
+@contextmanager
+def _exact_process() -> Iterator[None]:
+    """Full float32 and no compiled code: the process's switches, turned by the first model at rest."""
+    global _users
+    with _guard:
+        if _users == 0:
+            # Compiled code can go back once, and for one cotangent: no spectrum comes out of it. Nobody has compiled
+            # where torch._dynamo is not loaded, and loading it takes seconds.
+            if "torch._dynamo" in sys.modules:
+                _process.enter_context(torch.compiler.set_stance("force_eager"))
+            _process.enter_context(_ieee_float32())
+        _users += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _users -= 1
+            if _users == 0:
+                _process.close()
 
 
 @contextmanager
 def _ieee_float32() -> Iterator[None]:
     """Full float32 products: TF32, the default of CUDA convolutions, keeps three decimal digits only."""
-    switches: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
+    cudnn, cuda, mkldnn = (getattr(torch.backends, name) for name in ("cudnn", "cuda", "mkldnn"))
+    operations = cudnn.conv, cudnn.rnn, cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul
+    switches: list[tuple[Any, str, Any, Any]] = [
+        (operation, "fp32_precision", operation.fp32_precision, "ieee") for operation in operations
+    ]
+    # Beside torch's new switches its old one has to agree, or cudnn.flags() in a model's forward raises; it cannot be
+    # read where the user has turned the new ones alone.
+    with suppress(RuntimeError):
+        switches.insert(0, (cudnn, "allow_tf32", cudnn.allow_tf32, False))
     try:
-        for switch in switches:
-            switch.fp32_precision = "ieee"
+        for owner, name, _, exact in switches:
+            setattr(owner, name, exact)
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
+        for owner, name, before, _ in switches:
+            setattr(owner, name, before)

@@ -78,6 +78,7 @@ class Classifier:
         self.likelihood = LIKELIHOODS[likelihood]
         self._names = None if classes is None else [str(name) for name in classes]
         self._probed = False
+        self._draws = True
         self.batched_vjp = True
 
     def __repr__(self) -> str:
@@ -113,14 +114,15 @@ class Classifier:
 
         The batch stays on its device, which is the CPU's or the model's.
         """
-        x = self._checked(images)
-        if not self._probed:
-            self._probe(x.detach()[:2].to(self.device))
-        return x
+        with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+            x = self._checked(images)
+            if not self._probed:
+                self._probe(x.detach()[:2].to(self.device))
+            return x
 
     def at_rest(self) -> AbstractContextManager[None]:
         """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""
-        return at_rest(self.model, self.device)
+        return at_rest(self.model, self.device, self._draws)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only."""
@@ -130,11 +132,14 @@ class Classifier:
     def _outputs(self, x: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (x.ndim - 2)
         mean, std = (v.to(x.device, x.dtype).view(shape) for v in (self.mean, self.std))
-        plain = not mean.any() and bool((std == 1).all())
         try:
-            output = self.model((x if plain else (x - mean) / std).to(self._weight_dtype))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            error.add_note(f"fimviz called the model on a batch of shape {tuple(x.shape)}: {len(x)} inputs.")
+            # Without normalisation too: a first layer that works in place must not write into the user's images.
+            output = self.model(((x - mean) / std).to(self._weight_dtype))
+        except Exception as error:
+            error.add_note(
+                f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}. "
+                "For a single image add the batch dimension: images[None]"
+            )
             raise
         z = _tensor_of(output)
         if z.ndim != 2 or len(z) != len(x):
@@ -143,7 +148,9 @@ class Classifier:
                 f"expected logits ({len(x)}, K). For a single image add the batch dimension: images[None]"
             )
         if z.shape[1] == 1 and self._wanted == "categorical":
-            raise ValueError("the model returns one logit: pass likelihood='bernoulli' for a binary model")
+            raise ValueError(
+                "the model returns one logit, expected one a class: pass likelihood='bernoulli' for a binary model"
+            )
         return z
 
     @property
@@ -156,7 +163,7 @@ class Classifier:
 
     def _checked(self, images: Any) -> Tensor:
         if not isinstance(images, Tensor):
-            images = torch.as_tensor(np.asarray(images))
+            images = torch.as_tensor(np.array(images))
         if images.dtype == torch.uint8:
             raise TypeError("images are uint8 (0…255), expected floats: pass images / 255")
         if not images.is_floating_point():
@@ -164,10 +171,22 @@ class Classifier:
         if images.ndim < 2:
             raise ValueError(f"images have shape {tuple(images.shape)}, expected a batch (n, …): add images[None]")
         if images.numel() == 0:
-            raise ValueError(f"the batch is empty: images have shape {tuple(images.shape)}")
+            raise ValueError(
+                f"the batch is empty, expected at least one image: images have shape {tuple(images.shape)}"
+            )
         devices = {t.device for t in self._state()}
         if len(devices) > 1:
-            raise ValueError(f"the model is spread over {sorted(map(str, devices))}, expected one device")
+            raise ValueError(
+                f"the model is spread over {sorted(map(str, devices))}, expected one device: move it, for instance "
+                "model.cpu()"
+            )
+        if self.device.type == "meta":
+            raise ValueError("the model is on the device meta, expected one with weights: load them first")
+        if any(t.is_inference() for t in self._state()):
+            raise ValueError(
+                "the model was made inside torch.inference_mode(), expected one that can be differentiated: make or "
+                "load it outside"
+            )
         if images.device != self.device and images.device.type != "cpu":
             raise ValueError(
                 f"images are on {images.device} and the model is on {self.device}: "
@@ -175,12 +194,15 @@ class Classifier:
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, images.shape[1]):
-                raise ValueError(f"{name} has {len(values)} values and images have {images.shape[1]} channels")
+                raise ValueError(
+                    f"{name} has {len(values)} values and images have {images.shape[1]} channels (shape "
+                    f"{tuple(images.shape)}), expected one value or one a channel of images (n, channels, …)"
+                )
         if images.is_inference():
             images = images.clone()
         low, high = (float(v) for v in images.detach().aminmax())
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("images contain NaN or infinite values")
+            raise ValueError("images contain NaN or infinite values, expected finite ones: mend or drop these images")
         if self.input_range is not None:
             a, b = self.input_range
             if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
@@ -189,49 +211,68 @@ class Classifier:
                     "normalised already, pass the raw pixels and give mean= and std= to Classifier; for inputs that "
                     "are not pixels give input_range="
                 )
-        return images.to(self.dtype)
+        return images.to(self.dtype).contiguous()
 
     def _probe(self, pair: Tensor) -> None:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
         if len(pair) == 1:
             pair = torch.cat([pair, 0.25 * pair + 0.5 * pair.flip(-1)])
-        with torch.random.fork_rng(), self.at_rest():
+        eps = torch.finfo(self._weight_dtype).eps
+        with self.at_rest():
+            before = self._rng_state()
             x = pair.requires_grad_()
             one_logit = self._outputs(x).shape[1] == 1
             z = self.logits(x)
-            values, again, alone = z.detach(), self.logits(pair).detach(), self.logits(pair[:1]).detach()
+            values, again = z.detach(), self.logits(pair).detach()
             if not values.isfinite().all():
-                raise ValueError("the model returns NaN or infinite logits for these images")
+                raise ValueError(
+                    "the model returns NaN or infinite logits for these images, expected finite ones: look at its "
+                    "weights and at mean= and std="
+                )
             size = values.abs().amax().clamp_min(1e-6)
-            if (values - again).abs().amax() > 1e-4 * size:
+            if (values - again).abs().amax() > max(1e-4, eps) * size:
                 raise ValueError(
                     "the model is random in evaluation mode: two calls on the same images differ. "
                     "Look for dropout or noise that ignores model.eval()"
                 )
-            if not z.requires_grad:
+            sums = z @ torch.linspace(1, 2, z.shape[1]).to(z)  # plain sums are constant where the outputs are centred
+            slopes = [
+                torch.autograd.grad(s, x, retain_graph=True, allow_unused=True)[0] for s in sums if z.requires_grad
+            ]
+            if not slopes or slopes[0] is None:
                 raise ValueError(
                     "the logits do not depend on the images differentiably: look for detach() or no_grad()"
                 )
-            (across,) = torch.autograd.grad(z[0].sum(), x, retain_graph=True, materialize_grads=True)
-            if across[1:].any() or (values[:1] - alone).abs().amax() > 1e-2 * size:
+            across = torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num()
+            if across.any() or (values - self._alone(pair)).abs().amax() > max(1e-2, 16 * eps) * size:
                 raise ValueError(
                     "the inputs of a batch influence each other, so a Fisher information of one input does not "
                     "exist. Look for batch statistics that ignore model.eval()"
                 )
-            if self._wanted == "categorical" and _are_probabilities(values * self.temperature):
+            if self._wanted == "categorical" and _are_probabilities(values * self.temperature, max(1e-4, eps)):
                 raise ValueError(
                     "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
                     "or return the logarithm"
                 )
-            self.batched_vjp = _can_batch(z, x)
+            self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
+            self._draws = not torch.equal(before, self._rng_state())
         if one_logit:
             self.likelihood = LIKELIHOODS["categorical"]
-        names = self._names or [str(i) for i in range(z.shape[1])]
+        names = [str(i) for i in range(z.shape[1])] if self._names is None else self._names
         if one_logit and len(names) == 1:
             names = [f"not {names[0]}", names[0]]
         if len(names) != z.shape[1]:
-            raise ValueError(f"classes has {len(names)} names and the model has {z.shape[1]} outputs")
+            raise ValueError(
+                f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
+            )
         self._names, self._probed = names, True
+
+    def _alone(self, x: Tensor) -> Tensor:
+        return torch.cat([self.logits(one) for one in x.detach().split(1)]).detach()
+
+    def _rng_state(self) -> Tensor:
+        state = torch.get_rng_state()
+        return torch.cat([state, torch.cuda.get_rng_state(self.device)]) if self.device.type == "cuda" else state
 
 
 def as_classifier(net: Classifier | nn.Module) -> Classifier:
@@ -261,15 +302,15 @@ def _tensor_of(output: Any) -> Tensor:
         return inner
     raise TypeError(
         f"the model returned {type(output).__name__}, expected logits: a tensor (n, K), a tuple that starts with "
-        "one, or an object with .logits"
+        "one, a mapping with 'logits', or an object with .logits"
     )
 
 
-def _are_probabilities(z: Tensor) -> bool:
-    return z.shape[1] > 1 and bool(z.ge(0).all()) and bool(((z.sum(1) - 1).abs() < 1e-4).all())
+def _are_probabilities(z: Tensor, tolerance: float) -> bool:
+    return z.shape[1] > 1 and bool(z.ge(0).all()) and bool(((z.sum(1) - 1).abs() < tolerance).all())
 
 
-def _can_batch(z: Tensor, x: Tensor) -> bool:
+def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
     """Whether several cotangents can go back at once: not through custom or compiled backward passes."""
     cotangents = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:2, None].expand(-1, *z.shape)
     loop = torch.stack([torch.autograd.grad(z, x, c, retain_graph=True)[0] for c in cotangents])
@@ -277,6 +318,6 @@ def _can_batch(z: Tensor, x: Tensor) -> bool:
         (batched,) = torch.autograd.grad(z, x, cotangents, retain_graph=True, is_grads_batched=True)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:
-        return False  # vmap has no rule for one of the model's backward functions: the loop is right, if slower
-    return bool((loop - batched).abs().amax() <= 1e-3 * loop.abs().amax())
+    except Exception:  # whatever a backward function that vmap has no rule for raises: the loop is right, if slower
+        return False
+    return bool((loop - batched).abs().amax() <= tolerance * loop.abs().amax())

@@ -39,6 +39,9 @@ class Likelihood(Protocol):
     def confidence(self, z: Tensor) -> Tensor:
         """The probability of the most probable outcome, (n,)."""
 
+    def margin(self, z: Tensor, mode: Tensor) -> Tensor:
+        """How far (n,) the logits are from another most probable outcome than `mode`; negative beyond it."""
+
     def rank(self, classes: int) -> int:
         """The largest rank r that F can have."""
 
@@ -66,18 +69,25 @@ class Categorical:
         return torch.log_softmax(z, -1)
 
     def kl(self, z: Tensor, w: Tensor) -> Tensor:
-        # KL is invariant under a shift of the logits; centring p_w's at E_p keeps small divergences exact:
-        # KL = log E_p exp(u − E_p u) with u = w − z.
-        p, u = torch.softmax(z, -1), w - z
-        u = u - (p * u).sum(-1, keepdim=True)
-        small = (p * _expm1_minus(u)).sum(-1)
-        return torch.where(small < 1, torch.log1p(small), torch.logsumexp(self.log_probs(z) + u, -1)).clamp_min(0)
+        # KL is invariant under a shift of the logits; centring u = w − z at E_p keeps small divergences exact:
+        # KL = log E_p exp(u − E_p u). The winner's u goes first, so that E_p u is as small as the other p.
+        log_p, u = self.log_probs(z), w - z
+        u = u - u.gather(-1, z.argmax(-1, keepdim=True))
+        u = u - (log_p.exp() * u).sum(-1, keepdim=True)
+        # Where u is large, p may underflow although p e^u does not.
+        rest = torch.where(u > 1, (log_p + u).exp() - log_p.exp() * (1 + u), log_p.exp() * _expm1_minus(u.clamp_max(1)))
+        small = rest.sum(-1)
+        return torch.where(small < 1, torch.log1p(small), torch.logsumexp(log_p + u, -1)).clamp_min(0)
 
     def mode(self, z: Tensor) -> Tensor:
         return z.argmax(-1)
 
     def confidence(self, z: Tensor) -> Tensor:
         return torch.softmax(z, -1).amax(-1)
+
+    def margin(self, z: Tensor, mode: Tensor) -> Tensor:
+        own = z.gather(-1, mode[..., None])
+        return own[..., 0] - z.scatter(-1, mode[..., None], -torch.inf).amax(-1)
 
     def rank(self, classes: int) -> int:
         return classes - 1
@@ -127,6 +137,9 @@ class Bernoulli:
     def confidence(self, z: Tensor) -> Tensor:
         return tf.logsigmoid(z.abs()).sum(-1).exp()
 
+    def margin(self, z: Tensor, mode: Tensor) -> Tensor:
+        return torch.where(mode, z, -z).amin(-1)
+
     def rank(self, classes: int) -> int:
         return classes
 
@@ -141,7 +154,8 @@ class Bernoulli:
 
     def ascent(self, z: Tensor) -> Tensor:
         log_doubt = tf.logsigmoid(-z.abs())
-        return z.sign() * (log_doubt - log_doubt.amax(1, keepdim=True)).exp()
+        toward = 2 * self.mode(z).to(z.dtype) - 1
+        return toward * (log_doubt - log_doubt.amax(1, keepdim=True)).exp()
 
 
 LIKELIHOODS: dict[str, Likelihood] = {"categorical": Categorical(), "bernoulli": Bernoulli()}

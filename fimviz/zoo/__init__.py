@@ -1,1 +1,85 @@
-"""The embedded default: handwritten digits and small networks trained on them."""
+"""The embedded default: handwritten digits and ten small networks trained on them; nothing is downloaded.
+
+Five architectures, each trained as usual and once more against attacks (`-robust`). `CARD.md` beside this file
+says how they were made, how accurate they are and what they are not for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.zoo.models import architecture, names
+
+__all__ = ["digits", "load", "names"]
+
+
+class Digits(NamedTuple):
+    """Images (n, 1, 8, 8), float32 in [0, 1], and their labels (n,), int64 in 0 … 9."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def digits(split: str = "test") -> Digits:
+    """Handwritten digits of 8×8 pixels that come with scikit-learn, split once and for all.
+
+    Args:
+        split: "train" (1297 images, which the zoo's networks have seen) or "test" (500, which they have not).
+            The two are disjoint, have the classes in equal proportions and are in a fixed shuffled order, so
+            that the first few images are a fair sample.
+
+    Returns:
+        Images (n, 1, 8, 8), float32 in [0, 1] (0 is paper, 1 is ink, in steps of 1/16), and labels (n,), int64.
+
+    Source: Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository, doi:10.24432/C50P49: its 1797 test images, as in `sklearn.datasets.load_digits`.
+
+    Example:
+        >>> import fimviz as fv
+        >>> images, labels = fv.zoo.digits()
+        >>> images.shape, labels[:10].tolist()
+        (torch.Size([500, 1, 8, 8]), [4, 8, 8, 3, 9, 0, 6, 3, 9, 8])
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    parts = train_test_split(pixels, labels, test_size=500, random_state=0, stratify=labels)
+    x, y = parts[split == "test" :: 2]
+    return Digits(torch.tensor(x / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(y, dtype=torch.int64))
+
+
+def load(name: str) -> Classifier:
+    """A small trained network for the images of `digits`, ready for every function of fimviz.
+
+    Args:
+        name: "digits-" and one of mlp, vgg, resnet, densenet, vit; with "-robust" at the end, the same
+            architecture trained against attacks (Madry et al. 2018). `names()` lists them.
+
+    Returns:
+        A `Classifier` on the CPU from pixels in [0, 1] to the classes "0" … "9"; `.model` is the torch module,
+        in evaluation mode, and `.model.to(device)` moves it.
+
+    Example:
+        >>> import fimviz as fv
+        >>> net = fv.zoo.load("digits-resnet")
+        >>> images, labels = fv.zoo.digits()
+        >>> bool((net(images).argmax(1) == labels).float().mean() > 0.98)
+        True
+    """
+    from safetensors.torch import load_file
+
+    build = architecture(name)
+    # The initial weights are drawn and thrown away; the caller's random stream stays where it was. (The meta device
+    # would draw nothing, but its first use imports a second's worth of torch.)
+    with torch.random.fork_rng(devices=[]):
+        model = build()
+    model.load_state_dict(load_file(Path(__file__).parent / "weights" / f"{name}.safetensors"), assign=True)
+    return Classifier(model.eval(), classes=[str(digit) for digit in range(10)])

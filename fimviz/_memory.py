@@ -1,0 +1,37 @@
+"""How much memory a computation may take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+_UNKNOWN = 2 * 2**30  # where the system does not say
+
+
+def budget(device: torch.device) -> int:
+    """Bytes that a computation may allocate on a device: half of what is free now."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (free + idle) // 2
+    return min(_system_free(), _container_free()) // 2
+
+
+def _system_free() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}) else 0
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else _UNKNOWN
+
+
+def _container_free() -> int:
+    """What a container's limit leaves: /proc/meminfo shows the host's memory, not the limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return 2**62

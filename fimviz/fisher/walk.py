@@ -1,0 +1,135 @@
+"""What a model says along an eigenvector: probabilities and KL at x + ε v, by forward passes.
+
+The model is given x + ε v as it is, also where a pixel leaves the input range: that is the displacement that λ
+speaks of. Views count such pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fimviz.fisher.spectrum import Spectrum
+
+_SERIES = [m * 10.0**e for e in range(-3, 1) for m in (1, 2, 5)]
+_WORK = 2**22  # bytes of input in a batch of forward passes
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Forward passes along one eigenvector of each of n inputs; everything float64.
+
+    Attributes:
+        epsilon: (n, m) distances in L2 pixel units.
+        logits, probabilities: (n, m, K).
+        kl: (n, m) KL(p(x) ‖ p(x + εv)) in nats.
+        quadratic: (n, m) its second-order prediction ½ ε² λ.
+        flips: (n, 2) the ε nearest to 0 on the negative and on the positive side at which the prediction changes:
+            the first change seen between neighbouring distances, located there to 1e-4 of their gap, just behind
+            the change; infinite where the prediction stays. A change and return between two distances is not seen.
+        becomes: the prediction there, (n, 2), or (n, 2, K) booleans for several yes/no labels.
+    """
+
+    epsilon: Tensor
+    logits: Tensor
+    probabilities: Tensor
+    kl: Tensor
+    quadratic: Tensor
+    flips: Tensor
+    becomes: Tensor
+
+
+def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) -> Walk:
+    """Walk along eigenvector k over epsilon (n, m), ascending; `with_flips` adds the flips to the distances.
+
+    A missing flip adds the end of the range once more, so that the shape stays.
+    """
+    likelihood = spectrum.net.likelihood
+    rows = torch.arange(len(epsilon)).repeat_interleave(epsilon.shape[1])
+    z = _logits(spectrum, k, rows, epsilon.flatten())
+    margin = likelihood.margin(z, spectrum.predictions[rows]).view(epsilon.shape)
+    z = z.view(*epsilon.shape, -1)
+    sides = [_first_change(spectrum, k, epsilon, z, margin, sign) for sign in (-1, 1)]
+    flips, at, at_flips = (torch.stack(both, 1) for both in zip(*sides, strict=True))
+    becomes = torch.where(flips.isfinite()[..., None], at_flips, spectrum.logits[:, None])
+    if with_flips:
+        epsilon, order = torch.cat([epsilon, at], 1).sort(1)
+        z = torch.cat([z, at_flips], 1).gather(1, order[..., None].expand(-1, -1, z.shape[2]))
+    flat, rows = z.flatten(0, 1), torch.arange(len(epsilon)).repeat_interleave(epsilon.shape[1])
+    return Walk(
+        epsilon=epsilon,
+        logits=z,
+        probabilities=likelihood.log_probs(flat).exp().view(z.shape),
+        kl=likelihood.kl(spectrum.logits[rows], flat).view(epsilon.shape),
+        quadratic=0.5 * epsilon**2 * spectrum.eigenvalues[:, k, None],
+        flips=flips,
+        becomes=likelihood.mode(becomes.flatten(0, 1)).unflatten(0, flips.shape),
+    )
+
+
+def reach(spectrum: Spectrum) -> Tensor:
+    """The next but one of 0.001, 0.002, 0.005 … 5 beyond the change of prediction along ±v₁; 1 where none is seen."""
+    likelihood, (low, high) = spectrum.net.likelihood, spectrum.pixel_range
+    series = (high - low) * torch.tensor(_SERIES, dtype=torch.float64)
+    both = torch.cat([-series, series])
+    rows = torch.arange(len(spectrum)).repeat_interleave(len(both))
+    z = _logits(spectrum, 0, rows, both.repeat(len(spectrum)))
+    changed = (likelihood.margin(z, spectrum.predictions[rows]) < 0).view(-1, 2, len(series)).any(1)
+    beyond = series[(changed.int().argmax(1) + 1).clamp_max(len(series) - 1)]
+    return torch.where(changed.any(1), beyond, torch.tensor(high - low, dtype=torch.float64))
+
+
+def _first_change(
+    spectrum: Spectrum, k: int, epsilon: Tensor, z: Tensor, margin: Tensor, sign: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The smallest ε (n,) on one side whose prediction differs: bracketed on the grid, closed in by regula falsi.
+
+    Returns it, infinite where there is none; it or else the outermost distance; and the logits (n, K) there.
+    """
+    likelihood = spectrum.net.likelihood
+    start = likelihood.margin(spectrum.logits, spectrum.predictions)[:, None]
+    here = sign * epsilon > 0
+    outward, order = (sign * epsilon).clamp_min(0).sort(1)
+    outward = torch.cat([torch.zeros_like(start), outward], 1)
+    margin = torch.cat([start, torch.where(here, margin, start).gather(1, order)], 1)
+    logits = torch.where(here[..., None], z, spectrum.logits[:, None])
+    logits = torch.cat([spectrum.logits[:, None], logits.gather(1, order[..., None].expand_as(z))], 1)
+    changed = margin < 0
+    found = changed.any(1)
+    rows = found.nonzero()[:, 0]
+    first = changed.int().argmax(1)
+    at, at_logits = outward[:, -1].clone(), logits[:, -1].clone()
+    a, b = outward[rows, first[rows] - 1], outward[rows, first[rows]]
+    fa, fb = margin[rows, first[rows] - 1], margin[rows, first[rows]]
+    at_logits[rows] = logits[rows, first[rows]]
+    narrow = 1e-4 * (b - a)
+    while len(live := ((b - a) > narrow).nonzero()[:, 0]):
+        share = (fa[live] / (fa[live] - fb[live])).clamp(0.01, 0.99)
+        middle = a[live] + share * (b[live] - a[live])
+        z = _logits(spectrum, k, rows[live], sign * middle)
+        f = likelihood.margin(z, spectrum.predictions[rows[live]])
+        beyond = f < 0
+        # The Illinois rule: halve the value at the end that stays, or that end would never move.
+        fa[live], fb[live] = torch.where(beyond, fa[live] / 2, f), torch.where(beyond, f, fb[live] / 2)
+        a[live], b[live] = torch.where(beyond, a[live], middle), torch.where(beyond, middle, b[live])
+        at_logits[rows[live[beyond]]] = z[beyond]
+    at[rows] = b
+    return sign * torch.where(found, at, torch.inf), sign * at, at_logits
+
+
+def _logits(spectrum: Spectrum, k: int, rows: Tensor, epsilon: Tensor) -> Tensor:
+    """Logits (m, K), float64, of inputs `rows` (m,) moved by epsilon (m,) along v_k, in batches."""
+    net = spectrum.net
+    assert spectrum.eigenvectors is not None
+    with net.at_rest(), torch.no_grad():
+        size = max(1, min(256, _WORK // (4 * spectrum.images[0].numel())))
+        parts = [torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)]
+        for some, eps in zip(rows.split(size), epsilon.split(size), strict=True):
+            v = spectrum.eigenvectors[some, k]
+            x = spectrum.images[some] + eps.to(v.dtype).view(-1, *[1] * (v.ndim - 1)) * v
+            parts.append(net.logits(x.to(net.device)).cpu().double())
+    return torch.cat(parts)

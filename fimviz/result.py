@@ -1,0 +1,41 @@
+"""What all results share: a frame of numbers, a picture, a live widget, a file, and a display of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import anywidget
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fimviz.views.figure import Figure
+
+
+class Result:
+    """Numbers that show themselves. A subclass gives `frame`, `plot` and `view`; views are imported when shown."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One tidy row a sample or pair."""
+        raise NotImplementedError
+
+    def plot(self) -> go.Figure:
+        """A plotly figure, to zoom, hover and publish."""
+        raise NotImplementedError
+
+    def view(self) -> Figure:
+        """The interactive view, which needs no kernel."""
+        raise NotImplementedError
+
+    def widget(self, **options: Any) -> anywidget.AnyWidget:
+        """The live widget: its selection is in traits that Python can read, set and observe."""
+        return self.view(**options).widget()
+
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Write the view as one HTML file that needs no kernel and no network; return its path."""
+        return self.view(**options).save(path)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self.view().html()}

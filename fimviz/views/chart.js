@@ -1,0 +1,131 @@
+// Numbers as text and as small SVG charts. Strings in, strings out, so that they can be tested without a page.
+
+/** Text that is safe inside HTML and attributes. */
+export function escape(text) {
+  return String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+}
+
+const SUPERSCRIPT = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+
+/** A number with `digits` significant digits, in powers of ten where zeros would have to be counted. */
+export function number(value, digits = 3) {
+  if (value === null || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const shown = size >= 1e5 || size < 1e-3 ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits)));
+  const [mantissa, exponent] = shown.split("e");
+  const power = exponent ? `×10${[...exponent.replace("+", "")].map((c) => SUPERSCRIPT[c]).join("")}` : "";
+  return `${mantissa.replace("-", "−")}${power}`;
+}
+
+/** A probability in plain digits: never a false 0 or 1. */
+export function probability(p) {
+  if (Number.isNaN(p)) return "–";
+  if (p > 0 && p < 0.001) return number(p, 2);
+  return p < 1 && p > 0.9995 ? `1 − ${number(1 - p, 2)}` : p.toFixed(3);
+}
+
+/** About `count` round values in [low, high]. */
+export function ticks(low, high, count = 4) {
+  const raw = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
+  const out = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) out.push(i * step || 0);
+  return out;
+}
+
+/** Where x lies among ascending nodes: [index of the left one, share of the way to the next]. */
+export function locate(nodes, x) {
+  let i = 0;
+  while (i < nodes.length - 2 && nodes[i + 1] <= x) i++;
+  const gap = nodes[i + 1] - nodes[i];
+  return [i, gap > 0 ? Math.max(0, Math.min(1, (x - nodes[i]) / gap)) : 0];
+}
+
+export const MARGIN = { left: 40, right: 20, top: 16, bottom: 30 };
+
+/** Pixel position of a value on a chart's axis. */
+export function scale([low, high], [from, to]) {
+  return (value) => from + ((value - low) / (high - low)) * (to - from);
+}
+
+/**
+ * A line chart: axes with ticks and units, light grid, direct labels where a line peaks, one movable cursor.
+ * lines: {points: [[x, y], …], color, width, dash, label}; marks: {x, label} as dotted verticals.
+ */
+export function lineChart({ width, height, x, y, xLabel, yTicks, lines, marks = [], label }) {
+  const inner = { right: width - MARGIN.right, bottom: height - MARGIN.bottom };
+  const sx = scale(x, [MARGIN.left, inner.right]);
+  const sy = scale(y, [inner.bottom, MARGIN.top]);
+  const clip = (v) => Math.max(y[0], Math.min(y[1], v));
+  const grid = yTicks.map((t) =>
+    `<line class="grid" x1="${MARGIN.left}" x2="${inner.right}" y1="${sy(t)}" y2="${sy(t)}"/>` +
+    `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${number(t)}</text>`);
+  const axis = ticks(...x, width < 300 ? 2 : 4).map((t) =>
+    `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${number(t)}</text>`);
+  const dotted = marks.map((m) =>
+    `<line class="mark" x1="${sx(m.x)}" x2="${sx(m.x)}" y1="${MARGIN.top}" y2="${inner.bottom}"/>` +
+    `<text class="tick" x="${Math.max(3.5 * m.label.length, Math.min(width - 3.5 * m.label.length, sx(m.x)))}" ` +
+    `y="${MARGIN.top - 5}" text-anchor="middle">${escape(m.label)}</text>`);
+  const paths = lines.map((l) =>
+    `<path fill="none" stroke="${l.color}" stroke-width="${l.width}" ${l.dash ? `stroke-dasharray="${l.dash}"` : ""} ` +
+    `d="${l.points.map(([a, b], i) => Number.isNaN(b) ? "" : // a gap where the model returned no number
+      `${i && !Number.isNaN(l.points[i - 1][1]) ? "L" : "M"}${sx(a).toFixed(1)},${sy(clip(b)).toFixed(1)}`).join("")}"/>`);
+  return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
+    `${grid.join("")}${axis.join("")}<line class="axis" x1="${MARGIN.left}" x2="${inner.right}" y1="${inner.bottom}" ` +
+    `y2="${inner.bottom}"/><text class="tick" x="${inner.right}" y="${height - 2}" text-anchor="end">${escape(xLabel)}</text>` +
+    `${dotted.join("")}${paths.join("")}${peakLabels(lines, sx, sy, clip, inner)}` +
+    `<line class="cursor" y1="${MARGIN.top}" y2="${inner.bottom}"/></svg>`;
+}
+
+/** A label beside each line's highest point, moved down where another label already stands. */
+function peakLabels(lines, sx, sy, clip, inner) {
+  const placed = [];
+  return lines.filter((l) => l.label && l.points.some((p) => !Number.isNaN(p[1]))).map((l) => {
+    const [px, py] = l.points.filter((p) => !Number.isNaN(p[1])).reduce((best, p) => (p[1] > best[1] * 1.001 ? p : best));
+    const name = l.label.length > 18 ? `${l.label.slice(0, 17)}…` : l.label;
+    const wide = 6.5 * name.length + 12;
+    const atX = Math.max(MARGIN.left + 4, Math.min(inner.right - wide, sx(px) - wide / 2));
+    let atY = Math.min(inner.bottom - 4, sy(clip(py)) + 13);
+    while (placed.some((q) => Math.abs(q.y - atY) < 13 && atX < q.x + q.wide && q.x < atX + wide) && atY < inner.bottom - 4) atY += 13;
+    placed.push({ x: atX, y: atY, wide });
+    return `<text class="direct" x="${atX}" y="${atY}"><tspan fill="${l.color}">■ </tspan>${escape(name)}</text>`;
+  }).join("");
+}
+
+/** Horizontal bars of positive values on a logarithmic axis; one is chosen, doubtful ones are hollow. */
+export function logBars({ width, rows, chosen, label }) {
+  const line = 20;
+  const positive = rows.map((r) => r.value).filter((v) => v > 0);
+  const high = Math.max(...positive, Number.MIN_VALUE);
+  const decades = Math.min(12, Math.max(1, Math.ceil(Math.log10(high / Math.min(...positive, high)) + 0.3)));
+  const span = width - 130;
+  const bars = rows.map((r, i) => {
+    const share = r.value > 0 ? Math.max(0, 1 + Math.log10(r.value / high) / decades) : 0;
+    return `<g class="${i === chosen ? "chosen" : ""}"><text x="0" y="${i * line + 14}">${escape(r.name)}</text>` +
+      `<rect class="${r.doubtful ? "doubtful" : ""}" x="30" y="${i * line + 4}" width="${Math.max(1, share * span)}" height="12"/>` +
+      `<text x="${38 + share * span}" y="${i * line + 14}">${escape(r.text)}</text></g>`;
+  });
+  const height = rows.length * line + 18;
+  const note = `<text class="tick" x="30" y="${height - 3}">log axis, ${decades} ${decades === 1 ? "decade" : "decades"}</text>`;
+  return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${bars.join("")}${note}</svg>`;
+}
+
+/** Values of an input that is no image: bars up to 64, a curve beyond; a ghost of the original behind. */
+export function series({ width, height, values, range, ghost, color, label }) {
+  const sx = scale([0, values.length], [0, width]);
+  const sy = scale(range, [height - 2, 2]);
+  const zero = sy(Math.max(range[0], Math.min(range[1], 0)));
+  const bar = (v, i) => {
+    return `M${sx(i + 0.1).toFixed(1)},${zero.toFixed(1)}V${sy(v).toFixed(1)}H${sx(i + 0.9).toFixed(1)}V${zero.toFixed(1)}Z`;
+  };
+  const curve = (list) => `M${Array.from(list, (v, i) => `${sx(i + 0.5).toFixed(1)},${sy(v).toFixed(1)}`).join("L")}`;
+  const drawn = values.length <= 64
+    ? `<path fill="${color}" d="${Array.from(values, bar).join("")}"/>`
+    : `<path fill="none" stroke="${color}" stroke-width="1.5" d="${curve(values)}"/>`;
+  const behind = ghost ? `<path class="ghost" d="${curve(ghost)}"/>` : "";
+  return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
+    `<line class="axis" x1="0" x2="${width}" y1="${zero}" y2="${zero}"/>${drawn}${behind}</svg>`;
+}

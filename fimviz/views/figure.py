@@ -1,0 +1,159 @@
+"""One view, three ways to show it: in a notebook's output, in a file of its own, as a live widget.
+
+A view is a hand-written ES module in anywidget's shape and a dictionary of state. `Figure.html` inlines both with
+a small stand-in for the model (host.js), so that the result needs no kernel and no network. A module may import
+pure helpers from its neighbours (`import { a } from "./b.js";`); they are put in its place when it is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import tempfile
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+
+_HERE = Path(__file__).parent
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.M)
+WARN_BYTES = 5_000_000
+
+
+@cache
+def module_source(name: str) -> str:
+    """The ES module of a view with its helpers inlined."""
+    source = (_HERE / f"{name}.js").read_text(encoding="utf-8")
+    helpers = [re.sub(r"^export ", "", module_source(stem), flags=re.M) for stem in _IMPORT.findall(source)]
+    return "\n".join([*helpers, _IMPORT.sub("", source)])
+
+
+@cache
+def style_source() -> str:
+    """The style sheet that all views share."""
+    return (_HERE / "style.css").read_text(encoding="utf-8")
+
+
+class Payload:
+    """A JSON value and arrays as one string that both hosts can carry: deflated, in base64.
+
+    Layout before deflation: the JSON text's length (4 bytes, little-endian), the text, the arrays' bytes.
+    """
+
+    def __init__(self) -> None:
+        self._arrays = bytearray()
+
+    def add(self, array: np.ndarray) -> list[int]:
+        """Append an array; return the [offset, length] that stands for it in the JSON value."""
+        raw = np.ascontiguousarray(array).tobytes()
+        self._arrays += raw
+        return [len(self._arrays) - len(raw), len(raw)]
+
+    def pack(self, data: dict[str, Any]) -> str:
+        """The string; NaN and infinities are refused, JSON has none."""
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+        whole = len(text).to_bytes(4, "little") + text + bytes(self._arrays)
+        return base64.b64encode(zlib.compress(whole, 9)).decode()
+
+
+class Widget(anywidget.AnyWidget):
+    """The live host of a view. Its payload is made once; what the reader moves is in the other traits."""
+
+    payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
+    error = traitlets.Unicode("", help="A message that the view shows to its reader; empty for none.").tag(sync=True)
+    summary = "widget"
+
+    def __repr__(self) -> str:
+        # anywidget's own holds a memory address, which no stored notebook output can match
+        return f"{type(self).__name__}({self.summary})"
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A view of a result.
+
+    Attributes:
+        widget_class: the live host; its module has the name of the file that defines it.
+        state: the synced traits and their values, the packed payload among them.
+        still: HTML without scripts: a first picture and the main numbers, for readers without scripts.
+        summary: one line about the content.
+    """
+
+    widget_class: type[Widget]
+    state: dict[str, Any]
+    still: str
+    summary: str
+    max_bytes: int = 20_000_000
+
+    def __repr__(self) -> str:
+        return f"Figure({self.summary})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self.html()}
+
+    def html(self) -> str:
+        """A self-contained fragment for a notebook's output."""
+        self._weigh()
+        data = {"module": str(self.widget_class._esm), "state": {"error": "", **self.state}}
+        # inside a script element only "</" and "<!--" could end or change it
+        content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+        key = hashlib.sha256((content + style_source()).encode()).hexdigest()[:16]
+        host = (_HERE / "host.js").read_text(encoding="utf-8").rstrip()
+        return (
+            f"<style>{style_source()}</style>\n"
+            f'<div data-fimviz="{key}"><div class="fimviz fimviz-still">{self.still}'
+            '<p class="fimviz-note">This is a still picture: the view moves where scripts may run (in JupyterLab, '
+            "trust the notebook).</p></div>"
+            f'<script type="application/json">{content}</script></div>\n'
+            f"<script>{host}({key!r});</script>"
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one HTML file that needs no kernel and no network, whole or not at all."""
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist: create it first")
+        page = (
+            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(self.summary)}</title>"
+            "<style>:root{color-scheme:light dark}body{max-width:1400px;margin:24px auto;padding:0 16px}</style>"
+            "</head>\n"
+            f"<body>\n{self.html()}\n</body>\n</html>\n"
+        )
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(page)
+            Path(draft).chmod(0o644)
+            Path(draft).replace(path)
+        finally:
+            Path(draft).unlink(missing_ok=True)
+        return path
+
+    def widget(self) -> Widget:
+        """The live widget, linked to Python through its traits."""
+        self._weigh()
+        widget = self.widget_class(**self.state)
+        widget.summary = self.summary
+        return widget
+
+    def _weigh(self) -> None:
+        size = sum(len(v) for v in self.state.values() if isinstance(v, str))
+        if size > self.max_bytes:
+            raise ValueError(
+                f"the view would take {size / 1e6:.1f} MB and max_bytes is {self.max_bytes / 1e6:.1f} MB: show fewer "
+                "samples= or directions=, or allow more with max_bytes="
+            )
+        if size > WARN_BYTES:
+            warnings.warn(f"this view takes {size / 1e6:.1f} MB of the notebook or file", stacklevel=4)

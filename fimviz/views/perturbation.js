@@ -1,0 +1,384 @@
+// The perturbation view: what the worst direction looks like, and what it does to the prediction.
+// State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
+import { blend, diverging, paint, signedMap, unpack } from "./pixels.js";
+import { MARGIN, escape, lineChart, locate, logBars, number, probability, series, ticks } from "./chart.js";
+
+// Okabe and Ito's colours, safe for any colour vision, strongest on both themes first; the text colour is the last.
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "currentColor"];
+const GREY = "var(--fv-faint)";
+
+/** Log-probabilities of the shown classes at ε: linear between evaluated points, as a ReLU network's logits are. */
+export function curveAt(direction, epsilon, exclusive) {
+  const [i, t] = locate(direction.eps, epsilon);
+  const raw = direction.logp.map((row) => row[i] + t * (row[i + 1] - row[i]));
+  const shift = exclusive ? Math.log(raw.reduce((sum, l) => sum + Math.exp(l), 0)) : 0;
+  const quadratic = 0.5 * epsilon ** 2 * direction.value;
+  // The ratio of KL to its quadratic part varies slowly where KL itself spans decades.
+  const ratio = (j) => (direction.eps[j] === 0 ? null : direction.kl[j] / (0.5 * direction.eps[j] ** 2 * direction.value));
+  let [a, b] = [ratio(i), ratio(i + 1)];
+  [a, b] = [a ?? b, b ?? a];
+  const blended = direction.value > 0 && Number.isFinite(a) && Number.isFinite(b);
+  const kl = blended ? quadratic * (a + t * (b - a)) : direction.kl[i] + t * (direction.kl[i + 1] - direction.kl[i]);
+  return { logp: raw.map((l) => l - shift), kl, quadratic };
+}
+
+/** Colours of the shown classes: fixed by class where no two shown ones would share it. */
+export function classColors(shown) {
+  const taken = new Set();
+  return shown.map((c) => {
+    if (c < 0) return GREY;
+    let slot = c % COLORS.length;
+    while (taken.has(slot)) slot = (slot + 1) % COLORS.length;
+    taken.add(slot);
+    return COLORS[slot];
+  });
+}
+
+function layout() {
+  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
+  return `
+    <div class="fv-head"><h3 class="fv-title"></h3>
+      <details class="fv-help"><summary aria-label="What is this?">?</summary><p>The <b>Fisher information</b> F of an input
+      says how fast the model’s prediction changes when the input moves: a step of length ε along the unit direction v changes
+      it by KL ≈ ½ ε² vᵀFv nats. The largest eigenvalue λ₁ of F, the <b>spectral norm</b>, belongs to the direction v₁ that
+      changes it fastest. The sign of a direction is a convention: toward +ε the predicted class loses probability at first.
+      Dotted curves and numbers at the marked points come from forward passes of the model; between them they are
+      interpolated. The model is given x + εv as it is, also where the picture has to clip it.</p></details></div>
+    <p class="fv-sub"></p><div class="fv-error" role="alert" hidden></div>
+    <div class="fv-gallery" role="listbox" aria-label="Samples, most fragile first" aria-orientation="horizontal"></div>
+    <div class="fv-main">
+      ${image("original", "input x")}
+      ${image("direction", "")}
+      ${image("moved", "")}
+      <div class="fv-says"><div class="fv-prob"></div><div class="fv-kl"></div></div>
+    </div>
+    <div class="fv-slider"><label>ε <input type="range" aria-label="ε, step along the direction"></label><output></output>
+      <button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-toflip">to the flip</button></div>
+    <p class="fv-step"></p>
+    <div class="fv-foot"><div class="fv-spectrum"></div><div class="fv-tables"></div></div>`;
+}
+
+function table(caption, head, rows) {
+  const cells = (tag, row) => `<tr>${row.map((c) => `<${tag}>${escape(c)}</${tag}>`).join("")}</tr>`;
+  return `<details><summary>${escape(caption)}</summary><div class="fv-scroll"><table><thead>${cells("th", head)}</thead>` +
+    `<tbody>${rows.map((r) => cells("td", r)).join("")}</tbody></table></div></details>`;
+}
+
+class Perturbation {
+  constructor(model, root, { data, part }) {
+    Object.assign(this, { model, root, data, part, channel: "strongest", width: 0 });
+    for (const d of data.samples.flatMap((s) => s.directions)) { // JSON's null is a number that does not exist
+      d.logp = d.logp.map((row) => row.map((l) => l ?? NaN));
+      d.kl = d.kl.map((l) => l ?? NaN);
+    }
+    root.innerHTML = layout();
+    this.$ = (selector) => root.querySelector(selector);
+    this.gallery();
+    this.range = this.$("input[type=range]");
+    this.range.addEventListener("input", () => this.set("epsilon", Number(this.range.value)));
+    this.$(".fv-zero").addEventListener("click", () => this.set("epsilon", 0));
+    this.$(".fv-toflip").addEventListener("click", () => this.set("epsilon", this.nextFlip()));
+    for (const part of ["prob", "kl"]) this.draggable(this.$(`.fv-${part}`));
+  }
+
+  get at() { return Math.max(0, this.data.samples.findIndex((s) => s.index === this.model.get("index"))); }
+  get sample() { return this.data.samples[this.at]; }
+  get rank() { return Math.max(0, Math.min(this.model.get("direction"), this.sample.directions.length - 1)); }
+  get direction() { return this.sample.directions[this.rank]; }
+  get sign() { return this.model.get("flipped") ? -1 : 1; }
+  get epsilon() { return Math.max(-this.sample.reach, Math.min(this.sample.reach, this.model.get("epsilon"))); }
+  name(c) { return c < 0 ? "others" : this.data.classes[c]; }
+  outcome(o) { return Array.isArray(o) ? (o.map((c) => this.name(c)).join(" + ") || "no label") : this.name(o); }
+
+  set(name, value) {
+    this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  /** The nearest flips on the −ε and +ε side as the reader has turned the direction. */
+  flips() {
+    const [minus, plus] = this.direction.flips.map((f, side) => f === null ? null : { at: this.sign * f, to: this.outcome(this.direction.becomes[side]) });
+    return [minus, plus].filter(Boolean).sort((a, b) => a.at - b.at);
+  }
+
+  nextFlip() {
+    const near = this.flips().sort((a, b) => Math.abs(a.at) - Math.abs(b.at)).map((f) => f.at);
+    return near.find((f) => Math.abs(f - this.epsilon) > 1e-9) ?? near[0] ?? 0;
+  }
+
+  /** The curves at ε as the reader has turned the direction. */
+  curve(epsilon) { return curveAt(this.direction, this.sign * epsilon, !this.data.multilabel); }
+
+  gallery() {
+    const box = this.$(".fv-gallery");
+    const values = this.data.samples.map((s) => s.directions[0].value);
+    const logs = values.filter((v) => v > 0).map(Math.log10);
+    const [low, high] = [Math.min(...logs), Math.max(...logs)];
+    this.data.samples.forEach((s, i) => {
+      const share = values[i] > 0 ? 0.12 + 0.88 * (high > low ? (Math.log10(values[i]) - low) / (high - low) : 1) : 0.02;
+      const item = document.createElement("div");
+      const wrong = s.correct === false;
+      item.className = `fv-thumb${wrong ? " fv-wrong" : ""}`;
+      item.setAttribute("role", "option");
+      item.setAttribute("aria-label", `sample ${s.index}: predicted ${this.outcome(s.prediction)}${wrong ? ", wrong" : ""}, λ₁ = ${number(values[i])}`);
+      item.title = item.getAttribute("aria-label");
+      item.innerHTML = `<div class="fv-plate"></div><i style="width:${(100 * share).toFixed(0)}%"></i>`;
+      this.picture(item.firstChild, s, null, 0, 40);
+      item.addEventListener("click", () => this.choose(i));
+      box.append(item);
+    });
+    box.addEventListener("keydown", (event) => {
+      const tops = [...box.children].map((c) => c.offsetTop);
+      const columns = tops.findIndex((top) => top !== tops[0]);
+      const row = columns < 0 ? tops.length : columns;
+      const to = { ArrowRight: this.at + 1, ArrowLeft: this.at - 1, ArrowDown: this.at + row, ArrowUp: this.at - row, Home: 0, End: tops.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      if (to >= 0 && to < tops.length) this.choose(to);
+      box.children[this.at].focus();
+    });
+  }
+
+  /** Choose a sample; the slider's knob stays where it is, so that ε keeps its share of the reach. */
+  choose(i) {
+    const share = this.epsilon / this.sample.reach;
+    this.model.set("index", this.data.samples[i].index);
+    this.model.set("epsilon", share * this.data.samples[i].reach);
+    this.model.save_changes();
+  }
+
+  /** Fill a plate with an input, moved by ε along a direction where one is given; returns the values outside. */
+  picture(plate, sample, direction, epsilon, target) {
+    const { kind, shape, range } = this.data;
+    const width = range[1] - range[0];
+    if (kind === "series") {
+      const x = (sample.values ??= new Float32Array(this.part(sample.image)));
+      const v = direction && this.values(direction);
+      const moved = v ? x.map((a, i) => a + epsilon * v[i]) : x;
+      const pad = 0.05 * width;
+      plate.innerHTML = series({ width: target, height: Math.round(target * 0.6), values: moved, range: [Math.min(0, range[0]) - pad, range[1] + pad],
+        ghost: v ? x : null, color: "var(--fv-accent)", label: `${x.length} values` });
+      return moved.filter((a) => a < range[0] - 1e-6 || a > range[1] + 1e-6).length;
+    }
+    const [h, w, channels] = shape;
+    const x = (sample.bytes ??= new Uint8Array(this.part(sample.image)));
+    const v = direction ? this.map(direction) : new Int8Array(x.length);
+    const canvas = this.canvas(plate, w, h, target);
+    const frame = (canvas.frame ??= canvas.getContext("2d").createImageData(w, h));
+    const outside = blend(frame.data, x, v, direction ? (epsilon * direction.scale) / width : 0, channels);
+    canvas.getContext("2d").putImageData(frame, 0, 0);
+    return outside;
+  }
+
+  map(direction) { return (direction.bytes ??= new Int8Array(this.part(direction.map))); }
+  values(direction) { return (direction.values ??= new Float32Array(this.part(direction.map))); }
+
+  /** The canvas of a plate: whole pixels of the screen for each pixel of a small image. */
+  canvas(plate, w, h, target) {
+    let canvas = plate.querySelector("canvas");
+    if (!canvas || canvas.width !== w || canvas.height !== h) {
+      plate.innerHTML = `<canvas role="img" width="${w}" height="${h}"></canvas>`;
+      canvas = plate.firstChild;
+    }
+    const side = Math.max(w, h);
+    const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : Math.min(1, target / side);
+    Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= 128 ? "pixelated" : "auto" });
+    return canvas;
+  }
+
+  /** Everything that depends on the chosen sample and direction. */
+  show() {
+    if (!this.width) return;
+    const { sample, direction, data } = this;
+    const position = this.at === 0 ? `the most fragile of ${data.total}` : `number ${sample.rank} of ${data.total} by fragility`;
+    this.$(".fv-title").textContent = `λ₁ = ${number(sample.directions[0].value)} — ${position}`;
+    const truth = sample.label === null ? "" : sample.correct ? ", which is right" : `; the label says ${this.name(sample.label)}`;
+    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${probability(sample.confidence)}${truth}.`;
+    [...this.$(".fv-gallery").children].forEach((item, i) => {
+      item.setAttribute("aria-selected", i === this.at);
+      item.tabIndex = i === this.at ? 0 : -1;
+    });
+    this.picture(this.$(".fv-original .fv-plate"), sample, null, 0, this.target);
+    this.$(".fv-original .fv-under").textContent = `${this.outcome(sample.prediction)} (p = ${probability(sample.confidence)})`;
+    this.showDirection();
+    Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
+    const quiet = this.flips().length === 0;
+    this.$(".fv-toflip").disabled = quiet;
+    this.shownColors = classColors(direction.shown);
+    this.spectrum();
+    this.charts();
+    this.move();
+  }
+
+  showDirection() {
+    const { direction, sign, data } = this;
+    const figure = this.$(".fv-direction");
+    figure.querySelector("figcaption").textContent = `direction v${subscript(this.rank + 1)}`;
+    const plate = figure.querySelector(".fv-plate");
+    if (data.kind === "series") {
+      const v = this.values(direction);
+      plate.innerHTML = series({ width: this.target, height: Math.round(this.target * 0.6), values: v.map((a) => sign * a),
+        range: [-direction.scale, direction.scale], color: "var(--fv-accent)", label: `direction, largest component ${number(direction.scale)}` });
+    } else {
+      const [h, w, channels] = data.shape;
+      const canvas = this.canvas(plate, w, h, this.target);
+      const frame = canvas.getContext("2d").createImageData(w, h);
+      paint(frame.data, signedMap(this.map(direction), channels, this.channel), w, sign);
+      canvas.getContext("2d").putImageData(frame, 0, 0);
+      canvas.setAttribute("aria-label", `direction ${this.rank + 1}, values from −${number(direction.scale)} to ${number(direction.scale)}`);
+    }
+    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
+    const buttons = this.sample.directions.map((d, i) =>
+      `<button type="button" data-rank="${i}" aria-pressed="${i === this.rank}" title="λ${subscript(i + 1)} = ${number(d.value)}">${i + 1}</button>`);
+    const channels = data.kind === "image" && data.shape[2] === 3
+      ? `<select aria-label="Which channel of the direction">${["strongest", "mean", "red", "green", "blue"].map((c, i) =>
+          `<option value="${i < 2 ? c : i - 2}" ${String(this.channel) === String(i < 2 ? c : i - 2) ? "selected" : ""}>${c === "strongest" ? "strongest channel" : c}</option>`).join("")}</select>` : "";
+    const bar = data.kind === "image" ? `<div class="fv-bar" style="background:linear-gradient(90deg,${stops})"></div>` : "";
+    const under = figure.querySelector(".fv-under");
+    const focused = under.contains(document.activeElement) ? [...under.querySelectorAll("button,select")].indexOf(document.activeElement) : -1;
+    const unknown = direction.scale === 0 ? "<div>lost in rounding: λ is below its error</div>" : "";
+    under.innerHTML = `${bar}<div class="fv-ends"><span>−${number(direction.scale)}</span><span>0</span><span>+${number(direction.scale)}</span></div>${unknown}` +
+      `<div class="fv-buttons" role="group" aria-label="Which direction">${buttons.join("")}<button type="button" class="fv-sign" aria-pressed="${sign < 0}" aria-label="Flip the sign of the direction" title="flip the sign">±</button></div>${channels}`;
+    under.querySelectorAll("[data-rank]").forEach((b) => b.addEventListener("click", () => this.set("direction", Number(b.dataset.rank))));
+    under.querySelector(".fv-sign").addEventListener("click", () => this.set("flipped", !this.model.get("flipped")));
+    under.querySelector("select")?.addEventListener("change", (event) => {
+      this.channel = Number.isNaN(Number(event.target.value)) ? event.target.value : Number(event.target.value);
+      this.showDirection();
+    });
+    if (focused >= 0) under.querySelectorAll("button,select")[focused]?.focus();
+  }
+
+  spectrum() {
+    const { sample } = this;
+    const rows = sample.directions.map((d, i) => ({ name: `λ${subscript(i + 1)}`, value: d.value, doubtful: d.error >= d.value,
+      text: d.error >= d.value ? `≤ ${number(d.value + d.error)}` : number(d.value) }));
+    const share = sample.trace > 0 ? ` — λ₁ is ${(100 * sample.directions[0].value / sample.trace).toFixed(0)} % of the trace` : "";
+    const width = Math.min(420, this.width);
+    this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logBars({ width, rows, chosen: this.rank, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
+    this.tables();
+  }
+
+  tables() {
+    const { sample, direction, data } = this;
+    const order = this.sign < 0 ? direction.eps.map((_, i) => direction.eps.length - 1 - i) : direction.eps.map((_, i) => i);
+    const curve = order.map((i) => [number(this.sign * direction.eps[i]), ...direction.logp.map((row) => probability(Math.exp(row[i]))),
+      number(direction.kl[i]), number(0.5 * direction.eps[i] ** 2 * direction.value)]);
+    const all = data.samples.map((s) => [s.index, ...(s.label === null ? [] : [this.name(s.label)]), this.outcome(s.prediction), probability(s.confidence),
+      number(s.directions[0].value), number(s.trace), number(s.frobenius), number(s.directions[0].error, 2)]);
+    const spectrum = sample.directions.map((d, i) => [`λ${subscript(i + 1)}`, number(d.value, 6), number(d.error, 2), ...d.flips.map((f) => (f === null ? "none" : number(f)))]);
+    const open = [...this.root.querySelectorAll(".fv-tables details")].map((d) => d.open);
+    this.$(".fv-tables").innerHTML =
+      table("Table: the spectrum of this sample", ["", "eigenvalue", "error", "flip at −ε", "flip at +ε"], spectrum) +
+      table(`Table: along v${subscript(this.rank + 1)}`, ["ε", ...direction.shown.map((c) => `p(${this.name(c)})`), "KL (nats)", "½ε²λ"], curve) +
+      table("Table: all samples shown", ["sample", ...(sample.label === null ? [] : ["label"]), "prediction", "confidence", "λ₁", "trace", "‖F‖", "error of λ₁"], all);
+    this.root.querySelectorAll(".fv-tables details").forEach((d, i) => (d.open = open[i] ?? false));
+  }
+
+  charts() {
+    const { direction, sample, sign, shownColors } = this;
+    const width = this.chartWidth;
+    const x = [-sample.reach, sample.reach];
+    const along = direction.eps.map((e, i) => [sign * e, i]).sort((a, b) => a[0] - b[0]);
+    const marks = this.flips().filter((f) => Math.abs(f.at) <= sample.reach).map((f) => ({ x: f.at, label: `→ ${f.to.length > 12 ? `${f.to.slice(0, 11)}…` : f.to}` }));
+    const predicted = Array.isArray(sample.prediction) ? sample.prediction : [sample.prediction];
+    const peak = direction.logp.map((row) => Math.exp(Math.max(...row.filter((l) => !Number.isNaN(l)))));
+    this.$(".fv-prob").innerHTML = `<h4>Probability along ε</h4>` + lineChart({ width, height: 170, x, y: [0, 1], yTicks: [0, 0.5, 1], xLabel: "ε (L2, pixel units)", marks,
+      label: "class probabilities along the direction",
+      lines: direction.logp.map((row, j) => ({ points: along.map(([e, i]) => [e, Math.exp(row[i])]), color: shownColors[j],
+        width: predicted.includes(direction.shown[j]) ? 3 : 1.5, label: peak[j] > 0.08 ? this.name(direction.shown[j]) : null })) });
+    const top = Math.max(...direction.kl.filter((l) => !Number.isNaN(l)), 1e-300) * 1.05;
+    const fine = Array.from({ length: 81 }, (_, i) => -sample.reach + (i * sample.reach) / 40);
+    const solid = fine.map((e) => [e, this.curve(e).kl]);
+    const dashed = fine.map((e) => [e, 0.5 * e ** 2 * direction.value]).filter((p) => p[1] <= top);
+    this.$(".fv-kl").innerHTML = `<h4>Change of the prediction, KL in nats</h4>` + lineChart({ width, height: 150, x, y: [0, top], yTicks: ticks(0, top, 3), xLabel: "ε (L2, pixel units)",
+      label: "KL divergence along the direction and its quadratic prediction",
+      lines: [{ points: solid, color: "currentColor", width: 2, label: "measured" }, { points: dashed, color: GREY, width: 1.5, dash: "5 4", label: "½ε²λ" }] }) +
+      `<div class="fv-read"></div>`;
+  }
+
+  /** Everything that follows the slider: pictures, cursor and words. Nothing here asks Python. */
+  move() {
+    if (!this.width) return;
+    const { sample, direction, epsilon, sign } = this;
+    const now = this.curve(epsilon);
+    const outside = this.picture(this.$(".fv-moved .fv-plate"), sample, direction, sign * epsilon, this.target);
+    this.$(".fv-moved figcaption").textContent = `x ${epsilon < 0 ? "−" : "+"} ${number(Math.abs(epsilon))} v${subscript(this.rank + 1)}`;
+    const flip = this.flips().filter((f) => Math.sign(f.at) === Math.sign(epsilon) && Math.abs(epsilon) >= Math.abs(f.at)).at(-1);
+    const best = now.logp.reduce((top, l, j) => (direction.shown[j] >= 0 && l > now.logp[top] ? j : top), 0);
+    const words = Number.isNaN(now.kl) ? "now: the model returns NaN" : this.data.multilabel ? `now: ${flip ? flip.to : this.outcome(sample.prediction)}` : `now: ${this.name(direction.shown[best])} (p = ${probability(Math.exp(now.logp[best]))})`;
+    const range = this.data.range.map((r) => number(r)).join(", ");
+    const under = this.$(".fv-moved .fv-under");
+    under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
+    under.classList.toggle("fv-flipped", Boolean(flip));
+    this.range.value = epsilon;
+    this.range.setAttribute("aria-valuetext", `ε = ${number(epsilon)}, ${words}`);
+    this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
+    const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
+    this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
+      (flips ? `the prediction flips at ε = ${flips}` : `no flip within ±${number(sample.reach)}`);
+    this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
+    const x = MARGIN.left + ((epsilon + sample.reach) / (2 * sample.reach)) * (this.chartWidth - MARGIN.left - MARGIN.right);
+    this.root.querySelectorAll(".cursor").forEach((line) => {
+      line.setAttribute("x1", x);
+      line.setAttribute("x2", x);
+    });
+  }
+
+  /** Dragging on a chart is the slider. */
+  draggable(box) {
+    const to = (event) => {
+      const svg = box.querySelector("svg").getBoundingClientRect();
+      const share = (event.clientX - svg.left - MARGIN.left) / (svg.width - MARGIN.left - MARGIN.right);
+      const steps = Math.round((2 * Math.max(0, Math.min(1, share)) - 1) * 200);
+      this.set("epsilon", (steps / 200) * this.sample.reach);
+    };
+    box.addEventListener("pointerdown", (event) => {
+      if (!event.target.closest("svg")) return;
+      box.setPointerCapture(event.pointerId);
+      to(event);
+    });
+    box.addEventListener("pointermove", (event) => box.hasPointerCapture(event.pointerId) && to(event));
+  }
+
+  resize(width) {
+    if (Math.abs(width - this.width) < 2) return;
+    this.width = width;
+    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+    this.target = Math.floor(columns === 3 ? Math.min(224, (0.64 * width - 64) / 3) : Math.min(256, (width - 24) / columns));
+    this.chartWidth = Math.floor(columns === 3 ? Math.max(260, Math.min(640, width - 3 * (this.target + 24))) : columns === 2 ? (width - 24) / 2 : width);
+    this.root.dataset.columns = columns;
+    this.root.style.setProperty("--fv-plate", `${this.target}px`);
+    this.show();
+  }
+}
+
+function subscript(n) {
+  return [...String(n)].map((d) => "₀₁₂₃₄₅₆₇₈₉"[d]).join("");
+}
+
+async function render({ model, el }) {
+  const root = document.createElement("div");
+  root.className = "fimviz";
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's command mode would take the arrow keys
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(root);
+  root.textContent = "reading the samples …";
+  const view = new Perturbation(model, root, await unpack(model.get("payload")));
+  const all = () => view.show();
+  const slide = () => view.move();
+  const fail = () => {
+    const text = model.get("error") ?? "";
+    Object.assign(view.$(".fv-error"), { textContent: text, hidden: !text });
+  };
+  const heard = [["change:index", all], ["change:direction", all], ["change:flipped", all], ["change:epsilon", slide], ["change:error", fail]];
+  heard.forEach(([event, call]) => model.on(event, call));
+  const watch = new ResizeObserver(([entry]) => entry.contentRect.width && view.resize(entry.contentRect.width));
+  watch.observe(root);
+  fail();
+  return () => {
+    watch.disconnect();
+    heard.forEach(([event, call]) => model.off(event, call));
+  };
+}
+
+export default { render };

@@ -1,0 +1,218 @@
+"""The perturbation view of a `Spectrum`: the worst direction, and what it does to the prediction."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import traitlets
+from PIL import Image
+from torch import Tensor
+
+from fimviz.views.figure import Figure, Payload, Widget, module_source, style_source
+
+if TYPE_CHECKING:
+    from fimviz.fisher.spectrum import Spectrum
+    from fimviz.fisher.walk import Walk
+
+_CLASSES_SHOWN = 5  # beside "others", where there are more than eight
+
+
+class Perturbation(Widget):
+    """The live perturbation view."""
+
+    _esm = module_source("perturbation")
+    _css = style_source()
+    index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
+    direction = traitlets.Int(0, help="Which eigenvector, 0 for the leading one. Default: 0.").tag(sync=True)
+    epsilon = traitlets.Float(
+        0.0, help="Step along the direction, in L2 pixel units. Default: just past the nearest flip."
+    ).tag(sync=True)
+    flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
+
+
+def perturbation(
+    spectrum: Spectrum, *, samples: int | Sequence[int] = 32, directions: int = 5, max_bytes: int = 20_000_000
+) -> Figure:
+    """The view of some samples of a spectrum, the most fragile first."""
+    if spectrum.eigenvectors is None:
+        raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
+    order = spectrum.spectral_norm.argsort(descending=True, stable=True).tolist()
+    chosen = _chosen(order, samples)
+    count = min(directions, spectrum.eigenvalues.shape[1])
+    if count < 1:
+        raise ValueError(f"directions is {directions}, expected at least 1")
+    shown = spectrum.take(chosen)
+    walks = [shown.walk(k) for k in range(count)]
+    low, high = spectrum.pixel_range
+    inputs = _Inputs(spectrum.images.shape[1:], low, high)
+    rank = {index: place + 1 for place, index in enumerate(order)}
+    labels = spectrum.labels
+    data: dict[str, Any] = {
+        "kind": inputs.kind,
+        "shape": inputs.shape,
+        "range": [low, high],
+        "classes": spectrum.net.classes,
+        "multilabel": shown.predictions.ndim == 2,
+        "total": len(spectrum),
+        "samples": [
+            {
+                "index": index,
+                "rank": rank[index],
+                "label": None if labels is None else int(labels[index]),
+                "correct": None if labels is None else _outcome(shown.predictions[i]) == int(labels[index]),
+                "prediction": _outcome(shown.predictions[i]),
+                "confidence": float(shown.confidence[i]),
+                "trace": float(shown.trace[i]),
+                "frobenius": float(shown.frobenius[i]),
+                "reach": float(shown.reach[i]),
+                "image": inputs.encode(shown.images[i]),
+                "directions": [_direction(shown, inputs, walks[k], i, k) for k in range(count)],
+            }
+            for i, index in enumerate(chosen)
+        ],
+    }
+    first = data["samples"][0]
+    epsilon = _just_past_the_flip(first["directions"][0], first["reach"])
+    return Figure(
+        widget_class=Perturbation,
+        state={
+            "payload": inputs.payload.pack(data),
+            "index": chosen[0],
+            "direction": 0,
+            "epsilon": epsilon,
+            "flipped": False,
+        },
+        still=_still(shown, inputs, epsilon, chosen),
+        summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
+        max_bytes=max_bytes,
+    )
+
+
+def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
+    if isinstance(samples, int):
+        if samples < 1:
+            raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
+        return order[:samples]
+    wanted = {int(s) for s in samples}
+    if not wanted or not wanted <= set(order):
+        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {len(order) - 1}")
+    return [index for index in order if index in wanted]
+
+
+def _outcome(mode: Tensor) -> int | list[int]:
+    """A class, or the list of labels that are on."""
+    return int(mode) if mode.ndim == 0 else mode.nonzero()[:, 0].tolist()
+
+
+def _direction(shown: Spectrum, inputs: _Inputs, walk: Walk, i: int, k: int) -> dict[str, Any]:
+    assert shown.eigenvectors is not None
+    v = shown.eigenvectors[i, k]
+    classes, logp = _top_classes(shown, walk, i)
+    scale, image = inputs.encode_signed(v)
+    return {
+        "value": float(shown.eigenvalues[i, k]),
+        "error": float(shown.error[i, k]),
+        "scale": scale,
+        "linf": float(v.nan_to_num(0.0).abs().amax()),
+        "map": image,
+        "eps": _short(walk.epsilon[i], 5),
+        "shown": classes,
+        "logp": [_short(row, 4) for row in logp],
+        "kl": _short(walk.kl[i], 4),
+        "flips": [float(f) if f.isfinite() else None for f in walk.flips[i]],
+        "becomes": [_outcome(b) for b in walk.becomes[i]],
+    }
+
+
+def _top_classes(shown: Spectrum, walk: Walk, i: int) -> tuple[list[int], Tensor]:
+    """The classes to draw with their log-probabilities (c, m); the class −1 stands for all others together."""
+    logp = shown.net.likelihood.log_probs(walk.logits[i]).T
+    if len(logp) <= 8:
+        return list(range(len(logp))), logp
+    mass = logp.exp().amax(1)
+    top = set(mass.topk(_CLASSES_SHOWN).indices.tolist())
+    mode = shown.predictions[i]
+    top |= {int(mode)} if mode.ndim == 0 else set()
+    kept = sorted(top)
+    if mode.ndim:  # yes/no labels do not share one unit of mass
+        return kept, logp[kept]
+    rest = [c for c in range(len(logp)) if c not in top]
+    return [*kept, -1], torch.cat([logp[kept], logp[rest].logsumexp(0, keepdim=True)])
+
+
+def _short(values: Tensor, digits: int) -> list[float | None]:
+    """Float64 numbers with as many digits as a drawn curve can show; None for NaN."""
+    return [None if v != v else float(f"{v:.{digits}g}") for v in values.clamp(-1e4, 1e300).tolist()]
+
+
+def _just_past_the_flip(direction: dict[str, Any], reach: float) -> float:
+    flips = [f for f in direction["flips"] if f is not None]
+    return min(flips, key=abs) * 1.02 if flips else 0.5 * reach
+
+
+class _Inputs:
+    """How inputs of one shape travel to the page: bytes for images of 1 or 3 channels, else float32 series."""
+
+    def __init__(self, shape: Sequence[int], low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.payload = Payload()
+        square = tuple(shape) if len(shape) == 3 else (1, *shape) if len(shape) == 2 else ()
+        self.kind = "image" if square and square[0] in (1, 3) and min(square[1:]) > 1 else "series"
+        self.shape = [*square[1:], square[0]] if self.kind == "image" else [int(np.prod(shape))]
+
+    def pixels(self, x: Tensor) -> np.ndarray:
+        """An input as bytes (height, width, channels)."""
+        unit = (x.double() - self.low) / (self.high - self.low)
+        planes = unit.reshape(self.shape[2], *self.shape[:2]).permute(1, 2, 0)
+        return (255 * planes).round().clamp(0, 255).to(torch.uint8).numpy()
+
+    def encode(self, x: Tensor) -> list[int]:
+        if self.kind == "series":
+            return self.payload.add(x.float().numpy())
+        return self.payload.add(self.pixels(x))
+
+    def encode_signed(self, v: Tensor) -> tuple[float, list[int]]:
+        """The largest magnitude, and the map in units of it: signed bytes with −128 for NaN, or float32."""
+        scale = float(v.nan_to_num(0.0).abs().amax())
+        if self.kind == "series":
+            return scale, self.payload.add(v.float().numpy())
+        levels = (v.double() * (127 / (scale or 1.0))).round()
+        planes = torch.where(v.isnan(), -128, levels).reshape(self.shape[2], *self.shape[:2]).permute(1, 2, 0)
+        return scale, self.payload.add(planes.to(torch.int8).numpy())
+
+
+def _still(shown: Spectrum, inputs: _Inputs, epsilon: float, chosen: list[int]) -> str:
+    """What is seen without scripts: the first sample before and after its worst step, and a table."""
+    assert shown.eigenvectors is not None
+    parts = []
+    if inputs.kind == "image":
+        moved = shown.images[0].double() + epsilon * shown.eigenvectors[0, 0].double()
+        strip = np.concatenate([inputs.pixels(shown.images[0]), inputs.pixels(moved)], 1)
+        factor = max(1, 192 // inputs.shape[0])
+        strip = strip.repeat(factor, 0).repeat(factor, 1)
+        picture = Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", optimize=True)
+        parts.append(
+            f'<img alt="sample {chosen[0]}: the input x and x + {epsilon:.3g} v₁" '
+            f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+            f"<p>Sample {chosen[0]}, the most fragile shown: the input, and the input moved by {epsilon:.3g} along its "
+            "worst direction.</p>"
+        )
+    names = shown.net.classes
+    rows = []
+    for i, index in enumerate(chosen[:10]):
+        mode = _outcome(shown.predictions[i])
+        said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
+        rows.append(
+            f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{float(shown.confidence[i]):.4f}</td>"
+            f"<td>{float(shown.spectral_norm[i]):.4g}</td><td>{float(shown.trace[i]):.4g}</td></tr>"
+        )
+    head = "<tr><th>sample</th><th>prediction</th><th>confidence</th><th>λ₁</th><th>trace</th></tr>"
+    return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"

@@ -1,0 +1,19 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def realdata():
+    """Real images and trained networks, which live beside the repository and not in it."""
+    if not (DATA / "realdata.py").exists():
+        pytest.skip("the folder of real images and networks, ../shared/data, is absent")
+    spec = importlib.util.spec_from_file_location("realdata", DATA / "realdata.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["realdata"] = module
+    spec.loader.exec_module(module)
+    return module

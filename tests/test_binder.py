@@ -1,0 +1,102 @@
+"""The one-click classroom: binder/ names what the package needs, in a size that fits."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+BINDER = ROOT / "binder"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+TORCH = ["torch", "torchvision"]
+
+
+def by_name(lines):
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): r for r in requirements}
+
+
+def lines_of(name):
+    """The lines that count: no comments, no blanks."""
+    text = (BINDER / name).read_text(encoding="utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def pinned():
+    return by_name(line for line in lines_of("requirements.txt") if not line.startswith("-"))
+
+
+@pytest.fixture(scope="module")
+def needed():
+    return by_name(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"])
+
+
+def exact(requirement):
+    """The version of a requirement of the form name==version."""
+    (clause,) = requirement.specifier
+    assert clause.operator == "=="
+    return Version(clause.version)
+
+
+def test_requirements_name_every_dependency_and_nothing_else(pinned, needed):
+    assert "jupyterlab" in needed
+    assert set(pinned) == set(needed)
+
+
+def test_requirements_repeat_the_ranges_of_pyproject(pinned, needed):
+    for name in set(needed) - set(TORCH):
+        assert pinned[name].specifier == needed[name].specifier, name
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_is_an_exact_cpu_wheel(name, pinned, needed):
+    version = exact(pinned[name])
+    assert version.local == "cpu"
+    assert needed[name].specifier.contains(version.public)
+    # +cpu wheels are on this index only.
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in lines_of("requirements.txt")
+
+
+def test_torchvision_accepts_the_pinned_torch(pinned):
+    installed = Version(importlib.metadata.version("torchvision")).public
+    if exact(pinned["torchvision"]).public != installed:
+        pytest.skip(f"torchvision {installed} is installed: only the pinned one's metadata name its torch")
+    wanted = by_name(importlib.metadata.requires("torchvision"))["torch"]
+    assert wanted.specifier.contains(exact(pinned["torch"]).public)
+
+
+def test_post_build_installs_the_package_and_trusts_the_notebooks():
+    script = BINDER / "postBuild"
+    assert os.access(script, os.X_OK), "Binder runs postBuild as a program"
+    assert script.read_bytes().startswith(b"#!")
+    subprocess.run(["bash", "-n", script], check=True)
+    commands = lines_of("postBuild")
+    assert "set -euo pipefail" in commands, "a failed install must fail the build, not the lesson"
+    (install,) = (c.split() for c in commands if c.startswith("pip install"))
+    assert {"--no-deps", "--no-cache-dir", "."} <= set(install)
+    assert "jupyter trust notebooks/*.ipynb" in commands
+
+
+def test_runtime_is_a_python_that_the_package_accepts():
+    (line,) = lines_of("runtime.txt")
+    version = re.fullmatch(r"python-(\d+\.\d+)", line)
+    assert version, line
+    assert SpecifierSet(PROJECT["requires-python"]).contains(version[1])
+
+
+def test_no_file_takes_precedence_over_the_requirements():
+    overriding = {
+        *("Dockerfile", "environment.yml", "environment.yaml", "Pipfile", "Pipfile.lock"),
+        *("Project.toml", "JuliaProject.toml", "default.nix", "install.R", "DESCRIPTION"),
+    }
+    assert not overriding & {path.name for path in BINDER.iterdir()}
+    assert not (ROOT / ".binder").exists(), "Binder refuses a repository with both folders"
