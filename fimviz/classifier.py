@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fimviz._at_rest import at_rest
+from fimviz._at_rest import at_rest, in_float64
 from fimviz._options import named_options
 from fimviz.likelihood import LIKELIHOODS
 
@@ -80,6 +80,7 @@ class Classifier:
         self._probed = False
         self._draws = True
         self.batched_vjp = True
+        self.has_float64 = False
 
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""
@@ -125,8 +126,11 @@ class Classifier:
         return at_rest(self.model, self.device, self._draws)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only."""
-        z = self._outputs(x).to(self.dtype) / self.temperature
+        """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only.
+
+        A float64 batch takes the network through float64, whatever its own precision, where `has_float64`.
+        """
+        z = self._outputs(x).to(x.dtype) / self.temperature
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
 
     def _outputs(self, x: Tensor) -> Tensor:
@@ -134,7 +138,11 @@ class Classifier:
         mean, std = (v.to(x.device, x.dtype).view(shape) for v in (self.mean, self.std))
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
-            output = self.model(((x - mean) / std).to(self._weight_dtype))
+            if x.dtype == torch.float64 != self._weight_dtype:
+                with in_float64(self.model):
+                    output = self.model((x - mean) / std)
+            else:
+                output = self.model(((x - mean) / std).to(self._weight_dtype))
         except Exception as error:
             error.add_note(
                 f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}. "
@@ -255,6 +263,7 @@ class Classifier:
                     "or return the logarithm"
                 )
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
+            self.has_float64 = self._can_double(pair.detach())
             self._draws = not torch.equal(before, self._rng_state())
         if one_logit:
             self.likelihood = LIKELIHOODS["categorical"]
@@ -266,6 +275,14 @@ class Classifier:
                 f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
             )
         self._names, self._probed = names, True
+
+    def _can_double(self, x: Tensor) -> bool:
+        if self.device.type == "mps":
+            return False
+        try:
+            return self._outputs(x.double()).dtype == torch.float64
+        except RuntimeError:  # a dtype is written into the model's forward
+            return False
 
     def _alone(self, x: Tensor) -> Tensor:
         return torch.cat([self.logits(one) for one in x.detach().split(1)]).detach()

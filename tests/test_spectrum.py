@@ -191,7 +191,7 @@ def test_real_networks_against_float64(realdata, name, scale):
     assert ((s.trace - expected.sum(1)).abs() / expected.sum(1)).max() < tolerance
     assert ((s.frobenius - expected.norm(dim=1)).abs() / expected.norm(dim=1)).max() < tolerance
     assert ((s.eigenvalues - expected).abs() <= s.error).all()
-    assert (s.error[:, 0] < 100 * tolerance * s.spectral_norm).all(), "an error bar that says something"
+    assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all(), "an error bar that says something"
     assert torch.equal(s.predictions, logits.argmax(1))
 
 
@@ -306,7 +306,7 @@ class TestCareAndChunks:
 
 
 class TestResult:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def spectrum(self):
         return fv.spectrum(
             fv.Classifier(small_net(), classes=list("abcde")), torch.rand(4, 6), labels=[0, 1, 2, 3], k=3
@@ -318,7 +318,7 @@ class TestResult:
         assert spectrum.eigenvalues.dtype == spectrum.trace.dtype == spectrum.probabilities.dtype == torch.float64
         assert spectrum.trace.shape == spectrum.frobenius.shape == spectrum.spectral_norm.shape == (4,)
         assert spectrum.probabilities.shape == (4, 5)
-        assert torch.equal(spectrum.cost.vjps, torch.full((4,), 4))
+        assert torch.equal(spectrum.cost.vjps, torch.full((4,), 5))
 
     def test_frame_has_the_promised_columns(self, spectrum):
         frame = spectrum.frame
@@ -346,7 +346,7 @@ class TestResult:
 
 
 class TestWalk:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def spectrum(self):
         return fv.spectrum(small_net(seed=8).double(), torch.rand(5, 6, generator=torch.Generator().manual_seed(2)))
 
