@@ -3,6 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks are small: a second thread mostly waits, for whatever else is running
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

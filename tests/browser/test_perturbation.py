@@ -271,3 +271,22 @@ def test_dark_mode(opened):
     shade = "s => getComputedStyle(document.querySelector(s)).color.match(/[\\d.]+/g).slice(0, 3).map(Number)"
     assert min(dark.evaluate(shade, ".fv-title")) > 200
     assert max(opened(spectrum(), color_scheme="light").evaluate(shade, ".fv-title")) < 60
+
+
+def test_page_of_a_real_cifar_network(realdata, open_page, tmp_path):
+    images, labels = realdata.images("cifar10-test", 32)
+    net = fv.Classifier(realdata.network("cifar10-resnet20"), classes=realdata.CIFAR10)
+    s = fv.spectrum(net, images, labels=labels, k=5)
+    path = s.save(tmp_path / "cifar10-resnet20.html", samples=32, directions=5)
+    assert path.stat().st_size < 1_000_000
+    page = open_page(path)
+    assert page.locator(".fv-thumb").count() == 32
+    assert page.locator(".fv-wrong").count() == int((s.predictions != labels).sum())
+    i = int(s.spectral_norm.argmax())
+    assert (
+        f"Sample {i}: the model says {realdata.CIFAR10[int(s.predictions[i])]}" in page.locator(".fv-sub").inner_text()
+    )
+    for name in ("mean", "red", "green", "blue", "strongest channel"):
+        page.get_by_label("Which channel of the direction").select_option(label=name)
+    drawn = rgba(page, ".fv-direction")
+    assert len(np.unique(drawn.reshape(-1, 4), axis=0)) > 20
