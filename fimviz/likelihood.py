@@ -4,22 +4,68 @@ Every function takes logits z of shape (n, K) and works in their dtype; callers 
 information of a confident prediction spans a hundred orders of magnitude. Nothing here touches the network.
 
 For a likelihood with logit-space Fisher information S(z), the input-space one is F = Jᵀ S J with J = ∂z/∂x.
-S is used in the factored form that survives saturation:
-
-    F = e^s · Dᵀ M Mᵀ D,    D = C J,
-
-where the *contrasts* C are fixed integer combinations of logits, M is a well-scaled r×r matrix and s a
-logarithm. Only D passes through the network, and nothing in D depends on how small the probabilities are.
+`Factor` holds S in the form that survives saturation, S = e^s R Rᵀ: R is well scaled, s is a logarithm. Then
+F = e^s (Rᵀ J)ᵀ (Rᵀ J), and nothing that passes through the network depends on how small the probabilities are.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as tf
+
+
+@dataclass(frozen=True)
+class Factor:
+    """S = e^s R Rᵀ at n predictions, with R = Cᵀ diag(a)(I − γ a aᵀ) as maps between class space and logits.
+
+    C is the identity, or takes the logit of every class but the winner minus the winner's.
+
+    Attributes:
+        a: (n, r) weights, the largest 1; r is the largest rank that F can have.
+        gamma: (n,) how the weights' classes are coupled.
+        log_scale: (n,) s.
+        ascent: (n, r), up to a positive factor the h with ∇ₓ log p(most probable outcome) = (Rᵀ J)ᵀ h.
+        others, winner: (n, r) and (n, 1) class indices that make C, or None for the identity.
+    """
+
+    a: Tensor
+    gamma: Tensor
+    log_scale: Tensor
+    ascent: Tensor
+    others: Tensor | None = None
+    winner: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """The size r of class space."""
+        return self.a.shape[1]
+
+    def to_logits(self, y: Tensor) -> Tensor:
+        """R y, (n, r, m) → (n, K, m): cotangents toward the logits."""
+        a = self.a[..., None]
+        t = a * (y - self.gamma[:, None, None] * a * (a * y).sum(1, keepdim=True))
+        if self.others is None or self.winner is None:
+            return t
+        out = t.new_zeros(len(t), t.shape[1] + 1, t.shape[2])
+        out.scatter_(1, self.others[..., None].expand_as(t), t)
+        return out.scatter_(1, self.winner[..., None].expand(-1, -1, t.shape[2]), -t.sum(1, keepdim=True))
+
+    def from_logits(self, t: Tensor) -> Tensor:
+        """Rᵀ t, (n, K, m) → (n, r, m): tangents of the logits, whitened."""
+        if self.others is not None and self.winner is not None:
+            own = t.gather(1, self.winner[..., None].expand(-1, -1, t.shape[2]))
+            t = t.gather(1, self.others[..., None].expand(-1, -1, t.shape[2])) - own
+        a = self.a[..., None]
+        return a * t - self.gamma[:, None, None] * a * (a**2 * t).sum(1, keepdim=True)
+
+    def __getitem__(self, rows: Tensor) -> Factor:
+        parts = (self.a, self.gamma, self.log_scale, self.ascent, self.others, self.winner)
+        return Factor(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
 
 class Likelihood(Protocol):
@@ -45,22 +91,16 @@ class Likelihood(Protocol):
     def rank(self, classes: int) -> int:
         """The largest rank r that F can have."""
 
-    def contrasts(self, z: Tensor) -> Tensor:
-        """The cotangents C toward the logits, (r, n, K), whose VJPs are the rows of D."""
-
-    def root(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """M (n, r, r) and the log scale s (n,) with Cᵀ-weighted S = e^s M Mᵀ."""
-
-    def ascent(self, z: Tensor) -> Tensor:
-        """Weights a (n, r), up to a positive factor, with ∇ₓ log p(mode) ∝ aᵀ D."""
+    def factor(self, z: Tensor) -> Factor:
+        """S at n predictions in factored form."""
 
 
 class Categorical:
     """One of K classes: p = softmax(z), S = diag(p) − p pᵀ.
 
-    The contrasts are J_c − J_w for every class c but the winner w. In them S is diag(p) − p pᵀ over the other
-    classes only, so that 1 − p_w is never formed by subtraction; with q = p/p₂ (p₂ the runner-up's
-    probability) it is p₂ M Mᵀ, M = diag(√q)(I − γ √q √qᵀ), γ = p₂/(1 + √p_w).
+    In the differences z_c − z_w to the winner w, S is diag(p) − p pᵀ over the other classes only, so that 1 − p_w is
+    never formed by subtraction. With q = p/p₂ (p₂ the runner-up's probability) it is p₂ M Mᵀ for
+    M = diag(√q)(I − γ √q √qᵀ), γ = p₂/(1 + √p_w), and ∇ log p_w = −M √q up to a positive factor.
     """
 
     name = "categorical"
@@ -92,31 +132,16 @@ class Categorical:
     def rank(self, classes: int) -> int:
         return classes - 1
 
-    def _others(self, z: Tensor) -> Tensor:
-        """Indices (n, K−1) of the classes other than the winner, ascending."""
+    def factor(self, z: Tensor) -> Factor:
         winner = z.argmax(-1, keepdim=True)
         index = torch.arange(z.shape[-1] - 1, device=z.device).expand(len(z), -1)
-        return index + (index >= winner)
-
-    def contrasts(self, z: Tensor) -> Tensor:
-        others = self._others(z)
-        c = z.new_zeros(others.shape[1], *z.shape)
-        c.scatter_(2, others.T[..., None], 1)
-        return c.scatter_(2, z.argmax(-1)[None, :, None].expand(len(c), -1, 1), -1)
-
-    def root(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        others = index + (index >= winner)
         log_p = self.log_probs(z)
-        log_others = log_p.gather(1, self._others(z))
+        log_others = log_p.gather(1, others)
         scale = log_others.amax(1)
         root_q = (0.5 * (log_others - scale[:, None])).exp()
         gamma = scale.exp() / (1 + (0.5 * log_p.amax(1)).exp())
-        rank_one = gamma[:, None, None] * root_q[:, :, None] * root_q[:, None, :]
-        eye = torch.eye(root_q.shape[1], dtype=z.dtype, device=z.device)
-        return root_q[:, :, None] * (eye - rank_one), scale
-
-    def ascent(self, z: Tensor) -> Tensor:
-        log_others = z.gather(1, self._others(z))
-        return -(log_others - log_others.amax(1, keepdim=True)).exp()
+        return Factor(root_q, gamma, scale, -root_q, others, winner)
 
 
 class Bernoulli:
@@ -143,19 +168,14 @@ class Bernoulli:
     def rank(self, classes: int) -> int:
         return classes
 
-    def contrasts(self, z: Tensor) -> Tensor:
-        classes = z.shape[1]
-        return torch.eye(classes, dtype=z.dtype, device=z.device)[:, None].expand(classes, len(z), classes)
-
-    def root(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def factor(self, z: Tensor) -> Factor:
         log_s = tf.logsigmoid(z) + tf.logsigmoid(-z)
         scale = log_s.amax(1)
-        return torch.diag_embed((0.5 * (log_s - scale[:, None])).exp()), scale
-
-    def ascent(self, z: Tensor) -> Tensor:
-        log_doubt = tf.logsigmoid(-z.abs())
-        toward = 2 * self.mode(z).to(z.dtype) - 1
-        return toward * (log_doubt - log_doubt.amax(1, keepdim=True)).exp()
+        a = (0.5 * (log_s - scale[:, None])).exp()
+        # Rᵀ J has rows √(p(1−p)) ∇z_k, and ∇ log p(mode) = Σ ±(probability of the other value) ∇z_k.
+        log_odds = -z.abs() / 2
+        ascent = (2 * self.mode(z).to(z.dtype) - 1) * (log_odds - log_odds.amax(1, keepdim=True)).exp()
+        return Factor(a, torch.zeros_like(scale), scale, ascent)
 
 
 LIKELIHOODS: dict[str, Likelihood] = {"categorical": Categorical(), "bernoulli": Bernoulli()}

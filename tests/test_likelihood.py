@@ -61,6 +61,12 @@ def exact_information(likelihood, z: list[float], scale: float) -> Tensor:
     return torch.tensor(entries, dtype=torch.float64)
 
 
+def dense(likelihood, z):
+    """The factor of S and R (n, K, r) as a matrix."""
+    factor = likelihood.factor(z)
+    return factor, factor.to_logits(torch.eye(factor.rank, dtype=z.dtype).expand(len(z), -1, -1))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def digits():
     with localcontext() as context:
@@ -73,12 +79,12 @@ def digits():
 @given(z=logits())
 def test_the_factors_give_the_information(likelihood, z):
     (row,) = rows(z)
-    c, (m, s) = likelihood.contrasts(row), likelihood.root(row)
-    assert c.shape == (likelihood.rank(len(z)), 1, len(z))
-    assert set(c.flatten().tolist()) <= {-1.0, 0.0, 1.0}
-    root = c[:, 0].T @ m[0]
-    expected = exact_information(likelihood, z, s.item())
-    torch.testing.assert_close(root @ root.T, expected, rtol=1e-11, atol=1e-13)
+    factor, root = dense(likelihood, row)
+    assert root.shape == (1, len(z), likelihood.rank(len(z))) == (1, len(z), factor.rank)
+    expected = exact_information(likelihood, z, factor.log_scale.item())
+    torch.testing.assert_close(root[0] @ root[0].T, expected, rtol=1e-11, atol=1e-13)
+    transposed = factor.from_logits(torch.eye(len(z), dtype=row.dtype)[None])
+    torch.testing.assert_close(transposed, root.mT, rtol=1e-11, atol=1e-15)
     assert 0.2 < expected.abs().max() < 2 * len(z)  # the scale is taken out, so that nothing underflows
 
 
@@ -120,9 +126,8 @@ def test_small_divergences_are_half_the_information(likelihood, gap, classes):
     z = torch.randn(4, classes, dtype=torch.float64)
     z[:, 0] += gap
     w = z + 1e-9 * torch.randn_like(z)
-    c, (m, s) = likelihood.contrasts(z), likelihood.root(z)
-    d = torch.einsum("rnk,nk->nr", c, w - z)
-    half = 0.5 * s.exp() * torch.einsum("nrs,nr->ns", m, d).square().sum(1)
+    factor = likelihood.factor(z)
+    half = 0.5 * factor.log_scale.exp() * factor.from_logits((w - z)[..., None]).square().sum((1, 2))
     torch.testing.assert_close(likelihood.kl(z, w), half, rtol=1e-7, atol=1e-300)
     assert half.min() > 0
 
@@ -130,8 +135,8 @@ def test_small_divergences_are_half_the_information(likelihood, gap, classes):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
 def test_a_thousand_classes(likelihood):
     z, w = torch.randn(2, 3, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    c, (m, s) = likelihood.contrasts(z), likelihood.root(z)
-    root = torch.einsum("rnk,nrs->nks", c, m) * (0.5 * s.exp().log())[:, None, None].exp()
+    factor, root = dense(likelihood, z)
+    root = root * (0.5 * factor.log_scale)[:, None, None].exp()
     if likelihood is CATEGORICAL:
         p = z.softmax(1)
         expected, kl = (
@@ -165,7 +170,8 @@ def test_outcomes(likelihood, z):
     assert likelihood.margin(row, likelihood.mode(row)).item() == pytest.approx(margin)
     assert likelihood.confidence(row).item() == pytest.approx(float(confidence), rel=1e-12)
     assert likelihood.log_probs(row)[0].tolist() == pytest.approx([float(v.ln()) for v in log_p], rel=1e-12)
-    ascent = torch.einsum("nr,rnk->k", likelihood.ascent(row), likelihood.contrasts(row))
+    factor = likelihood.factor(row)
+    ascent = factor.to_logits(factor.ascent[..., None])[0, :, 0]
     expected = torch.tensor([float(v / max(map(abs, slope))) for v in slope], dtype=torch.float64)
     torch.testing.assert_close(ascent / ascent.abs().max(), expected, rtol=1e-11, atol=1e-300)
 
@@ -179,7 +185,8 @@ def test_ascent_is_the_gradient_of_the_log_probability_of_the_mode(likelihood):
     else:
         of_mode = torch.where(mode, log_p, torch.log1p(-log_p.exp()))
     (gradient,) = torch.autograd.grad(of_mode.sum(), z)
-    ascent = torch.einsum("nr,rnk->nk", likelihood.ascent(z.detach()), likelihood.contrasts(z.detach()))
+    factor = likelihood.factor(z.detach())
+    ascent = factor.to_logits(factor.ascent[..., None])[..., 0]
     torch.testing.assert_close(torch.nn.functional.normalize(ascent), torch.nn.functional.normalize(gradient))
 
 
@@ -193,8 +200,8 @@ def test_one_sigmoid_is_a_softmax_over_two(z, w):
     assert BERNOULLI.log_probs(one[0]).item() == pytest.approx(CATEGORICAL.log_probs(two[0])[0, 1].item(), rel=1e-14)
     information = []
     for likelihood, (row, _) in ((BERNOULLI, one), (CATEGORICAL, two)):
-        m, s = likelihood.root(row)
-        assert m.shape == (1, 1, 1)
-        assert likelihood.ascent(row).abs().item() == 1
-        information.append(s.item() + 2 * m.abs().log().item())
+        factor, root = dense(likelihood, row)
+        assert factor.rank == 1
+        assert factor.ascent.abs().item() == 1
+        information.append(factor.log_scale.item() + 2 * root[0, -1].abs().log().item())
     assert information[0] == pytest.approx(information[1], rel=1e-12, abs=1e-12)

@@ -1,10 +1,10 @@
 """The exact spectrum of F = Jᵀ S J from K−1 vector-Jacobian products.
 
-With the logit-space factor S ≙ e^s M Mᵀ and the rows D = C J (`fimviz.likelihood`), the class-space matrix
-e^s (Mᵀ D)(Mᵀ D)ᵀ has F's non-zero eigenvalues, and F's eigenvectors are Dᵀ M u / √μ. The VJPs run in the network's
-own precision; they see no probability, so that a saturated prediction costs no digits. Everything of class size is
-float64 on the CPU, where LAPACK is right, quick at these sizes and at home on every machine (Metal has no float64,
-and CUDA's batched eigensolver is slow above n = 32, pytorch#175585).
+With S = e^s R Rᵀ (`fimviz.likelihood.Factor`) and the rows A = Rᵀ J, the class-space matrix e^s A Aᵀ has F's
+non-zero eigenvalues, and F's eigenvectors are Aᵀ u / √μ. The VJPs that make A run in the network's own precision; R
+is well scaled, so that a saturated prediction costs no digits. Everything of class size is float64 on the CPU, where
+LAPACK is right, quick at these sizes and at home on every machine (Metal has no float64, and CUDA's batched
+eigensolver is slow above n = 32, pytorch#175585).
 
 Rounding harms in one more way: where a ReLU's input or a max pool's lead is smaller than float32's rounding, the
 passes take another linear piece of the network than exact arithmetic would, and λ can be off by percents (11 % of
@@ -22,10 +22,10 @@ from torch import Tensor
 from fimviz import _memory
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation, footprint
-from fimviz.likelihood import Likelihood
+from fimviz.likelihood import Factor
 
 # Rounding in units of the machine epsilon, with margin over what was measured (tests/test_spectrum.py): of a row of
-# D relative to all of them, of a logit relative to the spread of the logits.
+# A relative to all of them, of a logit relative to the spread of the logits.
 _ROW_ROUNDING = 128
 _LOGIT_ROUNDING = 32
 _SLIP = 1e-5  # a relative difference to the float64 pass that only another linear piece explains
@@ -51,40 +51,39 @@ def exact(net: Classifier, x: Tensor, k: int | None, vectors: bool, cotangents: 
     truth = Linearisation(net, x.double()) if verify else None
     here = Linearisation(net, x)
     z = (truth or here).logits.cpu().double()
-    contrasts = net.likelihood.contrasts(z)
-    k = min(k or len(contrasts), len(contrasts), x[0].numel())
-    rows = torch.cat([here.vjp(c.to(x.device)) for c in contrasts.split(cotangents)]).transpose(0, 1)
+    factor = net.likelihood.factor(z)
+    k = min(k or factor.rank, factor.rank, x[0].numel())
+    axes = torch.eye(factor.rank, dtype=z.dtype).expand(len(z), -1, -1)
+    rows = torch.cat([here.vjp(factor.to_logits(some)) for some in axes.split(cotangents, 2)], 1)
     if not rows.isfinite().all():
         raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
     gram = _gram(rows)
-    root, log_scale = net.likelihood.root(z)
-    small = root.mT @ gram @ root
-    mu, u = torch.linalg.eigh(small)
+    mu, u = torch.linalg.eigh(gram)
     mu, u = mu.flip(-1)[:, :k].clamp_min(0), u.flip(-1)[..., :k]
 
-    trace = small.diagonal(dim1=-2, dim2=-1).sum(-1)
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     eps = torch.finfo(x.dtype).eps
     noise, doubt = _ROW_ROUNDING * eps * trace.sqrt(), torch.zeros_like(trace)
     if truth is None:
         doubt = 2 * _LOGIT_ROUNDING * eps * (1 + z.amax(1) - z.amin(1))
     else:
-        slip = _slip(truth, contrasts, root, rows)
+        slip = slippage(truth, factor, rows)
         noise = torch.maximum(noise / 4, 8 * slip)
     error = 2 * mu.sqrt() * noise[:, None] + noise[:, None] ** 2 + doubt[:, None] * mu  # Weyl, for singular values
-    error += 8 * len(contrasts) * torch.finfo(mu.dtype).eps * trace[:, None]  # of the eigensolver and the Gram
+    error += 8 * factor.rank * torch.finfo(mu.dtype).eps * trace[:, None]  # of the eigensolver and the Gram
 
-    scale = log_scale.exp()
-    v = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
+    scale = factor.log_scale.exp()
+    none = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
     passes = torch.ones(len(x), dtype=torch.int64)
     block = Block(
         logits=z,
         eigenvalues=mu * scale[:, None],
         error=error * scale[:, None],
         trace=trace * scale,
-        frobenius=small.flatten(1).norm(dim=1) * scale,
-        eigenvectors=_vectors(net.likelihood, z, rows, gram, root @ u, mu, noise) if vectors else v,
+        frobenius=gram.flatten(1).norm(dim=1) * scale,
+        eigenvectors=eigenvectors(rows, u, mu, factor.ascent, noise) if vectors else none,
         forwards=passes * (1 + verify),
-        vjps=passes * (len(contrasts) + verify),
+        vjps=passes * (factor.rank + verify),
     )
     if truth is None or not (moved := slip > _SLIP * trace.sqrt()).any():
         return block
@@ -92,13 +91,11 @@ def exact(net: Classifier, x: Tensor, k: int | None, vectors: bool, cotangents: 
     return _merge(block, again, moved.nonzero()[:, 0])
 
 
-def _slip(truth: Linearisation, contrasts: Tensor, root: Tensor, rows: Tensor) -> Tensor:
-    """‖gᵀMᵀ(D − D₆₄)‖ (n,) for a normal g: its mean square is ‖Mᵀ(D − D₆₄)‖²_F, at one float64 VJP."""
-    g = torch.randn(root.shape[::2], dtype=root.dtype, generator=torch.Generator().manual_seed(0))
-    weights = torch.einsum("nrs,ns->nr", root, g)
-    cotangent = torch.einsum("nr,rnk->nk", weights, contrasts)
-    exactly = truth.vjp(cotangent.to(rows.device)[None])[0]
-    rounded = (weights[:, None].to(rows.device, rows.dtype) @ rows)[:, 0]
+def slippage(truth: Linearisation, factor: Factor, rows: Tensor) -> Tensor:
+    """‖gᵀ(A − A₆₄)‖ (n,) for rows A = Rᵀ J and a normal g: its mean square is ‖A − A₆₄‖²_F, at one float64 VJP."""
+    g = torch.randn(rows.shape[:2], dtype=torch.float64, generator=torch.Generator().manual_seed(0))[..., None]
+    exactly = truth.vjp(factor.to_logits(g))[:, 0]
+    rounded = (g.mT.to(rows) @ rows)[:, 0]
     return (exactly - rounded).norm(dim=1).cpu().double()
 
 
@@ -150,22 +147,17 @@ def _gram(rows: Tensor) -> Tensor:
     return total.cpu().double()
 
 
-def _vectors(
-    likelihood: Likelihood, z: Tensor, rows: Tensor, gram: Tensor, mixed: Tensor, mu: Tensor, noise: Tensor
-) -> Tensor:
-    """Unit eigenvectors (n, k, D) from their class-space coefficients `mixed` (n, r, k), signs fixed.
+def eigenvectors(rows: Tensor, u: Tensor, mu: Tensor, ascent: Tensor, noise: Tensor) -> Tensor:
+    """Unit eigenvectors (n, k, D) rowsᵀu on the CPU, signs fixed.
 
     Sign rule: along +v the most probable outcome becomes less probable, to first order; where that is undecided,
-    the component of largest magnitude is positive. A direction whose √μ lies below the rounding noise is unknown
-    and comes back as zeros.
+    the component of largest magnitude is positive. A direction whose √μ lies below the rounding noise is unknown and
+    comes back as zeros.
     """
-    ascent = likelihood.ascent(z)
-    toward = torch.einsum("nr,nrs,nsk->nk", ascent, gram, mixed)
-    size = torch.einsum("nr,nrs,ns->n", ascent, gram, ascent).clamp_min(0).sqrt()
-    decided = toward.abs() > 1e-6 * size[:, None] * mu.sqrt()
-    known = mu.sqrt() > noise[:, None]
-    v = (mixed.mT.to(rows) @ rows).cpu()
-    v = torch.nn.functional.normalize(v.double(), dim=2)
+    v = torch.nn.functional.normalize((u.mT.to(rows) @ rows).cpu().double(), dim=2)
+    # ∇ log p(mode) ∝ rowsᵀ ascent, so that v · ∇ log p(mode) ∝ √μ (u · ascent).
+    toward = (ascent[:, None] @ u)[:, 0] * mu.sqrt()
+    decided = toward.abs() > 1e-6 * ascent.norm(dim=1, keepdim=True) * mu[:, :1].sqrt()
     peak = v.gather(2, v.abs().argmax(2, keepdim=True))[..., 0]
     sign = torch.where(decided, -toward.sign(), torch.where(peak < 0, -1.0, 1.0))
-    return (v * (sign * known)[..., None]).to(rows.dtype)
+    return (v * (sign * (mu.sqrt() > noise[:, None]))[..., None]).to(rows.dtype)

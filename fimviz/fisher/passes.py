@@ -26,14 +26,14 @@ class Linearisation:
         self.vjps = 0
 
     def vjp(self, cotangents: Tensor) -> Tensor:
-        """Rows cᵀJ (r, n, D) for cotangents (r, n, K) toward the logits: r passes over the batch."""
-        c = cotangents.to(self._z)
+        """Products cᵀJ (n, m, D) for cotangents (n, K, m) toward the logits: m passes over the batch."""
+        c = cotangents.to(self._z).permute(2, 0, 1)
         self.vjps += len(c)
         if self._net.batched_vjp and len(c) > 1:
             (g,) = torch.autograd.grad(self._z, self._x, c, retain_graph=True, is_grads_batched=True)
         else:
             g = torch.stack([torch.autograd.grad(self._z, self._x, one, retain_graph=True)[0] for one in c])
-        return g.flatten(2)
+        return g.flatten(2).transpose(0, 1)
 
 
 def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
