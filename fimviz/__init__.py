@@ -6,6 +6,7 @@ views that people can move. Functions give results; results show themselves.
 
 from fimviz import zoo
 from fimviz.classifier import Classifier
-from fimviz.fisher.spectrum import Spectrum, spectrum
+from fimviz.fisher.methods import spectrum
+from fimviz.fisher.spectrum import Spectrum
 
 __all__ = ["Classifier", "Spectrum", "spectrum", "zoo"]

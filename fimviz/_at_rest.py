@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
@@ -89,7 +90,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _exact_process() -> Iterator[None]:
-    """Full float32 and no compiled code: the process's switches, turned by the first model at rest."""
+    """Full float32, no compiled code, no fused attention: the process's switches, turned by the first model at rest."""
     global _users
     with _guard:
         if _users == 0:
@@ -98,6 +99,8 @@ def _exact_process() -> Iterator[None]:
             if "torch._dynamo" in sys.modules:
                 _process.enter_context(torch.compiler.set_stance("force_eager"))
             _process.enter_context(_ieee_float32())
+            # Fused attention has no second derivative and no forward mode.
+            _process.enter_context(sdpa_kernel(SDPBackend.MATH))
         _users += 1
     try:
         yield

@@ -81,6 +81,7 @@ class Classifier:
         self._draws = True
         self.batched_vjp = True
         self.has_float64 = False
+        self.twice_differentiable = True
 
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""
@@ -263,6 +264,7 @@ class Classifier:
                     "or return the logarithm"
                 )
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
+            self.twice_differentiable = _can_differentiate_twice(self.logits(x), x)
             self.has_float64 = self._can_double(pair.detach())
             self._draws = not torch.equal(before, self._rng_state())
         if one_logit:
@@ -338,3 +340,16 @@ def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
     except Exception:  # whatever a backward function that vmap has no rule for raises: the loop is right, if slower
         return False
     return bool((loop - batched).abs().amax() <= tolerance * loop.abs().amax())
+
+
+def _can_differentiate_twice(z: Tensor, x: Tensor) -> bool:
+    """Whether a VJP is itself differentiable: not through custom backward functions that say they are not."""
+    w = torch.zeros_like(z, requires_grad=True)
+    try:
+        (g,) = torch.autograd.grad(z, x, w, create_graph=True)
+        torch.autograd.grad(g, w, torch.ones_like(g))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return False
+    return True

@@ -273,7 +273,8 @@ class TestCareAndChunks:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"k": 0}, "k is 0"), ({"k": 2.5}, "k is 2.5"), ({"vectrs": True}, "did you mean vectors"),
+            ({"k": 0}, "k is 0"), ({"method": "exakt"}, "expected one of auto"), ({"method": "power", "k": 3}, "leading eigenvalue only"),
+            ({"tolerance": 0.0}, "tolerance is 0.0"), ({"k": 2.5}, "k is 2.5"), ({"vectrs": True}, "did you mean vectors"),
             ({"labels": [0, 1]}, r"expected class indices \(4,\)"), ({"labels": [0.5] * 4}, "expected class indices"),
         ],
     )  # fmt: skip

@@ -13,7 +13,7 @@ from fimviz.classifier import Classifier
 
 
 class Linearisation:
-    """A classifier at a batch x (n, …) on its device: `logits` (n, K) and vector-Jacobian products.
+    """A classifier at a batch x (n, …) on its device: `logits` (n, K), and products with J = ∂z/∂x, counted.
 
     Make and use it inside `net.at_rest()`.
     """
@@ -22,8 +22,9 @@ class Linearisation:
         self._net = net
         self._x = x.detach().clone().requires_grad_()
         self._z = net.logits(self._x)
+        self._slope: tuple[Tensor, Tensor] | None = None
         self.logits = self._z.detach()
-        self.vjps = 0
+        self.vjps = self.jvps = 0
 
     def vjp(self, cotangents: Tensor) -> Tensor:
         """Products cᵀJ (n, m, D) for cotangents (n, K, m) toward the logits: m passes over the batch."""
@@ -35,9 +36,26 @@ class Linearisation:
             g = torch.stack([torch.autograd.grad(self._z, self._x, one, retain_graph=True)[0] for one in c])
         return g.flatten(2).transpose(0, 1)
 
+    def jvp(self, v: Tensor) -> Tensor:
+        """Products J v (n, K) for displacements v (n, D) of the inputs: one pass.
 
-def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
-    """What one input x (1, …) keeps for its backward pass, in bytes: all of it, the largest part; and K."""
+        The VJP wᵀJ is linear in w, so that differentiating it along v gives J v: one backward pass over a graph that
+        is built once, at about 3.6 forward passes a product where forward mode takes 5 to 6.
+        """
+        self.jvps += 1
+        v = v.to(self._x).view_as(self._x)
+        if self._slope is None and self._net.twice_differentiable:
+            w = torch.zeros_like(self._z, requires_grad=True)
+            (g,) = torch.autograd.grad(self._z, self._x, w, create_graph=True)
+            self._slope = w, g
+        if self._slope is None:
+            return torch.func.jvp(self._net.logits, (self._x.detach(),), (v,))[1]
+        w, g = self._slope
+        return torch.autograd.grad(g, w, v, retain_graph=True)[0]
+
+
+def footprint(net: Classifier, x: Tensor) -> tuple[int, int]:
+    """What one input x (1, …) keeps for its backward pass, in bytes: all of it, and the largest part."""
     weights = {t.untyped_storage().data_ptr() for t in (*net.model.parameters(), *net.model.buffers())}
     sizes: dict[int, int] = {x.untyped_storage().data_ptr(): x.nbytes}
 
@@ -47,5 +65,5 @@ def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        z = Linearisation(net, x).logits
-    return sum(sizes.values()), max(sizes.values()), z.shape[1]
+        Linearisation(net, x)
+    return sum(sizes.values()), max(sizes.values())

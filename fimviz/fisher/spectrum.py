@@ -1,21 +1,17 @@
-"""`spectrum`: the eigenvalues and eigenvectors of the input-space Fisher information of a batch."""
+"""`Spectrum`: eigenvalues and eigenvectors of the input-space Fisher information of a batch, and what they do."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fimviz._options import named_options
-from fimviz.classifier import Classifier, as_classifier
-from fimviz.fisher.exact import Block, exact, plan
+from fimviz.classifier import Classifier
 from fimviz.fisher.walk import Walk, reach, walk
 from fimviz.result import Result
 
@@ -49,26 +45,38 @@ class Spectrum(Result):
             first order (where that is undecided, the component of largest magnitude is positive). A direction lost
             in rounding (λ below the square of the noise) is zeros; equal eigenvalues leave their plane's axes
             arbitrary.
-        trace: (n,) float64, the sum of all eigenvalues, not only of the k largest.
-        frobenius: (n,) float64, the root of the sum of all squared eigenvalues.
-        error: (n, k) float64, how far rounding may have moved an eigenvalue: an estimate, from a float64 pass and
-            the machine epsilon with generous constants, that held on every real network tried.
+        error: (n, k) float64, how far an eigenvalue may be from the truth: iteration, sampling and rounding together.
+            Rounding is estimated from a float64 pass and the machine epsilon, with constants that held on every
+            real network tried.
+        trace, trace_error: (n,) float64, the sum of all eigenvalues, not only of the k largest; NaN where the method
+            says nothing about it.
+        frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues.
         probabilities: (n, K) float64.
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
-        net: the classifier; method: "exact"; cost: passes and seconds.
+        net: the classifier.
+        method: "exact", "lanczos", "power" or "blackbox"; reason: why this one.
+        guarantee: what `error` means. "exact": rounding is all. "interval": the truth lies within `error` above the
+            value, up to rounding, and the value is a lower bound; that no larger eigenvalue was missed is certain
+            but for a random start of probability 0. "lower": a lower bound, the interval is experience.
+            "statistical": a confidence interval.
+        cost: passes and seconds.
     """
 
     eigenvalues: Tensor
     eigenvectors: Tensor | None
-    trace: Tensor
-    frobenius: Tensor
     error: Tensor
+    trace: Tensor
+    trace_error: Tensor
+    frobenius: Tensor
+    frobenius_error: Tensor
     probabilities: Tensor
     logits: Tensor
     images: Tensor
     labels: Tensor | None
     net: Classifier
     method: str
+    reason: str
+    guarantee: str
     cost: Cost
     _walks: dict[int, Walk] = field(default_factory=dict)
 
@@ -179,124 +187,3 @@ class Spectrum(Result):
         from fimviz.views.perturbation import perturbation
 
         return perturbation(self, samples=samples, directions=directions, max_bytes=max_bytes)
-
-
-@named_options
-def spectrum(
-    net: Classifier | nn.Module,
-    images: Any,
-    *,
-    k: int | None = None,
-    vectors: bool = True,
-    labels: Any = None,
-    verify: bool | None = None,
-    max_memory: int | None = None,
-    progress: bool | Callable[[int, int], None] = False,
-) -> Spectrum:
-    """The exact spectrum of the input-space Fisher information at each input of a batch.
-
-    F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1; one forward pass and K−1 vector-Jacobian products
-    toward the input give all of it, eigenvectors included.
-
-    Args:
-        net: a `Classifier`, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats, a tensor or an array; batches larger than memory are fine on the CPU.
-        k: how many eigenvalues, the largest first; at most, and by default, as many as can differ from 0.
-        vectors: whether to compute eigenvectors.
-        labels: (n,) true classes, shown beside the predictions.
-        verify: whether to compare every input with a pass in float64 and to compute those again, in float64, that
-            rounding has moved across a kink of the network. It costs one forward pass and one VJP in float64 an
-            input; by default done wherever the model and the device can. Without it, `error` counts ordinary
-            rounding only.
-        max_memory: bytes that the computation may take, by default half of what is free.
-        progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
-
-    An interrupt returns the inputs that are complete.
-
-    Returns:
-        A `Spectrum`. Relative error of λ₁ below 1e-4 for float32 networks, 1e-10 for float64 ones, also where the
-        prediction is saturated (λ down to 1e-300).
-
-    Example, p = softmax(W x) at p = (½, ½), where λ₁ = ¼ ‖w₁ − w₂‖²:
-        >>> import torch, fimviz as fv
-        >>> model = torch.nn.Linear(3, 2, bias=False).double()
-        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]))
-        >>> s = fv.spectrum(model, torch.zeros(1, 3))
-        >>> round(s.spectral_norm.item(), 12), s.eigenvectors.flatten().abs().tolist()
-        (1.0, [1.0, 0.0, 0.0])
-    """
-    net = as_classifier(net)
-    x = net.admit(images).detach()
-    truth = _labels(labels, len(x))
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise ValueError(f"k is {k!r}, expected a whole number of at least 1, or None for all eigenvalues")
-    if verify and not net.has_float64:
-        raise ValueError("verify=True needs float64 passes, which this model or device cannot do: leave it out")
-    verify = net.has_float64 and net.dtype != torch.float64 if verify is None else verify
-    start = time.perf_counter()
-    report = _progress(progress, len(x))
-    blocks: list[Block] = []
-    done = 0
-    with net.at_rest():
-        inputs, cotangents = plan(net, x, k, vectors, max_memory, verify)
-        try:
-            for part in x.split(inputs):
-                blocks.append(exact(net, part.to(net.device), k, vectors, cotangents, verify))
-                done += len(part)
-                report(done)
-        except KeyboardInterrupt:
-            if not blocks:
-                raise
-            warnings.warn(f"interrupted: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=2)
-    seconds = time.perf_counter() - start
-    return _assemble(net, x[:done].cpu(), None if truth is None else truth[:done], blocks, vectors, seconds)
-
-
-def _assemble(
-    net: Classifier, x: Tensor, labels: Tensor | None, blocks: list[Block], vectors: bool, seconds: float
-) -> Spectrum:
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(block, name) for block in blocks])
-
-    logits = joined("logits")
-    forwards = joined("forwards")
-    return Spectrum(
-        eigenvalues=joined("eigenvalues"),
-        eigenvectors=joined("eigenvectors").unflatten(2, x.shape[1:]) if vectors else None,
-        trace=joined("trace"),
-        frobenius=joined("frobenius"),
-        error=joined("error"),
-        probabilities=net.likelihood.log_probs(logits).exp(),
-        logits=logits,
-        images=x,
-        labels=labels,
-        net=net,
-        method="exact",
-        cost=Cost(forwards=forwards, vjps=joined("vjps"), jvps=torch.zeros_like(forwards), seconds=seconds),
-    )
-
-
-def _labels(labels: Any, count: int) -> Tensor | None:
-    if labels is None:
-        return None
-    given = torch.as_tensor(np.asarray(labels)).cpu()
-    if given.shape != (count,) or given.is_floating_point():
-        raise ValueError(f"labels are {given.dtype} of shape {tuple(given.shape)}, expected class indices ({count},)")
-    return given.long()
-
-
-def _progress(wanted: bool | Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    if callable(wanted):
-        return lambda done: wanted(done, total)
-    if not wanted:
-        return lambda done: None
-    from tqdm.auto import tqdm
-
-    bar = tqdm(total=total, unit="input", leave=False)
-
-    def update(done: int) -> None:
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update

@@ -1,0 +1,50 @@
+"""Power iteration in input space, as the literature does it, but matrix-free and with its residual.
+
+v ← F v / ‖F v‖ with F v = Aᵀ(A v), A = Rᵀ J: one JVP and one VJP a step. The Rayleigh quotient θ = ‖A v‖² never
+exceeds λ₁, and some eigenvalue lies within r = ‖F v − θ v‖ of it; that it is the largest is likely, not certain, so
+that θ is a guaranteed lower bound and θ + r an upper one only by experience. Kept for comparison: Lanczos
+(`fimviz.fisher.lanczos`) gets more from fewer passes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.fisher.block import Block, Ground, polished
+
+
+def power(
+    net: Classifier, x: Tensor, vectors: bool, tolerance: float, max_steps: int, seed: int, verify: bool
+) -> Block:
+    """The leading eigenvalue at every input of x (n, …), to a relative residual, inside `at_rest()`."""
+    ground = Ground(net, x, verify)
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)
+    v = torch.nn.functional.normalize(v, dim=1)
+    for _ in range(max_steps):
+        h = ground.factor.from_logits(ground.here.jvp(v).cpu().double()[..., None])
+        theta = h.square().sum((1, 2))
+        fv = ground.here.vjp(ground.factor.to_logits(h))[:, 0]
+        if not fv.isfinite().all():
+            raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
+        residual = (fv.double() - theta[:, None].to(x.device) * v.double()).norm(dim=1).cpu()
+        if (residual <= tolerance * theta).all():
+            break
+        v = torch.nn.functional.normalize(fv, dim=1)
+    y = torch.nn.functional.normalize(h, dim=1)
+    found = polished(ground, ground.here.vjp(ground.factor.to_logits(y)), y)
+    error = found.error + found.off + residual[:, None]
+    scale, unknown = ground.factor.log_scale.exp(), torch.full_like(theta, torch.nan)
+    return Block(
+        logits=ground.logits,
+        eigenvalues=found.mu * scale[:, None],
+        error=error * scale[:, None],
+        trace=unknown,
+        trace_error=unknown,
+        frobenius=unknown,
+        frobenius_error=unknown,
+        eigenvectors=found.eigenvectors(ground.factor.ascent, vectors),
+        **ground.passes(),
+    )
