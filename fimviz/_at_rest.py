@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
@@ -99,8 +98,7 @@ def _exact_process() -> Iterator[None]:
             if "torch._dynamo" in sys.modules:
                 _process.enter_context(torch.compiler.set_stance("force_eager"))
             _process.enter_context(_ieee_float32())
-            # Fused attention has no second derivative and no forward mode.
-            _process.enter_context(sdpa_kernel(SDPBackend.MATH))
+            _process.enter_context(_plain_attention())
         _users += 1
     try:
         yield
@@ -130,3 +128,24 @@ def _ieee_float32() -> Iterator[None]:
     finally:
         for owner, name, before, _ in switches:
             setattr(owner, name, before)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """No fused attention, which has no second derivative and no forward mode.
+
+    torch.nn.attention.sdpa_kernel would do, but has to be left on the thread that entered it.
+    """
+    cuda = torch.backends.cuda
+    fused = [
+        (cuda.enable_flash_sdp, cuda.flash_sdp_enabled()),
+        (cuda.enable_mem_efficient_sdp, cuda.mem_efficient_sdp_enabled()),
+        (cuda.enable_cudnn_sdp, cuda.cudnn_sdp_enabled()),
+    ]
+    try:
+        for switch, _ in fused:
+            switch(False)
+        yield
+    finally:
+        for switch, before in fused:
+            switch(before)
