@@ -85,6 +85,9 @@ class Likelihood(Protocol):
     def confidence(self, z: Tensor) -> Tensor:
         """The probability of the most probable outcome, (n,)."""
 
+    def doubt(self, z: Tensor) -> Tensor:
+        """1 − confidence, (n,), to all digits however small it is."""
+
     def margin(self, z: Tensor, mode: Tensor) -> Tensor:
         """How far (n,) the logits are from another most probable outcome than `mode`; negative beyond it."""
 
@@ -106,7 +109,15 @@ class Categorical:
     name = "categorical"
 
     def log_probs(self, z: Tensor) -> Tensor:
-        return torch.log_softmax(z, -1)
+        # torch's log_softmax rounds the winner's log-probability to 0 once the others sum to less than 1e-16.
+        ahead, odds = self._odds(z)
+        return ahead - torch.log1p(odds)
+
+    def _odds(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits minus the winner's logit (n, K), and the odds (n, 1) of all others against the winner."""
+        winner = z.argmax(-1, keepdim=True)
+        ahead = z - z.gather(-1, winner)
+        return ahead, ahead.exp().scatter(-1, winner, 0).sum(-1, keepdim=True)
 
     def kl(self, z: Tensor, w: Tensor) -> Tensor:
         # KL is invariant under a shift of the logits; centring u = w − z at E_p keeps small divergences exact:
@@ -123,7 +134,11 @@ class Categorical:
         return z.argmax(-1)
 
     def confidence(self, z: Tensor) -> Tensor:
-        return torch.softmax(z, -1).amax(-1)
+        return 1 / (1 + self._odds(z)[1][..., 0])
+
+    def doubt(self, z: Tensor) -> Tensor:
+        odds = self._odds(z)[1][..., 0]
+        return odds / (1 + odds)
 
     def margin(self, z: Tensor, mode: Tensor) -> Tensor:
         own = z.gather(-1, mode[..., None])
@@ -161,6 +176,10 @@ class Bernoulli:
 
     def confidence(self, z: Tensor) -> Tensor:
         return tf.logsigmoid(z.abs()).sum(-1).exp()
+
+    def doubt(self, z: Tensor) -> Tensor:
+        # logsigmoid rounds to 0 where log1p does not
+        return -torch.expm1(-torch.log1p(torch.exp(-z.abs())).sum(-1))
 
     def margin(self, z: Tensor, mode: Tensor) -> Tensor:
         return torch.where(mode, z, -z).amin(-1)

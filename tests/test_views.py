@@ -1,6 +1,7 @@
 """The views without a browser: HTML that is safe, small and the same every time; the live widget on a mock comm."""
 
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+import traitlets
 
 import fimviz as fv
 from fimviz.views import figure as host
@@ -47,10 +49,7 @@ def test_html_is_deterministic_and_needs_no_network(spectrum):
     again = fv.spectrum(spectrum.net, spectrum.images, labels=spectrum.labels, k=3).view().html()
     assert html == again
     assert not re.search(r"https?://", html)
-    assert (
-        "import "
-        not in re.sub(r"[^;\n]*important", "", json.loads(payload_script(html))["module"]).split("export default")[1]
-    )
+    assert 'from "./' not in json.loads(payload_script(html))["module"], "helpers are inlined"
 
 
 def payload_script(html):
@@ -90,7 +89,10 @@ def test_payload_holds_the_numbers_of_the_spectrum(spectrum):
             assert np.abs(p.sum(0) - 1).max() < 1e-3
             walk = spectrum.walk(k)
             assert np.allclose(d["kl"], walk.kl[i], rtol=1e-3)
-            assert np.allclose(d["eps"], walk.epsilon[i], rtol=1e-4)
+            grid = np.linspace(-1, 1, 33) * s["reach"]
+            assert np.allclose(np.sort([*grid, *d["at"]]), walk.epsilon[i], rtol=1e-12)
+            assert d["outcomes"] == walk.outcomes[i].tolist()
+            assert d["becomes"] == walk.becomes[i].tolist()
 
 
 def test_classes_beyond_eight_are_gathered():
@@ -104,9 +106,34 @@ def test_classes_beyond_eight_are_gathered():
 def test_samples_can_be_chosen(spectrum):
     data = unpacked(spectrum.view(samples=[1, 4]))[0]
     assert {s["index"] for s in data["samples"]} == {1, 4}
-    for wrong in (0, [7], []):
-        with pytest.raises(ValueError, match="samples is"):
+    assert len(unpacked(spectrum.view(samples=np.int64(3)))[0]["samples"]) == 3
+    for wrong in (0, [7], [], "3", 2.5):
+        with pytest.raises((ValueError, TypeError), match=r"samples is|integer"):
             spectrum.view(samples=wrong)
+    with pytest.raises(TypeError, match="did you mean samples"):
+        spectrum.save("never.html", smples=3)
+
+
+def test_large_images_show_fewer_samples_by_default():
+    s = fv.spectrum(model(3 * 128 * 128, 3), torch.rand(40, 3, 128, 128), k=2)
+    figure = s.view()
+    assert 4 < len(unpacked(figure)[0]["samples"]) < 32
+    assert len(figure.html()) < 8_000_000
+
+
+def test_displays_share_the_walks(spectrum):
+    part = spectrum.take([1, 2])
+    assert spectrum.take([1, 2]) is part
+    assert part.walk(0) is part.walk(0)
+
+
+def test_labels_of_yes_no_models():
+    labels = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]])
+    net = fv.Classifier(model(), likelihood="bernoulli", classes=list("abcd"))
+    s = fv.spectrum(net, torch.rand(2, 1, 8, 8), k=2)
+    shown = unpacked(dataclasses.replace(s, labels=labels.bool(), _parts={}).view())[0]["samples"]
+    assert {tuple(q["label"]) for q in shown} == {(0, 2), ()}
+    assert [q["correct"] for q in shown] == [q["prediction"] == q["label"] for q in shown]
 
 
 def test_size_is_warned_of_and_refused(spectrum):
@@ -116,7 +143,7 @@ def test_size_is_warned_of_and_refused(spectrum):
         spectrum.save("never.html", max_bytes=1000)
     noise = fv.spectrum(model(3 * 256 * 256, 3), torch.rand(20, 3, 256, 256), k=2)
     with pytest.warns(UserWarning, match=r"this view takes \d"):
-        noise.view(directions=2).html()
+        noise.view(samples=20, directions=2).html()
 
 
 def test_cifar_size_stays_under_a_megabyte():
@@ -142,9 +169,10 @@ def test_saved_file_is_whole_or_absent(spectrum, tmp_path, monkeypatch):
 
 def test_no_vectors_no_view():
     s = fv.spectrum(model(), torch.rand(2, 1, 8, 8), vectors=False)
-    for show in (s.view, s.widget, s._repr_mimebundle_, s.walk):
+    for show in (s.view, s.widget, s.walk):
         with pytest.raises(ValueError, match="vectors=True"):
             show()
+    assert "<table" in s._repr_mimebundle_()["text/html"]
 
 
 def test_plot_has_a_log_axis_and_every_eigenvalue(spectrum):
@@ -178,6 +206,12 @@ def test_python_hears_the_front_end_and_is_heard(widget):
     assert {"index": 3} in sent(widget)
 
 
+def test_unknown_index_is_refused(widget):
+    with pytest.raises(traitlets.TraitError, match="expected a sample that is shown"):
+        widget.index = 500
+    assert widget.index in range(6)
+
+
 def test_widget_repr_has_no_address(spectrum):
     assert repr(spectrum.widget()) == repr(spectrum.widget()) == "Perturbation(6 of 6 inputs × 3 directions)"
 
@@ -187,7 +221,7 @@ def test_every_trait_that_the_module_reads_exists(spectrum):
     read = set(re.findall(r'model\.(?:get|set)\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
     read |= set(re.findall(r'"change:(\w+)"', source))
     assert read <= set(Perturbation.class_trait_names(sync=True))
-    assert read >= {"payload", "index", "direction", "epsilon", "flipped", "error"}
+    assert read >= {"payload", "index", "direction", "epsilon", "flipped"}
     assert all(Perturbation.class_traits(sync=True)[name].help for name in read)
 
 
@@ -262,19 +296,39 @@ def test_numbers_as_text():
         0.0123: "0.0123",
     }
     assert in_node("return data.v.map(v => chart.number(v))", v=list(cases)) == list(cases.values())
-    assert in_node("return [chart.probability(1 - 2e-7), chart.probability(0.61), chart.probability(3e-9)]") == [
-        "1 − 2.0×10⁻⁷", "0.610", "3.0×10⁻⁹",
-    ]  # fmt: skip
+    said = in_node("return [[1 - 2e-7], [0.61], [3e-9], [1, 2e-30], [1, 0]].map(p => chart.probability(...p))")
+    assert said == ["1 − 2.0×10⁻⁷", "0.610", "3.0×10⁻⁹", "1 − 2.0×10⁻³⁰", "1.000"]
 
 
 def test_curves_pass_through_evaluated_points_and_keep_the_quadratic_start():
     out = in_node(
-        "const d = {eps: [-1, 0, 1], value: 8, kl: [3, 0, 5], logp: [[-1, -0.5, -2], [-0.4587, -0.9327, -0.1454]]};"
-        "return [-1, 0, 1, 0.001].map(e => view.curveAt(d, e, true))"
+        "const d = {eps: [-1, 0, 1], value: 8, kl: [3, 0, 5], outcomes: [0, 0, 1], shown: [0, 1],"
+        " logp: [[-1, -0.5, -2], [-0.4587, -0.9327, -0.1454]]};"
+        "return [-1, 0, 1, 0.001, -0.001, 0.9].map(e => view.curveAt(d, e, true))"
     )
-    assert [o["kl"] for o in out[:3]] == [3, 0, 5]
-    assert [round(np.exp(o["logp"]).sum(), 9) for o in out] == [1] * 4
+    assert [o["kl"] for o in out[:3]] == pytest.approx([3, 0, 5])
+    assert [o["outcome"] for o in out] == [0, 0, 1, 0, 0, 1]
+    assert [round(np.exp(o["logp"]).sum(), 4) for o in out] == [1] * 6
     assert out[3]["kl"] == pytest.approx(5e-6, rel=0.01), "the ratio to ½ε²λ is carried inward, not the chord"
+    assert out[4]["kl"] == pytest.approx(3e-6, rel=0.01)
+
+
+def test_kl_that_spans_decades_is_interpolated_by_its_logarithm():
+    (kl,) = in_node(
+        "const d = {eps: [1, 2], value: 2, kl: [1e-20, 4e-10], outcomes: [0, 0], shown: [0], logp: [[0, 0]]};"
+        "return [view.curveAt(d, 1.5, true).kl]"
+    )
+    assert kl == pytest.approx(2.25 * 1e-15, rel=1e-6)
+
+
+def test_nodes_are_pythons(spectrum):
+    walk = spectrum.walk(0)
+    for i in range(6):
+        reach = float(spectrum.reach[i])
+        at = [max(float(walk.flips[i, 0]), -reach), min(float(walk.flips[i, 1]), reach)]
+        assert in_node("return view.nodes(data.reach, data.at)", reach=reach, at=at) == pytest.approx(
+            walk.epsilon[i].tolist(), rel=1e-12
+        )
 
 
 def test_colours_do_not_collide():

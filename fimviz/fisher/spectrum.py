@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._options import named_options
 from fimviz.classifier import Classifier
-from fimviz.fisher.walk import Walk, reach, walk
+from fimviz.fisher.walk import Walk, one_sided, reach, walk
 from fimviz.result import Result
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Spectrum(Result):
     guarantee: str
     cost: Cost
     _walks: dict[int, Walk] = field(default_factory=dict)
+    _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.eigenvalues)
@@ -106,6 +108,19 @@ class Spectrum(Result):
         return self.net.likelihood.confidence(self.logits)
 
     @property
+    def doubt(self) -> Tensor:
+        """1 − confidence (n,), float64, to all digits where the confidence is 1 to sixteen."""
+        return self.net.likelihood.doubt(self.logits)
+
+    @property
+    def correct(self) -> Tensor | None:
+        """Whether the prediction is the label (n,); None without labels."""
+        if self.labels is None:
+            return None
+        same = self.predictions == self.labels
+        return same if same.ndim == 1 else same.all(1)
+
+    @property
     def pixel_range(self) -> tuple[float, float]:
         """Smallest and largest value an input can have: the classifier's range, or the batch's where it has none."""
         if self.net.input_range is not None:
@@ -115,39 +130,48 @@ class Spectrum(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row an input: sample, prediction, confidence, spectral_norm, trace, frobenius, error of λ₁."""
+        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label."""
         import pandas as pd
 
         modes = self.predictions
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": modes.numpy() if modes.ndim == 1 else [tuple(m.nonzero()[:, 0].tolist()) for m in modes],
+            "prediction": _column(modes),
             "confidence": self.confidence.numpy(),
+            "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
             "trace": self.trace.numpy(),
             "frobenius": self.frobenius.numpy(),
             "error": self.error[:, 0].numpy(),
         }
         if self.labels is not None:
-            columns["label"] = self.labels.numpy()
+            columns["label"] = _column(self.labels)
         return pd.DataFrame(columns)
 
     def take(self, samples: Sequence[int]) -> Spectrum:
-        """The spectrum of some of the inputs, by their places in the batch."""
-        at = torch.as_tensor(list(samples), dtype=torch.int64)
+        """The spectrum of some of the inputs, by their places in the batch; made once for the same places."""
+        places = tuple(int(s) for s in samples)
+        if not places or not all(0 <= place < len(self) for place in places):
+            raise ValueError(f"samples are {list(places)}, expected at least one place from 0 to {len(self) - 1}")
+        if places not in self._parts:
+            self._parts[places] = self._part(torch.tensor(places))
+        return self._parts[places]
+
+    def _part(self, at: Tensor) -> Spectrum:
         per_input: dict[str, Any] = {
             f.name: value[at] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
-        return replace(self, **per_input, cost=cost, _walks={})
+        return replace(self, **per_input, cost=cost, _walks={}, _parts={})
 
+    @named_options
     def walk(self, k: int = 0, eps: Any = None) -> Walk:
         """What the model says along x + ε v_k, by forward passes.
 
         Args:
             k: which eigenvector, 0 for the leading one.
-            eps: distances in L2 pixel units, (m,) for all inputs or (n, m), ascending; by default 33 from −`reach` to
-                `reach`, and the flips among them.
+            eps: distances in L2 pixel units, one, (m,) for all inputs, or (n, m) ascending; by default 33 from −`reach`
+                to `reach`, and the flips among them.
         """
         if self.eigenvectors is None:
             raise ValueError("this spectrum has no eigenvectors to walk along: compute it with vectors=True")
@@ -158,8 +182,22 @@ class Spectrum(Result):
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
                 self._walks[k] = walk(self, k, grid, with_flips=True)
             return self._walks[k]
-        eps = torch.as_tensor(eps, dtype=torch.float64)
-        return walk(self, k, eps.expand(len(self), -1) if eps.ndim < 2 else eps)
+        eps = torch.atleast_1d(torch.as_tensor(eps, dtype=torch.float64))
+        if eps.ndim == 1:
+            eps = eps.sort().values.expand(len(self), -1)
+        if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
+            raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
+        return walk(self, k, eps)
+
+    @cached_property
+    def one_sided(self) -> Tensor:
+        """KL ÷ ½ε²λ₁ (n, 2) at ε = −10⁻⁶ and +10⁻⁶ along v₁, by float64 passes; 1 where the network is smooth.
+
+        Where an input lies exactly on a kink (a max pool over a flat background, a ReLU at 0), F is that of one of the
+        linear pieces that meet there, by torch's convention, and the two sides may curve differently: then a value
+        differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
+        """
+        return one_sided(self)
 
     @cached_property
     def reach(self) -> Tensor:
@@ -170,20 +208,33 @@ class Spectrum(Result):
         """
         return reach(self)
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        if self.eigenvectors is not None:
+            return super()._repr_mimebundle_(include, exclude)
+        return {"text/plain": repr(self), "text/html": self.frame.to_html(index=False)}
+
     def plot(self) -> go.Figure:
         """The eigenvalues of every input on a log axis, as a plotly figure."""
         from fimviz.views.charts import spectrum_figure
 
         return spectrum_figure(self)
 
-    def view(self, *, samples: int | Sequence[int] = 32, directions: int = 5, max_bytes: int = 20_000_000) -> Figure:
+    @named_options
+    def view(
+        self, *, samples: int | Sequence[int] | None = None, directions: int = 5, max_bytes: int = 20_000_000
+    ) -> Figure:
         """The perturbation view: image, worst direction, image + ε v, and what the model says.
 
         Args:
-            samples: how many inputs, the most fragile first, or which.
+            samples: how many inputs, the most fragile first, or which; by default up to 32, fewer of large images.
             directions: how many eigenvectors of each.
             max_bytes: refuse a page larger than this.
         """
         from fimviz.views.perturbation import perturbation
 
         return perturbation(self, samples=samples, directions=directions, max_bytes=max_bytes)
+
+
+def _column(outcomes: Tensor) -> Any:
+    """Classes as integers, or sets of labels as tuples."""
+    return outcomes.numpy() if outcomes.ndim == 1 else [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]

@@ -32,6 +32,7 @@ class Walk:
             the first change seen between neighbouring distances, located there to 1e-4 of their gap, just behind
             the change; infinite where the prediction stays. A change and return between two distances is not seen.
         becomes: the prediction there, (n, 2), or (n, 2, K) booleans for several yes/no labels.
+        outcomes: the prediction at every distance, (n, m), or (n, m, K) booleans.
     """
 
     epsilon: Tensor
@@ -41,6 +42,7 @@ class Walk:
     quadratic: Tensor
     flips: Tensor
     becomes: Tensor
+    outcomes: Tensor
 
 
 def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) -> Walk:
@@ -68,6 +70,7 @@ def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) 
         quadratic=0.5 * epsilon**2 * spectrum.eigenvalues[:, k, None],
         flips=flips,
         becomes=likelihood.mode(becomes.flatten(0, 1)).unflatten(0, flips.shape),
+        outcomes=likelihood.mode(flat).unflatten(0, epsilon.shape),
     )
 
 
@@ -81,6 +84,23 @@ def reach(spectrum: Spectrum) -> Tensor:
     changed = (likelihood.margin(z, spectrum.predictions[rows]) < 0).view(-1, 2, len(series)).any(1)
     beyond = series[(changed.int().argmax(1) + 1).clamp_max(len(series) - 1)]
     return torch.where(changed.any(1), beyond, torch.tensor(high - low, dtype=torch.float64))
+
+
+def one_sided(spectrum: Spectrum) -> Tensor:
+    """KL ÷ ½ε²λ₁ (n, 2) just beside each input along −v₁ and +v₁, in float64."""
+    net, step = spectrum.net, 1e-6 * (spectrum.pixel_range[1] - spectrum.pixel_range[0])
+    unknown = torch.full((len(spectrum), 2), torch.nan, dtype=torch.float64)
+    if not (net.has_float64 or net.dtype == torch.float64):
+        return unknown
+    rows = torch.arange(len(spectrum))
+    here = _logits(spectrum, 0, rows, torch.zeros(len(rows), dtype=torch.float64), torch.float64)
+    quadratic = 0.5 * step**2 * spectrum.spectral_norm
+    for side, sign in enumerate((-1.0, 1.0)):
+        there = _logits(spectrum, 0, rows, torch.full((len(rows),), sign * step).double(), torch.float64)
+        unknown[:, side] = net.likelihood.kl(here, there) / quadratic
+    # Logits round to 1e-15 of their size, λ₁ being what a change of them by 1 would do.
+    seen = (step**2 * spectrum.spectral_norm > 1e-22 * net.likelihood.doubt(here)) & (quadratic > 0)
+    return torch.where(seen[:, None], unknown, torch.nan)
 
 
 def _first_change(
@@ -121,15 +141,16 @@ def _first_change(
     return sign * torch.where(found, at, torch.inf), sign * at, at_logits
 
 
-def _logits(spectrum: Spectrum, k: int, rows: Tensor, epsilon: Tensor) -> Tensor:
+def _logits(spectrum: Spectrum, k: int, rows: Tensor, epsilon: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """Logits (m, K), float64, of inputs `rows` (m,) moved by epsilon (m,) along v_k, in batches."""
+    precision = precision or spectrum.net.dtype
     net = spectrum.net
     assert spectrum.eigenvectors is not None
     with net.at_rest(), torch.no_grad():
         size = max(1, min(256, _WORK // (4 * spectrum.images[0].numel())))
         parts = [torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)]
         for some, eps in zip(rows.split(size), epsilon.split(size), strict=True):
-            v = spectrum.eigenvectors[some, k]
-            x = spectrum.images[some] + eps.to(v.dtype).view(-1, *[1] * (v.ndim - 1)) * v
+            v = spectrum.eigenvectors[some, k].to(precision)
+            x = spectrum.images[some].to(precision) + eps.to(v.dtype).view(-1, *[1] * (v.ndim - 1)) * v
             parts.append(net.logits(x.to(net.device)).cpu().double())
     return torch.cat(parts)

@@ -19,11 +19,11 @@ export function number(value, digits = 3) {
   return `${mantissa.replace("-", "−")}${power}`;
 }
 
-/** A probability in plain digits: never a false 0 or 1. */
-export function probability(p) {
+/** A probability in plain digits, never a false 0 or 1: near 1 it is said by what is missing. */
+export function probability(p, doubt = 1 - p) {
   if (Number.isNaN(p)) return "–";
   if (p > 0 && p < 0.001) return number(p, 2);
-  return p < 1 && p > 0.9995 ? `1 − ${number(1 - p, 2)}` : p.toFixed(3);
+  return doubt > 0 && doubt < 0.0005 ? `1 − ${number(doubt, 2)}` : p.toFixed(3);
 }
 
 /** About `count` round values in [low, high]. */
@@ -44,25 +44,29 @@ export function locate(nodes, x) {
   return [i, gap > 0 ? Math.max(0, Math.min(1, (x - nodes[i]) / gap)) : 0];
 }
 
-export const MARGIN = { left: 40, right: 20, top: 16, bottom: 30 };
+export const MARGIN = { left: 52, right: 20, top: 16, bottom: 30 };
 
 /** Pixel position of a value on a chart's axis. */
 export function scale([low, high], [from, to]) {
   return (value) => from + ((value - low) / (high - low)) * (to - from);
 }
 
+/** Where a value of ε stands on a chart of a given width, and back. */
+export const along = (width, reach) => scale([-reach, reach], [MARGIN.left, width - MARGIN.right]);
+export const across = (width, reach) => scale([MARGIN.left, width - MARGIN.right], [-reach, reach]);
+
 /**
  * A line chart: axes with ticks and units, light grid, direct labels where a line peaks, one movable cursor.
  * lines: {points: [[x, y], …], color, width, dash, label}; marks: {x, label} as dotted verticals.
  */
-export function lineChart({ width, height, x, y, xLabel, yTicks, lines, marks = [], label }) {
+export function lineChart({ width, height, x, y, xLabel, yTicks, yText = number, lines, marks = [], label }) {
   const inner = { right: width - MARGIN.right, bottom: height - MARGIN.bottom };
   const sx = scale(x, [MARGIN.left, inner.right]);
   const sy = scale(y, [inner.bottom, MARGIN.top]);
   const clip = (v) => Math.max(y[0], Math.min(y[1], v));
   const grid = yTicks.map((t) =>
     `<line class="grid" x1="${MARGIN.left}" x2="${inner.right}" y1="${sy(t)}" y2="${sy(t)}"/>` +
-    `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${number(t)}</text>`);
+    `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${yText(t)}</text>`);
   const axis = ticks(...x, width < 300 ? 2 : 4).map((t) =>
     `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${number(t)}</text>`);
   const dotted = marks.map((m) =>
@@ -99,7 +103,8 @@ function peakLabels(lines, sx, sy, clip, inner) {
 export function logBars({ width, rows, chosen, label }) {
   const line = 20;
   const positive = rows.map((r) => r.value).filter((v) => v > 0);
-  const high = Math.max(...positive, Number.MIN_VALUE);
+  if (!positive.length) return `<p class="fv-quiet">every eigenvalue is 0: nothing small moves this prediction</p>`;
+  const high = Math.max(...positive);
   const decades = Math.min(12, Math.max(1, Math.ceil(Math.log10(high / Math.min(...positive, high)) + 0.3)));
   const span = width - 130;
   const bars = rows.map((r, i) => {

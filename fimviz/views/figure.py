@@ -16,7 +16,7 @@ import re
 import tempfile
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,6 @@ class Widget(anywidget.AnyWidget):
     """The live host of a view. Its payload is made once; what the reader moves is in the other traits."""
 
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
-    error = traitlets.Unicode("", help="A message that the view shows to its reader; empty for none.").tag(sync=True)
     summary = "widget"
 
     def __repr__(self) -> str:
@@ -93,7 +92,8 @@ class Figure:
     state: dict[str, Any]
     still: str
     summary: str
-    max_bytes: int = 20_000_000
+    max_bytes: int
+    setup: dict[str, Any] = field(default_factory=dict)  # attributes of the live widget that do not travel
 
     def __repr__(self) -> str:
         return f"Figure({self.summary})"
@@ -104,7 +104,7 @@ class Figure:
     def html(self) -> str:
         """A self-contained fragment for a notebook's output."""
         self._weigh()
-        data = {"module": str(self.widget_class._esm), "state": {"error": "", **self.state}}
+        data = {"module": str(self.widget_class._esm), "state": self.state}
         # inside a script element only "</" and "<!--" could end or change it
         content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
         key = hashlib.sha256((content + style_source()).encode()).hexdigest()[:16]
@@ -145,7 +145,8 @@ class Figure:
         """The live widget, linked to Python through its traits."""
         self._weigh()
         widget = self.widget_class(**self.state)
-        widget.summary = self.summary
+        for name, value in {**self.setup, "summary": self.summary}.items():
+            setattr(widget, name, value)
         return widget
 
     def _weigh(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from fimviz.fisher.walk import Walk
 
 _CLASSES_SHOWN = 5  # beside "others", where there are more than eight
+_PAGE = 5_000_000  # bytes that a page may have before fewer samples are shown than asked for by default
 
 
 class Perturbation(Widget):
     """The live perturbation view."""
+
+    samples: tuple[int, ...] = ()
 
     _esm = module_source("perturbation")
     _css = style_source()
@@ -35,24 +39,29 @@ class Perturbation(Widget):
     ).tag(sync=True)
     flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
 
+    @traitlets.validate("index")
+    def _known(self, proposal: Any) -> int:
+        if self.samples and proposal.value not in self.samples:
+            raise traitlets.TraitError(f"index is {proposal.value}, expected a sample that is shown: {self.samples}")
+        return int(proposal.value)
 
-def perturbation(
-    spectrum: Spectrum, *, samples: int | Sequence[int] = 32, directions: int = 5, max_bytes: int = 20_000_000
-) -> Figure:
+
+def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions: int, max_bytes: int) -> Figure:
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
     order = spectrum.spectral_norm.argsort(descending=True, stable=True).tolist()
-    chosen = _chosen(order, samples)
     count = min(directions, spectrum.eigenvalues.shape[1])
     if count < 1:
         raise ValueError(f"directions is {directions}, expected at least 1")
+    if samples is None:
+        samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
+    chosen = _chosen(order, samples)
     shown = spectrum.take(chosen)
     walks = [shown.walk(k) for k in range(count)]
     low, high = spectrum.pixel_range
     inputs = _Inputs(spectrum.images.shape[1:], low, high)
     rank = {index: place + 1 for place, index in enumerate(order)}
-    labels = spectrum.labels
     data: dict[str, Any] = {
         "kind": inputs.kind,
         "shape": inputs.shape,
@@ -63,11 +72,12 @@ def perturbation(
         "samples": [
             {
                 "index": index,
-                "rank": rank[index],
-                "label": None if labels is None else int(labels[index]),
-                "correct": None if labels is None else _outcome(shown.predictions[i]) == int(labels[index]),
+                "place": rank[index],
+                "label": None if shown.labels is None else _outcome(shown.labels[i]),
+                "correct": None if shown.correct is None else bool(shown.correct[i]),
                 "prediction": _outcome(shown.predictions[i]),
-                "confidence": float(shown.confidence[i]),
+                "doubt": float(shown.doubt[i]),
+                "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
                 "trace": float(shown.trace[i]),
                 "frobenius": float(shown.frobenius[i]),
                 "reach": float(shown.reach[i]),
@@ -89,14 +99,17 @@ def perturbation(
             "flipped": False,
         },
         still=_still(shown, inputs, epsilon, chosen),
+        setup={"samples": tuple(chosen)},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
     )
 
 
 def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
-    if isinstance(samples, int):
-        if samples < 1:
+    if isinstance(samples, str):
+        raise TypeError(f"samples is {samples!r}, expected a number of samples or places in the batch")
+    if not isinstance(samples, Iterable):
+        if (samples := operator.index(samples)) < 1:
             raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
         return order[:samples]
     wanted = {int(s) for s in samples}
@@ -121,7 +134,8 @@ def _direction(shown: Spectrum, inputs: _Inputs, walk: Walk, i: int, k: int) -> 
         "scale": scale,
         "linf": float(v.nan_to_num(0.0).abs().amax()),
         "map": image,
-        "eps": _short(walk.epsilon[i], 5),
+        "at": _ends(walk, i),
+        "outcomes": [_outcome(o) for o in walk.outcomes[i]],
         "shown": classes,
         "logp": [_short(row, 4) for row in logp],
         "kl": _short(walk.kl[i], 4),
@@ -137,13 +151,21 @@ def _top_classes(shown: Spectrum, walk: Walk, i: int) -> tuple[list[int], Tensor
         return list(range(len(logp))), logp
     mass = logp.exp().amax(1)
     top = set(mass.topk(_CLASSES_SHOWN).indices.tolist())
-    mode = shown.predictions[i]
-    top |= {int(mode)} if mode.ndim == 0 else set()
+    several = walk.outcomes.ndim == 3
+    if not several:
+        top |= set(walk.outcomes[i].tolist()) | {int(shown.predictions[i])}
     kept = sorted(top)
-    if mode.ndim:  # yes/no labels do not share one unit of mass
+    if several:  # yes/no labels do not share one unit of mass
         return kept, logp[kept]
     rest = [c for c in range(len(logp)) if c not in top]
     return [*kept, -1], torch.cat([logp[kept], logp[rest].logsumexp(0, keepdim=True)])
+
+
+def _ends(walk: Walk, i: int) -> list[float]:
+    """The two distances beside the even grid: the flips, or else the grid's ends once more."""
+    reach = float(walk.epsilon[i, -1])
+    minus, plus = walk.flips[i].tolist()
+    return [max(minus, -reach), min(plus, reach)]
 
 
 def _short(values: Tensor, digits: int) -> list[float | None]:
@@ -202,8 +224,8 @@ def _still(shown: Spectrum, inputs: _Inputs, epsilon: float, chosen: list[int]) 
         parts.append(
             f'<img alt="sample {chosen[0]}: the input x and x + {epsilon:.3g} v₁" '
             f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-            f"<p>Sample {chosen[0]}, the most fragile shown: the input, and the input moved by {epsilon:.3g} along its "
-            "worst direction.</p>"
+            f"<p>Sample {chosen[0]}, the most fragile of the {len(chosen)} shown: the input, and the input moved by "
+            f"{epsilon:.3g} along its worst direction.</p>"
         )
     names = shown.net.classes
     rows = []

@@ -85,19 +85,51 @@ def test_numbers_on_the_page_are_pythons(opened):
     assert word == f"now: {best} (p = {float(walk.probabilities[i, m, best]):.3f})"
 
 
-def test_to_the_flip_changes_the_prediction(opened):
-    s = spectrum()
+@pytest.mark.parametrize("classes", [4, 30])
+def test_to_the_flip_names_the_new_class_for_every_sample(opened, classes):
+    s = spectrum(classes=classes, n=8, gain=8.0)
+    page = opened(s)
+    seen = 0
+    for i, k in ((i, k) for i in s.spectral_norm.argsort(descending=True).tolist() for k in range(3)):
+        page.locator(f".fv-thumb[aria-label^='sample {i}:']").click()
+        page.locator(f"[data-rank='{k}']").click()
+        walk = s.walk(k)
+        sides = walk.flips[i].abs().argsort().tolist()
+        for side in (side for side in sides if walk.flips[i, side].isfinite()):
+            page.get_by_role("button", name="ε = 0").click()
+            assert page.locator(".fv-moved strong").inner_text().startswith(f"now: {int(s.predictions[i])} (p")
+            page.get_by_role("button", name="to the flip").click()
+            if side != sides[0]:
+                page.get_by_role("button", name="to the flip").click()
+            assert float(page.locator(".fv-slider output").inner_text().replace("−", "-").split()[-1]) == pytest.approx(
+                float(walk.flips[i, side]), rel=6e-3
+            )
+            new = int(walk.becomes[i, side])
+            assert page.locator(".fv-moved strong").inner_text().startswith(f"now: {new} (p")
+            assert f"(→ {new})" in page.locator(".fv-step").inner_text()
+            assert "fv-flipped" in page.locator(".fv-moved .fv-under").get_attribute("class")
+            seen += 1
+    assert seen > 10
+
+
+def test_shown_outcome_is_the_models_at_every_distance(opened):
+    s = spectrum(classes=30, n=3, gain=8.0)
     page = opened(s)
     i = int(s.spectral_norm.argmax())
     walk = s.walk(0)
-    assert walk.flips.isfinite().any()
-    page.get_by_role("button", name="ε = 0").click()
-    before = page.locator(".fv-moved strong").inner_text()
-    page.get_by_role("button", name="to the flip").click()
-    near = walk.flips[i][walk.flips[i].abs().argmin()]
-    assert page.locator(".fv-slider output").inner_text().replace("−", "-").split()[-1] == f"{float(f'{near:.3g}'):g}"
-    assert page.locator(".fv-moved strong").inner_text() != before
-    assert "fv-flipped" in page.locator(".fv-moved .fv-under").get_attribute("class")
+    page.evaluate("s => document.querySelector(s).step = 'any'", "input[type=range]")
+    for j in range(walk.epsilon.shape[1]):
+        page.evaluate(SLIDE, float(walk.epsilon[i, j]))
+        assert page.locator(".fv-moved strong").inner_text().startswith(f"now: {int(walk.outcomes[i, j])} (p")
+
+
+def test_log_axis_of_kl(opened):
+    page = opened(spectrum())
+    linear_path = page.locator(".fv-kl path").first.get_attribute("d")
+    page.get_by_role("button", name="log axis").click()
+    assert page.get_by_role("button", name="log axis").get_attribute("aria-pressed") == "true"
+    assert page.locator(".fv-kl path").first.get_attribute("d") != linear_path
+    assert {"0.01", "0.1", "1"} & set(page.locator(".fv-kl svg .tick").all_text_contents())
 
 
 def test_sign_flip_mirrors_everything(opened):
@@ -139,7 +171,7 @@ def test_keyboard_alone(opened):
         page.keyboard.press(key)
         assert selected.get_attribute("aria-label").startswith(f"sample {order[place]}:")
     seen = set()
-    for _ in range(12):
+    for _ in range(14):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent"))
         if page.evaluate("document.activeElement.textContent") == "2":
@@ -150,7 +182,7 @@ def test_keyboard_alone(opened):
             before = page.locator(".fv-slider output").inner_text()
             page.keyboard.press("ArrowRight")
             assert page.locator(".fv-slider output").inner_text() != before
-    assert {"Flip the sign of the direction", "ε, step along the direction", "ε = 0", "to the flip"} <= seen
+    assert {"Flip the sign of the direction", "ε, step along the direction", "ε = 0", "to the flip", "log axis"} <= seen
 
 
 def test_keys_do_not_leak(opened):
@@ -231,7 +263,15 @@ def yes_no(classes):
     return fv.spectrum(fv.Classifier(model, likelihood="bernoulli"), torch.rand(5, 1, 8, 8), k=3)
 
 
+def dead():
+    """No logit depends on the input but for rounding: λ = 0."""
+    model = linear((1, 8, 8), 4)
+    model[1].weight.data *= 0
+    return fv.spectrum(model, torch.rand(3, 1, 8, 8), k=3)
+
+
 CASES = {
+    "no information": dead,
     "two classes": lambda: spectrum(classes=2),
     "eleven classes": lambda: spectrum(classes=11),
     "a thousand classes": lambda: spectrum((1, 8, 8), classes=1000, n=2),
