@@ -394,8 +394,16 @@ function subscript(n) {
 async function render({ model, el }) {
   const root = document.createElement("div");
   root.className = "fimviz";
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's command mode would take the arrow keys
-  root.addEventListener("keydown", (event) => event.stopPropagation());
+  // JupyterLab's command mode would take the arrow keys and letters; its shortcuts with Ctrl or ⌘, as to save, are wanted
+  const suppress = (on) => root.toggleAttribute("data-lm-suppress-shortcuts", on);
+  const chord = (event) => event.ctrlKey || event.metaKey;
+  suppress(true);
+  root.addEventListener("keydown", (event) => {
+    suppress(!chord(event));
+    if (!chord(event)) event.stopPropagation();
+  });
+  root.addEventListener("keyup", (event) => suppress(!chord(event)));
+  root.addEventListener("focusout", () => suppress(true));
   el.append(root);
   root.textContent = "reading the samples …";
   const view = new Perturbation(model, root, await unpack(model.get("payload")));

@@ -1,0 +1,338 @@
+"""The quickstart in a real JupyterLab: run, moved by hand and from Python, saved, reopened without a kernel."""
+
+import ast
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupyterlab", reason="JupyterLab is absent: pip install 'fimviz[lab]'")
+nbformat = pytest.importorskip("nbformat")
+expect = pytest.importorskip("playwright.sync_api").expect
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "01_quickstart.ipynb"
+PATIENCE = 120_000  # ms; a busy machine with two processors is slow, and none of this is a measurement of time
+HTML = ".jp-OutputArea-output[data-mime-type='text/html']"
+# JupyterLab stumbles over two changes of theme within its splash, ipywidgets over a notebook that has no kernel
+THEIRS = ("/static/lab/", "/lab/extensions/@jupyter-widgets/")
+
+OPEN = """async ([path, kernel]) => {
+  await jupyterapp.restored;
+  const kernelPreference = kernel ? undefined : {shouldStart: false, canStart: true, autoStartDefault: false};
+  const panel = await jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook', kernelPreference});
+  await panel.context.ready;
+  await panel.revealed;
+  if (kernel) await panel.sessionContext.ready;
+}"""
+# the current notebook's kernel, asked the way a cell would ask it
+ASK = """async ([code, expression]) => {
+  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const reply = await kernel.requestExecute({code, store_history: false, user_expressions: {it: expression}}).done;
+  if (reply.content.status !== 'ok') throw new Error(reply.content.evalue);
+  return reply.content.user_expressions.it.data['text/plain'];
+}"""
+CELLS = """() => {
+  const notebook = jupyterapp.shell.currentWidget.content;
+  return {active: notebook.activeCellIndex, count: notebook.widgets.length, mode: notebook.mode,
+          order: notebook.widgets.map(c => c.model.id)};
+}"""
+SAVE = "() => jupyterapp.commands.execute('docmanager:save')"
+SESSION = "jupyterapp.shell.currentWidget.sessionContext.session"
+ERRORS = """() => jupyterapp.shell.currentWidget.content.widgets
+  .flatMap(c => c.model.sharedModel.outputs ?? [])
+  .filter(o => o.output_type === 'error').map(o => `${o.ename}: ${o.evalue}`)"""
+
+
+def call(page, function, argument=None):
+    """The result of a JavaScript function, which may take as long as a kernel takes but not for ever."""
+    late = f"new Promise((_, no) => setTimeout(() => no(new Error('no answer in {PATIENCE} ms')), {PATIENCE}))"
+    return page.evaluate(f"argument => Promise.race([({function})(argument), {late}])", argument)
+
+
+class Lab:
+    """A running JupyterLab with a folder of its own; pages of it are opened in fresh browser profiles."""
+
+    def __init__(self, root, env, log):
+        self.root, self.env, self.log = root, env, log
+        self.token = secrets.token_hex(16)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.home = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        options = [
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            f"--port={self.port}",
+            "--ServerApp.port_retries=0",
+            f"--ServerApp.root_dir={self.root}",
+            f"--IdentityProvider.token={self.token}",
+            "--LabApp.expose_app_in_browser=True",
+        ]
+        with self.log.open("w") as log:
+            command = [sys.executable, "-m", "jupyterlab", *options]
+            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
+        try:
+            self.wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait(self):
+        for _ in range(PATIENCE // 200):
+            try:
+                urllib.request.urlopen(f"{self.home}/api/status?token={self.token}", timeout=10).close()
+                return
+            except (urllib.error.URLError, OSError):
+                assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.2)
+        raise TimeoutError(self.log.read_text())
+
+    def __exit__(self, *error):
+        self.process.terminate()  # the server ends its kernels first; a kernel ends itself when its server is gone
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def page(self, chromium):
+        """A page of JupyterLab without a notebook, and a list that fills with its errors and requests to elsewhere."""
+        context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+        context.set_default_timeout(PATIENCE)
+        page, complaints = context.new_page(), []
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+
+        def stumbled(error):
+            frame = next((line for line in (error.stack or "").splitlines() if "://" in line), "")
+            if not any(place in frame for place in THEIRS):
+                complaints.append(error.stack or str(error))
+
+        page.on("pageerror", stumbled)
+
+        def asked(request):
+            if request.url.startswith("http") and not request.url.startswith(f"{self.home}/"):
+                complaints.append(request.url)
+
+        page.on("request", asked)
+        page.goto(f"{self.home}/lab?token={self.token}&reset")
+        page.wait_for_function("window.jupyterapp")
+        return page, complaints
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, jupyter_env):
+    root = tmp_path_factory.mktemp("lab")
+    shutil.copy(NOTEBOOK, root)
+    with Lab(root, jupyter_env, tmp_path_factory.mktemp("log") / "jupyterlab.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def session(lab, chromium):
+    """The quickstart after "Run all cells", on a page. Its kernel has the notebook's `w`, `table` and `worst`."""
+    expect.set_options(timeout=PATIENCE)
+    page, complaints = lab.page(chromium)
+    call(page, OPEN, [NOTEBOOK.name, True])
+    assert call(page, "() => jupyterapp.commands.execute('notebook:run-all-cells')"), "every cell ran"
+    assert page.evaluate(ERRORS) == []
+    yield page
+    page.context.close()
+    assert complaints == []
+
+
+def static_view(page):
+    return page.locator(f"{HTML} .fimviz").first
+
+
+def live_view(page):
+    return page.locator(".jp-OutputArea-output:not([data-mime-type='text/html']) .fimviz")
+
+
+def shot(part, name):
+    """A picture for a human to look at, where FIMVIZ_SHOTS names a folder for it."""
+    if folder := os.environ.get("FIMVIZ_SHOTS"):
+        part.evaluate("node => node.scrollIntoView({block: 'start'})")
+        expect(part).to_be_in_viewport()
+        part.page.wait_for_timeout(1000)  # the notebook gives heights to its cells as they come into sight
+        part.evaluate("node => node.scrollIntoView({block: 'start'})")
+        part.page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def seen(view):
+    """What moves with ε: the picture, and the words under it, beside the slider and below the charts."""
+    picture = view.locator(".fv-moved canvas").evaluate("canvas => canvas.toDataURL()")
+    words = [view.locator(part).inner_text() for part in (".fv-moved strong", ".fv-slider output", ".fv-read")]
+    return [picture, *words]
+
+
+def moves(view):
+    """Move the slider from end to end with the keyboard; everything that should follow it does."""
+    slider = view.locator("input[type=range]")
+    slider.scroll_into_view_if_needed()
+    slider.focus()
+    ends = []
+    for key in ("Home", "End"):
+        view.page.keyboard.press(key)
+        ends.append(seen(view))
+    return all(low != high for low, high in zip(*ends, strict=True))
+
+
+def shown_epsilon(view):
+    return float(view.locator("input[type=range]").input_value())
+
+
+def python_gets(page, expression, wanted):
+    """Wait until an expression has a value in the kernel: what the page changes travels beside the question."""
+    for _ in range(PATIENCE // 200):
+        found = ast.literal_eval(call(page, ASK, ["", expression]))
+        if found == wanted:
+            return
+        page.wait_for_timeout(200)
+    raise AssertionError(f"{expression} is {found} in Python and not {wanted}")
+
+
+def test_static_view_moves(session):
+    view = static_view(session)
+    shot(view, "lab-light")
+    assert moves(view)
+    assert session.locator(".fimviz-still").count() == 0, "no view stayed a still picture"
+
+
+def test_static_view_keeps_its_place_while_scrolled_away(session):
+    view = static_view(session)
+    moves(view)
+    before = seen(view)
+    for last in (True, False):
+        session.evaluate(
+            """async last => {
+              const notebook = jupyterapp.shell.currentWidget.content;
+              await notebook.scrollToItem(last ? notebook.widgets.length - 1 : 0);
+            }""",
+            last,
+        )
+    view.scroll_into_view_if_needed()
+    assert seen(view) == before
+    assert moves(view)
+
+
+def test_live_view_and_python_follow_each_other(session):
+    view = live_view(session)
+    assert moves(view)
+    python_gets(session, "w.index == worst", True)
+    python_gets(session, "w.epsilon", shown_epsilon(view))
+    high = shown_epsilon(view)
+    session.keyboard.press("PageDown")
+    session.keyboard.press("ArrowLeft")
+    assert shown_epsilon(view) < high
+    python_gets(session, "w.epsilon", shown_epsilon(view))
+    said = view.locator(".fv-slider output").inner_text().replace("−", "-")
+    assert float(said.removeprefix("ε = ")) == pytest.approx(shown_epsilon(view), rel=5e-3)
+
+    other = call(session, ASK, ["w.index = other = int(table['sample'].iloc[3])", "other"])
+    expect(view.locator(".fv-sub")).to_contain_text(f"Sample {other}:")
+    call(session, ASK, ["w.direction, w.epsilon = 1, 0.0", "0"])
+    expect(view.locator(".fv-direction figcaption")).to_have_text("direction v₂")
+    expect(view.locator(".fv-slider output")).to_have_text("ε = 0")
+
+    view.locator(".fv-thumb").nth(1).click()
+    view.get_by_role("button", name="Flip the sign of the direction").click()
+    python_gets(session, "(w.index == table['sample'].iloc[1].item(), w.direction, w.flipped)", (True, 1, True))
+    call(session, ASK, ["w.index, w.direction, w.flipped = worst, 0, False", "0"])
+    expect(view.locator(".fv-direction figcaption")).to_have_text("direction v₁")
+
+
+@pytest.mark.parametrize("which", [static_view, live_view])
+def test_keys_stay_in_the_view(session, which):
+    view = which(session)
+    view.locator(".fv-thumb").nth(2).click()
+    before, title = session.evaluate(CELLS), view.locator(".fv-title").inner_text()
+    # in JupyterLab's command mode these move between cells, insert, delete, cut and change cells
+    for key in ("ArrowDown", "ArrowUp", "ArrowRight", "ArrowRight", "j", "a", "d", "d", "x", "y", "m", "Enter"):
+        session.keyboard.press(key)
+    assert view.locator(".fv-title").inner_text() != title
+    view.locator("input[type=range]").click()
+    at = shown_epsilon(view)
+    for key in ("ArrowUp", "ArrowUp", "b", "k", "Enter", "Escape"):
+        session.keyboard.press(key)
+    assert shown_epsilon(view) > at
+    assert session.evaluate(CELLS) == before
+
+
+@pytest.mark.parametrize("which", [static_view, live_view])
+def test_saving_with_the_keyboard_works_in_the_view(session, which):
+    view = which(session)
+    view.locator("input[type=range]").click()
+    before = session.evaluate(CELLS)
+    session.evaluate("() => { jupyterapp.shell.currentWidget.context.model.dirty = true; }")
+    session.keyboard.press("ControlOrMeta+s")
+    session.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+    for key in ("ArrowDown", "j", "a"):  # and the keys after it are the view's again
+        session.keyboard.press(key)
+    assert session.evaluate(CELLS) == before
+
+
+def test_dark_theme(session):
+    shade = "node => getComputedStyle(node).color.match(/[\\d.]+/g).slice(0, 3).map(Number)"
+    title = static_view(session).locator(".fv-title")
+    assert max(title.evaluate(shade)) < 60
+    theme = "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+    try:
+        call(session, theme, "JupyterLab Dark")
+        session.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
+        assert min(title.evaluate(shade)) > 200
+        assert min(live_view(session).locator(".fv-title").evaluate(shade)) > 200
+        shot(static_view(session), "lab-dark")
+    finally:
+        call(session, theme, "JupyterLab Light")
+        session.wait_for_selector("body[data-jp-theme-light=true]", state="attached")
+
+
+def test_untrusted_notebook_shows_the_still_picture(session, lab, chromium):
+    call(session, SAVE)
+    notebook = nbformat.read(lab.root / NOTEBOOK.name, 4)
+    notebook.cells[0].source += "\nfrom elsewhere"  # the signature of what was run here no longer fits
+    nbformat.write(notebook, lab.root / "untrusted.ipynb")
+    page, complaints = lab.page(chromium)
+    try:
+        call(page, OPEN, ["untrusted.ipynb", False])
+        output = page.locator(HTML).first
+        output.locator("img").scroll_into_view_if_needed()
+        assert output.locator("img").evaluate("image => image.naturalWidth") > 0
+        assert "trust the notebook" in output.inner_text()
+        assert page.locator(".fv-slider").count() == 0
+        shot(output, "lab-untrusted")
+    finally:
+        page.context.close()
+    assert complaints == []
+
+
+def test_reopened_without_a_kernel(session, lab, chromium):
+    """The last test: it ends the kernel."""
+    call(session, SAVE)
+    call(session, "() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    session.evaluate("jupyterapp.shell.currentWidget.close()")
+    page, complaints = lab.page(chromium)
+    try:
+        call(page, OPEN, [NOTEBOOK.name, False])
+        assert page.evaluate(SESSION) is None
+        view = static_view(page)
+        assert moves(view)
+        view.locator(".fv-thumb").nth(1).click()
+        assert view.locator(".fv-title").inner_text().endswith("number 2 of 64 by fragility")
+        assert page.evaluate(SESSION) is None
+        shot(view, "lab-reopened")
+    finally:
+        page.context.close()
+    assert complaints == []
