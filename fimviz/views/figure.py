@@ -33,9 +33,18 @@ WARN_BYTES = 5_000_000
 @cache
 def module_source(name: str) -> str:
     """The ES module of a view with its helpers inlined."""
-    source = (_HERE / f"{name}.js").read_text(encoding="utf-8")
-    helpers = [re.sub(r"^export ", "", module_source(stem), flags=re.M) for stem in _IMPORT.findall(source)]
-    return "\n".join([*helpers, _IMPORT.sub("", source)])
+    parts: dict[str, str] = {}
+
+    def read(stem: str) -> None:
+        source = (_HERE / f"{stem}.js").read_text(encoding="utf-8")
+        for helper in _IMPORT.findall(source):
+            if helper not in parts:
+                read(helper)
+        own = _IMPORT.sub("", source)
+        parts[stem] = own if stem == name else re.sub(r"^export ", "", own, flags=re.M)
+
+    read(name)
+    return "\n".join(parts.values())
 
 
 @cache

@@ -1,7 +1,8 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
-import { blend, diverging, paint, signedMap, unpack } from "./pixels.js";
+import { blend, diverging, paint, signedMap } from "./pixels.js";
 import { across, along, escape, lineChart, locate, logBars, number, probability, series, ticks } from "./chart.js";
+import { fillTables, mounted } from "./stage.js";
 
 // Okabe and Ito's colours, safe for any colour vision, strongest on both themes first; the text colour is the last.
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "currentColor"];
@@ -66,12 +67,6 @@ function layout() {
       <div class="fv-says"><div class="fv-prob"></div><div class="fv-kl"></div></div>
     </div>
     <div class="fv-foot"><div class="fv-spectrum"></div><div class="fv-tables"></div></div>`;
-}
-
-function table(caption, head, rows) {
-  const cells = (tag, row) => `<tr>${row.map((c) => `<${tag}>${escape(c)}</${tag}>`).join("")}</tr>`;
-  return `<details><summary>${escape(caption)}</summary><div class="fv-scroll"><table><thead>${cells("th", head)}</thead>` +
-    `<tbody>${rows.map((r) => cells("td", r)).join("")}</tbody></table></div></details>`;
 }
 
 class Perturbation {
@@ -284,12 +279,11 @@ class Perturbation {
     const all = data.samples.map((s) => [s.index, ...(s.label === null ? [] : [this.outcome(s.label)]), this.outcome(s.prediction), this.sure(s),
       number(s.directions[0].value), number(s.trace), number(s.frobenius), number(s.directions[0].error, 2)]);
     const spectrum = sample.directions.map((d, i) => [`λ${subscript(i + 1)}`, number(d.value, 6), number(d.error, 2), ...d.flips.map((f) => (f === null ? "none" : number(f)))]);
-    const open = [...this.root.querySelectorAll(".fv-tables details")].map((d) => d.open);
-    this.$(".fv-tables").innerHTML =
-      table("Table: the spectrum of this sample", ["", "eigenvalue", "error", "flip at −ε", "flip at +ε"], spectrum) +
-      table(`Table: along v${subscript(this.order + 1)}`, ["ε", ...direction.shown.map((c) => `p(${this.name(c)})`), "KL (nats)", "½ε²λ"], curve) +
-      table("Table: all samples shown", ["sample", ...(sample.label === null ? [] : ["label"]), "prediction", "confidence", "λ₁", "trace", "‖F‖", "error of λ₁"], all);
-    this.root.querySelectorAll(".fv-tables details").forEach((d, i) => (d.open = open[i] ?? false));
+    fillTables(this.$(".fv-tables"), [
+      ["Table: the spectrum of this sample", ["", "eigenvalue", "error", "flip at −ε", "flip at +ε"], spectrum],
+      [`Table: along v${subscript(this.order + 1)}`, ["ε", ...direction.shown.map((c) => `p(${this.name(c)})`), "KL (nats)", "½ε²λ"], curve],
+      ["Table: all samples shown", ["sample", ...(sample.label === null ? [] : ["label"]), "prediction", "confidence", "λ₁", "trace", "‖F‖", "error of λ₁"], all],
+    ]);
   }
 
   charts() {
@@ -391,32 +385,8 @@ function subscript(n) {
   return [...String(n)].map((d) => "₀₁₂₃₄₅₆₇₈₉"[d]).join("");
 }
 
-async function render({ model, el }) {
-  const root = document.createElement("div");
-  root.className = "fimviz";
-  // JupyterLab's command mode would take the arrow keys and letters; its shortcuts with Ctrl or ⌘, as to save, are wanted
-  const suppress = (on) => root.toggleAttribute("data-lm-suppress-shortcuts", on);
-  const chord = (event) => event.ctrlKey || event.metaKey;
-  suppress(true);
-  root.addEventListener("keydown", (event) => {
-    suppress(!chord(event));
-    if (!chord(event)) event.stopPropagation();
-  });
-  root.addEventListener("keyup", (event) => suppress(!chord(event)));
-  root.addEventListener("focusout", () => suppress(true));
-  el.append(root);
-  root.textContent = "reading the samples …";
-  const view = new Perturbation(model, root, await unpack(model.get("payload")));
-  const all = () => view.show();
-  const slide = () => view.move();
-  const heard = [["change:index", all], ["change:direction", all], ["change:flipped", all], ["change:epsilon", slide]];
-  heard.forEach(([event, call]) => model.on(event, call));
-  const watch = new ResizeObserver(([entry]) => entry.contentRect.width && view.resize(entry.contentRect.width));
-  watch.observe(root);
-  return () => {
-    watch.disconnect();
-    heard.forEach(([event, call]) => model.off(event, call));
-  };
-}
+const render = mounted((model, root, packed) => new Perturbation(model, root, packed), {
+  "change:index": "show", "change:direction": "show", "change:flipped": "show", "change:epsilon": "move",
+});
 
 export default { render };

@@ -215,9 +215,10 @@ def _still(shown: Spectrum, inputs: _Inputs, epsilon: float, chosen: list[int]) 
     parts = []
     if inputs.kind == "image":
         moved = shown.images[0].double() + epsilon * shown.eigenvectors[0, 0].double()
-        strip = np.concatenate([inputs.pixels(shown.images[0]), inputs.pixels(moved)], 1)
         factor = max(1, 192 // inputs.shape[0])
-        strip = strip.repeat(factor, 0).repeat(factor, 1)
+        both = [inputs.pixels(x).repeat(factor, 0).repeat(factor, 1) for x in (shown.images[0], moved)]
+        gap = np.full((both[0].shape[0], 16, both[0].shape[2]), 255, np.uint8)
+        strip = np.concatenate([both[0], gap, both[1]], 1)
         picture = Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", optimize=True)

@@ -1,0 +1,45 @@
+// What every view needs of its page: mounting, keys, resizing, clean-up, and tables.
+import { unpack } from "./pixels.js";
+import { escape } from "./chart.js";
+
+/**
+ * The `render` of a view. `make` gets (model, root, {data, part}) and returns an object with `resize(width)`; `heard` names
+ * the method that follows each event of the model.
+ */
+export function mounted(make, heard) {
+  return async ({ model, el }) => {
+    const root = document.createElement("div");
+    root.className = "fimviz";
+    // JupyterLab's command mode would take the arrow keys and letters; its shortcuts with Ctrl or ⌘, as to save, are wanted
+    const suppress = (on) => root.toggleAttribute("data-lm-suppress-shortcuts", on);
+    const chord = (event) => event.ctrlKey || event.metaKey;
+    suppress(true);
+    root.addEventListener("keydown", (event) => {
+      suppress(!chord(event));
+      if (!chord(event)) event.stopPropagation();
+    });
+    root.addEventListener("keyup", (event) => suppress(!chord(event)));
+    root.addEventListener("focusout", () => suppress(true));
+    el.append(root);
+    root.textContent = "reading the samples …";
+    const view = make(model, root, await unpack(model.get("payload")));
+    const calls = Object.entries(heard).map(([event, method]) => [event, () => view[method]()]);
+    calls.forEach(([event, call]) => model.on(event, call));
+    const watch = new ResizeObserver(([entry]) => entry.contentRect.width && view.resize(entry.contentRect.width));
+    watch.observe(root);
+    return () => {
+      watch.disconnect();
+      calls.forEach(([event, call]) => model.off(event, call));
+    };
+  };
+}
+
+/** Fill a box with tables [caption, head, rows] that fold; those that were open stay open. */
+export function fillTables(box, tables) {
+  const open = [...box.querySelectorAll("details")].map((d) => d.open);
+  const cells = (tag, row) => `<tr>${row.map((c) => `<${tag}>${escape(c)}</${tag}>`).join("")}</tr>`;
+  box.innerHTML = tables.map(([caption, head, rows]) =>
+    `<details><summary>${escape(caption)}</summary><div class="fv-scroll"><table><thead>${cells("th", head)}</thead>` +
+    `<tbody>${rows.map((r) => cells("td", r)).join("")}</tbody></table></div></details>`).join("");
+  box.querySelectorAll("details").forEach((d, i) => (d.open = open[i] ?? false));
+}
