@@ -5,8 +5,19 @@ views that people can move. Functions give results; results show themselves.
 """
 
 from fimviz import zoo
+from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier
+from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 
-__all__ = ["Classifier", "Spectrum", "spectrum", "zoo"]
+__all__ = [
+    "BlackBox",
+    "BoundComparison",
+    "BudgetExceeded",
+    "Classifier",
+    "Spectrum",
+    "compare_bounds",
+    "spectrum",
+    "zoo",
+]

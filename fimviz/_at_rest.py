@@ -49,14 +49,14 @@ def at_rest(model: nn.Module, device: torch.device, keep_rng: bool = True) -> It
 
 
 @contextmanager
-def in_float64(model: nn.Module) -> Iterator[None]:
-    """The model with float64 copies of its weights in the places of its own; call it at rest.
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """The model with copies of its weights, of another precision, in the places of its own; call it at rest.
 
     torch.func.functional_call would leave its copies in a module that stands in two places of the model.
     """
     stores = [store for m in model.modules() for store in (m._parameters, m._buffers)]
     own = [(store, name, t) for store in stores for name, t in store.items() if t is not None]
-    copies = {id(t): t.detach().double() if t.is_floating_point() else t for _, _, t in own}
+    copies = {id(t): t.detach().to(dtype) if t.is_floating_point() else t for _, _, t in own}
     try:
         for store, name, t in own:
             store[name] = copies[id(t)]  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -35,3 +36,9 @@ def _container_free() -> int:
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):
         return 2**62
+
+
+def readable(size: float) -> str:
+    """Bytes in the unit that a person would take: 940 B, 1.5 kB, 38 GB."""
+    power = min(int(math.log10(max(size, 1)) / 3), 3)
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import operator
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,3 +31,24 @@ def named_options(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **options)
 
     return call
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """An option that counts: any integer type, not a bool."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name} is {value!r}, expected a whole number of at least {least}")
+    if number < least:
+        raise ValueError(f"{name} is {value!r}, expected at least {least}")
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """An option that measures: any number, no string that looks like one."""
+    if not isinstance(value, str | bytes | bool):
+        with suppress(TypeError, ValueError, RuntimeError):
+            return float(value)
+    raise TypeError(f"{name} is {value!r}, expected a number")

@@ -8,15 +8,17 @@ eigenvalue and attack budget above this module is in pixel units.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from fimviz._at_rest import at_rest, in_float64
-from fimviz._options import named_options
+from fimviz._at_rest import at_rest, in_dtype
+from fimviz._options import named_options, real
 from fimviz.likelihood import LIKELIHOODS
 
 
@@ -26,7 +28,7 @@ class Classifier:
     Args:
         model: any `nn.Module` from a batch of inputs to logits (n, K): a tensor, a tuple whose first item is
             one, or an object with `.logits`. It is used in evaluation mode with frozen parameters and is left
-            exactly as it came, also after an error.
+            exactly as it came, also after an error. Half-precision weights are used in float32 arithmetic.
         mean, std: the normalisation that the network was trained with, in pixel units: numbers, or one value a
             channel. The network then sees (x − mean)/std, and every result stays in pixel units.
         classes: K names. One name or two for a single sigmoid logit.
@@ -61,7 +63,7 @@ class Classifier:
             raise TypeError(f"expected a torch.nn.Module that returns logits, got {type(model).__name__}")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood is {likelihood!r}, expected one of {sorted(LIKELIHOODS)}")
-        if not (0 < temperature < float("inf")):
+        if not 0 < (warmth := real("temperature", temperature)) < float("inf"):
             raise ValueError(f"temperature is {temperature}, expected a positive finite number")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
@@ -72,7 +74,7 @@ class Classifier:
         self.std = _channel_values("std", std, 1.0)
         if not (self.std > 0).all():
             raise ValueError(f"std is {std}, expected positive numbers")
-        self.temperature = float(temperature)
+        self.temperature = warmth
         self.input_range = input_range
         self._wanted = likelihood
         self.likelihood = LIKELIHOODS[likelihood]
@@ -80,7 +82,7 @@ class Classifier:
         self._probed = False
         self._draws = True
         self.batched_vjp = True
-        self.has_float64 = False
+        self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
         self.twice_differentiable = True
 
     def __repr__(self) -> str:
@@ -89,8 +91,8 @@ class Classifier:
 
     def __call__(self, images: Any) -> Tensor:
         """Log-probabilities (n, K) in nats of images (n, …) in pixels; differentiable where `images` is."""
-        differentiable = torch.is_grad_enabled() and isinstance(images, Tensor) and images.requires_grad
         x = self.admit(images)
+        differentiable = torch.is_grad_enabled() and x.requires_grad
         with self.at_rest(), torch.set_grad_enabled(differentiable):
             return self.likelihood.log_probs(self.logits(x.to(self.device)))
 
@@ -111,6 +113,11 @@ class Classifier:
         """The floating type of the passes toward the input: float64 for a float64 model, else float32."""
         return torch.float64 if self._weight_dtype == torch.float64 else torch.float32
 
+    @property
+    def has_float64(self) -> bool:
+        """Whether the network, not one of float64, can run in float64 too; known after the first call."""
+        return torch.float64 in self._dtypes
+
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
@@ -129,7 +136,7 @@ class Classifier:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only.
 
-        A float64 batch takes the network through float64, whatever its own precision, where `has_float64`.
+        The network runs in the precision of the batch, whatever its weights', where it can (`has_float64`).
         """
         z = self._outputs(x).to(x.dtype) / self.temperature
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
@@ -137,24 +144,19 @@ class Classifier:
     def _outputs(self, x: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (x.ndim - 2)
         mean, std = (v.to(x.device, x.dtype).view(shape) for v in (self.mean, self.std))
+        change = x.dtype in self._dtypes
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
-            if x.dtype == torch.float64 != self._weight_dtype:
-                with in_float64(self.model):
-                    output = self.model((x - mean) / std)
-            else:
-                output = self.model(((x - mean) / std).to(self._weight_dtype))
+            with in_dtype(self.model, x.dtype) if change else nullcontext():
+                output = self.model(((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
-            error.add_note(
-                f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}. "
-                "For a single image add the batch dimension: images[None]"
-            )
+            error.add_note(f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}.{_mend(x)}")
             raise
         z = _tensor_of(output)
         if z.ndim != 2 or len(z) != len(x):
             raise ValueError(
                 f"the model returned shape {tuple(z.shape)} for {len(x)} inputs of shape {tuple(x.shape[1:])}, "
-                f"expected logits ({len(x)}, K). For a single image add the batch dimension: images[None]"
+                f"expected logits ({len(x)}, K).{_mend(x)}"
             )
         if z.shape[1] == 1 and self._wanted == "categorical":
             raise ValueError(
@@ -171,12 +173,17 @@ class Classifier:
         yield from self.model.buffers()
 
     def _checked(self, images: Any) -> Tensor:
-        if not isinstance(images, Tensor):
-            images = torch.as_tensor(np.array(images))
+        name = "images" if hasattr(images, "__truediv__") else "np.asarray(images)"
+        images = _tensor_from(images)
         if images.dtype == torch.uint8:
-            raise TypeError("images are uint8 (0…255), expected floats: pass images / 255")
+            raise TypeError(f"images are uint8 (0…255), expected floats: pass {name} / 255")
         if not images.is_floating_point():
-            raise TypeError(f"images are {images.dtype}, expected floating-point pixels")
+            mend = (
+                "images.abs(), for instance"
+                if images.is_complex()
+                else "images / 255 for values 0…255, else images * 1.0"
+            )
+            raise TypeError(f"images are {images.dtype}, expected floating-point pixels: pass {mend}")
         if images.ndim < 2:
             raise ValueError(f"images have shape {tuple(images.shape)}, expected a batch (n, …): add images[None]")
         if images.numel() == 0:
@@ -205,7 +212,8 @@ class Classifier:
             if len(values) not in (1, images.shape[1]):
                 raise ValueError(
                     f"{name} has {len(values)} values and images have {images.shape[1]} channels (shape "
-                    f"{tuple(images.shape)}), expected one value or one a channel of images (n, channels, …)"
+                    f"{tuple(images.shape)}), expected one value or one a channel of images (n, channels, …)."
+                    + _mend(images)
                 )
         if images.is_inference():
             images = images.clone()
@@ -215,10 +223,15 @@ class Classifier:
         if self.input_range is not None:
             a, b = self.input_range
             if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
+                whole = (a, b) == (0, 1) and low >= 0 and 3 < high <= 255
                 raise ValueError(
-                    f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]. If they are "
-                    "normalised already, pass the raw pixels and give mean= and std= to Classifier; for inputs that "
-                    "are not pixels give input_range="
+                    f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]"
+                    + (
+                        ": divide them by the largest value that they can have, images / 255 for 8-bit images"
+                        if whole
+                        else ". If they are normalised already, pass the raw pixels and give mean= and std= to "
+                        "Classifier; for inputs that are not pixels give input_range="
+                    )
                 )
         return images.to(self.dtype).contiguous()
 
@@ -226,9 +239,10 @@ class Classifier:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
         if len(pair) == 1:
             pair = torch.cat([pair, 0.25 * pair + 0.5 * pair.flip(-1)])
-        eps = torch.finfo(self._weight_dtype).eps
         with self.at_rest():
             before = self._rng_state()
+            own = self._weight_dtype
+            eps = torch.finfo(torch.float32 if own.itemsize < 4 and self._runs_in(torch.float32, pair) else own).eps
             x = pair.requires_grad_()
             one_logit = self._outputs(x).shape[1] == 1
             z = self.logits(x)
@@ -263,9 +277,16 @@ class Classifier:
                     "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
                     "or return the logarithm"
                 )
+            last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
+            inside = values.amin() >= 0 and values.amax() * self.temperature <= 1
+            if self._wanted == "bernoulli" and isinstance(last, nn.Sigmoid) and inside:
+                raise ValueError(
+                    "the model ends in nn.Sigmoid and returns probabilities, expected logits: leave it out"
+                )
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
             self.twice_differentiable = _can_differentiate_twice(self.logits(x), x)
-            self.has_float64 = self._can_double(pair.detach())
+            if own != torch.float64 and self.device.type != "mps":
+                self._runs_in(torch.float64, pair.detach())
             self._draws = not torch.equal(before, self._rng_state())
         if one_logit:
             self.likelihood = LIKELIHOODS["categorical"]
@@ -278,13 +299,14 @@ class Classifier:
             )
         self._names, self._probed = names, True
 
-    def _can_double(self, x: Tensor) -> bool:
-        if self.device.type == "mps":
-            return False
-        try:
-            return self._outputs(x.double()).dtype == torch.float64
-        except RuntimeError:  # a dtype is written into the model's forward
-            return False
+    def _runs_in(self, dtype: torch.dtype, x: Tensor) -> bool:
+        """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""
+        self._dtypes.add(dtype)
+        with suppress(RuntimeError):  # a dtype is written into the model's forward
+            if self._outputs(x.to(dtype)).dtype == dtype:
+                return True
+        self._dtypes.remove(dtype)
+        return False
 
     def _alone(self, x: Tensor) -> Tensor:
         return torch.cat([self.logits(one) for one in x.detach().split(1)]).detach()
@@ -306,6 +328,48 @@ def _channel_values(name: str, given: float | Sequence[float] | Tensor | None, d
     if not values.isfinite().all():
         raise ValueError(f"{name} is {given}, expected finite numbers")
     return values.flatten()
+
+
+def _tensor_from(images: Any) -> Tensor:
+    """The batch in whatever form it came: a tensor, an array, a list of either, an image of PIL or a list of these."""
+    kind, mend = type(images).__name__, ""
+    if isinstance(images, Tensor):
+        return images
+    if isinstance(images, list | tuple) and any(isinstance(one, Tensor | np.ndarray) for one in images):
+        parts = [_tensor_from(one) for one in images]
+        if len({part.shape for part in parts}) == 1:
+            return torch.stack(parts)
+        shapes = " and ".join(sorted({str(tuple(part.shape)) for part in parts})[:3])
+        mend = "take its first part" if len(parts) == 2 else "crop or resize them"
+        raise ValueError(f"images is a {kind} of different shapes, {shapes}, expected a batch of one shape: {mend}")
+    if isinstance(images, DataLoader):
+        mend = "take one batch, images, labels = next(iter(loader))"
+    elif isinstance(images, Dataset):
+        mend = "stack some items, torch.stack([dataset[i][0] for i in range(32)])"
+    elif isinstance(images, str | PathLike):
+        mend = "read the file, torchvision.io.decode_image(path)[None] / 255"
+    elif isinstance(images, Mapping):
+        mend = "take the images out of it, for instance images['pixel_values']"
+    elif isinstance(images, list | tuple) or hasattr(images, "__array__") or hasattr(images, "__array_interface__"):
+        try:
+            array = np.array(images)
+        except (ValueError, TypeError):
+            raise TypeError(
+                f"images is a {kind} whose parts have different shapes or no numbers, expected a tensor or array (n, …)"
+            ) from None
+        if array.dtype.kind in "biufc":
+            return torch.as_tensor(array)
+        kind = f"{kind} of {type(array.flat[0]).__name__}" if array.size else kind
+    raise TypeError(f"images is a {kind}, expected a tensor or array (n, …)" + (mend and ": ") + mend)
+
+
+def _mend(x: Tensor) -> str:
+    """What is likely wrong with the shape of images that a model does not take."""
+    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return " If the channels come last, put them first: images.permute(0, 3, 1, 2)"
+    if x.ndim == 3 and x.shape[2] in (1, 3) and x.shape[0] not in (1, 3):
+        return " For a single image with its channels last: images.permute(2, 0, 1)[None]"
+    return " For a single image add the batch dimension: images[None]" if x.ndim < 4 else ""
 
 
 def _tensor_of(output: Any) -> Tensor:

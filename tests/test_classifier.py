@@ -2,14 +2,17 @@ import contextlib
 import copy
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as tf
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 import fimviz as fv
 from fimviz._at_rest import lock_of
@@ -261,6 +264,10 @@ FORMS = {
     "view": lambda x: torch.cat([x, x])[:3],
     "strided": lambda x: x.repeat_interleave(2, -1)[..., ::2],
     "half": lambda x: x.half(),
+    "list of tensors": list,
+    "list of tensors with gradient": lambda x: [one.clone().requires_grad_() for one in x],
+    "tuple of arrays": lambda x: tuple(one.numpy() for one in x),
+    "arrays and tensors": lambda x: [x[0].numpy(), *x[1:]],
 }
 
 
@@ -271,7 +278,46 @@ def test_forms_of_images(images, form):
     model = Fn(lambda x: inner(x.view(len(x), -1)), inner)  # a view of a strided batch raises
     got, tolerance = call(model, FORMS[form](images)), 1e-3 if form == "half" else 1e-6
     assert_close(got.detach(), log_softmax(model(images)), atol=tolerance, rtol=tolerance)
-    assert got.requires_grad == (form == "gradient")
+    assert got.requires_grad == ("gradient" in form)
+
+
+def test_images_of_pil():
+    """Floats pass as they are; 8 bits are refused as they are in a tensor."""
+    pixels = torch.rand(2, 4, 5)
+    model, one = linear(3, 20), [Image.fromarray(p.numpy()) for p in pixels]
+    assert_close(call(model, one), call(model, pixels))
+    assert_close(call(lambda x: x @ torch.eye(5)[:, :3], one[0]), call(lambda x: x @ torch.eye(5)[:, :3], pixels[0]))
+    for images in (one[0].convert("L"), [one[0].convert("RGB")] * 2):
+        with pytest.raises(TypeError, match=r"uint8.*expected floats: pass np.asarray\(images\) / 255"):
+            call(model, images)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_used_in_float32(images, dtype):
+    model = cnn().to(dtype)
+    x = torch.rand(3, 3, 8, 8)
+    net = fv.Classifier(model)
+    assert_close(net(x), call(copy.deepcopy(model).float(), x), rtol=0, atol=0)
+    assert net.has_float64
+    assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {dtype}
+    inner = linear().to(dtype)
+    for forward in (lambda v: inner(v.to(dtype)), lambda v: inner(v).to(dtype)):
+        hard = fv.Classifier(Fn(forward, inner))
+        assert_close(hard(images), call(inner, images), atol=0.05, rtol=0.05)
+        assert not hard.has_float64
+
+
+def test_probabilities_of_sigmoids_are_refused_and_logits_in_their_range_are_not(images):
+    call(nn.Sequential(linear(3), nn.Sigmoid()), images)
+    for outputs in (1, 3):
+        ends = nn.Sequential(linear(outputs), nn.Sigmoid())
+        with pytest.raises(ValueError, match=r"ends in nn.Sigmoid.*expected logits: leave it out"):
+            call(ends, images, likelihood="bernoulli", temperature=0.5)
+        gate = nn.Sigmoid()
+        call(
+            Fn(lambda x, f=ends, g=gate: f[0](g(x)) - 5, nn.ModuleList([ends[0], gate])), images, likelihood="bernoulli"
+        )
+        call(Fn(lambda x, f=ends: 0.1 + 0.1 * f[0](x).tanh(), ends[0]), images, likelihood="bernoulli")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -363,8 +409,28 @@ REFUSED = [
     (lambda x: call(lambda v: (), x), "returned tuple, expected logits"),
     (lambda x: call(lambda v: {"out": v}, x), "returned dict, expected logits"),
     (lambda x: call(linear(), (255 * x).byte()), "uint8.*expected floats.*images / 255"),
-    (lambda x: call(linear(), x.long()), "int64, expected floating-point"),
-    (lambda x: call(linear(), x + 0j), "complex64, expected floating-point"),
+    (lambda x: call(linear(), x.long()), "int64, expected floating-point pixels: pass images / 255 for values 0…255"),
+    (lambda x: call(linear(), x + 0j), r"complex64, expected floating-point pixels: pass images.abs\(\)"),
+    (lambda x: call(linear(), DataLoader(x)), r"images is a DataLoader, expected a tensor.*next\(iter\(loader\)\)"),
+    (lambda x: call(linear(), TensorDataset(x)), r"images is a TensorDataset, expected .*torch.stack\(\[dataset"),
+    (lambda x: call(linear(), {"pixel_values": x}), r"images is a dict, expected .*images\['pixel_values'\]"),
+    (lambda x: call(linear(), "cat.png"), "images is a str, expected .*decode_image"),
+    (lambda x: call(linear(), Path("cat.png")), "images is a .*Path, expected .*decode_image"),
+    (lambda x: call(linear(), None), r"images is a NoneType, expected a tensor or array \(n, …\)$"),
+    (lambda x: call(linear(), 0.5), "images is a float, expected a tensor"),
+    (lambda x: call(linear(), iter(x)), "images is a .*, expected a tensor"),
+    (lambda x: call(linear(), [None, None]), "images is a list of NoneType, expected a tensor"),
+    (lambda x: call(linear(), []), "empty|images have shape"),
+    (
+        lambda x: call(linear(), (x, torch.arange(3))),
+        r"tuple of different shapes, \(3, 3, 2, 2\) and \(3,\).*first part",
+    ),
+    (lambda x: call(linear(), [x[0].numpy(), x[1, :2].numpy(), x[2]]), r"list of different shapes.*crop or resize"),
+    (lambda x: call(linear(), [[0.1, 0.2], [0.3]]), "images is a list whose parts have different shapes"),
+    (lambda x: call(linear(), 255 * x), r"to 24\d.*in \[0, 1\]: divide them by the largest.*images / 255"),
+    (lambda x: call(cnn(), torch.rand(2, 8, 8, 3)), r"put them first: images.permute\(0, 3, 1, 2\)"),
+    (lambda x: call(cnn(), torch.rand(2, 8, 8, 3), mean=MEAN), r"8 channels.*images.permute\(0, 3, 1, 2\)"),
+    (lambda x: call(cnn(), torch.rand(8, 8, 3)), r"images.permute\(2, 0, 1\)\[None\]"),
     (lambda x: call(linear(), x[0, 0, 0, 0]), "expected a batch"),
     (lambda x: call(linear(), x[0, 0, 0]), r"shape \(2,\), expected a batch.*images\[None\]"),
     (lambda x: call(linear(), x[:0]), r"batch is empty.*\(0, 3, 2, 2\)"),
@@ -389,6 +455,7 @@ REFUSED = [
     (lambda x: call(linear(), x, std=[0.1, 0.0, 1.0]), "std is .*expected positive"),
     (lambda x: call(linear(), x, temperature=0), "temperature is 0, expected a positive finite number"),
     (lambda x: call(linear(), x, temperature=float("inf")), "temperature is inf"),
+    (lambda x: call(linear(), x, temperature="1"), "temperature is '1', expected a number"),
     (lambda x: call(linear(), x, likelihood="gaussian"), "'gaussian', expected one of .'bernoulli', 'categorical'."),
     (lambda x: call(linear(), x, input_range=(1, 0)), "smallest, largest"),
     (lambda x: call(linear(), x, temperatur=1), "no option 'temperatur': did you mean temperature"),

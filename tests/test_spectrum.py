@@ -1,8 +1,11 @@
 """The exact spectrum against closed forms and against float64, on networks that it was not tuned on."""
 
 import copy
+import functools
 import itertools
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,9 +147,16 @@ class TestProperties:
         assert (values.diff(dim=1) <= 0).all()
         assert torch.allclose(values.sum(1), s.trace, rtol=1e-10)
         assert torch.allclose(values.norm(dim=1), s.frobenius, rtol=1e-10)
-        p = s.probabilities.topk(2, 1)
-        assert (s.trace / (classes - 1) <= s.spectral_norm * (1 + 1e-9)).all()
-        assert torch.allclose(p.values.sum(1).clamp_max(1), p.values.sum(1))
+        top = s.probabilities.topk(2, 1)
+        jacobian = torch.stack([torch.func.jacrev(model)(x).detach() for x in s.images])
+        rows = jacobian.gather(1, top.indices[..., None].expand(-1, -1, 6))
+        pair = top.values.prod(1) * (rows[:, 0] - rows[:, 1]).square().sum(1)
+        for low, high in itertools.pairwise([s.trace / (classes - 1), s.spectral_norm, s.frobenius, s.trace]):
+            assert (low <= high * (1 + 1e-9)).all()
+        for low in (pair, s.frobenius**2 / s.trace.clamp_min(1e-300)):
+            assert (low <= s.spectral_norm * (1 + 1e-9)).all()
+        if classes == 2:
+            assert torch.allclose(pair, s.spectral_norm, rtol=1e-9)
         gram = s.eigenvectors @ s.eigenvectors.mT
         known = values > 1e-12 * values[:, :1]
         off = (gram - torch.eye(gram.shape[1]).double()).abs() * known[:, :, None] * known[:, None]
@@ -171,19 +181,43 @@ class TestProperties:
         variance = (p[:, None] * jv**2).sum(0) - (p[:, None] * jv).sum(0) ** 2
         assert (variance <= s.spectral_norm[0] * delta.norm(dim=1) ** 2 * (1 + 1e-10)).all()
 
-    def test_positive_step_lowers_the_predicted_class(self):
-        s = fv.spectrum(small_net(seed=5).double(), torch.rand(8, 6))
-        walk = s.walk(0, [1e-5])
-        rows = torch.arange(8)
-        assert (walk.probabilities[rows, 0, s.predictions] < s.probabilities[rows, s.predictions]).all()
+    @pytest.mark.parametrize("likelihood", ["categorical", "bernoulli"])
+    def test_positive_step_lowers_the_predicted_outcome(self, likelihood):
+        """Along every eigenvector where the first order decides, and by nothing else where it does not."""
+        net = fv.Classifier(small_net(seed=5).double(), likelihood=likelihood)
+        s = fv.spectrum(net, torch.rand(8, 6, generator=torch.Generator().manual_seed(0)))
+        for i in range(8):
+            x = s.images[i : i + 1].clone().requires_grad_()
+            outcome = s.predictions[i] if likelihood == "categorical" else s.predictions[i].double()
+            z = net.model(x)[0]
+            log_p = z.log_softmax(0)[outcome] if likelihood == "categorical" else nn.functional.logsigmoid(
+                z * (2 * outcome - 1)).sum()  # fmt: skip
+            slope = s.eigenvectors[i] @ torch.autograd.grad(log_p, x)[0][0]
+            assert (slope < 0).all()
+            assert (slope.abs() > 1e-6).all(), "decided everywhere, or this tests nothing"
+
+    def test_undecided_sign_is_that_of_the_largest_component(self):
+        """At p uniform over two of three logits, the direction of the third's split has no first-order effect."""
+        model = nn.Linear(3, 4, bias=False).double()
+        model.weight.data = torch.tensor([[0.0, 0, 9], [0, 0, 0], [-3, 1, 0], [3, -1, 0]]).double()
+        v = fv.spectrum(model, torch.tensor([[0.0, 0.0, 1.0]])).eigenvectors[0]
+        assert torch.allclose(v[1], torch.tensor([3.0, -1, 0]).double() / 10**0.5)
 
 
 @pytest.mark.parametrize("scale", [1, 8])
 @pytest.mark.parametrize("name", REAL)
 def test_real_networks_against_float64(realdata, name, scale):
+    right_to_rounding(realdata.network(name), realdata.images(realdata.NETWORKS[name][-1], 64)[0], scale)
+
+
+@pytest.mark.parametrize("scale", [1, 8])
+@pytest.mark.parametrize("name", fv.zoo.names())
+def test_the_zoo_against_float64(name, scale):
+    right_to_rounding(fv.zoo.load(name).model, fv.zoo.digits().images[:6], scale)
+
+
+def right_to_rounding(net, images, scale):
     """λ₁ and the trace to 1e-4 (logits × 8, λ down to 1e-79: 1e-3), every eigenvalue within its stated error."""
-    net = realdata.network(name)
-    images, _ = realdata.images(realdata.NETWORKS[name][-1], 64)
     s = fv.spectrum(fv.Classifier(net, temperature=1 / scale), images)
     expected, logits = reference(net, images, temperature=1 / scale)
     tolerance = 1e-4 if scale == 1 else 1e-3
@@ -193,6 +227,37 @@ def test_real_networks_against_float64(realdata, name, scale):
     assert ((s.eigenvalues - expected).abs() <= s.error).all()
     assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all(), "an error bar that says something"
     assert torch.equal(s.predictions, logits.argmax(1))
+
+
+class Kinked(nn.Module):
+    """A third of its inputs passes a ReLU whose argument at 1 is `lead`, which float32 rounds away."""
+
+    def __init__(self, lead):
+        super().__init__()
+        self.lead, self.head = lead, nn.Linear(6, 8)
+
+    def forward(self, x):
+        return self.head(torch.cat([torch.relu((x[:, :2] + self.lead) - 1), x[:, 2:]], 1))
+
+
+@pytest.mark.parametrize(("method", "k"), [("exact", 2), ("lanczos", 2), ("power", 1)])
+@pytest.mark.parametrize("lead", [2.0**-30, -(2.0**-30)])
+def test_inputs_that_rounding_moved_are_computed_in_float64(lead, method, k):
+    torch.manual_seed(0)
+    model, x = Kinked(lead), torch.cat([torch.ones(3, 2), torch.rand(3, 4)], 1)
+    x[1, :2] = 0.5  # far from the kink, in the same batch
+    expected = reference(model, x)[0][:, :k]
+    ask = functools.partial(fv.spectrum, model, x, method=method, k=k, max_steps=1000)
+    s, plain = ask(), ask(verify=False)
+    assert torch.allclose(s.eigenvalues, expected, rtol=1e-5)
+    assert ((s.eigenvalues - expected).abs() <= s.error).all()
+    off = ((plain.eigenvalues - expected).abs() / expected).amax(1)
+    assert off[1] < 1e-5
+    if lead > 0:  # at 0 itself a ReLU's derivative is 0, as it is below
+        assert (off[[0, 2]] > 0.01).all()
+        assert torch.allclose(s.eigenvalues[[0, 2]], expected[[0, 2]], rtol=1e-10)
+    assert s.cost.forwards.tolist() == ([3, 2, 3] if lead > 0 else [2, 2, 2])
+    assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all()
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -222,8 +287,23 @@ def test_unbounded_gap_underflows_to_zero_without_nan():
     assert s.eigenvectors.isfinite().all()
 
 
+PEAK = """
+import re, torch, torchvision, fimviz as fv
+def memory(kind):  # not the resource module's, whose peak begins with that of the process that started this one
+    return 1024 * int(re.search(kind + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = fv.Classifier(torchvision.models.resnet18(weights=None, num_classes=10))
+x = torch.rand(16, 3, 64, 64)
+net(x[:2])
+before = memory("VmRSS")
+s = fv.spectrum(net, x, max_memory={limit}, {options})
+print(memory("VmHWM") - before, *s.spectral_norm.tolist())
+"""
+
+
 class TestCareAndChunks:
-    @pytest.mark.parametrize("max_memory", [None, 2_000_000, 120_000])
+    @pytest.mark.parametrize("max_memory", [None, 2_000_000, 200_000])
     def test_chunks_change_nothing(self, max_memory):
         model, x = small_net(classes=9, inputs=50), torch.rand(40, 50)
         whole, parts = fv.spectrum(model, x), fv.spectrum(model, x, max_memory=max_memory)
@@ -231,10 +311,22 @@ class TestCareAndChunks:
         assert torch.allclose(whole.eigenvectors, parts.eigenvectors, atol=1e-4)
 
     def test_too_little_memory_is_said_before_any_work(self):
-        with pytest.raises(MemoryError, match="max_memory="):
+        with pytest.raises(MemoryError, match=r"at least \d.* kB are needed, .*and 100 B may be taken.*max_memory="):
             fv.spectrum(small_net(), torch.rand(4, 6), max_memory=100)
         with pytest.raises(MemoryError, match="vectors=False"):
             fv.spectrum(small_net(inputs=2000), torch.rand(3000, 2000), max_memory=20_000_000)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_max_memory_is_what_is_taken(self):
+        """In a process each: by how much does the peak of its memory grow? Heaps keep some 50 MB that nobody uses."""
+        found = {}
+        for megabytes, options in [(200, ""), (1000, ""), (250, "method='lanczos', k=2")]:
+            script = PEAK.format(limit=megabytes * 1e6, options=options)
+            run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+            grown, *found[megabytes] = map(float, run.stdout.split())
+            assert grown < 1.2 * megabytes * 1e6 + 50e6
+        assert found[200] == pytest.approx(found[1000], rel=1e-6)
+        assert found[250] == pytest.approx(found[1000], rel=1e-5)
 
     def test_the_loop_equals_the_batched_passes(self):
         net = fv.Classifier(small_net().double())
@@ -259,13 +351,13 @@ class TestCareAndChunks:
                 raise KeyboardInterrupt
 
         with pytest.warns(UserWarning, match=r"first \d+ of 40"):
-            s = fv.spectrum(small_net(inputs=50, classes=9), torch.rand(40, 50), max_memory=120_000, progress=stop)
+            s = fv.spectrum(small_net(inputs=50, classes=9), torch.rand(40, 50), max_memory=200_000, progress=stop)
         assert 2 <= len(s) < 40
         assert len(s.frame) == len(s.images) == len(s)
 
     def test_progress_reports_every_input(self):
         seen = []
-        fv.spectrum(small_net(inputs=50), torch.rand(9, 50), max_memory=60_000,
+        fv.spectrum(small_net(inputs=50), torch.rand(9, 50), max_memory=80_000,
                     progress=lambda done, total: seen.append((done, total)))  # fmt: skip
         assert seen[-1] == (9, 9)
         assert len(seen) > 1
@@ -273,14 +365,46 @@ class TestCareAndChunks:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"k": 0}, "k is 0"), ({"method": "exakt"}, "expected one of auto"), ({"method": "power", "k": 3}, "leading eigenvalue only"),
-            ({"tolerance": 0.0}, "tolerance is 0.0"), ({"k": 2.5}, "k is 2.5"), ({"vectrs": True}, "did you mean vectors"),
+            ({"k": 0}, "k is 0"), ({"k": 2.5}, "k is 2.5"), ({"k": True}, "k is True"), ({"k": "2"}, "k is '2'"),
+            ({"method": "exakt"}, "expected one of auto"), ({"method": "power", "k": 3}, "leading eigenvalue only"),
+            ({"tolerance": 0.0}, "tolerance is 0.0"), ({"tolerance": "x"}, "tolerance is 'x', expected a number"),
+            ({"max_memory": "1GB"}, "max_memory is '1GB', expected a number"), ({"max_memory": 0}, "max_memory is 0"),
+            ({"max_steps": 0}, "max_steps is 0"), ({"seed": None}, "seed is None"), ({"vectrs": True}, "mean vectors"),
             ({"labels": [0, 1]}, r"expected class indices \(4,\)"), ({"labels": [0.5] * 4}, "expected class indices"),
+            ({"labels": [0, 5, -3, 1]}, r"labels\[2\] is -3, expected class indices from 0 to 4"),
+            ({"labels": torch.eye(5)[:4]}, r"labels.argmax\(1\)"), ({"labels": "cat"}, r"labels hold \['cat'\]"),
+            ({"labels": ["cat"] * 4}, r"labels hold \['cat'\], expected numbers: for names, .*net.classes.index"),
         ],
     )  # fmt: skip
     def test_wrong_options_are_named(self, options, message):
         with pytest.raises((ValueError, TypeError), match=message):
             fv.spectrum(small_net(), torch.rand(4, 6), **options)
+
+    def test_counts_of_any_integer_type(self):
+        s = fv.spectrum(small_net(), torch.rand(4, 6), k=np.int64(2), max_steps=torch.tensor(9), max_memory=1e9)
+        assert s.eigenvalues.shape == (4, 2)
+
+    @pytest.mark.parametrize("form", [list, np.array, torch.tensor, lambda v: torch.tensor(v).byte()])
+    def test_class_labels(self, form):
+        s = fv.spectrum(small_net(), torch.rand(4, 6), labels=form([0, 4, 1, 0]))
+        assert (s.labels.dtype, s.labels.tolist()) == (torch.int64, [0, 4, 1, 0])
+
+    @pytest.mark.parametrize("form", [np.array, lambda v: torch.tensor(v).bool(), lambda v: torch.tensor(v).float()])
+    def test_labels_of_several_yes_or_no_questions(self, form):
+        net, truth = fv.Classifier(small_net(classes=3), likelihood="bernoulli"), [[0, 1, 1], [0, 0, 0]]
+        s = fv.spectrum(net, torch.rand(2, 6), labels=form(truth))
+        assert (s.labels.dtype, s.labels.int().tolist()) == (torch.bool, truth)
+        assert len(s.frame.label) == 2
+        with pytest.raises(ValueError, match=r"shape \(2,\), expected \(2, 3\) of 0 and 1.*a yes/no label of its own"):
+            fv.spectrum(net, torch.rand(2, 6), labels=[0, 2])
+        with pytest.raises(ValueError, match="run from 0 to 2, expected 0 and 1"):
+            fv.spectrum(net, torch.rand(2, 6), labels=[[0, 1, 2], [0, 0, 0]])
+
+    def test_one_logit_takes_class_labels(self):
+        net = fv.Classifier(small_net(classes=1), likelihood="bernoulli")
+        assert fv.spectrum(net, torch.rand(2, 6), labels=[False, True]).labels.tolist() == [0, 1]
+        with pytest.raises(ValueError, match=r"labels\[0\] is 2, expected class indices from 0 to 1"):
+            fv.spectrum(net, torch.rand(2, 6), labels=[2, 0])
 
     def test_infinite_gradients_are_refused(self):
         class Root(nn.Module):
@@ -290,12 +414,31 @@ class TestCareAndChunks:
         with pytest.raises(FloatingPointError, match="gradient"):
             fv.spectrum(Root(), torch.zeros(2, 3))
 
-    def test_half_precision_model(self):
-        model = small_net().to(torch.bfloat16)
-        x = torch.rand(3, 6)
-        s = fv.spectrum(model, x)
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_model(self, dtype):
+        """Half-precision weights, float32 arithmetic: λ, and forward passes that agree with it."""
+        model, x = small_net().to(dtype), torch.rand(3, 6)
+        s, wide = fv.spectrum(model, x), fv.spectrum(copy.deepcopy(model).float(), x)
         expected, _ = reference(model, x)
         assert ((s.eigenvalues - expected).abs() <= s.error).all()
+        assert torch.equal(s.eigenvalues, wide.eigenvalues)
+        walk = s.walk(0, [0.01])
+        assert torch.allclose(walk.kl, walk.quadratic, rtol=0.05)
+        assert all(p.dtype == dtype for p in model.parameters())
+
+    def test_half_precision_that_is_written_into_the_model(self):
+        class Hard(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = small_net().bfloat16()
+
+            def forward(self, x):
+                return self.net(x.bfloat16())
+
+        net, x = fv.Classifier(Hard()), torch.rand(3, 6)
+        s = fv.spectrum(net, x)
+        assert not net.has_float64
+        assert torch.allclose(s.spectral_norm, fv.spectrum(net.model.net, x).spectral_norm, rtol=0.1)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_cuda_equals_the_cpu(self):
@@ -323,8 +466,8 @@ class TestResult:
 
     def test_frame_has_the_promised_columns(self, spectrum):
         frame = spectrum.frame
-        assert list(frame.columns) == ["sample", "prediction", "confidence", "spectral_norm", "trace", "frobenius",
-                                       "error", "label"]  # fmt: skip
+        assert list(frame.columns) == ["sample", "prediction", "confidence", "doubt", "spectral_norm", "trace",
+                                       "frobenius", "error", "label"]  # fmt: skip
         assert np.array_equal(frame.spectral_norm, spectrum.spectral_norm)
         assert np.array_equal(frame.prediction, spectrum.probabilities.argmax(1))
         assert frame.confidence.to_numpy() == pytest.approx(spectrum.probabilities.amax(1).numpy())

@@ -9,10 +9,12 @@ those that took another piece are computed again in float64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as tf
 
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
@@ -21,6 +23,7 @@ from fimviz.fisher.passes import Linearisation
 # relative to all of them, of a logit relative to the spread of the logits.
 _ROW_ROUNDING = 128
 _LOGIT_ROUNDING = 32
+_SLAB = 2**20  # float64 numbers, too few to be counted as memory
 _SLIP = 4e-5  # a relative difference to the float64 pass that only another linear piece explains
 
 
@@ -39,14 +42,23 @@ class Block:
     forwards: Tensor  # (n,)
     vjps: Tensor  # (n,)
     jvps: Tensor  # (n,)
+    history: Tensor  # (n, s), the running value of λ₁ after each step of an iteration
 
-    def mended(self, again: Block, at: Tensor) -> Block:
-        """The block with the inputs `at` computed again; the passes add up."""
-        parts = {}
-        for f in fields(Block):
-            old, new = getattr(self, f.name), getattr(again, f.name)
-            new = new + old[at] if f.name in ("forwards", "vjps", "jvps") else new.to(old.dtype)
-            parts[f.name] = old.index_copy(0, at, new)
+    def mended(self, moved: Tensor, x: Tensor, again: Callable[[Tensor], Block]) -> Block:
+        """The block with the inputs of x that rounding moved (n,) computed again in float64; the passes add up.
+
+        Half of the batch at a time, so that float64 fits where this block did.
+        """
+        parts = {f.name: getattr(self, f.name) for f in fields(Block)}
+        for at in moved.nonzero()[:, 0].split((len(x) + 1) // 2) if moved.any() else ():
+            block = again(x[at.to(x.device)].double())
+            for name, old in parts.items():
+                new = getattr(block, name)
+                new = new + old[at] if name in ("forwards", "vjps", "jvps") else new.to(old.dtype)
+                if name == "history":  # as many steps as the longer iteration has
+                    steps = max(old.shape[1], new.shape[1])
+                    old, new = (tf.pad(t, (0, steps - t.shape[1]), value=torch.nan) for t in (old, new))
+                parts[name] = old.index_copy(0, at, new)
         return Block(**parts)
 
 
@@ -91,6 +103,17 @@ class Ground:
         }
 
 
+def inner(rows: Tensor, others: Tensor) -> Tensor:
+    """Products (n, a, b) of rows (n, a, D) and others (n, b, D), in float64, on the CPU."""
+    precise = torch.float64 if rows.device.type != "mps" else torch.float32
+    total = torch.zeros(len(rows), rows.shape[1], others.shape[1], dtype=precise, device=rows.device)
+    # A slab at a time: in float64 the rows would take as much again as they do.
+    slab = max(1, _SLAB // (len(rows) * max(rows.shape[1], others.shape[1])))
+    for one, other in zip(rows.split(slab, 2), others.split(slab, 2), strict=True):
+        total += one.to(precise) @ other.mT.to(precise)
+    return total.cpu().double()
+
+
 def rounding_error(mu: Tensor, noise: Tensor, doubt: Tensor, rank: int) -> Tensor:
     """How far (n, k) rounding may move eigenvalues μ: Weyl's bound on singular values √μ, and the eigensolver's."""
     noise = noise[:, None]
@@ -124,6 +147,7 @@ class Found:
     off: Tensor  # (n, 1), a residual that rounding of the search may hide
     error: Tensor  # (n, k), of the values themselves
     noise: Tensor  # (n,), of the rows
+    moved: Tensor  # (n,), which inputs took another linear piece of the network
 
     def eigenvectors(self, ascent: Tensor, wanted: bool) -> Tensor:
         """Unit eigenvectors (n, k, D) with their signs fixed, or none."""
@@ -140,26 +164,30 @@ def polished(ground: Ground, rows: Tensor, u: Tensor) -> Found:
     The error of a Rayleigh quotient is of second order in that of its vector, so that k VJPs in float64 give values
     to float64's accuracy from directions to float32's, and lower bounds of the eigenvalues.
     """
-    noise, floor = _ROW_ROUNDING * ground.eps * rows.norm(dim=(1, 2)).cpu().double(), torch.finfo(torch.float64).eps
+    size, floor = rows.norm(dim=(1, 2)).cpu().double(), torch.finfo(torch.float64).eps
+    noise, moved = _ROW_ROUNDING * ground.eps * size, torch.zeros_like(size, dtype=torch.bool)
     if ground.truth is not None:
-        exactly = ground.truth.vjp(ground.factor.to_logits(u))
+        exactly = torch.cat([ground.truth.vjp(ground.factor.to_logits(one)) for one in u.split(1, 2)], 1)
         noise = (exactly - rows).norm(dim=(1, 2)).cpu().double()
+        moved = noise > _SLIP * size
         rows = exactly
-    gram = (rows.double() @ rows.mT.double()).cpu()
-    mu, turn = torch.linalg.eigh(gram)
+    mu, turn = torch.linalg.eigh(inner(rows, rows))
     mu, turn = mu.flip(-1).clamp_min(0), turn.flip(-1)
     if ground.truth is None:
         error = rounding_error(mu, noise, ground.doubt(), ground.factor.rank)
     else:
         error = 64 * floor * mu.amax(1, keepdim=True).expand_as(mu) * ground.factor.rank**0.5
     off = 2 * (mu[:, 0].sqrt() * noise)[:, None]
-    return Found(mu, turn.mT.to(rows) @ rows, u @ turn, off, error, noise)
+    return Found(mu, turn.mT.to(rows) @ rows, u @ turn, off, error, noise, moved)
 
 
 def ritz_error(mu: Tensor, residual: Tensor) -> Tensor:
-    """How far (n, m) a Ritz value may lie below its eigenvalue: the residual, or its square over the gap."""
+    """How far (n, m) a Ritz value may lie below its eigenvalue: the residual, or its square over the gap.
+
+    The gap is counted from where the other values may still move to.
+    """
     apart = (mu[:, :, None] - mu[:, None]).abs() + torch.diag_embed(torch.full_like(mu, torch.inf))
     if mu.shape[1] == 1:
         return residual  # nothing is known of the other eigenvalues
-    gap = (apart.amin(2) - residual).clamp_min(0)
+    gap = ((apart - residual[:, None]).amin(2) - residual).clamp_min(0)
     return torch.minimum(residual, residual**2 / gap.clamp_min(1e-300))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, eigenvectors, rounding_error
+from fimviz.fisher.block import Block, Ground, eigenvectors, inner, rounding_error
 
 
 def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, verify: bool) -> Block:
@@ -24,8 +24,7 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
     rows = torch.cat([ground.here.vjp(factor.to_logits(some)) for some in axes.split(cotangents, 2)], 1)
     if not rows.isfinite().all():
         raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
-    gram = _gram(rows)
-    mu, u = torch.linalg.eigh(gram)
+    mu, u = torch.linalg.eigh(inner(rows, rows))
     mu, u = mu.flip(-1).clamp_min(0), u.flip(-1)[..., :k]
     noise, doubt, moved = ground.rounding(rows)
     error = rounding_error(mu, noise, doubt, factor.rank)
@@ -40,18 +39,9 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
         frobenius=frobenius * scale,
         frobenius_error=error.norm(dim=1) * scale,
         eigenvectors=eigenvectors(rows, u, mu[:, :k], factor.ascent, noise) if vectors else none,
+        history=trace.new_zeros(len(x), 0),
         **ground.passes(),
     )
-    if not moved.any():
-        return block
-    again = exact(net, x[moved.to(x.device)].double(), k, vectors, cotangents, verify=False)
-    return block.mended(again, moved.nonzero()[:, 0])
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Inner products (n, r, r) of rows (n, r, D), in float64 on the CPU, a slab of columns at a time."""
-    precise = torch.float64 if rows.device.type != "mps" else torch.float32
-    total = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=precise, device=rows.device)
-    for slab in rows.split(16384, dim=2):
-        total += slab.to(precise) @ slab.mT.to(precise)
-    return total.cpu().double()
+    del ground, rows
+    # No more passes at once than the verifying one took.
+    return block.mended(moved, x, lambda part: exact(net, part, k, vectors, max(1, len(x) // len(part)), False))

@@ -12,24 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._options import named_options
+from fimviz._options import named_options, real, whole
+from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
 from fimviz.fisher.exact import exact
 from fimviz.fisher.lanczos import lanczos
 from fimviz.fisher.passes import footprint
 from fimviz.fisher.power import power
+from fimviz.fisher.sketch import sketch
 from fimviz.fisher.spectrum import Cost, Spectrum
 
-METHODS = ("auto", "exact", "lanczos", "power")
-GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower"}
+METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
+GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
 _CROSSOVER = 32  # classes beyond which Lanczos is cheaper than all gradients, measured: docs/benchmarks.md
 _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 
 
 @named_options
 def spectrum(
-    net: Classifier | nn.Module,
+    net: Classifier | BlackBox | nn.Module,
     images: Any,
     *,
     k: int | None = None,
@@ -38,16 +40,19 @@ def spectrum(
     labels: Any = None,
     tolerance: float = 1e-6,
     max_steps: int = 100,
+    probes: int = 100,
+    step: float | None = None,
     seed: int = 0,
     verify: bool | None = None,
-    max_memory: int | None = None,
+    max_memory: float | None = None,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Spectrum:
     """The spectrum of the input-space Fisher information at each input of a batch.
 
     F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1. "exact" takes one forward pass and K−1
     vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five to eight pairs of VJP and
-    JVP for the leading eigenvalues, whatever K; "power" is the power iteration of the literature, for comparison.
+    JVP for the leading eigenvalues, whatever K; "power" is the power iteration of the literature, for comparison;
+    "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates with error bars.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
@@ -56,15 +61,17 @@ def spectrum(
             (so with "auto" too), 1 with the others.
         method: "auto" takes "lanczos" where few eigenvalues of many classes are wanted, else "exact", and says why.
         vectors: whether to compute eigenvectors.
-        labels: (n,) true classes, shown beside the predictions.
+        labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1, shown beside the predictions.
         tolerance: relative iteration error at which "lanczos" stops; relative residual for "power".
         max_steps: at which both stop anyway, with what they have; `error` tells how far they came.
-        seed: of the random start.
-        verify: whether to compare every input with a pass in float64 and to compute those again, in float64, that
-            rounding has moved across a kink of the network. It costs one forward pass and one VJP in float64 an
-            input; by default done wherever the model and the device can. Without it, `error` counts ordinary
-            rounding only.
-        max_memory: bytes that the computation may take, by default half of what is free.
+        probes: random directions of "blackbox"; it asks 2·probes + 1 questions an input, and a few to choose the step.
+        step: its finite-difference step, an L2 length in input units; by default chosen for every input.
+        seed: of everything random.
+        verify: whether to compare every input with passes in float64 and to compute those again, in float64, that
+            rounding has moved across a kink of the network. It costs one forward pass in float64 an input and one
+            VJP, or with "lanczos" and "power" k; by default done wherever the model and the device can. Without it,
+            `error` counts ordinary rounding only.
+        max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
     An interrupt returns the inputs that are complete.
@@ -83,32 +90,38 @@ def spectrum(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise ValueError(f"k is {k!r}, expected a whole number of at least 1, or None")
+    k = None if k is None else whole("k", k, 1)
+    max_steps, seed = whole("max_steps", max_steps, 1), whole("seed", seed, 0)
     if method == "power" and k not in (None, 1):
         raise ValueError(f"k is {k} and method is 'power', which finds the leading eigenvalue only: use 'lanczos'")
-    if not 0 < tolerance < 1 or max_steps < 1:
-        raise ValueError(f"tolerance is {tolerance} and max_steps {max_steps}, expected (0, 1) and at least 1")
-    net = as_classifier(net)
+    if not 0 < real("tolerance", tolerance) < 1:
+        raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
+    if max_memory is not None and not real("max_memory", max_memory) > 0:
+        raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
+    net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
-    truth = _labels(labels, len(x))
+    truth = _labels(labels, len(x), net)
     if verify and not net.has_float64:
         raise ValueError("verify=True needs float64 passes, which this model or device cannot do: leave it out")
     verify = net.has_float64 and net.dtype != torch.float64 if verify is None else verify
     rank = net.likelihood.rank(len(net.classes))
-    method, reason = _choose(method, k, rank)
+    method, reason = _choose(net, method, k, rank)
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
     report = _progress(progress, len(x))
     blocks: list[Block] = []
     done = 0
     with net.at_rest():
-        rows = rank if method == "exact" else min(rank, max_steps, k + 20)
-        inputs, cotangents = _plan(net, x, k if vectors else 0, rows, method != "exact", verify, max_memory)
+        inputs, cotangents = 1, 1
+        if isinstance(net, Classifier) and method != "blackbox":
+            rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
+            inputs, cotangents = _plan(net, x, k, vectors, rows, method != "exact", verify, max_memory)
         try:
             for part in x.split(inputs):
                 here = part.to(net.device)
-                if method == "exact":
+                if isinstance(net, BlackBox) or method == "blackbox":
+                    blocks.append(sketch(net, here, k, vectors, probes, step, seed))
+                elif method == "exact":
                     blocks.append(exact(net, here, k, vectors, cotangents, verify))
                 elif method == "lanczos":
                     blocks.append(lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify))
@@ -116,10 +129,11 @@ def spectrum(
                     blocks.append(power(net, here, vectors, tolerance, max_steps, seed, verify))
                 done += len(part)
                 report(done)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BudgetExceeded) as stop:
             if not blocks:
                 raise
-            warnings.warn(f"interrupted: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=2)
+            cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
+            warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=2)
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(block, name) for block in blocks])
@@ -142,11 +156,22 @@ def spectrum(
         reason=reason,
         guarantee=GUARANTEES[method],
         cost=Cost(joined("forwards"), joined("vjps"), joined("jvps"), time.perf_counter() - start),
+        history=_padded([block.history for block in blocks]),
     )
 
 
-def _choose(method: str, k: int | None, rank: int) -> tuple[str, str]:
+def _padded(histories: list[Tensor]) -> Tensor:
+    """Rows of different lengths as one matrix, NaN behind their ends."""
+    longest = max(h.shape[1] for h in histories)
+    return torch.cat([torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in histories])
+
+
+def _choose(net: Classifier | BlackBox, method: str, k: int | None, rank: int) -> tuple[str, str]:
     """The method and why."""
+    if isinstance(net, BlackBox):
+        if method not in ("auto", "blackbox"):
+            raise ValueError(f"method is {method!r} and a BlackBox has no gradients: use 'blackbox'")
+        return "blackbox", "answers are all that this model gives"
     if method != "auto":
         return method, "asked for"
     if rank <= _CROSSOVER:
@@ -157,44 +182,72 @@ def _choose(method: str, k: int | None, rank: int) -> tuple[str, str]:
 
 
 def _plan(
-    net: Classifier, x: Tensor, k: int, rows: int, twice: bool, verify: bool, max_memory: int | None
+    net: Classifier, x: Tensor, k: int, vectors: bool, rows: int, twice: bool, verify: bool, max_memory: float | None
 ) -> tuple[int, int]:
     """How many inputs, and how many cotangents at a time, fit the memory and keep the processor busy.
 
     k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph.
     """
     room = _memory.budget(net.device) if max_memory is None else max_memory
-    saved, largest = footprint(net, x[:1].to(net.device))
+    saved, largest, patches = footprint(net, x[:1].to(net.device))
     size, classes = x[0].numel(), len(net.classes)
-    width = torch.finfo(net.dtype).bits // 8
-    one_input = saved * (1 + 2 * verify + 3 * twice) + width * size * (2 * rows + 3 * k) + 8 * 8 * rows * classes
-    one_pass = 4 * largest
-    if one_input + one_pass > room:
+    width = x.dtype.itemsize
+    kept = 2 * len(x) * width * size * k if vectors and net.device.type == "cpu" else 0
+    # What was measured as peaks of resnet18 (tests/test_spectrum.py): a copy of the weights for each other precision,
+    # graphs, float64 inputs, rows, and vectors in float64 on their way.
+    weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
+    copies = sum(t.numel() * (8 * verify + width * (t.dtype != x.dtype)) for t in weights)
+    own = saved * (1 + 2 * verify + 3 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
+    own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
+    one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
+    one_input = own + max(one_pass, verify * (8 * largest + patches))
+    need = max(kept, copies + one_input + kept // 2)
+    if need > room:
+        mend = "ask for fewer eigenvectors with k= or vectors=False, or pass fewer images"
+        if kept < need / 2:
+            mend = "use smaller images" + ("" if twice else ", or method='lanczos'")
         raise MemoryError(
-            f"one input needs about {(one_input + one_pass) / 1e9:.1f} GB for {rows} gradients of {size} values, "
-            f"and {room / 1e9:.1f} GB may be taken: allow more with max_memory=, or use smaller images"
-            + ("" if twice else ", or method='lanczos'")
+            f"at least {_memory.readable(need)} are needed, for {rows} gradients of {size} values at one input and {k} "
+            f"eigenvectors of {len(x)}, and {_memory.readable(room)} may be taken: give a larger max_memory= or {mend}"
         )
-    kept = len(x) * width * size * k
-    if net.device.type == "cpu" and kept > room:
-        raise MemoryError(
-            f"the {k} eigenvectors of {len(x)} inputs take {kept / 1e9:.1f} GB and {room / 1e9:.1f} GB may be taken: "
-            "ask for fewer with k=, pass fewer images, or vectors=False"
-        )
+    room = room - copies - kept // 2
     # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.
     busy = max(1, min(128, _CPU_WORK // largest)) if net.device.type == "cpu" else 4096
-    inputs = max(1, min(len(x), busy, room // (one_input + one_pass)))
-    cotangents = max(1, min(rows, busy // inputs, (room - inputs * one_input) // (inputs * one_pass)))
+    inputs = max(1, min(len(x), busy, int(room / one_input)))
+    cotangents = max(1, min(rows, busy // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents
 
 
-def _labels(labels: Any, count: int) -> Tensor | None:
+def _labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor | None:
+    """Class indices (n,), or where every class is a yes/no label of its own, booleans (n, K)."""
     if labels is None:
         return None
-    given = torch.as_tensor(np.asarray(labels)).cpu()
+    given = labels.detach().cpu() if isinstance(labels, Tensor) else np.asarray(labels)
+    if not isinstance(given, Tensor) and given.dtype.kind not in "biuf":
+        raise TypeError(
+            f"labels hold {given.ravel().tolist()[:1]}, expected numbers: "
+            "for names, [net.classes.index(name) for name in labels]"
+        )
+    given = torch.as_tensor(given)
+    classes = len(net.classes)
+    what = f"labels are {given.dtype} of shape {tuple(given.shape)}, expected"
+    if net.likelihood.name == "bernoulli":
+        if given.shape != (count, classes):
+            raise ValueError(
+                f"{what} ({count}, {classes}) of 0 and 1: with likelihood='bernoulli' every class is a yes/no label "
+                "of its own, and several may be right"
+            )
+        if not ((given == 0) | (given == 1)).all():
+            raise ValueError(f"labels run from {given.min()} to {given.max()}, expected 0 and 1 only")
+        return given.bool()
     if given.shape != (count,) or given.is_floating_point():
-        raise ValueError(f"labels are {given.dtype} of shape {tuple(given.shape)}, expected class indices ({count},)")
-    return given.long()
+        mend = ": for one-hot labels pass labels.argmax(1)" if given.shape == (count, classes) else ""
+        raise ValueError(f"{what} class indices ({count},){mend}")
+    given = given.long()
+    beyond = torch.maximum(-given, given - (classes - 1))
+    if beyond[at := int(beyond.argmax())] > 0:
+        raise ValueError(f"labels[{at}] is {given[at]}, expected class indices from 0 to {classes - 1}")
+    return given
 
 
 def _progress(wanted: bool | Callable[[int, int], None], total: int) -> Callable[[int], None]:

@@ -6,8 +6,11 @@ and since the parameters are frozen it goes to the input only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fimviz.classifier import Classifier
 
@@ -54,8 +57,23 @@ class Linearisation:
         return torch.autograd.grad(g, w, v, retain_graph=True)[0]
 
 
-def footprint(net: Classifier, x: Tensor) -> tuple[int, int]:
-    """What one input x (1, …) keeps for its backward pass, in bytes: all of it, and the largest part."""
+class _Patches(TorchDispatchMode):
+    """The most bytes into which a convolution copies its input's patches where oneDNN cannot: in float64."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self.most = max(self.most, 8 * args[1][0].numel() * out[0, 0].numel())
+        return out
+
+
+def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
+    """What a pass over one input x (1, …) takes, in bytes.
+
+    Returns what it keeps for its backward pass, the largest part of that, and what a convolution in float64 adds.
+    """
     weights = {t.untyped_storage().data_ptr() for t in (*net.model.parameters(), *net.model.buffers())}
     sizes: dict[int, int] = {x.untyped_storage().data_ptr(): x.nbytes}
 
@@ -64,6 +82,6 @@ def footprint(net: Classifier, x: Tensor) -> tuple[int, int]:
             sizes[where] = max(sizes.get(where, 0), t.nbytes)
         return t
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), _Patches() as patches:
         Linearisation(net, x)
-    return sum(sizes.values()), max(sizes.values())
+    return sum(sizes.values()), max(sizes.values()), patches.most if x.device.type == "cpu" else 0

@@ -23,13 +23,15 @@ def power(
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)
     v = torch.nn.functional.normalize(v, dim=1)
+    history: list[Tensor] = []
     for _ in range(max_steps):
         h = ground.factor.from_logits(ground.here.jvp(v).cpu().double()[..., None])
         theta = h.square().sum((1, 2))
+        history.append(theta)
         fv = ground.here.vjp(ground.factor.to_logits(h))[:, 0]
         if not fv.isfinite().all():
             raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
-        residual = (fv.double() - theta[:, None].to(x.device) * v.double()).norm(dim=1).cpu()
+        residual = (fv - theta[:, None].to(fv) * v).norm(dim=1).cpu().double()
         if (residual <= tolerance * theta).all():
             break
         v = torch.nn.functional.normalize(fv, dim=1)
@@ -37,7 +39,7 @@ def power(
     found = polished(ground, ground.here.vjp(ground.factor.to_logits(y)), y)
     error = found.error + found.off + residual[:, None]
     scale, unknown = ground.factor.log_scale.exp(), torch.full_like(theta, torch.nan)
-    return Block(
+    block = Block(
         logits=ground.logits,
         eigenvalues=found.mu * scale[:, None],
         error=error * scale[:, None],
@@ -46,5 +48,8 @@ def power(
         frobenius=unknown,
         frobenius_error=unknown,
         eigenvectors=found.eigenvectors(ground.factor.ascent, vectors),
+        history=torch.stack(history, 1) * scale[:, None],
         **ground.passes(),
     )
+    del ground
+    return block.mended(found.moved, x, lambda part: power(net, part, vectors, tolerance, max_steps, seed, False))

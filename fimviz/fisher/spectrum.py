@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options
+from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.walk import Walk, one_sided, reach, walk
 from fimviz.result import Result
@@ -61,6 +62,7 @@ class Spectrum(Result):
             but for a random start of probability 0. "lower": a lower bound, the interval is experience.
             "statistical": a confidence interval.
         cost: passes and seconds.
+        history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
     """
 
     eigenvalues: Tensor
@@ -74,11 +76,12 @@ class Spectrum(Result):
     logits: Tensor
     images: Tensor
     labels: Tensor | None
-    net: Classifier
+    net: Classifier | BlackBox
     method: str
     reason: str
     guarantee: str
     cost: Cost
+    history: Tensor
     _walks: dict[int, Walk] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
 

@@ -65,7 +65,7 @@ export function ladder({ width, rows, reference, label }) {
 
 /** Running estimates against their cost, both on log axes, the reference as a line. */
 export function convergence({ width, height, traces, reference, colors, label }) {
-  const [left, right, top, bottom] = [56, 96, 10, height - 34];
+  const [left, right, top, bottom] = [56, 150, 10, height - 34];
   const x = decades(traces.flatMap((t) => t.cost));
   const y = decades([...traces.flatMap((t) => t.value), reference]);
   const [sx, sy] = [scale(x, [left, width - right]), scale(y, [bottom, top])];
@@ -78,12 +78,12 @@ export function convergence({ width, height, traces, reference, colors, label })
   const drawn = traces.map((t, i) => {
     const points = t.cost.map((c, j) => [c, t.value[j]]).filter(([c, v]) => c > 0 && v > 0).map(([c, v]) => [sx(Math.log10(c)), sy(Math.log10(v))]);
     if (!points.length) return "";
-    let [ex, ey] = points.at(-1);
+    let ey = points.at(-1)[1];
     while (ends.some((e) => Math.abs(e - ey) < 13)) ey += 13;
     ends.push(ey);
     const dots = points.length < 25 ? points.map(([a, b]) => `<circle cx="${a}" cy="${b}" r="2.5" fill="${colors[i]}"/>`).join("") : "";
     return `<path fill="none" stroke="${colors[i]}" stroke-width="1.5" d="M${points.map((p) => p.map((v) => v.toFixed(1)).join(",")).join("L")}"/>${dots}` +
-      `<text class="direct" x="${Math.min(ex + 6, width - right + 4)}" y="${ey + 4}"><tspan fill="${colors[i]}">■ </tspan>${escape(t.method)}</text>`;
+      `<text class="direct" x="${width - right + 8}" y="${ey + 4}"><tspan fill="${colors[i]}">■ </tspan>${escape(t.method)}</text>`;
   });
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${vertical.join("")}${horizontal.join("")}` +
     `${truth}${drawn.join("")}<text class="tick" x="${width - right}" y="${height - 4}" text-anchor="end">cost in forward passes of this input</text></svg>`;

@@ -1,0 +1,240 @@
+"""A model that can only be queried: inputs in, logits or probabilities out, every query counted.
+
+`BlackBox` offers what the black-box spectrum and the views need of a classifier, and nothing that takes a gradient.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fimviz._options import named_options, whole
+from fimviz.likelihood import LIKELIHOODS
+
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+_OUTPUTS = ("logits", "probabilities")
+_SUM = 1e-3  # how far from 1 the probabilities of a row may sum
+
+
+class BudgetExceeded(RuntimeError):  # noqa: N818 (it says what happened, as StopIteration does)
+    """The next batch would take more queries than the budget allows; nothing of it was sent."""
+
+
+class BlackBox:
+    """A function from a batch of inputs to class scores, seen as p(y|x).
+
+    Args:
+        predict: takes a batch (n, …), a NumPy array of its own, and returns scores (n, K): NumPy, torch, lists, or a
+            list that holds one such array (as an ONNX Runtime session returns). One call at a time, while fimviz
+            holds `at_rest()`.
+        classes: K names. One name or two for a single yes/no score.
+        outputs: "logits" or "probabilities". Of probabilities the logarithm is taken, of zeros that of the smallest
+            normal number of the output's precision (float32: 1.2e-38, hence −87.3), so that all stay finite; a yes/no
+            probability of 1 counts as 1 − ε/2. What `predict` has rounded away cannot be seen.
+        likelihood: "categorical" (one of K classes) or "bernoulli" (K yes/no labels; one score is a binary model and
+            becomes two classes).
+        input_range: smallest and largest valid input value; None for any.
+        batch_size: the most inputs in a query.
+        budget: the most inputs ever sent, over all threads and retries; None for no limit.
+        retries: how often a batch whose `predict` raises is sent again.
+        precision: of the inputs that are sent, "float32" or "float64".
+        as_torch: whether `predict` takes a torch tensor (on the CPU) instead.
+
+    The first use sends one input twice, to learn K and to refuse a model that is random.
+
+    Attributes:
+        queries: how many inputs have been sent so far, retries included.
+
+    Example, with the closed form p = softmax(x):
+        >>> import numpy as np, fimviz.blackbox as bb
+        >>> box = bb.BlackBox(lambda x: x + 1, classes=["cat", "dog"])
+        >>> [[round(p, 4) for p in row] for row in box(np.array([[0.0, 1.0]])).exp().tolist()], box.queries
+        ([[0.2689, 0.7311]], 3)
+    """
+
+    has_float64 = False
+
+    @named_options
+    def __init__(
+        self,
+        predict: Callable[[Any], Any],
+        *,
+        classes: Sequence[str] | None = None,
+        outputs: str = "logits",
+        likelihood: str = "categorical",
+        input_range: tuple[float, float] | None = (0.0, 1.0),
+        batch_size: int = 64,
+        budget: int | None = None,
+        retries: int = 2,
+        precision: str = "float32",
+        as_torch: bool = False,
+    ) -> None:
+        if not callable(predict):
+            raise TypeError(f"expected a function from a batch of inputs to scores, got {type(predict).__name__}")
+        for name, value, valid in (
+            ("outputs", outputs, _OUTPUTS),
+            ("likelihood", likelihood, sorted(LIKELIHOODS)),
+            ("precision", precision, sorted(_PRECISIONS)),
+        ):
+            if value not in valid:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
+        if isinstance(classes, str):
+            raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
+        if input_range is not None and not input_range[0] < input_range[1]:
+            raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
+        self.predict = predict
+        self.outputs = outputs
+        self.likelihood = LIKELIHOODS[likelihood]
+        self.input_range = input_range
+        self.batch_size = whole("batch_size", batch_size, 1)
+        self.budget = None if budget is None else whole("budget", budget, 0)
+        self.retries = whole("retries", retries, 0)
+        self.dtype = _PRECISIONS[precision]
+        self.device = torch.device("cpu")
+        self.queries = 0
+        self._as_torch = as_torch
+        self._wanted = likelihood
+        self._names = None if classes is None else [str(name) for name in classes]
+        self._width: int | None = None  # scores in a row, once known
+        self._use, self._count = threading.RLock(), threading.Lock()
+
+    def __repr__(self) -> str:
+        size = f", {len(self._names)} classes" if self._names else ""
+        return f"BlackBox({getattr(self.predict, '__name__', type(self.predict).__name__)}{size})"
+
+    def __call__(self, images: Any) -> Tensor:
+        """Log-probabilities (n, K) in nats, float64, of inputs (n, …); for yes/no labels those of yes."""
+        x = self.admit(images)
+        with self.at_rest():
+            return self.likelihood.log_probs(self.logits(x))
+
+    @property
+    def classes(self) -> list[str]:
+        """The K class names, as given, or "0" … "K−1" once the model has been queried."""
+        if self._names is None:
+            raise ValueError("the number of classes is known after the first query: call box(images) first")
+        return list(self._names)
+
+    def admit(self, images: Any) -> Tensor:
+        """Check a batch, and on first use the model (2 queries); return it on the CPU in the queries' precision."""
+        x = self._checked(images)
+        with self._use:
+            if self._width is None:
+                self._probe(x[:1])
+        return x
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Hold the model's lock: no other thread's queries come between."""
+        with self._use:
+            yield
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches."""
+        z = torch.cat([self._ask(part) for part in x.detach().split(self.batch_size)])
+        return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+
+    def _probe(self, one: Tensor) -> None:
+        z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+        if (z[0] - z[1]).abs().amax() > 1e-4 * z.abs().amax().clamp_min(1e-6):
+            raise ValueError("the model is random: one input sent twice came back with two different results")
+        width = z.shape[1]
+        if self.outputs == "logits" and width > 1 and bool((z >= 0).all()) and bool((z.sum(1) - 1).abs().max() < 1e-4):
+            raise ValueError(
+                "the model returns probabilities (rows sum to 1), expected logits: pass outputs='probabilities'"
+            )
+        if width == 1 and self._wanted == "categorical":
+            raise ValueError(
+                "the model returns one score, expected one a class: pass likelihood='bernoulli' for a binary model"
+            )
+        names = [str(i) for i in range(max(2, width))] if self._names is None else self._names
+        if width == 1 and len(names) == 1:
+            names = [f"not {names[0]}", names[0]]
+        if len(names) != max(2, width):
+            raise ValueError(f"classes has {len(names)} names and the model returns {width} scores: name each of them")
+        if width == 1:
+            self.likelihood = LIKELIHOODS["categorical"]
+        self._names, self._width = names, width
+
+    def _ask(self, x: Tensor) -> Tensor:
+        """The scores (n, K) of one batch as logits: counted before it is sent, sent again where predict raises."""
+        for attempt in range(self.retries + 1):
+            self._reserve(len(x))
+            batch = x.clone(memory_format=torch.contiguous_format)  # predict may write into what it is given
+            try:
+                output = self.predict(batch if self._as_torch else batch.numpy())
+                break
+            except Exception as error:
+                if attempt == self.retries:
+                    error.add_note(
+                        f"fimviz sent {len(x)} inputs of shape {tuple(x.shape[1:])} {attempt + 1} times, the last "
+                        f"time in vain; {self.queries} queries are done"
+                    )
+                    raise
+        return self._understood(output, len(x))
+
+    def _reserve(self, count: int) -> None:
+        with self._count:
+            if self.budget is not None and self.queries + count > self.budget:
+                raise BudgetExceeded(
+                    f"{self.queries} of {self.budget} queries are done and the next batch has {count}: raise "
+                    "`.budget`, or ask for fewer probes or inputs"
+                )
+            self.queries += count
+
+    def _understood(self, output: Any, count: int) -> Tensor:
+        try:
+            given = np.asarray(output.detach().cpu() if isinstance(output, Tensor) else output)
+            scores = torch.tensor(given, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"predict returned {type(output).__name__} that is no array of numbers, expected scores (n, K)"
+            ) from error
+        if scores.ndim == 3 and len(scores) == 1:
+            scores = scores[0]
+        if scores.ndim == 1 and self._wanted == "bernoulli":
+            scores = scores[:, None]
+        if scores.ndim != 2 or len(scores) != count or scores.shape[1] != (self._width or max(1, scores.shape[1])):
+            raise ValueError(
+                f"predict returned shape {tuple(scores.shape)} for {count} inputs, "
+                f"expected ({count}, {self._width or 'K'})"
+            )
+        if not scores.isfinite().all():
+            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
+        return scores if self.outputs == "logits" else self._logs(scores, given.dtype)
+
+    def _logs(self, p: Tensor, given: np.dtype[Any]) -> Tensor:
+        if p.min() < -1e-6 or p.max() > 1 + _SUM:
+            raise ValueError(f"predict returned values from {p.min():.4g} to {p.max():.4g}, expected probabilities")
+        limits = np.finfo(given if given in (np.float16, np.float32, np.float64) else np.float64)
+        log_p = p.clamp_min(float(limits.tiny)).log()
+        if self._wanted == "bernoulli":
+            return log_p - (1 - p).clamp_min(float(limits.eps) / 2).log()
+        worst = float((p.sum(1) - 1).abs().max())
+        if worst > _SUM:
+            raise ValueError(f"predict returned probabilities that sum to 1 ± {worst:.3g}, expected 1 in every row")
+        return log_p
+
+    def _checked(self, images: Any) -> Tensor:
+        x = images.detach().cpu() if isinstance(images, Tensor) else torch.as_tensor(np.array(images))
+        if not x.is_floating_point():
+            hint = ": pass images / 255" if x.dtype == torch.uint8 else ""
+            raise TypeError(f"images are {x.dtype}, expected floating-point values{hint}")
+        if x.ndim < 2 or x.numel() == 0:
+            raise ValueError(f"images have shape {tuple(x.shape)}, expected a batch (n, …) of at least one input")
+        low, high = (float(v) for v in x.aminmax())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError("images contain NaN or infinite values, expected finite ones: mend or drop these images")
+        if self.input_range is not None:
+            a, b = self.input_range
+            if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
+                raise ValueError(
+                    f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]: give input_range="
+                )
+        return x.to(self.dtype).clone(memory_format=torch.contiguous_format)

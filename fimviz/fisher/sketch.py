@@ -1,0 +1,256 @@
+"""The spectrum of a model that can only be queried, from its answers to x ± h v for random directions v.
+
+For v uniform on the sphere of R^D the whitened slopes h = Rᵀ J v (`fimviz.likelihood.Factor`) have E[D h hᵀ] = A Aᵀ,
+A = Rᵀ J, the class-space matrix with F's non-zero eigenvalues. So (D/m) Σ h_i h_iᵀ is an unbiased estimate of it, each
+h_i by a central difference of the logits. What makes it a measurement:
+
+* The directions are orthonormal (a random m-frame), which leaves each uniform. Sampling variances shrink by
+  (D − m)/(D − 1), and m = D directions give the matrix itself.
+* The largest eigenvalue of an unbiased estimate is too large. Held-out probes, on directions fitted to the others, give
+  a value that is too small by as much to second order in perturbation theory; the mean of both is used.
+* z(x + hv) + z(x − hv) − 2z(x), which costs no query, shows what the difference quotient gets wrong: rounding where h
+  is too small, kinks where it is too large. The step is the one at which it is smallest against the slope, and what is
+  left counts in the error. Networks of ReLUs want a step at which a pixel moves by some 1e-5 to 1e-4. Where x itself
+  lies on a kink (a flat background before a max pool), no step helps: both sides are averaged, and the error says so.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from fimviz.blackbox import BlackBox
+from fimviz.classifier import Classifier
+from fimviz.fisher.block import Block, eigenvectors
+
+STEP = 4e-5  # first tried, in units of √D and the input range: √ε/8 in float32
+_PILOTS = 4  # probes on which steps are compared
+_STEPS = 8  # the most steps tried, each four times the last or a quarter
+_GOOD = 0.03  # relative doubt of the slopes that is small beside sampling
+_FOLDS = 10
+_RESAMPLES = 200
+_Z = 1.96  # of a 95 % interval
+_WORK = 2**22  # bytes of input in a batch of forward passes
+
+
+def sketch(
+    net: BlackBox | Classifier,
+    x: Tensor,
+    k: int,
+    vectors: bool,
+    probes: int = 100,
+    step: float | None = None,
+    seed: int = 0,
+) -> Block:
+    """Estimate the k largest eigenvalues at every input of x (n, …) by queries alone, inside `at_rest()`.
+
+    An input costs 2m + 1 queries for m = min(probes, D), and where `step` is None a few times 8 to choose it.
+
+    Args:
+        net: a `BlackBox`, or a `Classifier` used as one.
+        x: inputs from `net.admit`.
+        k: how many eigenvalues, at most min(rank, m).
+        vectors: whether to estimate eigenvectors: the projections of the true ones on the span of the probes, so that
+            their cosine with these is about √(m/D) for the leading one, and less for others.
+        probes: directions a model is asked about.
+        step: h, an L2 length in input units; by default chosen for every input.
+        seed: of the directions, which depend on the input too and not on its place in a batch.
+
+    Returns:
+        A `Block` whose errors are half-widths of 95 % intervals: a bootstrap over the probes of the logarithm of each
+        eigenvalue (normal interval), half of what the bias correction corrects, and the doubt of the differences.
+
+    Raises:
+        ValueError: for fewer than 3 probes (unless D is smaller) or k beyond their number.
+
+    Example, p = softmax(x₁, x₂) at p = (½, ½), where λ₁ = ½ and both directions are asked:
+        >>> import torch
+        >>> box = BlackBox(lambda x: x + 1, precision="float64")
+        >>> with box.at_rest():
+        ...     block = sketch(box, box.admit([[0.5, 0.5]]), 1, True)
+        >>> round(block.eigenvalues.item(), 6), [round(abs(v), 4) for v in block.eigenvectors.flatten().tolist()]
+        (0.5, [0.7071, 0.7071])
+    """
+    m = min(probes, x[0].numel())
+    if m < min(3, x[0].numel()):
+        raise ValueError(f"probes is {probes}, expected at least 3")
+    if step is not None and not 0 < step < math.inf:
+        raise ValueError(f"step is {step}, expected a positive length, or None to choose it")
+    if k > m:
+        raise ValueError(f"k is {k} and {m} probes show no more than {m} eigenvalues: raise probes=")
+    blocks = [_one(net, one, k, vectors, m, step, seed) for one in x]
+    return Block(**{f.name: torch.cat([getattr(b, f.name) for b in blocks]) for f in fields(Block)})
+
+
+def frame(x: Tensor, dimension: int, count: int, seed: int, orthonormal: bool = True) -> tuple[Tensor, torch.Generator]:
+    """`count` random unit columns (dimension, count), and the generator; the draw depends on the input x and the seed.
+
+    So estimates of different inputs are independent, and one input's does not depend on the batch that it came in.
+    """
+    key = zlib.crc32(x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(), seed & 0xFFFFFFFF)
+    generator = torch.Generator().manual_seed(key)
+    g = torch.randn(dimension, count, dtype=torch.float32 if dimension > 4096 else torch.float64, generator=generator)
+    return (torch.linalg.qr(g)[0] if orthonormal else torch.nn.functional.normalize(g, dim=0)), generator
+
+
+def means(gram: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
+    """Trace and Frobenius norm (…) of a symmetric B ⪰ 0 from probes.
+
+    `gram` (…, m, m) holds g_iᵀ B g_j for m orthonormal random g in R^d, d = `dimension`. With T = mean g_iᵀBg_i,
+    S = mean (g_iᵀBg_i)² and U = mean over pairs (g_iᵀBg_j)², d·T and d((d−1)U + S) are unbiased for tr B and ‖B‖²_F:
+    for an orthonormal pair E U = (d‖B‖² − tr²)/(d(d−1)(d+2)), and E S = (2‖B‖² + tr²)/(d(d+2)). m = d is exact.
+    """
+    m, d = gram.shape[-1], dimension
+    own = gram.diagonal(dim1=-2, dim2=-1)
+    squares = own.square().sum(-1)
+    crossed = gram.square().sum((-2, -1)) - squares
+    return d * own.mean(-1), (d * ((d - 1) * crossed / max(1, m * (m - 1)) + squares / m)).clamp_min(0).sqrt()
+
+
+def moments(gram: Tensor, dimension: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`means` with standard errors behind each: jackknifed, times the (d − m)/(d − 1) that orthogonality leaves."""
+    m, d = gram.shape[-1], dimension
+    trace, frobenius = means(gram, d)
+    if m >= d:
+        return trace, torch.zeros_like(trace), frobenius, torch.zeros_like(trace)
+    others = [[j for j in range(m) if j != i] for i in range(m)]
+    without = [means(gram[..., keep, :][..., keep], d) for keep in others]
+    share = (m - 1) * (d - m) / (d - 1)
+    errors = [
+        (share * torch.stack(all_but_one, -1).var(-1, correction=0)).sqrt()
+        for all_but_one in zip(*without, strict=True)
+    ]
+    return trace, errors[0], frobenius, errors[1]
+
+
+def half_width(value: Tensor, standard_error: Tensor, count: int) -> Tensor:
+    """Of a 95 % interval about a positive estimate from `count` probes, symmetric in its logarithm; the upper side."""
+    # The normal quantile, corrected to that of Student's t to first order.
+    t = _Z + 2.37 / max(1, count - 1)
+    return value * torch.expm1(t * standard_error / value.clamp_min(1e-300))
+
+
+class Differences:
+    """Whitened slopes Rᵀ J v of one input x (…) along directions, by central differences of the logits."""
+
+    def __init__(self, net: BlackBox | Classifier, x: Tensor) -> None:
+        self._net, self._x = net, x
+        self.logits = self._ask(x[None])
+        self.factor = net.likelihood.factor(self.logits)
+        self.queries = 1
+
+    def along(self, v: Tensor, step: float) -> tuple[Tensor, Tensor]:
+        """Slopes (r, m) along columns v (D, m), and what they cannot be trusted by: half the second difference / h."""
+        shape = (-1, *self._x.shape)
+        size = max(1, min(256, _WORK // (self._x.element_size() * self._x.numel())))
+        slopes, bends = [], []
+        for some in v.T.split(max(1, getattr(self._net, "batch_size", size) // 2)):
+            moved = (step * some).to(self._x).view(shape)
+            ahead, behind = self._ask(torch.cat([self._x + moved, self._x - moved])).chunk(2)
+            slopes.append((ahead - behind) / (2 * step))
+            bends.append((ahead + behind - 2 * self.logits) / (2 * step))
+        self.queries += 2 * v.shape[1]
+        return tuple(self.factor.from_logits(torch.cat(t).T[None])[0] for t in (slopes, bends))  # type: ignore[return-value]
+
+    def chosen(self, v: Tensor, first: float) -> tuple[float, Tensor, Tensor]:
+        """The step, from `first` up or down by factors of four, that makes the doubt smallest, and `along` for it."""
+
+        def tried(step: float) -> tuple[float, float, Tensor, Tensor]:
+            slopes, bends = self.along(v, step)
+            # A direction that changes nothing at all is one that the outputs' own resolution hides.
+            return _doubt(slopes, bends) if slopes.any(0).all() else math.inf, step, slopes, bends
+
+        best, left = tried(first), _STEPS - 1
+        # Doubt as large as the slope itself is rounding more often than kinks.
+        for factor in (4.0, 0.25) if best[0] > 0.5 else (0.25, 4.0):
+            while best[0] > _GOOD and left:
+                other, left = tried(factor * best[1]), left - 1
+                if not (other[0] < 0.8 * best[0] or other[0] == best[0] == math.inf):
+                    break
+                best = other
+            if best[1] != first:
+                break
+        return best[1:]
+
+    @torch.no_grad()
+    def _ask(self, x: Tensor) -> Tensor:
+        return self._net.logits(x).cpu().double()
+
+
+def _doubt(slopes: Tensor, bends: Tensor) -> float:
+    return float(bends.norm() / slopes.norm()) if slopes.any() else 0.0
+
+
+def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, step: float | None, seed: int) -> Block:
+    d = x.numel()
+    v, generator = frame(x, d, m, seed)
+    ask = Differences(net, x)
+    if step is None:
+        low, high = net.input_range or (float(value) for value in x.aminmax())
+        step, slopes, bends = ask.chosen(v[:, :_PILOTS], STEP * math.sqrt(d) * ((high - low) or 1.0))
+        if m > _PILOTS:
+            rest = ask.along(v[:, _PILOTS:], step)
+            slopes, bends = torch.cat([slopes, rest[0]], 1), torch.cat([bends, rest[1]], 1)
+    else:
+        slopes, bends = ask.along(v, step)
+    h, left = slopes * math.sqrt(d / m), (d - m) / max(1, d - 1)
+
+    u, sizes, _ = torch.linalg.svd(h, full_matrices=False)
+    inside, outside = sizes[:k] ** 2, _held_out(h, k)
+    mu, order = (inside - left * (inside - outside) / 2).clamp_min(0).sort(descending=True)
+    u, spread = u[:, order], (math.sqrt(left) * _bootstrap(h, k, generator))[order]
+    sampling = mu * torch.expm1(_Z * spread) + left * (inside - outside)[order].abs() / 2
+    rounding = torch.finfo(torch.float32).eps * (1 + ask.logits.amax() - ask.logits.amin()) * math.sqrt(d) / step
+    doubt = _doubt(slopes, bends)
+    away = doubt * mu[0].sqrt() + rounding
+    trace, trace_error, frobenius, frobenius_error = moments(slopes.T @ slopes, d)
+    away_all = doubt * trace.sqrt() + rounding * math.sqrt(ask.factor.rank)
+    systematic = 2 * trace.sqrt() * away_all + away_all**2
+
+    # The projection of Aᵀu on the span of the directions.
+    rows, own = (u.T @ h).to(v) @ v.T, u.T @ ask.factor.ascent[0]
+    none = torch.zeros(1, 0, d, dtype=x.dtype)
+    eye = torch.eye(k, dtype=torch.float64)[None]
+    found = eigenvectors(rows[None].to(x), eye, mu[None], own[None], rounding[None]) if vectors else none
+    scale = ask.factor.log_scale.exp()
+    count = torch.zeros(1, dtype=torch.int64)
+    return Block(
+        logits=ask.logits,
+        eigenvalues=mu[None] * scale,
+        error=(sampling + 2 * mu.sqrt() * away + away**2)[None] * scale,
+        trace=trace * scale,
+        trace_error=(half_width(trace, trace_error, m) + systematic) * scale,
+        frobenius=frobenius * scale,
+        frobenius_error=(half_width(frobenius, frobenius_error, m) + systematic) * scale,
+        eigenvectors=found,
+        forwards=count + ask.queries,
+        vjps=count,
+        jvps=count,
+        history=mu.new_zeros(1, 0),
+    )
+
+
+def _held_out(h: Tensor, k: int) -> Tensor:
+    """Mean squares (k,) of probes h (r, m) along directions fitted to other probes, times m."""
+    fold = torch.arange(h.shape[1]) % _FOLDS
+    total = h.new_zeros(k)
+    for i in range(min(_FOLDS, h.shape[1])):
+        u = torch.linalg.svd(h[:, fold != i], full_matrices=False)[0][:, :k]
+        total[: u.shape[1]] += (u.T @ h[:, fold == i]).square().sum(1)
+    return total
+
+
+def _bootstrap(h: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Standard deviation (k,) of the logarithms of the k largest eigenvalues of h hᵀ over resampled probes."""
+    m = h.shape[1]
+    small = h if h.shape[0] <= m else torch.linalg.qr(h)[1]  # the same Gram of probes in at most m dimensions
+    logs = []
+    for _ in range(_RESAMPLES):
+        times = torch.bincount(torch.randint(m, (m,), generator=generator), minlength=m)
+        values = torch.linalg.eigvalsh((small * times) @ small.T).flip(0)[:k]
+        logs.append(values.clamp_min(1e-12 * float(values[0]) + 1e-300).log())
+    return torch.stack(logs).std(0)

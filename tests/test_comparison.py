@@ -1,0 +1,89 @@
+"""`compare_bounds`: the columns, the order of the values, and the view's payload."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+import fimviz as fv
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 20), torch.nn.Tanh(), torch.nn.Linear(20, 6))
+    model[1].weight.data *= 3
+    return fv.compare_bounds(fv.Classifier(model, classes=list("abcdef")), torch.rand(5, 1, 8, 8))
+
+
+def test_frame_has_the_promised_columns(comparison):
+    frame = comparison.frame
+    assert {"sample", "method", "value", "low", "high", "guarantee", "forwards", "vjps", "jvps", "seconds"} <= set(
+        frame
+    )
+    assert len(frame) == 5 * 7
+    assert set(frame.method) == {"exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
+                                 "hutchinson-trace"}  # fmt: skip
+    assert set(frame.guarantee) <= {"exact", "interval", "lower", "upper", "statistical"}
+    assert (frame.low <= frame.value * (1 + 1e-12)).all()
+    assert (frame.value <= frame.high * (1 + 1e-12)).all()
+
+
+def test_guarantees_hold(comparison):
+    exact = comparison.methods["exact"].value
+    for name, column in comparison.methods.items():
+        if column.guarantee in ("exact", "interval"):
+            assert (column.low <= exact * (1 + 1e-6)).all(), name
+            assert (exact <= column.high * (1 + 1e-6)).all(), name
+        if column.guarantee == "lower":
+            assert (column.low <= exact * (1 + 1e-3)).all(), name
+    assert (comparison.methods["hutchinson-trace"].high > exact).all()
+
+
+def test_costs_and_histories(comparison):
+    lanczos = comparison.methods["lanczos"]
+    assert (lanczos.jvps > 0).all()
+    kept = lanczos.history[0][lanczos.history[0].isfinite()]
+    assert (kept.diff() >= -1e-9).all(), "a Ritz value never falls"
+    assert (comparison.methods["published-whitebox"].history.diff(dim=1) >= 0).all()
+    assert (comparison.methods["blackbox"].vjps == 0).all()
+
+
+def test_view_and_plot(comparison, tmp_path):
+    figure = comparison.view()
+    raw = zlib.decompress(base64.b64decode(figure.state["payload"]))
+    data = json.loads(raw[4 : 4 + int.from_bytes(raw[:4], "little")])
+    exact = comparison.methods["exact"].value
+    assert [s["index"] for s in data["samples"]] == exact.argsort(descending=True).tolist()
+    first = data["samples"][0]
+    assert first["rows"][0]["value"] == float(exact.max())
+    assert [r["high"] for r in first["rows"] if r["method"] == "published-whitebox"] == [None]
+    assert {t["method"] for t in first["traces"]} >= {"lanczos", "power", "published-whitebox"}
+    html = comparison.save(tmp_path / "c.html").read_text()
+    assert "https://" not in html
+    assert repr(comparison).count("\n") == 0
+    assert comparison.widget().index == first["index"]
+    assert len(comparison.plot().data) == 7
+
+
+def test_a_black_box_is_asked_only():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 3)
+    box = fv.BlackBox(lambda batch: model(torch.tensor(batch)).detach().numpy())
+    asked = fv.compare_bounds(box, torch.rand(2, 6))
+    assert set(asked.methods) == {"blackbox", "published-blackbox"}
+    exact = fv.spectrum(model, torch.rand(2, 6), k=1).spectral_norm
+    assert np.isfinite(asked.frame.value).all()
+    assert len(exact) == 2
+    with pytest.raises(ValueError, match="for this model"):
+        fv.compare_bounds(box, torch.rand(2, 6), methods=["exact"])
+
+
+def test_unknown_methods_are_named(comparison):
+    with pytest.raises(ValueError, match="expected some of exact, lanczos"):
+        fv.compare_bounds(torch.nn.Linear(6, 3), torch.rand(2, 6), methods=["exakt"])
+    with pytest.raises(TypeError, match="did you mean methods"):
+        fv.compare_bounds(torch.nn.Linear(6, 3), torch.rand(2, 6), method=["exact"])
