@@ -50,9 +50,10 @@ def spectrum(
     """The spectrum of the input-space Fisher information at each input of a batch.
 
     F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1. "exact" takes one forward pass and K−1
-    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five to eight pairs of VJP and
-    JVP for the leading eigenvalues, whatever K; "power" is the power iteration of the literature, for comparison;
-    "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates with error bars.
+    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some seven pairs of VJP and JVP for
+    the leading eigenvalue and two more for each other one, whatever K; "power" is the power iteration of the
+    literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates with
+    error bars.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.

@@ -57,10 +57,10 @@ class Spectrum(Result):
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
         net: the classifier.
         method: "exact", "lanczos", "power" or "blackbox"; reason: why this one.
-        guarantee: what `error` means. "exact": rounding is all. "interval": the truth lies within `error` above the
-            value, up to rounding, and the value is a lower bound; that no larger eigenvalue was missed is certain
-            but for a random start of probability 0. "lower": a lower bound, the interval is experience.
-            "statistical": a confidence interval.
+        guarantee: what `error` means. "exact": rounding is all. "interval": the value is a lower bound, up to
+            rounding, and the truth lies within `error`; that no larger eigenvalue was missed has been confirmed from a
+            second random vector, which only a cluster of nearly equal eigenvalues can escape. "lower": a lower bound,
+            the interval is experience. "statistical": a confidence interval.
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
     """
