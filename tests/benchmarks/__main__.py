@@ -31,7 +31,9 @@ a table take turns. The column is the median over the runs, then the smallest an
 relative to float64, the worst and the median over the images; "inside `error`" counts the images whose true λ₁ lies
 within what fimviz states. "verified" is fimviz's default, `verify=True`: a forward pass and VJPs in float64, which
 also find and mend the inputs that float32 moves across a kink of the network. The floor computes the passes and
-nothing else. fimviz's `Classifier` was made before, so that the probing of a new model is not counted."""
+nothing else. Where K is too large to run everything, the costs with one VJP and with the number that the note says
+are continued in a straight line; "the exact cost" is the cheaper of fimviz's and the floor. fimviz's `Classifier` was
+made before: probing a new model is not counted."""
 
 
 class Report:
@@ -93,7 +95,7 @@ def judge_small(name: str, peers: dict[str, Peer], report: Report, against_floor
 
 
 def judge_large(goal: Goal, peers: dict[str, Peer], setting: Setting, report: Report) -> None:
-    exact = peers["fimviz exact"].median
+    exact = min(peers["fimviz exact"].median, floor(peers))  # nothing exact is cheaper than the floor
     for tolerance, wanted in ((1e-6, 40), (1e-3, 60)):
         for extra in ("", ", verified"):
             peer = peers[f"fimviz lanczos {tolerance:g}{extra}"]
@@ -112,11 +114,15 @@ def judge_large(goal: Goal, peers: dict[str, Peer], setting: Setting, report: Re
 
 
 def run(sizes: Sizes, command: str, out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     report = Report(head(command))
 
     def lap(what: str) -> None:
         print(f"[{time.perf_counter() - begin:.0f} s: {what}]", flush=True)
+        if out is not None:
+            out.write_text(report.text())
 
     for name, net, count in (
         ("ResNet-20", "cifar10-resnet20", sizes.cifar),
@@ -146,14 +152,11 @@ def run(sizes: Sizes, command: str, out: Path | None) -> None:
     )
     lap("D and batch")
     text, worst = growth.memory(sizes)
-    about = f"{sizes.memory_images} images of {sizes.memory_pixels}×{sizes.memory_pixels}, ResNet-18, K = 10, `k=5`"
+    about = f"{sizes.memory_images} images of {sizes.memory_pixels}×{sizes.memory_pixels}, ResNet-18, K = 10, `k=2`"
     report.add("Peak memory", f"{about}, each in a process of its own.\n\n{text}")
     report.goal("Peak memory within `max_memory`", f"{worst:.2f} of it at most", worst <= 1)
     lap("memory")
     print("\n" + table(["goal", "measured", "met"], report.goals), flush=True)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(report.text())
 
 
 def main() -> None:

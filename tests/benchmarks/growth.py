@@ -63,11 +63,11 @@ def _crossover(counts: tuple[int, ...], costs: list[list[float]], exact: int, ot
 
 def pixels_and_batch(sizes: Sizes) -> str:
     """The tables over D and over the batch, K = 10."""
-    net, parts = Convnet(10), []
+    net, parts, generator = Convnet(10), [], torch.Generator().manual_seed(0)
     wrapped = fv.Classifier(net)
     cases = {
-        "D": [(f"3×{side}×{side}", torch.rand(4, 3, side, side)) for side in sizes.growth_pixels],
-        "batch": [(str(count), torch.rand(count, 3, 32, 32)) for count in sizes.growth_images],
+        "D": [(f"3×{side}×{side}", torch.rand(4, 3, side, side, generator=generator)) for side in sizes.growth_pixels],
+        "batch": [(str(count), torch.rand(count, 3, 32, 32, generator=generator)) for count in sizes.growth_images],
     }
     for title, points in cases.items():
         rows = []

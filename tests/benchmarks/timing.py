@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+_LONG = 2.0  # seconds of a run in which warming up no longer shows
+
 
 @dataclass
 class Peer:
@@ -60,8 +62,7 @@ def forward_seconds(net: torch.nn.Module, x: torch.Tensor, repeats: int = 3) -> 
 def race(net: torch.nn.Module, x: torch.Tensor, peers: list[Peer], repeats: int, budget: float) -> list[Peer]:
     """Time every peer up to `repeats` times, all in turn, each between two measurements of the forward pass.
 
-    A peer leaves once it has used up `budget` seconds. Its first run warms up and is not counted, unless it alone
-    takes half of the budget.
+    A peer leaves once it has used up `budget` seconds. Its first run warms up and counts only where it is long.
     """
 
     def once(peer: Peer) -> tuple[float, float]:
@@ -74,21 +75,22 @@ def race(net: torch.nn.Module, x: torch.Tensor, peers: list[Peer], repeats: int,
     forward_seconds(net, x)
     for peer in peers:
         try:
+            if peer.few is not None:
+                peer.few()
             cost, used[peer.name] = once(peer)
         except ModuleNotFoundError as error:
             peer.failure = f"not installed here: {error.name}"
         except Exception as error:  # a peer that does not run on this torch or network is a row, not the end
             peer.failure = f"does not run: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
         else:
-            if used[peer.name] > budget / 2:
+            if used[peer.name] > _LONG:
                 peer.forwards.append(cost)
-    running = [peer for peer in peers if not peer.failure and not peer.forwards]
     for _ in range(repeats):
+        running = [peer for peer in peers if not peer.failure and (not peer.forwards or used[peer.name] < budget)]
         for peer in running:
             cost, spent = once(peer)
             used[peer.name] += spent
             peer.forwards.append(cost)
-        running = [peer for peer in running if used[peer.name] < budget]
     return peers
 
 
