@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._images import check_values, read
 from fimviz._options import named_options, whole
 from fimviz.likelihood import LIKELIHOODS
 
@@ -222,19 +223,6 @@ class BlackBox:
         return log_p
 
     def _checked(self, images: Any) -> Tensor:
-        x = images.detach().cpu() if isinstance(images, Tensor) else torch.as_tensor(np.array(images))
-        if not x.is_floating_point():
-            hint = ": pass images / 255" if x.dtype == torch.uint8 else ""
-            raise TypeError(f"images are {x.dtype}, expected floating-point values{hint}")
-        if x.ndim < 2 or x.numel() == 0:
-            raise ValueError(f"images have shape {tuple(x.shape)}, expected a batch (n, …) of at least one input")
-        low, high = (float(v) for v in x.aminmax())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("images contain NaN or infinite values, expected finite ones: mend or drop these images")
-        if self.input_range is not None:
-            a, b = self.input_range
-            if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
-                raise ValueError(
-                    f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]: give input_range="
-                )
+        x = read(images).detach().cpu()
+        check_values(x, self.input_range)
         return x.to(self.dtype).clone(memory_format=torch.contiguous_format)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from os import PathLike
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from fimviz._at_rest import at_rest, in_dtype
+from fimviz._images import check_values, likely_mistake, read
 from fimviz._options import named_options, real
 from fimviz.likelihood import LIKELIHOODS
 
@@ -150,13 +148,15 @@ class Classifier:
             with in_dtype(self.model, x.dtype) if change else nullcontext():
                 output = self.model(((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
-            error.add_note(f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}.{_mend(x)}")
+            error.add_note(
+                f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}.{likely_mistake(x)}"
+            )
             raise
         z = _tensor_of(output)
         if z.ndim != 2 or len(z) != len(x):
             raise ValueError(
                 f"the model returned shape {tuple(z.shape)} for {len(x)} inputs of shape {tuple(x.shape[1:])}, "
-                f"expected logits ({len(x)}, K).{_mend(x)}"
+                f"expected logits ({len(x)}, K).{likely_mistake(x)}"
             )
         if z.shape[1] == 1 and self._wanted == "categorical":
             raise ValueError(
@@ -173,23 +173,7 @@ class Classifier:
         yield from self.model.buffers()
 
     def _checked(self, images: Any) -> Tensor:
-        name = "images" if hasattr(images, "__truediv__") else "np.asarray(images)"
-        images = _tensor_from(images)
-        if images.dtype == torch.uint8:
-            raise TypeError(f"images are uint8 (0…255), expected floats: pass {name} / 255")
-        if not images.is_floating_point():
-            mend = (
-                "images.abs(), for instance"
-                if images.is_complex()
-                else "images / 255 for values 0…255, else images * 1.0"
-            )
-            raise TypeError(f"images are {images.dtype}, expected floating-point pixels: pass {mend}")
-        if images.ndim < 2:
-            raise ValueError(f"images have shape {tuple(images.shape)}, expected a batch (n, …): add images[None]")
-        if images.numel() == 0:
-            raise ValueError(
-                f"the batch is empty, expected at least one image: images have shape {tuple(images.shape)}"
-            )
+        images = read(images)
         devices = {t.device for t in self._state()}
         if len(devices) > 1:
             raise ValueError(
@@ -213,26 +197,11 @@ class Classifier:
                 raise ValueError(
                     f"{name} has {len(values)} values and images have {images.shape[1]} channels (shape "
                     f"{tuple(images.shape)}), expected one value or one a channel of images (n, channels, …)."
-                    + _mend(images)
+                    + likely_mistake(images)
                 )
         if images.is_inference():
             images = images.clone()
-        low, high = (float(v) for v in images.detach().aminmax())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("images contain NaN or infinite values, expected finite ones: mend or drop these images")
-        if self.input_range is not None:
-            a, b = self.input_range
-            if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
-                whole = (a, b) == (0, 1) and low >= 0 and 3 < high <= 255
-                raise ValueError(
-                    f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]"
-                    + (
-                        ": divide them by the largest value that they can have, images / 255 for 8-bit images"
-                        if whole
-                        else ". If they are normalised already, pass the raw pixels and give mean= and std= to "
-                        "Classifier; for inputs that are not pixels give input_range="
-                    )
-                )
+        check_values(images, self.input_range)
         return images.to(self.dtype).contiguous()
 
     def _probe(self, pair: Tensor) -> None:
@@ -330,48 +299,6 @@ def _channel_values(name: str, given: float | Sequence[float] | Tensor | None, d
     return values.flatten()
 
 
-def _tensor_from(images: Any) -> Tensor:
-    """The batch in whatever form it came: a tensor, an array, a list of either, an image of PIL or a list of these."""
-    kind, mend = type(images).__name__, ""
-    if isinstance(images, Tensor):
-        return images
-    if isinstance(images, list | tuple) and any(isinstance(one, Tensor | np.ndarray) for one in images):
-        parts = [_tensor_from(one) for one in images]
-        if len({part.shape for part in parts}) == 1:
-            return torch.stack(parts)
-        shapes = " and ".join(sorted({str(tuple(part.shape)) for part in parts})[:3])
-        mend = "take its first part" if len(parts) == 2 else "crop or resize them"
-        raise ValueError(f"images is a {kind} of different shapes, {shapes}, expected a batch of one shape: {mend}")
-    if isinstance(images, DataLoader):
-        mend = "take one batch, images, labels = next(iter(loader))"
-    elif isinstance(images, Dataset):
-        mend = "stack some items, torch.stack([dataset[i][0] for i in range(32)])"
-    elif isinstance(images, str | PathLike):
-        mend = "read the file, torchvision.io.decode_image(path)[None] / 255"
-    elif isinstance(images, Mapping):
-        mend = "take the images out of it, for instance images['pixel_values']"
-    elif isinstance(images, list | tuple) or hasattr(images, "__array__") or hasattr(images, "__array_interface__"):
-        try:
-            array = np.array(images)
-        except (ValueError, TypeError):
-            raise TypeError(
-                f"images is a {kind} whose parts have different shapes or no numbers, expected a tensor or array (n, …)"
-            ) from None
-        if array.dtype.kind in "biufc":
-            return torch.as_tensor(array)
-        kind = f"{kind} of {type(array.flat[0]).__name__}" if array.size else kind
-    raise TypeError(f"images is a {kind}, expected a tensor or array (n, …)" + (mend and ": ") + mend)
-
-
-def _mend(x: Tensor) -> str:
-    """What is likely wrong with the shape of images that a model does not take."""
-    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        return " If the channels come last, put them first: images.permute(0, 3, 1, 2)"
-    if x.ndim == 3 and x.shape[2] in (1, 3) and x.shape[0] not in (1, 3):
-        return " For a single image with its channels last: images.permute(2, 0, 1)[None]"
-    return " For a single image add the batch dimension: images[None]" if x.ndim < 4 else ""
-
-
 def _tensor_of(output: Any) -> Tensor:
     """The logits in whatever the model returns: a tensor, an object with `.logits`, a mapping, a tuple."""
     if isinstance(output, Tensor):
@@ -401,8 +328,8 @@ def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
         (batched,) = torch.autograd.grad(z, x, cotangents, retain_graph=True, is_grads_batched=True)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # whatever a backward function that vmap has no rule for raises: the loop is right, if slower
-        return False
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False  # vmap has no rule for one of the model's backward functions: the loop is right, if slower
     return bool((loop - batched).abs().amax() <= tolerance * loop.abs().amax())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,21 @@ if TYPE_CHECKING:
     from fimviz.views.figure import Figure
 
 
-class Result:
+class Result(ABC):
     """Numbers that show themselves. A subclass gives `frame`, `plot` and `view`; views are imported when shown."""
 
     @property
+    @abstractmethod
     def frame(self) -> pd.DataFrame:
         """One tidy row a sample or pair."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plot(self) -> go.Figure:
         """A plotly figure, to zoom, hover and publish."""
-        raise NotImplementedError
 
+    @abstractmethod
     def view(self) -> Figure:
         """The interactive view, which needs no kernel."""
-        raise NotImplementedError
 
     def widget(self, **options: Any) -> anywidget.AnyWidget:
         """The live widget: its selection is in traits that Python can read, set and observe."""
