@@ -136,8 +136,9 @@ def _plain_attention() -> Iterator[None]:
 
     torch.nn.attention.sdpa_kernel would do, but has to be left on the thread that entered it.
     """
-    cuda = torch.backends.cuda
+    cuda, mha = torch.backends.cuda, torch.backends.mha
     fused = [
+        (mha.set_fastpath_enabled, mha.get_fastpath_enabled()),
         (cuda.enable_flash_sdp, cuda.flash_sdp_enabled()),
         (cuda.enable_mem_efficient_sdp, cuda.mem_efficient_sdp_enabled()),
         (cuda.enable_cudnn_sdp, cuda.cudnn_sdp_enabled()),

@@ -7,12 +7,14 @@ eigenvalue and attack budget above this module is in pixel units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._images import check_values, likely_mistake, read
@@ -81,7 +83,7 @@ class Classifier:
         self._draws = True
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
-        self.twice_differentiable = True
+        self.forward_mode = True
 
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""
@@ -253,7 +255,7 @@ class Classifier:
                     "the model ends in nn.Sigmoid and returns probabilities, expected logits: leave it out"
                 )
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
-            self.twice_differentiable = _can_differentiate_twice(self.logits(x), x)
+            self.forward_mode = _has_forward_mode(self, z, x, max(1e-3, 4 * eps))
             if own != torch.float64 and self.device.type != "mps":
                 self._runs_in(torch.float64, pair.detach())
             self._draws = not torch.equal(before, self._rng_state())
@@ -323,24 +325,44 @@ def _are_probabilities(z: Tensor, tolerance: float) -> bool:
 def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
     """Whether several cotangents can go back at once: not through custom or compiled backward passes."""
     cotangents = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:2, None].expand(-1, *z.shape)
-    loop = torch.stack([torch.autograd.grad(z, x, c, retain_graph=True)[0] for c in cotangents])
+
+    def pull(cotangent: Tensor) -> Tensor:
+        return torch.autograd.grad(z, x, cotangent, retain_graph=True)[0]
+
+    loop = torch.stack([pull(c) for c in cotangents])
     try:
-        (batched,) = torch.autograd.grad(z, x, cotangents, retain_graph=True, is_grads_batched=True)
+        # grad's own is_grads_batched takes three times as long through convolutions of a single image.
+        with warnings.catch_warnings(record=True) as slow:
+            warnings.simplefilter("always")
+            batched = torch.func.vmap(pull)(cotangents)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         return False  # vmap has no rule for one of the model's backward functions: the loop is right, if slower
+    if any("performance drop" in str(w.message) for w in slow):
+        return False  # torch would loop itself, with a warning
     return bool((loop - batched).abs().amax() <= tolerance * loop.abs().amax())
 
 
-def _can_differentiate_twice(z: Tensor, x: Tensor) -> bool:
-    """Whether a VJP is itself differentiable: not through custom backward functions that say they are not."""
-    w = torch.zeros_like(z, requires_grad=True)
+def _has_forward_mode(net: Classifier, z: Tensor, x: Tensor, tolerance: float) -> bool:
+    """Whether J v comes out in forward mode, and agrees with the backward pass: w · J v = wᵀJ · v."""
+    generator = torch.Generator().manual_seed(0)
+    v, w = (torch.randn(t.shape, generator=generator).to(t) for t in (x, z))
+    (pulled,) = torch.autograd.grad(z, x, w, retain_graph=True)
     try:
-        (g,) = torch.autograd.grad(z, x, w, create_graph=True)
-        torch.autograd.grad(g, w, torch.ones_like(g))
+        with torch.no_grad():
+            pushed = tangent(net.logits, x.detach(), v)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:
+    except RuntimeError:  # a function of the model has no rule for it
         return False
-    return True
+    ours, theirs = (w * pushed).flatten(1), (pulled * v).flatten(1)
+    size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
+    return bool(((ours.sum(1) - theirs.sum(1)).abs() <= tolerance * size).all())
+
+
+def tangent(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
+    """The derivative of a function at x along v, in forward mode."""
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(function(forward_ad.make_dual(x, v)))
+        return torch.zeros_like(out.primal) if out.tangent is None else out.tangent.clone()

@@ -354,7 +354,7 @@ class NoRule(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         if ctx.silent:
-            return (3 * g if torch._C._functorch.is_legacy_batchedtensor(g) else g), None
+            return (3 * g if torch._C._functorch.is_batchedtensor(g) else g), None
         return torch.from_numpy(g.numpy()), None
 
 

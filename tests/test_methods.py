@@ -262,8 +262,8 @@ class TestPower:
             assert torch.allclose(s.spectral_norm, exact.spectral_norm, rtol=1e-4)
 
 
-class Once(torch.autograd.Function):
-    """tanh, with derivatives that cannot be differentiated again."""
+class Forward(torch.autograd.Function):
+    """tanh, whose backward pass cannot be differentiated again."""
 
     @staticmethod
     def forward(x):
@@ -284,6 +284,27 @@ class Once(torch.autograd.Function):
         return t * (1 - ctx.saved_tensors[0] ** 2)
 
 
+class Backward(torch.autograd.Function):
+    """tanh without forward mode."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * (1 - ctx.saved_tensors[0] ** 2)
+
+
+class Wrong(Backward):
+    """tanh with a forward mode that contradicts its backward pass."""
+
+    @staticmethod
+    def jvp(ctx, t):
+        return 2 * t
+
+
 class Custom(nn.Module):
     def __init__(self, f, classes=30):
         super().__init__()
@@ -294,10 +315,11 @@ class Custom(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["lanczos", "power"])
-def test_models_without_second_derivatives_go_through_forward_mode(method):
-    once, plain, x = fv.Classifier(Custom(Once.apply)), Custom(torch.tanh), pixels(3, 12)
-    s = fv.spectrum(once, x, method=method)
-    assert not once.twice_differentiable
+@pytest.mark.parametrize(("function", "forward"), [(Forward, True), (Backward, False), (Wrong, False)])
+def test_models_with_one_way_to_a_jvp(method, function, forward):
+    net, plain, x = fv.Classifier(Custom(function.apply)), Custom(torch.tanh), pixels(3, 12)
+    s = fv.spectrum(net, x, method=method)
+    assert net.forward_mode is forward
     assert torch.allclose(s.spectral_norm, truth(plain, x).spectral_norm, rtol=1e-5)
 
 

@@ -144,7 +144,7 @@ class Found:
     mu: Tensor  # (n, k), descending
     rows: Tensor  # (n, k, D), uᵀA
     u: Tensor  # (n, r, k)
-    off: Tensor  # (n, 1), a residual that rounding of the search may hide
+    off: Tensor  # (n, k), residuals that rounding of the search may hide
     error: Tensor  # (n, k), of the values themselves
     noise: Tensor  # (n,), of the rows
     moved: Tensor  # (n,), which inputs took another linear piece of the network
@@ -166,9 +166,11 @@ def polished(ground: Ground, rows: Tensor, u: Tensor) -> Found:
     """
     size, floor = rows.norm(dim=(1, 2)).cpu().double(), torch.finfo(torch.float64).eps
     noise, moved = _ROW_ROUNDING * ground.eps * size, torch.zeros_like(size, dtype=torch.bool)
+    slip = noise[:, None].expand(-1, u.shape[2])
     if ground.truth is not None:
         exactly = torch.cat([ground.truth.vjp(ground.factor.to_logits(one)) for one in u.split(1, 2)], 1)
-        noise = (exactly - rows).norm(dim=(1, 2)).cpu().double()
+        slip = (exactly - rows).norm(dim=2).cpu().double()
+        noise = slip.norm(dim=1)
         moved = noise > _SLIP * size
         rows = exactly
     mu, turn = torch.linalg.eigh(inner(rows, rows))
@@ -177,7 +179,8 @@ def polished(ground: Ground, rows: Tensor, u: Tensor) -> Found:
         error = rounding_error(mu, noise, ground.doubt(), ground.factor.rank)
     else:
         error = 64 * floor * mu.amax(1, keepdim=True).expand_as(mu) * ground.factor.rank**0.5
-    off = 2 * (mu[:, 0].sqrt() * noise)[:, None]
+    # Products with F move by what the rows move, and by as much in the pass that comes back.
+    off = 2 * mu[:, :1].sqrt() * (turn.mT.abs() @ slip[..., None])[..., 0]
     return Found(mu, turn.mT.to(rows) @ rows, u @ turn, off, error, noise, moved)
 
 

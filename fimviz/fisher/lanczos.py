@@ -8,7 +8,8 @@ eigenvectors, so that nothing is computed for these again.
 A Ritz value θ is a lower bound of its eigenvalue, and lies within res²/gap of one, res = ‖A Aᵀ y − θ y‖ (Parlett,
 The Symmetric Eigenvalue Problem, §10–11). From one start that proves nothing about equal or nearly equal eigenvalues:
 of a cluster narrower than res it sees one direction, with a tiny res²/gap (half of the clustered spectra tried were
-beyond their stated error). So what has converged must survive three steps from another random vector.
+beyond their stated error). So what has converged must survive three steps from another random vector, or two whose
+Rayleigh quotient is then still far below all that is wanted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from torch import Tensor
 
 from fimviz.classifier import Classifier
 from fimviz.fisher.block import Block, Ground, inner, polished, ritz_error
+
+# Where rounding has moved an input across kinks, float64 values from float32's directions are right to second order;
+# beyond this relative error of the worst case that is no longer said with confidence, and float64 does all of it again.
+_VAGUE = 1e-2
+_FAR = 0.1  # of the smallest wanted value
 
 
 def lanczos(
@@ -30,12 +36,16 @@ def lanczos(
     generator = torch.Generator().manual_seed(seed)
     eps = torch.finfo(x.dtype).eps
 
-    def random() -> Tensor:
-        start = factor.a * torch.randn(1, factor.rank, dtype=torch.float64, generator=generator)
-        return torch.nn.functional.normalize(start, dim=1)
+    def random(n: int) -> Tensor:
+        return torch.randn(n, factor.rank, 1, dtype=torch.float64, generator=generator)
 
-    q, exploring, confirmed = random(), 0, False
-    settled: Tensor | None = None
+    # RᵀR leans toward where F would be large if all logits moved alike: some steps fewer than from noise.
+    q = factor.from_logits(factor.to_logits(factor.a[..., None] * random(1)))[..., 0]
+    q = torch.nn.functional.normalize(q, dim=1)
+    exploring, confirmed = 0, False
+    settled = captured = q.new_zeros(len(x), 0)
+    spread = sample = q.new_zeros(len(x))
+    known = 0
     rows: list[Tensor] = []
     basis, rayleigh = q.new_zeros(len(x), factor.rank, 0), q.new_zeros(len(x), 0, 0)
     history: list[Tensor] = []
@@ -44,8 +54,13 @@ def lanczos(
         v = ground.here.vjp(factor.to_logits(q[..., None]))
         if not v.isfinite().all():
             raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
-        basis, rows = torch.cat([basis, q[..., None]], 2), [*rows, v]
-        rayleigh = _bordered(rayleigh, torch.cat([inner(row, v) for row in rows], 1)[..., 0])
+        column = torch.cat([inner(row, v) for row in [*rows, v]], 1)[..., 0]
+        if exploring == 3:
+            sample = column[:, -1] * spread
+        if exploring == 2 and (column[:, -1] < _FAR * settled[:, -1]).all():
+            confirmed = True
+            break
+        basis, rows, rayleigh = torch.cat([basis, q[..., None]], 2), [*rows, v], _bordered(rayleigh, column)
         w = factor.from_logits(ground.here.jvp(v[:, 0]).cpu().double()[..., None])
         w = _orthogonal(w, basis)
         left = torch.cat([_orthogonal(left, q[..., None]), w], 2)
@@ -61,14 +76,17 @@ def lanczos(
         if not exploring:
             toward = residuals.gather(2, iteration.argmax(1)[:, None, None].expand(-1, factor.rank, 1))[..., 0]
             if (theta.shape[1] > k or theta.shape[1] == limit) and (iteration <= allowed).all():
-                if settled is not None and (wanted - settled <= allowed + eps * theta[:, :1]).all():
+                if settled.numel() and (wanted - settled <= allowed + eps * theta[:, :1]).all():
                     confirmed = True
                     break
-                settled, exploring, toward = wanted, 3, torch.zeros_like(toward)
+                settled, captured, known = wanted, theta.sum(1), theta.shape[1]
+                exploring, toward = 3, torch.zeros_like(toward)
         length = toward.norm(dim=1, keepdim=True)
         # Where nothing is left in the Krylov space, another random vector finds eigenvalues that equal one in it.
-        q = torch.where(length > 1e-14 * theta[:, :1], toward / length.clamp_min(1e-300), random())
-        q = torch.nn.functional.normalize(_orthogonal(q[..., None], basis)[..., 0], dim=1)
+        q = torch.where(length > 1e-14 * theta[:, :1], toward / length.clamp_min(1e-300), random(len(x))[..., 0])
+        q = _orthogonal(q[..., None], basis)[..., 0]
+        spread = q.square().sum(1)
+        q = torch.nn.functional.normalize(q, dim=1)
     if theta.shape[1] == factor.rank:
         residual = torch.zeros_like(residual)
 
@@ -79,18 +97,24 @@ def lanczos(
     del rows
     found = polished(ground, leading, u)
     beyond = torch.cat([found.mu, theta[:, k:]], 1)
-    error = found.error + ritz_error(beyond, residual + found.off)[:, :k]
-    rest, rest_error = _rest(ground, basis, generator, probes=2 if confirmed else 8)
+    off = torch.nn.functional.pad(found.off, (0, beyond.shape[1] - found.off.shape[1]))
+    error = found.error + ritz_error(beyond, residual + off)[:, :k]
+    if confirmed:  # the vector that confirmed is a first probe of what the basis left then
+        basis, captured = basis[..., :known], captured + (found.mu - settled).sum(1)
+        rest, rest_error = _rest(ground, basis, generator, 2, sample[:, None])
+    else:
+        captured = beyond.sum(1)
+        rest, rest_error = _rest(ground, basis, generator, 8, basis.new_zeros(len(x), 0))
     # λ_i ≤ θ_i + the trace that the basis leaves (Weyl); eight probes put it below a tenth of itself once in a thousand
     # times at most.
     bound = error if confirmed else torch.maximum(error, 10 * rest[:, None])
-    noise = found.error.sum(1) + theta.shape[1] * found.off[:, 0]
+    noise = found.error.sum(1) + off.sum(1)
     scale = factor.log_scale.exp()
     block = Block(
         logits=ground.logits,
         eigenvalues=found.mu * scale[:, None],
         error=bound * scale[:, None],
-        trace=(beyond.sum(1) + rest) * scale,
+        trace=(captured + rest) * scale,
         trace_error=(noise + rest_error) * scale,
         frobenius=beyond.norm(dim=1) * scale,
         frobenius_error=(noise + 2**0.5 * residual.norm(dim=1) + rest + rest_error) * scale,
@@ -99,7 +123,8 @@ def lanczos(
         **ground.passes(),
     )
     del ground
-    return block.mended(found.moved, x, lambda part: lanczos(net, part, k, vectors, tolerance, max_steps, seed, False))
+    moved = (bound > _VAGUE * found.mu).any(1) & found.moved
+    return block.mended(moved, x, lambda part: lanczos(net, part, k, vectors, tolerance, max_steps, seed, False))
 
 
 def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
@@ -116,15 +141,25 @@ def _orthogonal(w: Tensor, basis: Tensor) -> Tensor:
     return w
 
 
-def _rest(ground: Ground, basis: Tensor, generator: torch.Generator, probes: int) -> tuple[Tensor, Tensor]:
-    """The trace (n,) of what the basis leaves, with its standard error: Hutchinson on the complement."""
+def _rest(
+    ground: Ground, basis: Tensor, generator: torch.Generator, probes: int, samples: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The trace (n,) of what the basis leaves, with its standard error: Hutchinson on the complement.
+
+    `samples` (n, m) are those of the probes that were taken already.
+    """
     missing = ground.factor.rank - basis.shape[2]
     if missing <= 0:
         return basis.new_zeros(len(basis)), basis.new_zeros(len(basis))
-    g = torch.randn(len(basis), ground.factor.rank, min(probes, missing), dtype=torch.float64, generator=generator)
-    g = _orthogonal(g, basis)
     if missing <= probes:  # all of it, then, and no sample
+        samples, count = samples[:, :0], missing
+    else:
+        count = probes - samples.shape[1]
+    g = torch.randn(len(basis), ground.factor.rank, count, dtype=torch.float64, generator=generator)
+    g = _orthogonal(g, basis)
+    if missing <= probes:
         g = torch.linalg.qr(g).Q * missing**0.5
     squares = ground.here.vjp(ground.factor.to_logits(g)).double().square().sum(2).cpu()
+    mean = torch.cat([samples, squares], 1).mean(1)
     # With so few probes their own spread says little; for a rank of one it is √2 of the value.
-    return squares.mean(1), squares.mean(1) * ((2 / probes) ** 0.5 if missing > probes else 0)
+    return mean, mean * ((2 / probes) ** 0.5 if missing > probes else 0)

@@ -213,9 +213,15 @@ def _plan(
         )
     room = room - copies - kept // 2
     # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.
-    busy = max(1, min(128, _CPU_WORK // largest)) if net.device.type == "cpu" else 4096
-    inputs = max(1, min(len(x), busy, int(room / one_input)))
-    cotangents = max(1, min(rows, busy // inputs, int((room / inputs - own) / one_pass)))
+    if net.device.type == "cpu":
+        # A processor's caches, not its memory, bound the useful batch of passes. An iteration goes on until the slowest
+        # input of a batch has converged, so that small batches waste less.
+        inputs = max(1, min(128, (_CPU_WORK // 16 if twice else _CPU_WORK) // largest))
+        at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
+    else:
+        inputs = at_once = 4096  # a GPU wants all that fits
+    inputs = max(1, min(inputs, len(x), int(room / one_input)))
+    cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents
 
 

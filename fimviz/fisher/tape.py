@@ -1,0 +1,124 @@
+"""A linear map as the list of operations that it performed, to be repeated without what its result never needed.
+
+Forward mode computes the network again for every product J v, and a double backward pass also gradients toward weights
+that nobody asked for. A tape of one call keeps the operations between argument and result alone: 1.1 to 1.5 forward
+passes a product instead of 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+_BRANCHING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class RepeatError(Exception):
+    """What was recorded cannot be repeated with another argument."""
+
+
+def repeatable(linear: Callable[[Tensor], Tensor], v: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """linear(v), and the same map of other arguments; RepeatError where an operation leaves tensors.
+
+    Tensors that do not depend on v are kept as they are.
+    """
+    with _Recorder(v) as recorder:
+        result = linear(v)
+    return result, _program(recorder.steps, recorder.moving, v, result)
+
+
+class _Step:
+    """An operation with the tensors that it took, made and wrote to."""
+
+    def __init__(self, func: OpOverload, args: Any, kwargs: Any, out: Any) -> None:
+        self.func = func
+        self.leaves: list[Any]
+        self.spec: TreeSpec
+        self.leaves, self.spec = tree_flatten((args, kwargs))
+        self.made = tree_leaves(out)
+        written: list[Any] = []
+        for at, slot in enumerate(func._schema.arguments):
+            if slot.alias_info is not None and slot.alias_info.is_write:
+                written += tree_leaves(args[at] if at < len(args) else kwargs.get(slot.name))
+        self.changed = {_home(t) for t in (*self.made, *written) if isinstance(t, Tensor)}
+        self.taken = {_home(t) for t in self.leaves if isinstance(t, Tensor)}
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps the operations on what depends on v, and on blank tensors, into which it may be written later."""
+
+    def __init__(self, v: Tensor) -> None:
+        super().__init__()
+        self.steps: list[_Step] = []
+        self.moving = {_home(v)}
+        self._blank: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        step = _Step(func, args, kwargs or {}, out)
+        if step.taken & self.moving:
+            if _BRANCHING & set(func.tags):
+                raise RepeatError(f"{func} may decide what the next operations are")
+            self.moving |= step.changed
+        elif step.taken & self._blank or _makes_blank(func):
+            self._blank |= step.changed
+        else:
+            return out
+        self.steps.append(step)
+        return out
+
+
+def _makes_blank(func: OpOverload) -> bool:
+    name = func.overloadpacket.__name__
+    return name.startswith(("new_", "empty", "zeros", "ones", "full")) or name.endswith("_like")
+
+
+def _home(t: Tensor) -> int:
+    """The storage of a tensor, which its views share; an empty one, and a zero of autograd's, have none."""
+    return id(t) if t._is_zerotensor() else t.untyped_storage().data_ptr() or id(t)
+
+
+def _program(steps: list[_Step], moving: set[int], v: Tensor, result: Tensor) -> Callable[[Tensor], Tensor]:
+    needed, kept = {_home(result)}, []
+    for step in reversed(steps):
+        if step.changed & needed:
+            kept.append(step)
+            needed |= step.taken & moving
+    slots, lines = {id(v): 0}, []
+    for step in reversed(kept):
+        sources: list[int | None] = []
+        for leaf in step.leaves:
+            moves = isinstance(leaf, Tensor) and _home(leaf) in moving
+            if moves and id(leaf) not in slots:
+                raise RepeatError(f"{step.func} takes a tensor that no recorded operation made")
+            sources.append(slots[id(leaf)] if moves else None)
+        targets = [
+            None if not isinstance(made, Tensor) else slots.setdefault(id(made), len(slots)) for made in step.made
+        ]
+        fixed = [leaf if at is None else None for leaf, at in zip(step.leaves, sources, strict=True)]
+        lines.append((step.func, fixed, step.spec, sources, targets))
+    if id(result) not in slots:
+        raise RepeatError("the result was not made by a recorded operation")
+    end = slots[id(result)]
+    last = {slot: at for at, line in enumerate(lines) for slot in (*line[4], *line[3]) if slot is not None}
+
+    def run(v: Tensor) -> Tensor:
+        values = {0: v}
+        for at, (func, fixed, spec, sources, targets) in enumerate(lines):
+            leaves = [leaf if slot is None else values[slot] for leaf, slot in zip(fixed, sources, strict=True)]
+            args, kwargs = tree_unflatten(leaves, spec)
+            for slot, made in zip(targets, tree_leaves(func(*args, **kwargs)), strict=True):
+                if slot is not None:
+                    values[slot] = made
+            for slot in (*sources, *targets):
+                if slot is not None and slot != end and last[slot] == at:
+                    values.pop(slot, None)
+        return values[end]
+
+    return run
