@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fimviz as fv
+from fimviz.fisher.passes import Linearisation
 
 
 def dense(classes, seed=0, inputs=12, width=24):
@@ -331,6 +332,7 @@ class TestChoice:
             (34, 1, "lanczos", "1 of 33 eigenvalues take fewer passes than 33 gradients"),
             (100, None, "exact", "all of 99 eigenvalues are wanted: give a smaller k"),
             (100, 50, "exact", "50 of 99 eigenvalues are wanted"), (100, 5, "lanczos", "5 of 99"),
+            (45, 3, "exact", "3 of 44 eigenvalues are wanted"), (60, 3, "lanczos", "3 of 59"),
         ],
     )  # fmt: skip
     def test_auto(self, classes, k, method, reason):
@@ -338,8 +340,33 @@ class TestChoice:
         assert s.method == method
         assert re.search(reason, s.reason)
 
+    @pytest.mark.parametrize("method", ["exact", "lanczos", "power"])
+    def test_memory_that_runs_out_halves_the_batch(self, method, monkeypatch):
+        model, x, tried = dense(50), pixels(7, 12), []
+        whole, pull = fv.spectrum(model, x, k=1, method=method), Linearisation.vjp
+
+        def vjp(self, cotangents):
+            tried.append(len(cotangents))
+            if len(cotangents) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return pull(self, cotangents)
+
+        monkeypatch.setattr(Linearisation, "vjp", vjp)
+        s = fv.spectrum(model, x, k=1, method=method)
+        assert torch.allclose(s.eigenvalues, whole.eigenvalues, rtol=1e-5)
+        assert {7, 4, 2} <= set(tried)
+        assert torch.equal(s.images, x)
+
+    def test_memory_that_does_not_suffice_for_one_input(self, monkeypatch):
+        def vjp(self, cotangents):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(Linearisation, "vjp", vjp)
+        with pytest.raises(torch.OutOfMemoryError):
+            fv.spectrum(dense(50), pixels(7, 12))
+
     def test_defaults(self):
-        model, x = dense(40), pixels(2, 12)
+        model, x = dense(45), pixels(2, 12)
         assert fv.spectrum(model, x, method="lanczos").eigenvalues.shape == (2, 1)
         assert fv.spectrum(model, x, method="exact").eigenvalues.shape == (2, 12)
         assert fv.spectrum(model, x, method="power").eigenvalues.shape == (2, 1)

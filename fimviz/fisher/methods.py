@@ -25,7 +25,9 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 
 METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
 GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
-_CROSSOVER = 32  # classes beyond which Lanczos is cheaper than all gradients: 35–40 were measured for k = 1
+# Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
+# 30 to 34 for one and 42 to 47 for three.
+_CROSSOVER = 24, 8
 _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 
 
@@ -118,16 +120,23 @@ def spectrum(
             rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
             inputs, cotangents = _plan(net, x, k, vectors, rows, method != "exact", verify, max_memory)
         try:
-            for part in x.split(inputs):
+            while done < len(x):
+                part = x[done : done + inputs]
                 here = part.to(net.device)
-                if isinstance(net, BlackBox) or method == "blackbox":
-                    blocks.append(sketch(net, here, k, vectors, probes, step, seed))
-                elif method == "exact":
-                    blocks.append(exact(net, here, k, vectors, cotangents, verify))
-                elif method == "lanczos":
-                    blocks.append(lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify))
-                else:
-                    blocks.append(power(net, here, vectors, tolerance, max_steps, seed, verify))
+                try:
+                    if isinstance(net, BlackBox) or method == "blackbox":
+                        blocks.append(sketch(net, here, k, vectors, probes, step, seed))
+                    elif method == "exact":
+                        blocks.append(exact(net, here, k, vectors, cotangents, verify))
+                    elif method == "lanczos":
+                        blocks.append(lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify))
+                    else:
+                        blocks.append(power(net, here, vectors, tolerance, max_steps, seed, verify))
+                except torch.OutOfMemoryError:  # the plan was too large, or somebody else took the memory meanwhile
+                    if len(part) == cotangents == 1:
+                        raise
+                    inputs, cotangents = (len(part) + 1) // 2, (cotangents + 1) // 2
+                    continue
                 done += len(part)
                 report(done)
         except (KeyboardInterrupt, BudgetExceeded) as stop:
@@ -175,9 +184,10 @@ def _choose(net: Classifier | BlackBox, method: str, k: int | None, rank: int) -
         return "blackbox", "answers are all that this model gives"
     if method != "auto":
         return method, "asked for"
-    if rank <= _CROSSOVER:
+    base, each = _CROSSOVER
+    if rank <= base + each:
         return "exact", f"the {rank} gradients of so few classes cost no more than an iteration"
-    if k is None or 4 * k > rank:
+    if k is None or rank <= base + each * k:
         return "exact", f"{'all' if k is None else k} of {rank} eigenvalues are wanted: give a smaller k for 'lanczos'"
     return "lanczos", f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"
 
