@@ -14,6 +14,8 @@ Rayleigh quotient is then still far below all that is wanted.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -31,10 +33,58 @@ def lanczos(
 ) -> Block:
     """The k largest eigenvalues at every input of x (n, …) to a relative iteration error, inside `at_rest()`."""
     ground = Ground(net, x, verify)
+    search = _search(ground, k, tolerance, max_steps, torch.Generator().manual_seed(seed))
+    basis, s, residual = search.basis, search.turn, search.residual
+    leading = x.new_zeros(len(x), min(k, s.shape[2]), x[0].numel())
+    while search.rows:  # one by one: together they would take their memory twice
+        row = search.rows.pop()
+        leading += s[:, len(search.rows), :k, None].to(row) * row
+    found = polished(ground, leading, basis @ s[..., :k])
+    beyond = torch.cat([found.mu, search.theta[:, k:]], 1)
+    off = torch.nn.functional.pad(found.off, (0, beyond.shape[1] - found.off.shape[1]))
+    error = found.error + ritz_error(beyond, residual + off)[:, :k]
+    captured, rest, rest_error = search.trace
+    captured = captured + (found.mu - search.theta[:, :k]).sum(1)
+    # λ_i ≤ θ_i + the trace that the basis leaves (Weyl); eight probes put it below a tenth of itself once in a thousand
+    # times at most.
+    bound = error if search.confirmed else torch.maximum(error, 10 * rest[:, None])
+    noise = found.error.sum(1) + off.sum(1)
     factor = ground.factor
+    scale = factor.log_scale.exp()
+    block = Block(
+        logits=ground.logits,
+        eigenvalues=found.mu * scale[:, None],
+        error=bound * scale[:, None],
+        trace=(captured + rest) * scale,
+        trace_error=(noise + rest_error) * scale,
+        frobenius=beyond.norm(dim=1) * scale,
+        frobenius_error=(noise + 2**0.5 * residual.norm(dim=1) + rest + rest_error) * scale,
+        eigenvectors=found.eigenvectors(factor.ascent, vectors),
+        history=search.history * scale[:, None],
+        **ground.passes(),
+    )
+    del ground
+    moved = (bound > _VAGUE * found.mu).any(1) & found.moved
+    return block.mended(moved, x, lambda part: lanczos(net, part, k, vectors, tolerance, max_steps, seed, False))
+
+
+@dataclass
+class _Search:
+    """What the iteration found at n inputs in m steps."""
+
+    basis: Tensor  # (n, r, m), orthonormal
+    rows: list[Tensor]  # m of (n, 1, D), Aᵀ of its vectors
+    theta: Tensor  # (n, m), Ritz values, descending
+    turn: Tensor  # (n, m, m), their vectors in the basis
+    residual: Tensor  # (n, m)
+    history: Tensor  # (n, m), λ₁ after every step
+    confirmed: bool  # whether another random vector has found nothing more
+    trace: tuple[Tensor, Tensor, Tensor]  # (n,): what a basis holds, what it leaves, and the standard error of that
+
+
+def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator: torch.Generator) -> _Search:
+    factor, count = ground.factor, len(ground.logits)
     limit = min(factor.rank, max_steps)
-    generator = torch.Generator().manual_seed(seed)
-    eps = torch.finfo(x.dtype).eps
 
     def random(n: int) -> Tensor:
         return torch.randn(n, factor.rank, 1, dtype=torch.float64, generator=generator)
@@ -43,11 +93,11 @@ def lanczos(
     q = factor.from_logits(factor.to_logits(factor.a[..., None] * random(1)))[..., 0]
     q = torch.nn.functional.normalize(q, dim=1)
     exploring, confirmed = 0, False
-    settled = captured = q.new_zeros(len(x), 0)
-    spread = sample = q.new_zeros(len(x))
+    settled = captured = q.new_zeros(count, 0)
+    spread = sample = q.new_zeros(count)
     known = 0
     rows: list[Tensor] = []
-    basis, rayleigh = q.new_zeros(len(x), factor.rank, 0), q.new_zeros(len(x), 0, 0)
+    basis, rayleigh = q.new_zeros(count, factor.rank, 0), q.new_zeros(count, 0, 0)
     history: list[Tensor] = []
     left = basis  # A Aᵀ basis, as far as it lies outside of it
     for _ in range(limit):
@@ -76,55 +126,24 @@ def lanczos(
         if not exploring:
             toward = residuals.gather(2, iteration.argmax(1)[:, None, None].expand(-1, factor.rank, 1))[..., 0]
             if (theta.shape[1] > k or theta.shape[1] == limit) and (iteration <= allowed).all():
-                if settled.numel() and (wanted - settled <= allowed + eps * theta[:, :1]).all():
+                if settled.numel() and (wanted - settled <= allowed + ground.eps * theta[:, :1]).all():
                     confirmed = True
                     break
                 settled, captured, known = wanted, theta.sum(1), theta.shape[1]
                 exploring, toward = 3, torch.zeros_like(toward)
         length = toward.norm(dim=1, keepdim=True)
         # Where nothing is left in the Krylov space, another random vector finds eigenvalues that equal one in it.
-        q = torch.where(length > 1e-14 * theta[:, :1], toward / length.clamp_min(1e-300), random(len(x))[..., 0])
+        q = torch.where(length > 1e-14 * theta[:, :1], toward / length.clamp_min(1e-300), random(count)[..., 0])
         q = _orthogonal(q[..., None], basis)[..., 0]
         spread = q.square().sum(1)
         q = torch.nn.functional.normalize(q, dim=1)
     if theta.shape[1] == factor.rank:
         residual = torch.zeros_like(residual)
-
-    u = basis @ s[..., :k]
-    leading = x.new_zeros(len(x), wanted.shape[1], x[0].numel())
-    for at, row in enumerate(rows):  # one by one: together they would take their memory twice
-        leading += s[:, at, :k, None].to(row) * row
-    del rows
-    found = polished(ground, leading, u)
-    beyond = torch.cat([found.mu, theta[:, k:]], 1)
-    off = torch.nn.functional.pad(found.off, (0, beyond.shape[1] - found.off.shape[1]))
-    error = found.error + ritz_error(beyond, residual + off)[:, :k]
     if confirmed:  # the vector that confirmed is a first probe of what the basis left then
-        basis, captured = basis[..., :known], captured + (found.mu - settled).sum(1)
-        rest, rest_error = _rest(ground, basis, generator, 2, sample[:, None])
+        trace = captured, *_rest(ground, basis[..., :known], generator, 2, sample[:, None])
     else:
-        captured = beyond.sum(1)
-        rest, rest_error = _rest(ground, basis, generator, 8, basis.new_zeros(len(x), 0))
-    # λ_i ≤ θ_i + the trace that the basis leaves (Weyl); eight probes put it below a tenth of itself once in a thousand
-    # times at most.
-    bound = error if confirmed else torch.maximum(error, 10 * rest[:, None])
-    noise = found.error.sum(1) + off.sum(1)
-    scale = factor.log_scale.exp()
-    block = Block(
-        logits=ground.logits,
-        eigenvalues=found.mu * scale[:, None],
-        error=bound * scale[:, None],
-        trace=(captured + rest) * scale,
-        trace_error=(noise + rest_error) * scale,
-        frobenius=beyond.norm(dim=1) * scale,
-        frobenius_error=(noise + 2**0.5 * residual.norm(dim=1) + rest + rest_error) * scale,
-        eigenvectors=found.eigenvectors(factor.ascent, vectors),
-        history=torch.stack(history, 1) * scale[:, None],
-        **ground.passes(),
-    )
-    del ground
-    moved = (bound > _VAGUE * found.mu).any(1) & found.moved
-    return block.mended(moved, x, lambda part: lanczos(net, part, k, vectors, tolerance, max_steps, seed, False))
+        trace = theta.sum(1), *_rest(ground, basis, generator, 8, basis.new_zeros(count, 0))
+    return _Search(basis, rows, theta, s, residual, torch.stack(history, 1), confirmed, trace)
 
 
 def _bordered(matrix: Tensor, column: Tensor) -> Tensor:

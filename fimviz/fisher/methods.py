@@ -52,8 +52,8 @@ def spectrum(
     """The spectrum of the input-space Fisher information at each input of a batch.
 
     F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1. "exact" takes one forward pass and K−1
-    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some seven pairs of VJP and JVP for
-    the leading eigenvalue and two more for each other one, whatever K; "power" is the power iteration of the
+    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five to ten pairs of VJP
+    and JVP for the leading eigenvalue and two or three more for each other one, whatever K; "power" is the power iteration of the
     literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates with
     error bars.
 
