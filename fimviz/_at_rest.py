@@ -82,9 +82,14 @@ def _restored(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, value in buffers:
                 # A write, even of equal values, would invalidate a graph of the user's that saved the buffer.
-                if buffer is not None and value is not None and not torch.equal(buffer, value):
+                if buffer is not None and value is not None and not _same(buffer, value):
                     buffer.copy_(value)
                 module._buffers[name] = buffer
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    # torch.equal knows strided tensors only; of a sparse one no layer writes a running statistic into.
+    return a.layout != torch.strided or torch.equal(a, b)
 
 
 @contextmanager

@@ -46,6 +46,13 @@ def whole(name: str, value: Any, least: int) -> int:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """An option that is on or off."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
 def real(name: str, value: Any) -> float:
     """An option that measures: any number, no string that looks like one."""
     if not isinstance(value, str | bytes | bool):

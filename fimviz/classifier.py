@@ -84,6 +84,7 @@ class Classifier:
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
         self.forward_mode = True
+        self.repeatable: bool | None = None  # whether products along directions can be taped; known after the first
 
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""
@@ -273,8 +274,11 @@ class Classifier:
     def _runs_in(self, dtype: torch.dtype, x: Tensor) -> bool:
         """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""
         self._dtypes.add(dtype)
-        with suppress(RuntimeError):  # a dtype is written into the model's forward
-            if self._outputs(x.to(dtype)).dtype == dtype:
+        x = x.detach().to(dtype).requires_grad_()
+        with suppress(RuntimeError):  # a dtype is written into the model's forward, or it computes again going back
+            z = self._outputs(x)
+            if z.dtype == dtype:
+                torch.autograd.grad(z.sum(), x)
                 return True
         self._dtypes.remove(dtype)
         return False

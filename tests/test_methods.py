@@ -6,12 +6,14 @@ import re
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import fimviz as fv
 from fimviz.fisher.passes import Linearisation
+from tests.benchmarks.settings import lanczos_truth
 
 
 def dense(classes, seed=0, inputs=12, width=24):
@@ -298,6 +300,19 @@ class Backward(torch.autograd.Function):
         return g * (1 - ctx.saved_tensors[0] ** 2)
 
 
+class PastTorch(Backward):
+    """tanh whose forward mode computes in NumPy, which no tape sees."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_forward(x.tanh())
+        return Backward.forward(ctx, x)
+
+    @staticmethod
+    def jvp(ctx, t):
+        return torch.from_numpy(t.numpy() * (1 - ctx.saved_tensors[0].numpy() ** 2))
+
+
 class Wrong(Backward):
     """tanh with a forward mode that contradicts its backward pass."""
 
@@ -322,6 +337,99 @@ def test_models_with_one_way_to_a_jvp(method, function, forward):
     s = fv.spectrum(net, x, method=method)
     assert net.forward_mode is forward
     assert torch.allclose(s.spectral_norm, truth(plain, x).spectral_norm, rtol=1e-5)
+
+
+class Beside(nn.Module):
+    """A function beside a skip connection, so that a part of every product goes around it."""
+
+    def __init__(self, f):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.f = nn.Linear(12, 40), nn.Linear(40, 40), nn.Linear(40, 60), f
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.c(h + 3 * self.f(self.b(h)))
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_what_no_tape_sees_is_not_taped(method):
+    net, x = fv.Classifier(Beside(PastTorch.apply)), pixels(3, 12)
+    s = fv.spectrum(net, x, method=method)
+    assert net.forward_mode
+    assert not net.repeatable
+    assert torch.allclose(s.spectral_norm, truth(Beside(torch.tanh), x).spectral_norm, rtol=1e-4)
+
+
+class HiddenKink(nn.Module):
+    """Independent labels; one depends on the pixels only through a ReLU that is dead in float32 and not in float64."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(6, 60)
+        with torch.no_grad():
+            self.linear.weight[7] = 0
+
+    def forward(self, x):
+        gain = torch.zeros(60, dtype=x.dtype, device=x.device).index_fill(0, torch.tensor(7), 30.0)
+        return self.linear(x) + (x[:, 0] + x[:, 1] - x[:, 2]).relu()[:, None] * gain
+
+
+def test_a_kink_that_only_another_label_sees():
+    a, b = next(
+        (a, b)
+        for a, b in torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
+        if a.double() + b.double() > (a + b).double()
+    )
+    x = torch.rand(1, 6)
+    x[0, :3] = torch.stack([a, b, a + b])
+    net = fv.Classifier(HiddenKink(), likelihood="bernoulli", input_range=None)
+    s = fv.spectrum(net, x, method="lanczos")
+    exact = fv.spectrum(net, x, method="exact")
+    assert exact.spectral_norm > 100
+    assert_holds(s, exact)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = dense(50)
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
+
+
+class InnerGradient(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = dense(50)
+
+    def forward(self, x):
+        return self.net(x) + torch.func.grad(lambda t: t.sin().sum())(x).sum(1, keepdim=True) * torch.arange(50)
+
+
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = dense(50)
+        self.register_buffer("mix", (torch.rand(12, 12) > 0.7).float().to_sparse())
+
+    def forward(self, x):
+        return self.net(torch.sparse.mm(self.mix.to(x.dtype), x.T).T)
+
+
+@pytest.mark.parametrize("method", ["exact", "lanczos", "power"])
+@pytest.mark.parametrize("model", [Checkpointed, InnerGradient, Sparse])
+def test_unusual_models(model, method):
+    torch.manual_seed(0)
+    net, x = fv.Classifier(model()), pixels(3, 12)
+    s = fv.spectrum(net, x, k=1, method=method)
+    theirs = torch.stack([torch.autograd.functional.jacobian(lambda t: net.model(t[None])[0], one) for one in x])
+    p = s.probabilities
+    info = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    fisher = theirs.double().mT @ info @ theirs.double()
+    assert torch.allclose(s.spectral_norm, torch.linalg.eigvalsh(fisher)[:, -1], rtol=1e-4)
 
 
 class TestChoice:
@@ -377,6 +485,33 @@ class TestChoice:
         whole, parts = (fv.spectrum(model, x, k=2, max_memory=m) for m in (None, 500_000))
         assert torch.allclose(whole.eigenvalues, parts.eigenvalues, rtol=1e-6)
         assert not torch.equal(whole.trace, parts.trace), "one chunk both times: this tests nothing"
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar10-resnet20", "cifar10-marabou", "cifar10-resnet4b-robust", "cifar10-cnn-robust", "mnist-lenet5"]
+)
+def test_every_real_network(realdata, name):
+    net, (images, _) = realdata.network(name), realdata.images(realdata.NETWORKS[name][-1], 24)
+    s = fv.spectrum(net, images[16:], method="lanczos", k=2)
+    assert_holds(s, truth(net, images[16:]))
+
+
+def test_digits_whose_kinks_float32_crosses(realdata):
+    """Two of 4,000 on which values from float32's directions are wrong in the fifth and the sixth digit."""
+    net, (images, _) = realdata.network("mnist-lenet5-robust"), realdata.images("mnist-test")
+    x = images[[3297, 5960]]
+    assert_holds(fv.spectrum(net, x, method="lanczos", k=1), truth(net, x))
+
+
+def test_photographs(realdata):
+    """1000 classes, against float64 Lanczos of the benchmarks' own; the twenty of them are in tests/benchmarks."""
+    net, x = realdata.network("imagenet-squeezenet"), realdata.imagenet_samples()[0][:2]
+    s = fv.spectrum(net, x, k=3)
+    values, _, _ = lanczos_truth(net.eval().requires_grad_(False), x, 3, tolerance=1e-8)
+    assert s.method == "lanczos"
+    assert (s.eigenvalues - values).abs().div(values).max() < 1e-4
+    assert ((s.eigenvalues - values).abs() <= s.error).all()
+    assert s.error.div(s.eigenvalues).max() < 1e-4
 
 
 @pytest.mark.parametrize("method", ["lanczos", "power"])

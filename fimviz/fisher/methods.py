@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._options import named_options, real, whole
+from fimviz._options import flag, named_options, real, whole
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
@@ -52,10 +52,10 @@ def spectrum(
     """The spectrum of the input-space Fisher information at each input of a batch.
 
     F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1. "exact" takes one forward pass and K−1
-    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five to ten pairs of VJP
-    and JVP for the leading eigenvalue and two or three more for each other one, whatever K; "power" is the power iteration of the
-    literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates with
-    error bars.
+    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five pairs of VJP
+    and JVP for the leading eigenvalue and three more for each other one, whatever K; "power" is the power iteration of
+    the literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates
+    with error bars.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
@@ -94,7 +94,13 @@ def spectrum(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     k = None if k is None else whole("k", k, 1)
-    max_steps, seed = whole("max_steps", max_steps, 1), whole("seed", seed, 0)
+    max_steps, seed, probes = whole("max_steps", max_steps, 1), whole("seed", seed, 0), whole("probes", probes, 1)
+    if seed >= 2**63:
+        raise ValueError(f"seed is {seed}, expected less than 2**63")
+    flag("vectors", vectors)
+    flag("verify", False if verify is None else verify)
+    flag("progress", callable(progress) or progress)
+    step = None if step is None else real("step", step)
     if method == "power" and k not in (None, 1):
         raise ValueError(f"k is {k} and method is 'power', which finds the leading eigenvalue only: use 'lanczos'")
     if not 0 < real("tolerance", tolerance) < 1:
@@ -133,7 +139,7 @@ def spectrum(
                     else:
                         blocks.append(power(net, here, vectors, tolerance, max_steps, seed, verify))
                 except torch.OutOfMemoryError:  # the plan was too large, or somebody else took the memory meanwhile
-                    if len(part) == cotangents == 1:
+                    if len(part) == 1 and (method != "exact" or cotangents == 1):
                         raise
                     inputs, cotangents = (len(part) + 1) // 2, (cotangents + 1) // 2
                     continue
@@ -143,7 +149,7 @@ def spectrum(
             if not blocks:
                 raise
             cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
-            warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=2)
+            warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=3)
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(block, name) for block in blocks])
@@ -208,7 +214,9 @@ def _plan(
     # graphs, float64 inputs, rows, and vectors in float64 on their way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
     copies = sum(t.numel() * (8 * verify + width * (t.dtype != x.dtype)) for t in weights)
-    own = saved * (1 + 2 * verify + 3 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
+    own = (
+        saved * (1 + 2 * verify + 3 * twice * (1 + 2 * verify)) + 24 * size + (1 if twice else 2) * width * rows * size
+    )
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))

@@ -81,6 +81,8 @@ def _makes_blank(func: OpOverload) -> bool:
 
 def _home(t: Tensor) -> int:
     """The storage of a tensor, which its views share; an empty one, and a zero of autograd's, have none."""
+    if t.layout != torch.strided:
+        raise RepeatError(f"a tensor of layout {t.layout} has no storage to follow")
     return id(t) if t._is_zerotensor() else t.untyped_storage().data_ptr() or id(t)
 
 
