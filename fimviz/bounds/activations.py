@@ -5,6 +5,7 @@ The suprema of the slopes that are not plain are computed once by a fine scan in
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,7 @@ _SLOPES: list[tuple[float, bool, bool, tuple[Any, ...]]] = [
     (1.0, True, True, (torch.sin, "sin")),
     (1.0, True, False, (torch.cos, "cos")),
     (0.25, True, False, (nn.Sigmoid, torch.sigmoid, tf.sigmoid, "sigmoid", "sigmoid_")),
-    (1 / 6, False, False, (nn.Hardsigmoid, tf.hardsigmoid)),
+    (0.16667, False, False, (nn.Hardsigmoid, tf.hardsigmoid)),
     (1.5, False, True, (nn.Hardswish, tf.hardswish)),
     (1.12905, True, True, (nn.GELU, tf.gelu)),
     (1.09985, True, True, (nn.SiLU, tf.silu)),
@@ -136,7 +137,7 @@ def _softplus_function(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
 
 
 @rule(torch.exp, "exp", torch.sqrt, "sqrt", torch.rsqrt, "rsqrt", torch.log, "log", torch.square, "square", torch.pow,
-      "pow", "__pow__")  # fmt: skip
+      "pow", operator.pow)  # fmt: skip
 def _steep(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
     """Slopes without limit: what they are at x only."""
     name = step.op if isinstance(step.op, str) else step.op.__name__

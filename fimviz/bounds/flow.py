@@ -69,6 +69,7 @@ class Flow:
         grid: ln of a bound for every part of the tensor, of the tensor's rank: along every axis its length (one bound
             an index) or 1 (all indices together). None: only `total` is known.
         reach: (ln r, axis): no vector along that axis, at any x, is longer than r. None: nothing is known.
+        level: whether the Jacobian of what lies along the last axis sums to 0, as behind a softmax.
         normed: whether the batch normalisation that follows is in `total` already.
         note: what the last rule did, as the waterfall tells it: (kind, ln of its own factor or None, formula).
     """
@@ -79,6 +80,7 @@ class Flow:
     channels: Channels | None = None
     grid: Tensor | None = None
     reach: tuple[float, int] | None = None
+    level: bool = False
     normed: bool = False
     note: tuple[str, float | None, str] | None = None
 
@@ -116,7 +118,7 @@ class Flow:
         return replace(self.times(gain, formula, kind=kind), channels=kept)
 
     def weighted(self, axis: int, weight: Tensor, norm: Callable[[Tensor], float]) -> float:
-        """The logarithm of the bound behind a linear layer with `weight` (out, in, …) that reads the channels of an axis.
+        """The logarithm of the bound behind a linear layer with `weight` (out, in, …) that reads an axis' channels.
 
         The better of ‖W‖·‖J‖ and Σ‖W⁽ˢ⁾‖·‖J⁽ˢ⁾‖ over the parts s of a concatenation, with pending factors in W.
         """
@@ -150,6 +152,11 @@ def log_sum(logs: Sequence[float] | Tensor) -> float:
     """The logarithm of Σ e^a."""
     a = torch.as_tensor(logs, dtype=torch.float64).flatten()
     return float(torch.logsumexp(a, 0)) if len(a) and a.amax() > NOTHING else NOTHING
+
+
+def times(matrix: Tensor, logs: Tensor) -> Tensor:
+    """The logarithms of M e^a, for matrices (…, m, k) without negative elements and logarithms a (…, k, 1)."""
+    return torch.logsumexp(matrix.log() + logs.mT, -1, keepdim=True)
 
 
 def log_norm(logs: Sequence[float] | Tensor) -> float:

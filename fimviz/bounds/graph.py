@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as tf
 
 import fimviz.bounds.activations
+import fimviz.bounds.attention
 import fimviz.bounds.shapes
 import fimviz.bounds.tokens  # noqa: F401
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
@@ -168,7 +169,7 @@ class Walk:
             self._flows[node] = args[0][args[1]]
             return
         name = _name(node, self._modules)
-        if not any(t.is_floating_point() for t in _tensors_in(out)):
+        if not any(t.is_floating_point() or t.is_complex() for t in _tensors_in(out)):
             raise NoRuleError(f"{name} makes decisions on what depends on the input, which no rule bounds")
         found = rule_of_module(op) if isinstance(op, nn.Module) else rule_of_function(op)
         if found is None:

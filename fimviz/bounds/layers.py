@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_sum
 from fimviz.bounds.norms import Shape, conv_norm, matrix_norm
 from fimviz.bounds.rules import rule
 
@@ -50,7 +50,7 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
     reach = None
     if x.reach is not None and x.reach[1] in (-1, last):
         offset = 0.0 if bias is None else float(bias.detach().double().norm())
-        reach = (math.log(math.exp(up) * math.exp(x.reach[0]) + offset) + 1e-12, last)
+        reach = (log_sum([up + x.reach[0], log(offset)]) + 1e-12, last)
     note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
     return Flow(total, grid=grid, reach=reach, normed=scale is not None, note=note)
 

@@ -169,11 +169,12 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
             "the network cannot run in float64, expected one that can: a dtype is written into its forward"
         )
     rows = []
-    with net.at_rest(), torch.no_grad(), in_dtype(net.model, torch.float64):
-        traced = trace(net.model)
-        for image in images.detach().double().to(net.device).split(1):
-            walk = _walk(net, traced, image, True)
-            rows.append((*_parts(net, walk), tuple(_layer(call) for call in walk.calls)))
+    with net.at_rest(), torch.no_grad():
+        traced = trace(net.model)  # which looks for parameters, and in_dtype puts plain tensors in their places
+        with in_dtype(traced, torch.float64):
+            for image in images.detach().double().to(net.device).split(1):
+                walk = _walk(net, traced, image, True)
+                rows.append((*_parts(net, walk), tuple(_layer(call) for call in walk.calls)))
     features, logits, weights, biases, reasons, steps = zip(*rows, strict=True)
     reason = next((r for r in reasons if r), "")
     return LocalBound(_column(features), _column(logits), weights[0], biases[0], reason, steps)

@@ -28,7 +28,8 @@ _MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Chann
           "flatten", "unflatten", "reshape", "view", "permute", "transpose", "swapaxes", "swapdims", "movedim",
           "moveaxis", "squeeze", "unsqueeze", "roll", "flip", "narrow", "select", "chunk", "split", "unbind", "expand",
           "expand_as", "repeat", "tile", "t", "reshape_as", "view_as", "index_select",
-          operator.getitem)  # fmt: skip
+          "torchvision.models.swin_transformer._patch_merging_pad",
+         operator.getitem)  # fmt: skip
 
 
 @rule(*_SAME)
@@ -61,10 +62,9 @@ def _move(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow | tuple[Flow, 
 
 def moved(x: Flow, again: Any) -> Any:
     """Read what a call does to elements from what it does to their numbers."""
-    numbers = torch.arange(math.prod(x.shape), dtype=torch.int64).view(x.shape)
-    placed = again(numbers)
+    placed = again(torch.arange(1, math.prod(x.shape) + 1).view(x.shape))
     several = isinstance(placed, (tuple, list))
-    flows = tuple(_placed(x, p) for p in (placed if several else (placed,)))
+    flows = tuple(_placed(x, p - 1) for p in (placed if several else (placed,)))  # a padding's zeros are constants
     return flows if several else flows[0]
 
 
