@@ -120,8 +120,8 @@ def _elu_function(step: Step, x: Flow, alpha: float = 1.0, inplace: bool = False
 
 @rule(nn.Hardtanh, tf.hardtanh, torch.clamp, "clamp", "clamp_", "clamp_min", "clamp_max", torch.clip, "clip")
 def _clamp(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
-    if any(isinstance(a, Flow) for a in (*args, *kwargs.values())):
-        raise NoRuleError("a clamp whose limits depend on the input: write a rule for the module that holds it")
+    if any(isinstance(a, (Flow, Tensor)) for a in (*args, *kwargs.values())):
+        raise NoRuleError("a clamp between tensors: write a rule for the module that holds it")
     return x.elementwise(1.0, "sup|f′|", kind="clamp")
 
 

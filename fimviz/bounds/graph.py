@@ -12,7 +12,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as tf
 
 import fimviz.bounds.activations
+import fimviz.bounds.arithmetic
 import fimviz.bounds.attention
+import fimviz.bounds.pooling
 import fimviz.bounds.shapes
 import fimviz.bounds.tokens  # noqa: F401
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step

@@ -112,3 +112,11 @@ def test_writes_into_weights_are_seen():
 def test_infinite_weights_are_refused():
     with pytest.raises(OverflowError, match="infinite"):
         matrix_norm(torch.full((2, 2), torch.inf))
+
+
+def test_margins_do_not_pile_up():
+    """A large kernel is read in many stacks of frequencies; single precision must not be paid for once a stack."""
+    weight = torch.randn(320, 320, 3, 3, generator=torch.Generator().manual_seed(3)) / 3
+    symbol = torch.fft.fft2(weight.double(), s=(9, 9)).movedim((2, 3), (0, 1)).flatten(0, 1)[:41]
+    exact = torch.linalg.eigvalsh(symbol @ symbol.mH).amax().sqrt().item()
+    assert exact <= conv_norm(weight, Shape((8, 8), (1, 1), (1, 1), (1, 1), (1, 1))) <= 1.06 * exact
