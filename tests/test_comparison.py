@@ -24,9 +24,14 @@ def test_frame_has_the_promised_columns(comparison):
     assert {"sample", "method", "value", "low", "high", "guarantee", "forwards", "vjps", "jvps", "seconds"} <= set(
         frame
     )
-    assert len(frame) == 5 * 7
+    assert len(frame) == 5 * 15
     assert set(frame.method) == {"exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
-                                 "hutchinson-trace"}  # fmt: skip
+                                 "hutchinson-trace", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair",
+                                 "lower-trace"}  # fmt: skip
+    assert list(comparison.needs) == list(comparison.methods)
+    assert comparison.reasons == {}
+    assert [step.kind for step in comparison.layers] == ["reshape or slice", "linear", "Tanh", "linear"]
+    assert len(comparison.local_layers) == 5
     assert set(frame.guarantee) <= {"exact", "interval", "lower", "upper", "statistical"}
     assert (frame.low <= frame.value * (1 + 1e-12)).all()
     assert (frame.value <= frame.high * (1 + 1e-12)).all()
@@ -38,6 +43,8 @@ def test_guarantees_hold(comparison):
         if column.guarantee in ("exact", "interval"):
             assert (column.low <= exact * (1 + 1e-6)).all(), name
             assert (exact <= column.high * (1 + 1e-6)).all(), name
+        if column.guarantee == "upper":
+            assert (exact <= column.high).all(), name
         if column.guarantee == "lower":
             assert (column.low <= exact * (1 + 1e-3)).all(), name
     assert (comparison.methods["hutchinson-trace"].high > exact).all()
@@ -66,7 +73,7 @@ def test_view_and_plot(comparison, tmp_path):
     assert "https://" not in html
     assert repr(comparison).count("\n") == 0
     assert comparison.widget().index == first["index"]
-    assert len(comparison.plot().data) == 7
+    assert len(comparison.plot().data) == 15
 
 
 def test_a_black_box_is_asked_only():

@@ -40,8 +40,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Head:
-    """The linear layer that the logits come out of."""
+    """The linear layer that the logits come out of, and the node of the graph that it reads."""
 
+    source: str
     features: float
     weight: Tensor
     bias: Tensor | None
@@ -117,7 +118,7 @@ class Walk:
             if (layer := self._linear(node)) is not None:
                 flow = self._flows[source]
                 alone = isinstance(flow, Flow) and len(flow.shape) == 2
-                return Head(flow.total, *layer) if alone else None
+                return Head(source.name, flow.total, *layer) if alone else None
             note = getattr(self._flows[node], "note", None)
             if note is None or note[0] not in ("identity", "reshape or slice") or (
                 self._values[node].shape != self._values[source].shape

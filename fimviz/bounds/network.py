@@ -52,6 +52,7 @@ class NetworkBound:
             a linear layer.
         reason: why something is None; empty if nothing is.
         steps: the waterfall, in the order of the graph.
+        source: the node of the traced graph that is h; empty where there is no h.
     """
 
     log10_features: float | None
@@ -60,6 +61,7 @@ class NetworkBound:
     bias: Tensor | None
     reason: str
     steps: tuple[Layer, ...]
+    source: str = ""
 
     @property
     def features(self) -> float | None:
@@ -82,6 +84,7 @@ class LocalBound:
         weight, bias: as in `NetworkBound`.
         reason: why something is None; empty if nothing is.
         steps: n waterfalls.
+        source: as in `NetworkBound`.
     """
 
     log10_features: Tensor | None
@@ -90,6 +93,7 @@ class LocalBound:
     bias: Tensor | None
     reason: str
     steps: tuple[tuple[Layer, ...], ...]
+    source: str = ""
 
     @property
     def features(self) -> Tensor | None:
@@ -136,7 +140,7 @@ def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -
         walk = _walk(net, trace(net.model), x, False)
         parts = _parts(net, walk)
     steps = tuple(_layer(call) for call in walk.calls)
-    return NetworkBound(parts[0], parts[1], parts[2], parts[3], parts[4], steps)
+    return NetworkBound(*parts[:5], steps, parts[5])
 
 
 def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
@@ -175,9 +179,9 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
             for image in images.detach().double().to(net.device).split(1):
                 walk = _walk(net, traced, image, True)
                 rows.append((*_parts(net, walk), tuple(_layer(call) for call in walk.calls)))
-    features, logits, weights, biases, reasons, steps = zip(*rows, strict=True)
+    features, logits, weights, biases, reasons, sources, steps = zip(*rows, strict=True)
     reason = next((r for r in reasons if r), "")
-    return LocalBound(_column(features), _column(logits), weights[0], biases[0], reason, steps)
+    return LocalBound(_column(features), _column(logits), weights[0], biases[0], reason, steps, sources[0])
 
 
 def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool) -> Walk:
@@ -195,16 +199,19 @@ def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool) -> Walk:
     return Walk(traced, values.clone(), start, pointwise)
 
 
-def _parts(net: Classifier, walk: Walk) -> tuple[float | None, float | None, Tensor | None, Tensor | None, str]:
-    """log₁₀ L_h, log₁₀ of the logits' bound, weight, bias and reason, with temperature and a single logit."""
+_Parts = tuple[float | None, float | None, Tensor | None, Tensor | None, str, str]
+
+
+def _parts(net: Classifier, walk: Walk) -> _Parts:
+    """log₁₀ L_h, log₁₀ of the logits' bound, weight, bias, reason, source; with temperature and a single logit."""
     if walk.reason:
-        return None, None, None, None, walk.reason
+        return None, None, None, None, walk.reason, ""
     logits, head = walk.logits().total - math.log(net.temperature), walk.head()
     if head is None:
-        return None, _log10(logits), None, None, "the network does not end in a linear layer: see its logits"
+        return None, _log10(logits), None, None, "the network does not end in a linear layer: see its logits", ""
     weight, bias = _classes(net, head)
     logits = min(logits, head.features + math.log(max(matrix_norm(weight), 1e-300)))
-    return _log10(head.features), _log10(logits), weight, bias, ""
+    return _log10(head.features), _log10(logits), weight, bias, "", head.source
 
 
 def _classes(net: Classifier, head: Head) -> tuple[Tensor, Tensor]:
