@@ -6,6 +6,7 @@ views that people can move. Functions give results; results show themselves.
 
 from fimviz import zoo
 from fimviz.blackbox import BlackBox, BudgetExceeded
+from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.fisher.methods import spectrum
@@ -15,8 +16,10 @@ __all__ = [
     "BlackBox",
     "BoundComparison",
     "BudgetExceeded",
+    "CertifiedRadius",
     "Classifier",
     "Spectrum",
+    "certified_radius",
     "compare_bounds",
     "spectrum",
     "zoo",

@@ -122,7 +122,7 @@ class Ladder:
             "L4": self._fourth,
             "L5": lambda: self._weights_only(math.log10(0.25), "spread"),
             "L6": lambda: self._weights_only(math.log10(0.5), "norm"),
-            "lower-pair": lambda: (lower_pair(self.net, self.rows), ""),
+            "lower-pair": lambda: (self.rows.log_pair / math.log(10) - _SPARE, ""),
             "lower-trace": lambda: (lower_trace(self.rows, self.x[0].numel()), ""),
         }
 
@@ -197,18 +197,12 @@ class Ladder:
         return _up(rows.trace + rows.trace_error) + rows.log_scale / math.log(10), ""
 
     def _second(self) -> tuple[Tensor, str]:
-        rows = self.rows
-        if self.net.likelihood.name == "bernoulli":
-            widest = torch.linalg.eigvalsh(rows.gram)[:, -1].clamp_min(0).sqrt() + rows.noise
-        else:
-            floor = 1e-13 * rows.gram.diagonal(dim1=1, dim2=2).amax(1)
-            widest = (_distances(rows.gram).amax((1, 2)) + floor).sqrt() + 2**0.5 * rows.noise
-        return self.log_c + 2 * _up(widest), ""
+        return self.log_c + 2 * _up(self.rows.widest), ""
 
     def _third(self) -> tuple[Tensor | None, str]:
         bound = self._bound()
         if bound is None or bound.weight is None:
-            return self.log_c + 2 * math.log10(self.head.spread) + 2 * _up(self._logit_norms()), ""
+            return self.log_c + 2 * math.log10(self.head.spread) + 2 * _up(self.rows.centred), ""
         width = bound.weight.shape[1]
         if width > self.feature_vjps:
             return None, (
@@ -221,15 +215,6 @@ class Ladder:
         except MemoryError as error:
             return None, str(error)
         return self.log_c + 2 * math.log10(self.head.spread) + 2 * _up(norms), ""
-
-    def _logit_norms(self) -> Tensor:
-        """‖J − 1 J̄‖ (n,), J̄ the mean of J's rows: no difference of logits knows it."""
-        gram, noise = self.rows.gram, self.rows.noise
-        if self.net.likelihood.name == "categorical":
-            gram = torch.nn.functional.pad(gram, (1, 0, 1, 0))  # the winner's difference to itself
-            gram = gram - gram.mean(1, keepdim=True)
-            gram = gram - gram.mean(2, keepdim=True)
-        return torch.linalg.eigvalsh((gram + gram.mT) / 2)[:, -1].clamp_min(0).sqrt() + noise
 
     def _fourth(self) -> tuple[Tensor | None, str]:
         local, reason = self._local_lipschitz()
@@ -316,41 +301,12 @@ def last_layer(net: Classifier, weight: Tensor | None) -> Head:
     return Head(max(float(pairs.amax()), 1e-300), max(matrix_norm(weight), 1e-300), pairs)
 
 
-def lower_pair(net: Classifier, rows: Contrasts) -> Tensor:
-    """log₁₀ of max p_a p_b ‖J_a − J_b‖² over pairs (n,), of s_k ‖J_k‖² for yes/no labels, below its rounding."""
-    z = rows.logits
-    if net.likelihood.name == "bernoulli":
-        log_w = torch.nn.functional.logsigmoid(z) + torch.nn.functional.logsigmoid(-z)
-        squares = rows.gram.diagonal(dim1=1, dim2=2)
-        noise = rows.noise[:, None]
-    else:
-        log_p = net.likelihood.log_probs(z)
-        # in the order of the rows: the winner first, as the difference 0
-        winner = z.argmax(1, keepdim=True)
-        index = torch.arange(z.shape[1] - 1).expand(len(z), -1)
-        log_p = torch.cat([log_p.gather(1, winner), log_p.gather(1, index + (index >= winner))], 1)
-        log_w = log_p[:, :, None] + log_p[:, None]
-        floor = 1e-13 * rows.gram.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
-        squares = (_distances(rows.gram) - floor).clamp_min(0)
-        noise = 2**0.5 * rows.noise[:, None, None]
-    long = (squares.sqrt() - noise).clamp_min(0)
-    best = (log_w + 2 * long.log()).flatten(1).amax(1) - 4 * rows.logit_error
-    return (best - _SPARE) / math.log(10)
-
-
 def lower_trace(rows: Contrasts, size: int) -> Tensor:
     """log₁₀ of the larger of tr F/rank and ‖F‖²_F/tr F (n,), below its rounding; rank F is at most the input's size."""
-    rank = min(rows.gram.shape[1], size)
+    rank = min(rows.eigenvalues.shape[1], size)
     mean = (rows.trace - rows.trace_error).clamp_min(0) / rank
     weighted = (rows.frobenius - rows.frobenius_error).clamp_min(0) ** 2 / (rows.trace + rows.trace_error)
     return torch.maximum(mean, weighted.nan_to_num()).log10() + rows.log_scale / math.log(10) - _SPARE
-
-
-def _distances(gram: Tensor) -> Tensor:
-    """‖J_a − J_b‖² (n, K, K) from products of differences to the winner, who comes first."""
-    gram = torch.nn.functional.pad(gram, (1, 0, 1, 0))
-    own = gram.diagonal(dim1=1, dim2=2)
-    return (own[:, :, None] + own[:, None] - 2 * gram).clamp_min(0)
 
 
 def _up(x: Tensor) -> Tensor:
@@ -363,11 +319,6 @@ def _attempt(compute: Callable[[], _B]) -> tuple[_B | None, str]:
         return compute(), ""
     except (NoRuleError, ValueError, OverflowError) as error:
         return None, str(error)
-
-
-def reasons(rungs: dict[str, Rung]) -> dict[str, str]:
-    """Why rungs have no value."""
-    return {name: rung.reason for name, rung in rungs.items() if rung.reason}
 
 
 __all__: Sequence[str] = ["FROM_ROWS", "LOWER", "NEEDS", "RUNGS", "UPPER", "Ladder", "Rung", "largest_variance"]

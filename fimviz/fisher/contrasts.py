@@ -2,7 +2,8 @@
 
 The rows are C J: for one of K classes the gradients of the logits minus the winner's, for yes/no labels the gradients
 themselves. Unlike the whitened rows of `fimviz.fisher.exact`, to which their Gram matrix leads in float64, they know
-no probabilities, so that differences of improbable classes are not lost to them.
+no probabilities, so that differences of improbable classes are not lost to them. Norms of differences come with their
+rounding, upward or downward as the bound that they serve wants.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
 
 from fimviz.classifier import Classifier
 from fimviz.fisher.block import Ground, inner, rounding_error
 from fimviz.fisher.methods import plan
-from fimviz.likelihood import Factor
+from fimviz.likelihood import Factor, Likelihood
 
 _LOGIT_ROUNDING = 32  # of a logit, in machine epsilons of the logits' spread, as in `fimviz.fisher.block`
+_GRAM_ROUNDING = 1e-13  # of products in float64, relative to the squares of all rows
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,9 @@ class Contrasts:
 
     Attributes:
         logits: (n, K); logit_error: (n,) how far rounding may have moved one.
-        gram: (n, r, r) products of the rows C J.
-        noise: (n,) bound of the rounding ‖Δ(CJ)‖_F.
+        widest: (n,) at least the largest ‖J_a − J_b‖, for yes/no labels ‖J‖.
+        centred: (n,) at least ‖J − 1J̄‖ with J̄ the mean of J's rows, which no difference knows; for yes/no labels ‖J‖.
+        log_pair: (n,) at most the logarithm of the largest p_a p_b ‖J_a − J_b‖², for yes/no labels p(1 − p) ‖J_k‖².
         log_scale: (n,) what the logarithm of everything below is to be raised by: F itself may underflow.
         eigenvalues: (n, r) of F, descending, with their `error` (n, r).
         trace, frobenius: (n,) of F, with `trace_error` and `frobenius_error`.
@@ -36,8 +40,9 @@ class Contrasts:
 
     logits: Tensor
     logit_error: Tensor
-    gram: Tensor
-    noise: Tensor
+    widest: Tensor
+    centred: Tensor
+    log_pair: Tensor
     log_scale: Tensor
     eigenvalues: Tensor
     error: Tensor
@@ -91,12 +96,15 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
     error = rounding_error(mu, white_noise, 4 * z_error, factor.rank)
     trace = mu.sum(1)
     off = 2 * trace.sqrt() * white_noise + white_noise**2 + (4 * z_error + 1e-12) * trace
+    per_input = zip(ground.logits, gram, noise, strict=True)
+    widest, centred, log_pair = torch.stack([_norms(net.likelihood, *one) for one in per_input]).unbind(1)
     passes = ground.passes()
     result = Contrasts(
         logits=ground.logits,
         logit_error=z_error,
-        gram=gram,
-        noise=noise,
+        widest=widest,
+        centred=centred,
+        log_pair=log_pair - 4 * z_error,
         log_scale=factor.log_scale,
         eigenvalues=mu,
         error=error,
@@ -109,6 +117,31 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
     )
     del ground, rows
     return _mended(net, result, moved | white_moved, x)
+
+
+def _norms(likelihood: Likelihood, z: Tensor, gram: Tensor, noise: Tensor) -> Tensor:
+    """`widest`, `centred` and `log_pair` (3,) at one input, from its logits (K,) and its rows' products (r, r)."""
+    floor = _GRAM_ROUNDING * gram.trace()
+    if likelihood.name == "bernoulli":
+        log_w = logsigmoid(z) + logsigmoid(-z)
+        squares = gram.diagonal()
+        norm = _norm(gram)
+        widest, off = norm, noise
+    else:
+        log_p = likelihood.log_probs(z[None])[0]
+        winner = int(z.argmax())
+        log_p = torch.cat([log_p[winner : winner + 1], log_p[:winner], log_p[winner + 1 :]])  # as the rows are
+        log_w = log_p[:, None] + log_p
+        gram = pad(gram, (1, 0, 1, 0))  # the winner's difference to itself
+        squares = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
+        widest, off = (squares.amax() + floor).sqrt(), 2**0.5 * noise
+        norm = _norm(gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean())
+    least = ((squares - floor).clamp_min(0).sqrt() - off).clamp_min(0)
+    return torch.stack([widest + off, (norm**2 + floor).sqrt() + noise, (log_w + 2 * least.log()).amax()])
+
+
+def _norm(gram: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh((gram + gram.mT) / 2)[-1].clamp_min(0).sqrt()
 
 
 def _mended(net: Classifier, block: Contrasts, moved: Tensor, x: Tensor) -> Contrasts:
