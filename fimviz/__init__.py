@@ -11,6 +11,7 @@ from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.ranking import ModelComparison, compare_models
 
 __all__ = [
     "BlackBox",
@@ -18,9 +19,11 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "ModelComparison",
     "Spectrum",
     "certified_radius",
     "compare_bounds",
+    "compare_models",
     "spectrum",
     "zoo",
 ]
