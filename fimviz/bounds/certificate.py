@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options, whole
 from fimviz.bounds import descent
-from fimviz.bounds.ladder import Ladder
+from fimviz.bounds.ladder import Ladder, log10
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.contrasts import precise_logits
 
@@ -155,7 +155,7 @@ def _radii(net: Classifier, x: Tensor, z: Tensor, error: Tensor, mode: Tensor) -
     logit_form = (gaps.log10() - norms.clamp_min(1e-300).log10()).amin(1) - value
     # p moves by rounding as the logits do: an angle by at most half as much as they do.
     angle = (distance.amin(1) - 2 * error).clamp_min(0)
-    fisher_form = angle.log10() - (math.log10(0.25) / 2 + math.log10(head.spread) + value)
+    fisher_form = angle.log10() - (math.log10(0.25) / 2 + log10(head.spread) + value)
     return 10 ** (logit_form - _SPARE), 10 ** (fisher_form - _SPARE), ""
 
 

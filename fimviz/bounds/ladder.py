@@ -107,12 +107,12 @@ class Ladder:
         """One of `RUNGS`."""
         start = time.perf_counter()
         before = sum(self._seconds.values())
-        log10, reason = self._rungs()[name]()
-        if log10 is None:
-            log10 = torch.full((len(self.x),), torch.nan, dtype=torch.float64)
+        bound, reason = self._rungs()[name]()
+        if bound is None:
+            bound = torch.full((len(self.x),), torch.nan, dtype=torch.float64)
         forwards, vjps = self._passes(name)
         own = time.perf_counter() - start - (sum(self._seconds.values()) - before)
-        return Rung(log10, reason, forwards, vjps, own + sum(self._seconds.get(part, 0.0) for part in _SHARED[name]))
+        return Rung(bound, reason, forwards, vjps, own + sum(self._seconds.get(part, 0.0) for part in _SHARED[name]))
 
     def _rungs(self) -> dict[str, Callable[[], tuple[Tensor | None, str]]]:
         return {
@@ -202,7 +202,7 @@ class Ladder:
     def _third(self) -> tuple[Tensor | None, str]:
         bound = self._bound()
         if bound is None or bound.weight is None:
-            return self.log_c + 2 * math.log10(self.head.spread) + 2 * _up(self.rows.centred), ""
+            return self.log_c + 2 * log10(self.head.spread) + 2 * _up(self.rows.centred), ""
         width = bound.weight.shape[1]
         if width > self.feature_vjps:
             return None, (
@@ -214,7 +214,7 @@ class Ladder:
                 norms = feature_norms(self.net, self.x, bound.source, width)
         except MemoryError as error:
             return None, str(error)
-        return self.log_c + 2 * math.log10(self.head.spread) + 2 * _up(norms), ""
+        return self.log_c + 2 * log10(self.head.spread) + 2 * _up(norms), ""
 
     def _fourth(self) -> tuple[Tensor | None, str]:
         local, reason = self._local_lipschitz()
@@ -224,14 +224,14 @@ class Ladder:
         if local is None:
             local = self.log_c.new_full((len(self.x),), torch.inf)
         best = local.clamp_max(math.inf if everywhere is None else everywhere)
-        return self.log_c + 2 * (math.log10(self.head.spread) + best) + _SPARE, ""
+        return self.log_c + 2 * (log10(self.head.spread) + best) + _SPARE, ""
 
     def _weights_only(self, factor: float, which: str) -> tuple[Tensor | None, str]:
         value, reason = self.log_lipschitz()
         if value is None:
             return None, reason
-        log10 = factor + 2 * (math.log10(getattr(self.head, which)) + value) + _SPARE
-        return torch.full((len(self.x),), log10, dtype=torch.float64), ""
+        bound = factor + 2 * (log10(getattr(self.head, which)) + value) + _SPARE
+        return torch.full((len(self.x),), bound, dtype=torch.float64), ""
 
     def _passes(self, name: str) -> tuple[Tensor, Tensor]:
         none = torch.zeros(len(self.x), dtype=torch.int64)
@@ -291,14 +291,14 @@ def last_layer(net: Classifier, weight: Tensor | None) -> Head:
             return Head(1.0, (classes / 2) ** 0.5 * spare, torch.ones(classes, dtype=torch.float64))
         norms = weight.norm(dim=1)
         norm = matrix_norm(weight)
-        return Head(max(norm, 1e-300), max(float(weight.norm()) / 2**0.5, norm / 2**0.5, 1e-300) * spare, norms * spare)
+        return Head(norm, max(float(weight.norm()), norm) / 2**0.5 * spare, norms * spare)
     if weight is None:
         classes = len(net.classes)
         pairs = 2**0.5 * spare * (1 - torch.eye(classes, dtype=torch.float64))
         return Head(2**0.5 * spare, 1.0 * spare, pairs)
     exactly = "donot_use_mm_for_euclid_dist"
     pairs = torch.cat([torch.cdist(some, weight, compute_mode=exactly) for some in weight.split(_CHUNK)]) * spare
-    return Head(max(float(pairs.amax()), 1e-300), max(matrix_norm(weight), 1e-300), pairs)
+    return Head(float(pairs.amax()), matrix_norm(weight), pairs)
 
 
 def lower_trace(rows: Contrasts, size: int) -> Tensor:
@@ -307,6 +307,11 @@ def lower_trace(rows: Contrasts, size: int) -> Tensor:
     mean = (rows.trace - rows.trace_error).clamp_min(0) / rank
     weighted = (rows.frobenius - rows.frobenius_error).clamp_min(0) ** 2 / (rows.trace + rows.trace_error)
     return torch.maximum(mean, weighted.nan_to_num()).log10() + rows.log_scale / math.log(10) - _SPARE
+
+
+def log10(x: float) -> float:
+    """The logarithm to the base 10, −∞ at 0: some last layers start from zeros."""
+    return math.log10(x) if x > 0 else -math.inf
 
 
 def _up(x: Tensor) -> Tensor:

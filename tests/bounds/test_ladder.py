@@ -184,6 +184,19 @@ class TestClosedForms:
         assert (r.fisher_rao_form <= r.logit_form).all()
 
 
+def test_a_last_layer_of_zeros():
+    """As torchvision's transformers start: λ₁ = 0, every rung says so, and no perturbation changes anything."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    model[2].weight.data.zero_()
+    model[2].bias.data = torch.tensor([0.0, 1.0, 0.5])
+    c = fv.compare_bounds(model, torch.rand(2, 4), methods=["exact", *RUNGS])
+    for name, column in c.methods.items():
+        assert (column.value == 0).all(), name
+    r = fv.certified_radius(model, torch.rand(2, 4), steps=3)
+    assert (r.radius > 1e100).all()
+    assert r.holds.all()
+
+
 class Attended(nn.Module):
     """A product of two functions of the input: no bound holds at every x."""
 
