@@ -103,7 +103,7 @@ def comparison_figure(result: BoundComparison) -> go.Figure:
         xaxis={
             "title": f"ratio to {truth_words} (log axis)",
             "tickvals": ticks,
-            "ticktext": [f"×{power_of_ten(float(t), 1)}" for t in ticks],
+            "ticktext": [f"×{power_of_ten(float(t), 1).removeprefix('1·')}" for t in ticks],
             "zeroline": False,
         },
         yaxis={"autorange": "reversed"},
