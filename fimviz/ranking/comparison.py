@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,8 @@ class ModelComparison(Result):
     """Formulas, estimates and attacks for several models, and how well each number ranks them.
 
     A model is called more fragile here the smaller the median of its smallest successful attacks is: the medians are
-    over the images that it gets right. They come from one attack, so they are upper bounds.
+    over the images that it gets right. They come from one attack, so they are upper bounds, and from some images, so
+    they have intervals of their own, which those of the rank correlations do not count.
 
     Attributes:
         models: name → `ModelNumbers`.
@@ -120,7 +121,8 @@ class ModelComparison(Result):
         spectral_norm and mean_spectral_norm (median and mean λ₁, nats per squared input unit), trace (median),
         matched_spectral_norm and mean_matched_spectral_norm (λ₁ at fitted_temperature); accuracy, confidence (mean),
         temperature, fitted_temperature; attack_success (share of the right images that an attack within the budget
-        fools), smallest_attack (median L2 over the right images); missing (why a value is NaN).
+        fools), smallest_attack (median L2 over the right images), attack_low and attack_high (between which 95 % of
+        medians of other images would be); missing (why a value is NaN).
         """
         import pandas as pd
 
@@ -149,6 +151,7 @@ class ModelComparison(Result):
             "attack_success": float((attacks <= self.budget).double().mean()) if len(attacks) else math.nan,
             "smallest_attack": _median(attacks),
         }
+        row["attack_low"], row["attack_high"] = _median_interval(attacks)
         return row | {"missing": "; ".join(missing(m))}
 
     @cached_property
@@ -206,6 +209,14 @@ class ModelComparison(Result):
             rho = f" (ρ = {r.spearman:.2f}, 95 % {r.low:.2f} to {r.high:.2f})" if math.isfinite(r.spearman) else ""
             parts.append(f"{name} puts {r.discordant} of {r.pairs} pairs of models in the wrong order{rho}.")
         return " ".join([*parts, _few(len(self))]).strip().replace("-", "−")
+
+    def take(self, names: Sequence[str]) -> ModelComparison:
+        """The comparison of some of the models, by their names."""
+        if unknown := [name for name in names if name not in self.models]:
+            raise ValueError(f"there is no model {unknown[0]!r}, expected some of {', '.join(self.models)}")
+        if len(set(names)) < 2:
+            raise ValueError(f"names are {list(names)}, expected at least two to compare")
+        return replace(self, models={name: self.models[name] for name in names})
 
     def plot(self) -> go.Figure:
         """Two numbers against the smallest attack, one point a model: the formula from the weights, and λ₁."""
@@ -277,6 +288,16 @@ def _median(values: Tensor | None) -> float:
     v = values.double().sort().values
     low, high = float(v[(len(v) - 1) // 2]), float(v[len(v) // 2])
     return low if low == high else (low + high) / 2
+
+
+def _median_interval(values: Tensor) -> tuple[float, float]:
+    """The 95 % interval of a median by order statistics, for any distribution; the range of five values or fewer."""
+    v = values.sort().values.tolist()
+    n, below, tail = len(v), 0, 0.5 ** len(v)
+    while n and tail + math.comb(n, below + 1) * 0.5**n <= 0.025:
+        below += 1
+        tail += math.comb(n, below) * 0.5**n
+    return (v[below], v[n - 1 - below]) if n else (math.nan, math.nan)
 
 
 def _ratio(a: float, b: float) -> float:

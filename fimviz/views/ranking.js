@@ -65,7 +65,8 @@ export function scatter({ width, height, points, column, label }) {
     const air = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     return [low - air, high + air];
   };
-  const [x, y] = [span(points.map((p) => p.value)), span(points.map((p) => p.attack))];
+  const ends = points.flatMap((p) => [p.low, p.attack, p.high]).filter(Number.isFinite);
+  const [x, y] = [span(points.map((p) => p.value)), span(ends)];
   const [sx, sy] = [scale(x, [left, width - right]), scale(y, [height - bottom, top])];
   const steps = ticks(...x, width < 420 ? 3 : 5).filter((t) => t >= x[0] && t <= x[1]);
   const vertical = steps.map((t) => `<line class="grid" x1="${sx(t)}" x2="${sx(t)}" y1="${top}" y2="${height - bottom}"/>` +
@@ -81,7 +82,8 @@ export function scatter({ width, height, points, column, label }) {
     return { name, wide, x: after ? sx(p.value) + 9 : Math.max(0, sx(p.value) - 9 - wide), y: sy(p.attack) + 4 };
   });
   const heights = apart(labels, points.map((p) => ({ x: sx(p.value) - 6, y: sy(p.attack) + 4, wide: 12 })));
-  const drawn = points.map((p, i) => `<g><title>${escape(`${p.name}: ${column.title} ${written(p.value, column.log)}, smallest attack ${number(p.attack)}`)}</title>` +
+  const drawn = points.map((p, i) => `<g><title>${escape(`${p.name}: ${column.title} ${written(p.value, column.log)}, smallest attack ${number(p.attack)}, medians of other images from ${number(p.low)} to ${number(p.high)}`)}</title>` +
+    (Number.isFinite(p.low) && Number.isFinite(p.high) ? `<line class="fv-medians" x1="${sx(p.value)}" x2="${sx(p.value)}" y1="${sy(p.low)}" y2="${sy(p.high)}"/>` : "") +
     `<circle class="fv-model" cx="${sx(p.value)}" cy="${sy(p.attack)}" r="5"/>` +
     `<text class="direct" x="${labels[i].x}" y="${heights[i]}">${escape(labels[i].name)}</text></g>`);
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${vertical.join("")}${horizontal.join("")}` +
@@ -104,6 +106,7 @@ const STYLE = `<style>
 .fimviz[data-columns="1"] .fv-name { grid-column: 2 / 4; }
 .fimviz[data-columns="1"] .fv-strip { grid-column: 2; }
 .fimviz svg .fv-rho, .fimviz svg .fv-model { fill: currentColor; }
+.fimviz svg .fv-medians { stroke: var(--fv-faint); stroke-width: 1.5; }
 .fimviz svg .fv-goal { fill: none; stroke: var(--fv-faint); }
 .fimviz svg .fv-wrongpair { stroke: var(--fv-warn); stroke-opacity: 0.4; }
 .fimviz .fv-models th:first-child, .fimviz .fv-models td:first-child { text-align: left; position: sticky; left: 0; background: var(--fv-surface); max-width: 16em; overflow: hidden; text-overflow: ellipsis; }
@@ -124,7 +127,7 @@ function layout(data) {
     <div class="fv-rank"><!-- a form of its own keeps the choice apart from that of another copy on the page -->
       <form><fieldset><legend>Which number ranks the models?</legend>
       <p class="fv-quiet">ρ with fragility, which shorter attacks measure, from −1 to 1, and its 95 % interval; ◇ would be a perfect ranking.</p>${rows.join("")}</fieldset></form>
-      <div><h4>Smallest attack (median L2, upward) against the chosen number</h4><p class="fv-quiet fv-verdict"></p><div class="fv-scatter"></div></div></div>
+      <div><h4>Smallest attack (median L2, upward) against the chosen number</h4><p class="fv-quiet fv-verdict"></p><p class="fv-quiet">Bars: where the medians of other images would lie.</p><div class="fv-scatter"></div></div></div>
     <h4 style="margin-top:16px">The models</h4><div class="fv-scroll fv-models" tabindex="0" role="region" aria-label="The models' numbers"></div>
     ${data.notes.length ? `<ul class="fv-missing">${data.notes.map((n) => `<li>${escape(n)}</li>`).join("")}</ul>` : ""}
     <div class="fv-tables"></div>`;
@@ -173,7 +176,7 @@ class Ranking {
       const place = this.root.querySelector(`[data-of="${c.name}"]`);
       if (place) place.innerHTML = intervalChart(c, strip);
     });
-    const points = data.models.map((m) => ({ name: m.name, value: onAxis(m[column.name], column.log), attack: m.smallest_attack }))
+    const points = data.models.map((m) => ({ name: m.name, value: onAxis(m[column.name], column.log), attack: m.smallest_attack, low: m.attack_low, high: m.attack_high }))
       .filter((p) => p.value !== null && Number.isFinite(p.value) && Number.isFinite(p.attack) && p.attack !== null);
     const wrong = column.expected ? `${column.discordant} of ${column.pairs} pairs of models in the wrong order${column.discordant ? ", each joined by a line" : ""}. ` : "";
     const range = column.spearman === null ? "" : `ρ = ${fixed(column.spearman)}, 95 % from ${fixed(column.low)} to ${fixed(column.high)}: `;

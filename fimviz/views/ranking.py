@@ -46,7 +46,9 @@ def ranking(result: ModelComparison, *, max_bytes: int) -> Figure:
         | ({k: _plain(v) for k, v in asdict(result.ranks[name]).items()} if name in result.ranks else {})
         for name, q in QUANTITIES.items()
     ]
-    models = [{"name": name} | {c: _plain(row[c]) for c in QUANTITIES} for name, row in result.rows.items()]
+    models = [
+        {"name": name} | {c: _plain(v) for c, v in row.items() if c != "missing"} for name, row in result.rows.items()
+    ]
     data = {
         "title": _title(result),
         "summary": result.summary,

@@ -11,6 +11,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.ranking import compare_models
+from fimviz.ranking.comparison import _median_interval
 from fimviz.ranking.numbers import _fitted_temperature
 
 NAMES = ("mlp", "mlp-robust", "vgg", "vgg-robust", "resnet", "resnet-robust")
@@ -77,10 +78,23 @@ def test_the_formula_does_not_rank_the_zoo_and_says_so(comparison):
     assert comparison.summary.startswith("The formula from the weights alone puts ")
 
 
+def test_some_of_the_models(comparison):
+    some = comparison.take(["vgg", "mlp"])
+    assert some.frame.model.tolist() == ["vgg", "mlp"]
+    assert some.frame.smallest_attack[1] == comparison.frame.smallest_attack[0]
+    assert some.correlations.spearman.isna().all()
+    with pytest.raises(ValueError, match="no model 'vit'"):
+        comparison.take(["mlp", "vit"])
+    with pytest.raises(ValueError, match="at least two"):
+        comparison.take(["mlp"])
+
+
 def test_success_counts_the_right_images_only(comparison):
     for name, m in comparison.models.items():
         attacks = m.smallest_attack[m.right[: len(m.smallest_attack)]]
         success = comparison.frame.set_index("model").attack_success[name]
+        row = comparison.frame.set_index("model").loc[name]
+        assert attacks.min() <= row.attack_low < row.smallest_attack < row.attack_high <= attacks.max()
         assert success == pytest.approx(float((attacks <= comparison.budget).double().mean()))
 
 
@@ -129,6 +143,13 @@ def test_the_fitted_temperature_is_the_likeliest():
     assert _fitted_temperature(7 * z, labels) == pytest.approx(7 * fitted)
     assert "every label is predicted" in _fitted_temperature(z, z.argmax(1))
     assert "no likelier than by chance" in _fitted_temperature(z, z.argmin(1))
+
+
+def test_the_interval_of_a_median_covers():
+    values = torch.randn(2000, 24, generator=torch.Generator().manual_seed(0)).exp()
+    ends = [_median_interval(v) for v in values]
+    assert 0.95 <= sum(low <= 1 <= high for low, high in ends) / 2000 < 0.99
+    assert _median_interval(values[0, :3]) == (float(values[0, :3].min()), float(values[0, :3].max()))
 
 
 class Undecided(nn.Module):
