@@ -6,18 +6,24 @@ views that people can move. Functions give results; results show themselves.
 
 from fimviz import zoo
 from fimviz.blackbox import BlackBox, BudgetExceeded
+from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.ranking import ModelComparison, compare_models
 
 __all__ = [
     "BlackBox",
     "BoundComparison",
     "BudgetExceeded",
+    "CertifiedRadius",
     "Classifier",
+    "ModelComparison",
     "Spectrum",
+    "certified_radius",
     "compare_bounds",
+    "compare_models",
     "spectrum",
     "zoo",
 ]

@@ -1,10 +1,11 @@
-"""`compare_bounds`: the ways to find λ₁ side by side: value, interval, guarantee and cost, for every input."""
+"""`compare_bounds`: estimates and guaranteed bounds of λ₁ side by side: value, interval, guarantee, cost, needs."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options
 from fimviz.blackbox import BlackBox
+from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
+from fimviz.bounds.network import Layer
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
 from fimviz.fisher.methods import spectrum
@@ -26,21 +29,41 @@ if TYPE_CHECKING:
     from fimviz.views.figure import Figure
 
 # Passes toward the input in units of a forward pass: measured on ResNet-20 and SqueezeNet, ± 25 %.
-VJP_COST, JVP_COST = 1.3, 3.6
+VJP_COST, JVP_COST = 1.4, 1.3
 _SPECTRAL = ("exact", "lanczos", "power", "blackbox")
 _ESTIMATORS: dict[str, Callable[..., Estimate]] = {
     "published-whitebox": published_whitebox,
     "published-blackbox": published_blackbox,
     "hutchinson-trace": lambda *args, **options: hutchinson(*args, **options)[0],
 }
-METHODS = (*_SPECTRAL, *_ESTIMATORS)
+METHODS = (*_SPECTRAL, *_ESTIMATORS, *RUNGS)
+_NEEDS = {
+    "exact": "the point, and the gradient of every logit there",
+    "lanczos": "the point, and some gradients of logits there, each with a product along a direction",
+    "power": "the point, and gradients of logits there with products along directions, until nothing moves",
+    "blackbox": "the point, and answers of the model around it",
+    "published-whitebox": "the point, and a gradient of logits there for each random direction",
+    "published-blackbox": "the point, and answers of the model around it",
+    "hutchinson-trace": "the point, and a gradient of logits there for each random direction",
+} | NEEDS
 _BY_QUERIES = ("blackbox", "published-blackbox")
 _CHUNK = 16  # inputs at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One method on all inputs: value, low, high (n,); passes for each input; seconds; the running value (n, s)."""
+    """One method on all inputs.
+
+    Attributes:
+        value: (n,); NaN where the method has none. For a rung, the bound itself, its rounding included; infinite from
+            1e308 on, where `log10` goes on.
+        low, high: (n,) what it says λ₁ is between.
+        guarantee: of the interval: "exact", "interval", "upper", "lower" or "statistical".
+        forwards, vjps, jvps: (n,) passes that the method takes by itself, also where it shared them with others.
+        seconds: for the batch, what was shared included.
+        history, history_cost: (n, s) and (s,) the running value, and what it had cost in forward passes.
+        log10: (n,) the logarithm of the value.
+    """
 
     value: Tensor
     low: Tensor
@@ -52,6 +75,7 @@ class Column:
     seconds: float
     history: Tensor
     history_cost: Tensor
+    log10: Tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,12 +84,22 @@ class BoundComparison(Result):
 
     Attributes:
         methods: for each method a `Column` of values, intervals and costs; λ in nats per squared pixel unit.
-        probabilities: (n, K); images: (n, *input); net: the classifier.
+        confidence: (n,) of the predictions; said: the predictions in words.
+        layers: the bound at every x that L5 and L6 use, layer by layer; None where there is none, for the `reason`.
+        local_layers: the same at each input, as L4 uses it, or None.
+        reason: why something is None; empty if nothing is.
+        reasons: for each rung without a value, why.
+        needs: for each method, what has to be known for it.
     """
 
     methods: dict[str, Column]
     confidence: Tensor
     said: list[str]
+    layers: tuple[Layer, ...] | None = None
+    local_layers: tuple[tuple[Layer, ...], ...] | None = None
+    reason: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)
+    needs: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -81,7 +115,7 @@ class BoundComparison(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and method: value, low, high, guarantee, forwards, vjps, jvps, seconds of the batch/n."""
+        """One row a sample and method: value, low, high, guarantee, passes, seconds of the batch/n, log10."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -96,6 +130,7 @@ class BoundComparison(Result):
                 "vjps": int(m.vjps[i]),
                 "jvps": int(m.jvps[i]),
                 "seconds": m.seconds / len(self),
+                "log10": float(m.log10[i]),
             }
             for i in range(len(self))
             for name, m in self.methods.items()
@@ -130,18 +165,27 @@ def compare_bounds(
     tolerance: float = 1e-6,
     max_steps: int = 100,
     seed: int = 0,
+    feature_vjps: int = 256,
 ) -> BoundComparison:
-    """λ₁ at each input of a batch by several methods, with intervals, guarantees and costs.
+    """λ₁ at each input of a batch by estimates and by guaranteed bounds, with intervals, costs and what each needs.
+
+    The rungs L1 to L6 are upper bounds, each needing less than the one before, down to the weights alone; formulas
+    in `fimviz.bounds.ladder`. Their values and those of the lower bounds "lower-pair" and "lower-trace" include the
+    rounding of their own computation: that of passes as in `Spectrum.error`, all other in the worst case. "exact" and
+    the bounds from gradients take their passes once, together.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
         methods: names out of "exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
-            "hutchinson-trace" (which estimates the trace, an upper bound of λ₁ in the mean); by default all.
+            "hutchinson-trace" (which estimates the trace, an upper bound of λ₁ in the mean), "L1" to "L6",
+            "lower-pair" and "lower-trace"; by default all.
         probes: random directions of the sampling methods.
         tolerance: where the iterations stop, as in `spectrum`.
         max_steps: at which they stop anyway.
         seed: of everything random.
+        feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
+            no value where there are more than this.
 
     Example, two classes with p = (½, ½), where λ₁ = ¼ ‖w₁ − w₂‖² = 1:
         >>> import torch, fimviz as fv
@@ -157,9 +201,15 @@ def compare_bounds(
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(allowed)} for this model")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
-    columns = {}
+    ladder = Ladder(net, x, feature_vjps) if isinstance(net, Classifier) and set(chosen) & set(RUNGS) else None
+    columns: dict[str, Column] = {}
+    reasons: dict[str, str] = {}
     for name in chosen:
-        if name in _SPECTRAL:
+        if ladder and name in RUNGS:
+            columns[name], reasons[name] = _of_rung(ladder, name)
+        elif ladder and name == "exact" and set(chosen) & set(FROM_ROWS):
+            columns[name] = _of_rows(ladder)
+        elif name in _SPECTRAL:
             s = spectrum(
                 net,
                 x,
@@ -174,6 +224,11 @@ def compare_bounds(
             columns[name] = _of_spectrum(s)
         else:
             columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed)
+    layers, local_layers, reason = None, None, "no bound from the weights was asked for"
+    if ladder and {"L5", "L6"} & set(chosen):
+        layers, reason = ladder.layers
+    if ladder and "L4" in chosen:
+        local_layers = ladder.local_layers
     with net.at_rest(), torch.no_grad():
         z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(_CHUNK)])
     modes = net.likelihood.mode(z)
@@ -181,7 +236,61 @@ def compare_bounds(
     said = [
         names[int(m)] if m.ndim == 0 else " + ".join(names[c] for c in m.nonzero()[:, 0]) or "no label" for m in modes
     ]
-    return BoundComparison(methods=columns, confidence=net.likelihood.confidence(z), said=said)
+    return BoundComparison(
+        methods=columns,
+        confidence=net.likelihood.confidence(z),
+        said=said,
+        layers=layers,
+        local_layers=local_layers,
+        reason=reason,
+        reasons={name: why for name, why in reasons.items() if why},
+        needs={name: _NEEDS[name] for name in columns},
+    )
+
+
+def _of_rung(ladder: Ladder, name: str) -> tuple[Column, str]:
+    rung = ladder.rung(name)
+    value = _power(rung.log10)
+    known, lower = ~value.isnan(), name in LOWER
+    column = Column(
+        value=value,
+        low=torch.where(known, value, 0.0) if lower else torch.zeros_like(value),
+        high=torch.full_like(value, torch.inf) if lower else torch.where(known, value, torch.inf),
+        guarantee="lower" if lower else "upper",
+        forwards=rung.forwards,
+        vjps=rung.vjps,
+        jvps=torch.zeros_like(rung.vjps),
+        seconds=rung.seconds,
+        history=value.new_zeros(len(value), 0),
+        history_cost=value.new_zeros(0),
+        log10=rung.log10,
+    )
+    return column, rung.reason
+
+
+def _of_rows(ladder: Ladder) -> Column:
+    """The exact value from the gradients that bounds need too."""
+    start = time.perf_counter()
+    rows = ladder.rows
+    scale = rows.log_scale.exp()
+    value, error = rows.eigenvalues[:, 0], rows.error[:, 0]
+    return Column(
+        value=value * scale,
+        low=(value - error).clamp_min(0) * scale,
+        high=(value + error) * scale,
+        guarantee="exact",
+        forwards=rows.forwards,
+        vjps=rows.vjps,
+        jvps=torch.zeros_like(rows.vjps),
+        seconds=time.perf_counter() - start,
+        history=value.new_zeros(len(value), 0),
+        history_cost=value.new_zeros(0),
+        log10=value.log10() + rows.log_scale / math.log(10),
+    )
+
+
+def _power(log10: Tensor) -> Tensor:
+    return torch.where(log10 > 308, torch.inf, 10.0 ** log10.clamp_max(308))
 
 
 def _of_spectrum(s: Spectrum) -> Column:
@@ -197,6 +306,7 @@ def _of_spectrum(s: Spectrum) -> Column:
         seconds=s.cost.seconds,
         history=s.history,
         history_cost=_cost(s.method, s.history.shape[1]),
+        log10=value.log10(),
     )
 
 
@@ -223,6 +333,7 @@ def _of_estimates(
         seconds=time.perf_counter() - start,
         history=history,
         history_cost=_cost(kind, history.shape[1]),
+        log10=joined("value").log10(),
     )
 
 

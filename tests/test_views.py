@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ import traitlets
 
 import fimviz as fv
 from fimviz.views import figure as host
+from fimviz.views.comparison import Comparison
 from fimviz.views.perturbation import Perturbation
 
 
@@ -233,6 +235,115 @@ def test_initial_state_is_just_past_the_nearest_flip(spectrum):
     assert w.epsilon == pytest.approx(1.02 * float(near) if near.isfinite() else 0.5 * float(spectrum.reach[w.index]))
 
 
+# ---- the bound view ----
+
+
+@pytest.fixture(scope="module")
+def compared():
+    torch.manual_seed(0)
+    return fv.compare_bounds(model(classes=6), torch.rand(5, 1, 8, 8))
+
+
+def with_column(result, name, reasons=(), **changes):
+    column = dataclasses.replace(result.methods[name], **changes)
+    return dataclasses.replace(result, methods={**result.methods, name: column}, reasons=dict(reasons))
+
+
+def numbers(result, **options):
+    """The view's JSON and log₁₀ of value, low and high, by sample and method."""
+    data, raw = unpacked(result.view(**options))
+    start, size = data["values"]
+    logs = np.frombuffer(raw[start : start + size]).reshape(len(data["samples"]), len(data["methods"]), 3)
+    return data, logs, [m["name"] for m in data["methods"]]
+
+
+def test_bounds_travel_in_full_precision(compared):
+    data, logs, names = numbers(compared)
+    exact = compared.methods["exact"].value
+    order = exact.argsort(descending=True).tolist()
+    assert [s["index"] for s in data["samples"]] == order
+    assert names[0] == "exact"
+    assert names[-8:] == ["L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace"]
+    for m, name in enumerate(names):
+        expected = compared.methods[name].value[order].numpy()
+        np.testing.assert_allclose(10 ** logs[:, m, 0], expected, rtol=1e-12, err_msg=name)
+    assert np.isposinf(logs[:, names.index("published-whitebox"), 2]).all(), "a lower bound has no high"
+    assert {c["method"] for c in data["curves"]} >= {"lanczos", "power", "published-whitebox"}
+    assert compared.widget().index == order[0]
+    assert compared.widget().method == "L5"
+    assert not re.search(r"https?://", compared.view().html())
+
+
+def test_bounds_beyond_float64_keep_their_logarithm(compared):
+    huge = torch.full((5,), torch.inf, dtype=torch.float64)
+    result = with_column(compared, "L5", value=huge, high=huge, log10=torch.full_like(huge, 412.5))
+    _, logs, names = numbers(result)
+    assert (logs[:, names.index("L5"), [0, 2]] == 412.5).all()
+    assert "3.162·10⁴¹²" in result.view().still
+    figure = result.plot()
+    (row,) = [trace for trace in figure.data if trace.name == "L5"]
+    assert min(row.x) > 400
+
+
+def test_rungs_without_a_value_say_why(compared):
+    none = torch.full((5,), torch.nan, dtype=torch.float64)
+    why = "attention <has> no bound at every input"
+    result = with_column(compared, "L5", {"L5": why}, value=none, high=none, log10=none)
+    data, logs, names = numbers(result)
+    assert np.isnan(logs[:, names.index("L5"), 0]).all()
+    assert data["methods"][names.index("L5")]["reason"] == why
+    assert data["methods"][names.index("L5")]["falls"] is None
+    assert result.widget().method != "L5"
+    assert "attention &lt;has&gt; no bound" in result.view().still
+    assert any("attention &lt;has&gt;" in note.text for note in result.plot().layout.annotations)
+
+
+def test_waterfalls_travel_once_and_the_better_is_shown(compared):
+    data, raw = unpacked(compared.view())
+    start, size = data["layers"]["numbers"]
+    gains, bounds = np.frombuffer(raw[start : start + size], np.float32).reshape(2, -1)
+    np.testing.assert_allclose(bounds, [step.log10_bound for step in compared.layers], rtol=1e-6)
+    assert len(gains) == len(compared.layers)
+    names = [[row[0] for row in table] for table in data["tables"]]
+    assert names[data["layers"]["table"]] == [step.name for step in compared.layers]
+    worse = tuple(
+        tuple(dataclasses.replace(s, log10_bound=s.log10_bound + 1) for s in steps) for steps in compared.local_layers
+    )
+    assert unpacked(dataclasses.replace(compared, local_layers=worse).view())[0]["local"] == [None] * 5
+
+
+def test_thirty_two_samples_of_a_deep_network_stay_under_a_megabyte(compared):
+    steps = tuple(dataclasses.replace(compared.layers[0], name=f"features.block.{i}", log10_bound=i * 0.07)
+                  for i in range(430))  # fmt: skip
+    torch.manual_seed(1)
+    result = fv.compare_bounds(model(classes=6), torch.rand(32, 1, 8, 8))
+    result = dataclasses.replace(result, layers=steps[:-1] + compared.layers[-1:], local_layers=(steps,) * 32)
+    assert len(result.view().html()) < 1_000_000
+
+
+def test_bound_view_knows_its_rows_and_samples(compared):
+    widget = compared.widget(samples=2)
+    with pytest.raises(traitlets.TraitError, match="expected one of the rows"):
+        widget.method = "L9"
+    with pytest.raises(traitlets.TraitError, match="expected a sample that is shown"):
+        widget.index = int(compared.reference.argmin())
+    with pytest.raises(ValueError, match="expected at least 1"):
+        compared.view(samples=0)
+    source = host.module_source("comparison")
+    read = set(re.findall(r'model\.get\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
+    assert read == {"payload", "index", "method", "everything"}
+    assert all(Comparison.class_traits(sync=True)[name].help for name in read)
+
+
+def test_bounds_as_a_plotly_figure(compared):
+    figure = compared.plot()
+    assert [trace.name for trace in figure.data] == [m["name"] for m in unpacked(compared.view())[0]["methods"]]
+    assert figure.layout.title.text.startswith("The tightest bound, L")
+    (row,) = [trace for trace in figure.data if trace.name == "L6"]
+    ratio = compared.methods["L6"].value / compared.methods["exact"].value
+    np.testing.assert_allclose(10 ** np.array(row.x, float), ratio, rtol=1e-9)
+
+
 # ---- the modules' pure functions, in node ----
 
 NODE = shutil.which("node")
@@ -244,7 +355,8 @@ def in_node(code, **data):
     folder = host._HERE.as_uri()
     script = (
         f"import * as pixels from '{folder}/pixels.js'; import * as chart from '{folder}/chart.js';"
-        f"import * as view from '{folder}/perturbation.js'; const data = {json.dumps(data)};"
+        f"import * as view from '{folder}/perturbation.js'; import * as waterfall from '{folder}/waterfall.js';"
+        f"import * as bounds from '{folder}/comparison.js'; const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )
     done = subprocess.run([NODE, "--input-type=module", "-e", script], capture_output=True, text=True, check=False)
@@ -335,3 +447,71 @@ def test_colours_do_not_collide():
     out = in_node("return view.classColors([0, 8, 16, 3, 11, -1])")
     assert len(set(out)) == 6
     assert in_node("return view.classColors([3])")[0] == in_node("return view.classColors([0, 1, 2, 3])")[3]
+
+
+def test_powers_of_ten_as_text():
+    cases = {
+        0.4771: "3",
+        0: "1",
+        -2: "0.01",
+        -4.3: "5.01·10⁻⁵",
+        60.2: "1.58·10⁶⁰",
+        320: "1.00·10³²⁰",
+        5.99999: "1.00·10⁶",
+    }
+    assert in_node("return data.v.map(v => chart.powerOfTen(v))", v=list(cases)) == list(cases.values())
+    assert in_node("return [NaN, Infinity, -Infinity].map(v => chart.powerOfTen(v))") == ["–", "∞", "0"]
+
+
+def test_log_axis_breaks_where_bounds_are_far_and_stays_in_order():
+    said = in_node(
+        "const axis = chart.brokenAxis(data.logs, data.truth, [0, 500]);"
+        "return [axis.zones, data.logs.map(axis.at), axis.at(1e9), axis.at(NaN), axis.at(30)]",
+        logs=[-1, 0, 0.5, 2, 3, 58, 60, 61], truth=0,
+    )  # fmt: skip
+    zones, places, beyond, nothing, between = said
+    assert len(zones) == 2
+    assert places == sorted(places)
+    assert min(b - a for a, b in itertools.pairwise(places)) > 10, "rungs near each other stay apart"
+    assert places[0] > 0
+    assert places[-1] < 500
+    assert places[4] < between < places[5]
+    assert (beyond, nothing) == (500, 0)
+    assert len(in_node("return chart.brokenAxis([0, 3, 8], 0, [0, 500]).zones")) == 1
+    assert len(in_node("return chart.brokenAxis([-20, 0, 30], 0, [0, 500]).zones")) == 3
+    assert len(in_node("return chart.brokenAxis([], NaN, [0, 500]).zones")) == 1
+
+
+def test_decade_ticks_are_few_and_round():
+    assert in_node("return chart.decadeTicks([-1.5, 3.4], 500).map(t => t[1])") == ["0.1", "1", "10", "100", "1000"]
+    assert in_node("return chart.decadeTicks([57, 62], 120).map(t => t[1])") == ["10⁵⁸", "10⁶⁰", "10⁶²"]
+    assert in_node("return chart.decadeTicks([0, 0.9], 150).map(t => t[1])") == ["1", "2", "5"]
+
+
+def test_labels_spread_within_their_chart():
+    out = in_node("return chart.spread([90, 91, 10, 92], 14, [0, 100])")
+    assert out[2] == 10
+    assert out[3] == 100
+    assert sorted(out) == [10, 72, 86, 100]
+
+
+def test_quartiles_are_numpys():
+    values = [3.0, 1.0, 10.0, 4.0, 2.5, 7.0]
+    expected = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+    assert in_node("return bounds.quartiles([...data.v, NaN])", v=values) == pytest.approx(expected)
+    assert in_node("return bounds.quartiles([NaN])") is None
+
+
+def test_waterfall_ends_at_the_rung():
+    steps = in_node(
+        "const rows = [['a', 'linear', ''], ['add', 'addition', '']];"
+        "const steps = waterfall.fall(rows, [0.5, NaN], [0.5, 0.8], 2.1, 'c');"
+        "return [steps, waterfall.costliest(steps).map(s => s.name), steps.map(waterfall.matters)]"
+    )
+    (a, add, softmax), costly, matters = steps
+    assert (a["from"], a["to"], a["gain"]) == (0, 1, 1)
+    assert add["joins"]
+    assert softmax["to"] == 2.1
+    assert softmax["from"] == 1.6
+    assert costly == ["a", "softmax"]
+    assert matters == [True, True, True]

@@ -78,19 +78,22 @@ class Ground:
         Returns the noise ‖ΔA‖ (n,), the relative doubt (n,) that the logits' own rounding adds to an eigenvalue, and
         which inputs took another linear piece of the network (n,).
         """
-        size = rows.norm(dim=(1, 2)).cpu().double()
-        if self.truth is None:
-            return _ROW_ROUNDING * self.eps * size, self.doubt(), torch.zeros_like(size, dtype=torch.bool)
         # For a normal g the mean square of ‖gᵀ(A − A₆₄)‖ is ‖A − A₆₄‖²_F: one VJP in float64.
         g = torch.randn(rows.shape[:2], dtype=torch.float64, generator=torch.Generator().manual_seed(0))[..., None]
-        slip = self.slip(g, g.mT.to(rows) @ rows)
-        noise = torch.maximum(_ROW_ROUNDING / 4 * self.eps * size, 8 * slip)
-        return noise, torch.zeros_like(size), slip > _SLIP * size
+        noise, moved = self.compared(rows, g, self.factor.to_logits(g), rows.norm(dim=(1, 2)).cpu().double())
+        return noise, self.doubt() if self.truth is None else torch.zeros_like(noise), moved
 
-    def slip(self, g: Tensor, row: Tensor) -> Tensor:
-        """How far (n,) the row gᵀA (n, 1, D) of a class-space vector g (n, r, 1) lies from its own in float64."""
+    def compared(self, rows: Tensor, g: Tensor, cotangent: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise (n,) of rows of that size, and which moved, from gᵀ rows against the cotangent's VJP in float64."""
+        if self.truth is None:
+            return _ROW_ROUNDING * self.eps * size, torch.zeros_like(size, dtype=torch.bool)
+        slip = self.slip(cotangent, g.mT.to(rows) @ rows)
+        return torch.maximum(_ROW_ROUNDING / 4 * self.eps * size, 8 * slip), slip > _SLIP * size
+
+    def slip(self, cotangent: Tensor, row: Tensor) -> Tensor:
+        """How far (n,) a row (n, 1, D) lies from the VJP of its cotangent (n, K, 1) in float64."""
         assert self.truth is not None
-        return (self.truth.vjp(self.factor.to_logits(g)) - row).norm(dim=(1, 2)).cpu().double()
+        return (self.truth.vjp(cotangent) - row).norm(dim=(1, 2)).cpu().double()
 
     def doubt(self) -> Tensor:
         """How much of an eigenvalue (n,) the rounding of the logits may be, without float64 passes."""

@@ -46,7 +46,8 @@ def lanczos(
     off = torch.nn.functional.pad(found.off, (0, theta.shape[1] - k))
     residual, hidden = search.residual + off, torch.zeros_like(found.moved)
     if ground.truth is not None:
-        hidden = ground.slip(*search.probe) > _HIDDEN * found.mu[:, -1].sqrt()
+        g, row = search.probe
+        hidden = ground.slip(ground.factor.to_logits(g), row) > _HIDDEN * found.mu[:, -1].sqrt()
         if found.moved.any():
             measured = true_residual(ground, found)
             residual[:, :k] = torch.where(found.moved[:, None], measured, residual[:, :k])

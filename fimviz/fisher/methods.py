@@ -124,7 +124,7 @@ def spectrum(
         inputs, cotangents = 1, 1
         if isinstance(net, Classifier) and method != "blackbox":
             rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
-            inputs, cotangents = _plan(net, x, k, vectors, rows, method != "exact", verify, max_memory)
+            inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", verify, max_memory)
         try:
             while done < len(x):
                 part = x[done : done + inputs]
@@ -198,7 +198,7 @@ def _choose(net: Classifier | BlackBox, method: str, k: int | None, rank: int) -
     return "lanczos", f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"
 
 
-def _plan(
+def plan(
     net: Classifier, x: Tensor, k: int, vectors: bool, rows: int, twice: bool, verify: bool, max_memory: float | None
 ) -> tuple[int, int]:
     """How many inputs, and how many cotangents at a time, fit the memory and keep the processor busy.

@@ -19,6 +19,19 @@ export function number(value, digits = 3) {
   return `${mantissa.replace("-", "−")}${power}`;
 }
 
+/** 10 to a power as text, however large: "3.1" or "1.6·10⁶⁰", which also stands well behind a ×. */
+export function powerOfTen(log, digits = 3) {
+  if (log === null || Number.isNaN(log)) return "–";
+  if (!Number.isFinite(log)) return log > 0 ? "∞" : "0";
+  if (log >= -3 && log < 5) return number(10 ** log, digits);
+  let exponent = Math.floor(log);
+  let mantissa = (10 ** (log - exponent)).toPrecision(digits);
+  if (Number(mantissa) >= 10) [mantissa, exponent] = [(1).toPrecision(digits), exponent + 1];
+  return `${mantissa}·10${raised(exponent)}`;
+}
+
+const raised = (exponent) => [...String(exponent)].map((c) => SUPERSCRIPT[c]).join("");
+
 /** A probability in plain digits, never a false 0 or 1: near 1 it is said by what is missing. */
 export function probability(p, doubt = 1 - p) {
   if (Number.isNaN(p)) return "–";
@@ -97,6 +110,72 @@ function peakLabels(lines, sx, sy, clip, inner) {
     placed.push({ x: atX, y: atY, wide });
     return `<text class="direct" x="${atX}" y="${atY}"><tspan fill="${l.color}">■ </tspan>${escape(name)}</text>`;
   }).join("");
+}
+
+/** Places on a log axis [low, high] that is `room` pixels long, with their labels: decades, or 1-2-5 within few. */
+export function decadeTicks([low, high], room, apart = 46) {
+  const whole = (e) => (e >= -3 && e <= 4 ? number(10 ** e) : `10${raised(e)}`);
+  const most = Math.max(1, room / apart);
+  if (high - low > 1.5) {
+    const step = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000].find((s) => (high - low) / s <= most) ?? 2000;
+    const out = [];
+    for (let e = Math.ceil(low / step) * step; e <= high; e += step) out.push([e, whole(e)]);
+    return out;
+  }
+  const fine = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]].map((marks) => {
+    const out = [];
+    for (let e = Math.floor(low); e <= high; e++) out.push(...marks.map((m) => Math.log10(m) + e).filter((t) => t >= low && t <= high));
+    return out;
+  });
+  return (fine.filter((f) => f.length <= most).at(-1) ?? fine[0]).map((t) => [t, powerOfTen(t, 2)]);
+}
+
+/**
+ * A log axis that stays readable when some values are sixty decades away: the decades around `centre` keep most of the
+ * room, values far below or above get a zone of their own behind a break.
+ * Gives zones {from, to, start, end} and at(log), which clamps.
+ */
+export function brokenAxis(logs, centre, [left, right]) {
+  const known = logs.filter(Number.isFinite);
+  const middle = Number.isFinite(centre) ? centre : known.length ? [...known].sort((a, b) => a - b)[known.length >> 1] : 0;
+  known.push(middle);
+  const near = (v) => v >= middle - 4 && v <= middle + 5;
+  let groups = [known.filter((v) => v < middle - 4), known.filter(near), known.filter((v) => v > middle + 5)];
+  if (Math.max(...known) - Math.min(...known) <= 10) groups = [[], known, []];
+  const weights = [0.28, 1, 0.5];
+  const gap = 16;
+  const used = groups.map((g, i) => ({ g, weight: weights[i] })).filter(({ g }) => g.length);
+  const total = used.reduce((sum, u) => sum + u.weight, 0);
+  let start = left;
+  const zones = used.map(({ g, weight }) => {
+    const least = g.includes(middle) ? 0.9 : 2.2; // a far zone shows whole decades: their labels are long
+    const [low, high] = [Math.min(...g), Math.max(...g)];
+    const air = Math.max(0.2, 0.07 * (high - low), (least - (high - low)) / 2);
+    const room = ((right - left - gap * (used.length - 1)) * weight) / total;
+    const zone = { from: low - air, to: high + air, start, end: start + room };
+    start += room + gap;
+    return zone;
+  });
+  for (let i = 1; i < zones.length; i++) { // air may not make neighbours overlap
+    const middle = (zones[i - 1].to + zones[i].from) / 2;
+    if (zones[i - 1].to > zones[i].from) zones[i - 1].to = zones[i].from = middle;
+  }
+  const at = (v) => {
+    if (!(v > zones[0].from)) return left;
+    const zone = zones.find((z) => v <= z.to);
+    if (!zone) return right;
+    return v < zone.from ? zone.start - gap / 2 : scale([zone.from, zone.to], [zone.start, zone.end])(v);
+  };
+  return { zones, at };
+}
+
+/** Heights of labels, in the order given, moved apart to at least `gap` and kept within [top, bottom]. */
+export function spread(heights, gap, [top, bottom]) {
+  const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
+  const out = [...heights];
+  order.forEach((i, k) => { out[i] = Math.max(out[i], k ? out[order[k - 1]] + gap : top); });
+  [...order].reverse().forEach((i, k, back) => { out[i] = Math.min(out[i], k ? out[back[k - 1]] - gap : bottom); });
+  return out;
 }
 
 /** Horizontal bars of positive values on a logarithmic axis; one is chosen, doubtful ones are hollow. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import math
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
@@ -41,27 +43,71 @@ def spectrum_figure(spectrum: Spectrum) -> go.Figure:
     return figure
 
 
+_SYMBOLS = {
+    "exact": "circle",
+    "interval": "line-ns-open",
+    "upper": "triangle-down",
+    "lower": "triangle-up",
+    "statistical": "circle-open",
+}
+
+
 def comparison_figure(result: BoundComparison) -> go.Figure:
-    """Each method's value ÷ the reference, one box a method over the inputs, on a log axis."""
+    """Each method's value ÷ the reference, one row a method with its inputs and quartiles, on a log axis.
+
+    The axis holds log₁₀ of the ratio: a bound may be beyond the largest float64.
+    """
+    from fimviz.views.comparison import logarithms, power_of_ten, rows_of
+
+    reference = "exact" if "exact" in result.methods else next(iter(result.methods))
+    truth = logarithms(result, reference)[0]
     figure = go.Figure()
-    for name, column in result.methods.items():
-        ratio = column.value / result.reference
+    rungs: dict[str, float] = {}
+    reach: list[float] = [0.0]
+    for name in rows_of(result):
+        logs = logarithms(result, name)[0] - truth
+        known = logs[logs.isfinite()].tolist()
+        reach += known
+        guarantee = result.methods[name].guarantee if name in result.methods else "upper"
         figure.add_box(
-            y=[float(r) if r > 0 else None for r in ratio],
+            x=known or [None],
+            y=[name] * max(1, len(known)),
             name=name,
+            orientation="h",
             boxpoints="all",
             pointpos=0,
             jitter=0.4,
-            marker={"size": 4, "color": "#1976d2"},
+            marker={"size": 6, "color": "#1976d2", "symbol": _SYMBOLS.get(guarantee, "circle")},
             line={"width": 1, "color": "rgba(128,128,128,0.9)"},
             fillcolor="rgba(128,128,128,0.15)",
-            hovertemplate=f"{name}: ×%{{y:.4g}}<extra></extra>",
+            text=[f"×{power_of_ten(v)}" for v in known],
+            hovertemplate=f"{name}: %{{text}}<extra></extra>",
         )
-    figure.add_hline(y=1, line={"color": "#1976d2", "width": 1})
+        if not known:
+            why = result.reasons.get(name, "no ratio on any input")
+            why = why if len(why) <= 70 else why[:69] + "…"
+            figure.add_annotation(x=0, y=name, text=html.escape(f" {why}"), showarrow=False, xanchor="left")
+        elif guarantee == "upper":
+            rungs[name] = sorted(known)[len(known) // 2]
+    low, high = min(reach), max(reach)
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if (high - low) / s <= 12 or s == 1000)
+    ticks = list(range(math.floor(low / step) * step, math.ceil(high) + step, step))
+    best = min(rungs, key=rungs.__getitem__, default=None)
+    truth_words = "the exact λ₁" if reference == "exact" else f"{reference}’s λ₁"
+    figure.add_vline(x=0, line={"color": "rgba(128,128,128,0.9)", "width": 1})
     figure.update_layout(
         template="plotly_white",
-        title=f"Estimate ÷ λ₁ on {len(result)} inputs",
-        yaxis={"title": "ratio to the exact value", "type": "log", "exponentformat": "power"},
+        title=f"The tightest bound, {best}, is ×{power_of_ten(rungs[best], 2)} above {truth_words} in the median"
+        if best
+        else f"Estimate ÷ {truth_words} on {len(result)} inputs",
+        xaxis={
+            "title": f"ratio to {truth_words} (log axis)",
+            "tickvals": ticks,
+            "ticktext": [f"×{power_of_ten(float(t), 1).removeprefix('1·')}" for t in ticks],
+            "zeroline": False,
+        },
+        yaxis={"autorange": "reversed"},
+        height=120 + 34 * len(figure.data),
         showlegend=False,
     )
     return figure

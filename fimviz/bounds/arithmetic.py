@@ -1,0 +1,147 @@
+"""Rules for sums, products and averages of tensors, with constants and with each other."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_norm, log_sum
+from fimviz.bounds.norms import matrix_norm
+from fimviz.bounds.rules import rule
+from fimviz.bounds.shapes import moved
+from fimviz.bounds.tokens import product
+
+
+@rule(operator.add, operator.iadd, operator.sub, operator.isub, torch.add, torch.sub, torch.subtract, "add", "add_",
+      "sub", "sub_", "__radd__", "__rsub__", torch.rsub)  # fmt: skip
+def _add(step: Step, x: Any, y: Any, *, alpha: float = 1) -> Flow:
+    """Bounds add; a constant adds nothing."""
+    flows = [_broadcast(f, step.output.shape) for f in (x, y) if isinstance(f, Flow)]
+    if alpha != 1 and isinstance(y, Flow):
+        flows[-1] = replace(flows[-1].elementwise(abs(alpha), ""), note=None)
+    if len(flows) == 1:
+        (flow,) = flows
+        return replace(flow, reach=None, normed=False, note=("constant added", 0.0, "the Jacobian stays"))
+    a, b = flows
+    grid = None
+    if a.grid is not None or b.grid is not None:
+        grid = torch.logaddexp(*torch.broadcast_tensors(a.finest, b.finest))
+    total = log_sum([a.total, b.total])
+    return Flow(total, grid=grid, note=("addition", None, "bounds add"))
+
+
+def _broadcast(x: Flow, shape: torch.Size) -> Flow:
+    """The flow at the shape of a result, with what repeating its elements costs."""
+    if x.shape == shape:
+        return x
+    return replace(moved(x, lambda t: t.expand(shape)), shape=shape)
+
+
+@rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "__rmul__")
+def _mul(step: Step, x: Any, y: Any) -> Flow:
+    if isinstance(x, Flow) and isinstance(y, Flow):
+        return _product(step, x, y)
+    flow, other = (x, y) if isinstance(x, Flow) else (y, x)
+    return _by_constant(step, flow, other)
+
+
+@rule(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "div_", "true_divide")
+def _div(step: Step, x: Any, y: Any) -> Flow:
+    if not isinstance(y, Flow):
+        return _by_constant(step, x, 1 / y if not isinstance(y, Tensor) else y.detach().double().reciprocal())
+    raise NoRuleError("a division by what depends on the input: write a rule for the module that holds it")
+
+
+def _by_constant(step: Step, x: Flow, c: Any) -> Flow:
+    shape = step.output.shape
+    c = torch.as_tensor(c).detach().double().cpu()
+    wide = _broadcast(x, shape)
+    long = [i + len(shape) - c.ndim for i, n in enumerate(c.shape) if n > 1]
+    if not long:
+        out = wide.elementwise(float(c.abs().max()), "the constant", kind="multiplication")
+        return replace(out, reach=wide.reach and (wide.reach[0] + log(float(c.abs().max())), wide.reach[1]))
+    if len(long) == 1:
+        return wide.scaled(long[0], c.flatten(), "the largest constant", kind="multiplication")
+    local = c.abs().expand(shape)
+    return wide.elementwise(float(c.abs().max()), "the largest constant", kind="multiplication", local=local)
+
+
+def _product(step: Step, x: Flow, y: Flow) -> Flow:
+    """d(uv) = v du + u dv: each factor's values are the other's gain."""
+    if x.value is None or y.value is None:
+        raise NoBoundError("a product of two tensors that both depend on the input has a bound only at a given x")
+    total = log_sum([_gain(u, v) + u.total for u, v in ((x, y.value), (y, x.value))])
+    return Flow(total, note=("product", None, "‖v‖·a_u + ‖u‖·a_v with the values at x"))
+
+
+def _gain(u: Flow, v: Tensor) -> float:
+    """The logarithm of ‖du ↦ v du‖; where v repeats the elements of u, the largest norm of what meets one element."""
+    v = v.double().cpu()
+    shape = torch.broadcast_shapes(u.shape, v.shape)
+    squares = v.expand(shape).square()
+    padded = (1,) * (len(shape) - len(u.shape)) + tuple(u.shape)
+    axes = [i for i, n in enumerate(shape) if padded[i] == 1 and n > 1]
+    if axes:
+        squares = squares.sum(axes)
+    return 0.5 * log(float(squares.amax())) + 1e-9
+
+
+@rule(torch.mean, torch.sum, "mean", "sum")
+def _mean(step: Step, x: Flow, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Flow:
+    """1/√m for a mean of m elements, √m for a sum."""
+    name = step.op if isinstance(step.op, str) else step.op.__name__
+    dim = kwargs.pop("axis", dim)
+    axes = (
+        list(range(len(x.shape)))
+        if dim is None
+        else [d % len(x.shape) for d in ([dim] if isinstance(dim, int) else dim)]
+    )
+    gain, grid = _mean_gain(x, axes, name == "mean")
+    if grid is not None and not (keepdim or kwargs.get("keepdim")):
+        grid = grid.reshape([n for i, n in enumerate(grid.shape) if i not in axes])
+    words = "1/√m over m elements" if name == "mean" else "√m over m elements"
+    note = (name, log(gain), words)
+    channels = None
+    if x.channels is not None and x.channels.axis == 1 and 0 not in axes and 1 not in axes:
+        channels = x.channels.louder(log(gain))
+    total = x.total + log(gain)
+    return Flow(total if grid is None else min(total, log_norm(grid)), channels=channels, grid=grid, note=note)
+
+
+def _mean_gain(x: Flow, axes: list[int], average: bool) -> tuple[float, Tensor | None]:
+    """‖·‖ of a sum or mean over axes, and what remains of a grid."""
+    count = math.prod(x.shape[a] for a in axes)
+    gain = 1 / math.sqrt(count) if average else math.sqrt(count)
+    if x.grid is None:
+        return gain, None
+    collective = [a for a in axes if x.grid.shape[a] == 1]
+    single = [a for a in axes if x.grid.shape[a] > 1]
+    up = 0.5 * log(math.prod(x.shape[a] for a in collective))
+    grid = x.grid + up
+    for a in single:
+        grid = torch.logsumexp(grid, a, keepdim=True)
+    return gain, grid - (log(count) if average else 0.0)
+
+
+@rule(torch.amax, torch.max, torch.amin, torch.min, "amax", "max", "amin", "min")
+def _max(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Any:
+    """Every output copies an element, no element is copied twice."""
+    if any(isinstance(a, (Flow, Tensor)) for a in (*args, *kwargs.values())):
+        raise NoRuleError("the larger of two tensors: write a rule for the module that uses it")
+    out = x.times(1.0, "a choice of elements", kind="maximum")
+    return out if isinstance(step.output, Tensor) else (out, None)
+
+
+@rule(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm", "__matmul__", "__rmatmul__", torch.mm, "mm")
+def _matmul(step: Step, x: Any, y: Any) -> Flow:
+    if isinstance(x, Flow) and isinstance(y, Flow):
+        return product(step, x, y)
+    flow, other = (x, y) if isinstance(x, Flow) else (y, x)
+    if other.ndim < 2 or len(flow.shape) < 2:
+        raise NoRuleError("a product with a vector: write a rule for the module that holds it")
+    return flow.times(matrix_norm(other), "‖C‖ of the constant factor", kind="product with a constant")

@@ -1,0 +1,329 @@
+"""The ladder: guaranteed upper bounds on λ₁ of the Fisher information, each weaker and needing less, and lower ones.
+
+For a softmax, F is the covariance of the gradients J_y of the logits under p, so that λ₁ is the largest variance of
+uᵀJ_y over unit u. With c(p) = max p_A(1 − p_A) over sets A of classes, at most ¼ and p₁(1 − p₁) once the winner has
+half of the probability, Popoviciu's inequality gives
+
+    λ₁ ≤ L2 = c(p) max ‖J_i − J_j‖² ≤ L3 = c(p) Δ² ‖J_h(x)‖² ≤ L4 = c(p) Δ² L_h(x)² ≤ L5 = ¼ Δ² L_h² ≤ L6 = ½ ‖W‖² L_h²
+
+for logits z = W h + b, Δ the largest distance between rows of W and L_h a bound of ‖J_h‖; and λ₁ ≤ L1 = tr F. From
+below, p_a p_b ‖J_a − J_b‖² for every pair, tr F / rank and ‖F‖²_F / tr F. A network that does not end in a linear
+layer, or that cannot be traced, has its logits, without their mean, for features, W = I and Δ = √2.
+
+K yes/no labels have F = Σ s_k J_kᵀJ_k with s_k = p_k(1 − p_k), so that s = max s_k ≤ ¼ takes the place of c(p), ‖W‖
+that of Δ, ‖W‖_F/√2 that of ‖W‖ in L6, and L2 = s ‖J‖². A single label bounds from below, s_k ‖J_k‖².
+
+All are ours: worked from the definitions, tested against the exact λ₁. Values are logarithms to the base 10: L5 of a
+deep network leaves the range of floating point.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fimviz.bounds.features import feature_norms
+from fimviz.bounds.flow import NoRuleError
+from fimviz.bounds.network import Layer, LocalBound, NetworkBound, local_bound, network_bound
+from fimviz.bounds.norms import matrix_norm
+from fimviz.classifier import Classifier
+from fimviz.fisher.contrasts import Contrasts, contrasts, precise_logits
+
+UPPER = ("L1", "L2", "L3", "L4", "L5", "L6")
+LOWER = ("lower-pair", "lower-trace")
+RUNGS = (*UPPER, *LOWER)
+FROM_ROWS = ("L1", "L2", *LOWER)
+NEEDS = {
+    "L1": "the point, and the gradient of every logit there",
+    "L2": "the point, and the gradient of every logit there",
+    "L3": "the point, the gradient of every feature there, and the last layer's weights",
+    "L4": "the point's probabilities, the weights, and one pass at the point for what the layers see there",
+    "L5": "the weights and the size of the input; it holds at every point",
+    "L6": "the weights and the size of the input, of the last layer its norm alone; it holds at every point",
+    "lower-pair": "the point, and the gradients of two logits there; of all, to take the best pair",
+    "lower-trace": "the point, and the trace and the Frobenius norm of F there",
+}
+_B = TypeVar("_B")
+_SPARE = 1e-9  # relative, for the double precision of the formulas themselves
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One bound at n inputs.
+
+    Attributes:
+        log10: (n,) of the bound, its rounding included; NaN where there is none, for the `reason`.
+        reason: why there is no value; empty if there is.
+        forwards, vjps: (n,) passes that it takes by itself.
+        seconds: that it took, with what it shares with others.
+    """
+
+    log10: Tensor
+    reason: str
+    forwards: Tensor
+    vjps: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the last layer does to a bound on what it reads.
+
+    Attributes:
+        spread: Δ, or ‖W‖ for yes/no labels.
+        norm: ‖W‖, or ‖W‖_F/√2 for yes/no labels.
+        pairs: (K, K) ‖w_i − w_j‖, or (K,) ‖w_k‖ for yes/no labels.
+    """
+
+    spread: float
+    norm: float
+    pairs: Tensor
+
+
+@dataclass(eq=False)
+class Ladder:
+    """All that the rungs at an admitted batch share, computed when it is first asked for.
+
+    Args:
+        net: a classifier that has been called.
+        x: (n, …), as `Classifier.admit` returned it.
+        feature_vjps: L3 takes one VJP a feature, and is left out where there are more.
+    """
+
+    net: Classifier
+    x: Tensor
+    feature_vjps: int = 256
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def rung(self, name: str) -> Rung:
+        """One of `RUNGS`."""
+        start = time.perf_counter()
+        before = sum(self._seconds.values())
+        bound, reason = self._rungs()[name]()
+        if bound is None:
+            bound = torch.full((len(self.x),), torch.nan, dtype=torch.float64)
+        forwards, vjps = self._passes(name)
+        own = time.perf_counter() - start - (sum(self._seconds.values()) - before)
+        return Rung(bound, reason, forwards, vjps, own + sum(self._seconds.get(part, 0.0) for part in _SHARED[name]))
+
+    def _rungs(self) -> dict[str, Callable[[], tuple[Tensor | None, str]]]:
+        return {
+            "L1": self._first,
+            "L2": self._second,
+            "L3": self._third,
+            "L4": self._fourth,
+            "L5": lambda: self._weights_only(math.log10(0.25), "spread"),
+            "L6": lambda: self._weights_only(math.log10(0.5), "norm"),
+            "lower-pair": lambda: (self.rows.log_pair / math.log(10) - _SPARE, ""),
+            "lower-trace": lambda: (lower_trace(self.rows, self.x[0].numel()), ""),
+        }
+
+    @cached_property
+    def rows(self) -> Contrasts:
+        """The gradients' products."""
+        with _Timed(self, "rows"):
+            return contrasts(self.net, self.x)
+
+    @cached_property
+    def everywhere(self) -> tuple[NetworkBound | None, str]:
+        """The bound from the weights, or why there is none."""
+        with _Timed(self, "weights"):
+            return _attempt(lambda: network_bound(self.net, self.x))
+
+    @cached_property
+    def here(self) -> tuple[LocalBound | None, str]:
+        """The bound at the inputs, or why there is none."""
+        with _Timed(self, "local"):
+            return _attempt(lambda: local_bound(self.net, self.x))
+
+    @cached_property
+    def log_c(self) -> Tensor:
+        """log₁₀ of c(p) (n,), or of the largest p(1 − p) of yes/no labels, above its rounding."""
+        if "rows" in self.__dict__:
+            return largest_variance(self.net, self.rows.logits, self.rows.logit_error)
+        with _Timed(self, "logits"):
+            return largest_variance(self.net, *precise_logits(self.net, self.x))
+
+    @cached_property
+    def head(self) -> Head:
+        """The last layer, or the identity on the logits."""
+        bound = self._bound()
+        return last_layer(self.net, None if bound is None else bound.weight)
+
+    def _bound(self) -> NetworkBound | LocalBound | None:
+        """A bound that knows how the network ends: where there is none at every x, that at the inputs."""
+        bound = self.everywhere[0]
+        return bound if bound is not None and bound.log10_logits is not None else self.here[0]
+
+    @property
+    def layers(self) -> tuple[tuple[Layer, ...] | None, str]:
+        """The waterfall of the bound from the weights, or why there is none."""
+        bound, reason = self.everywhere
+        if bound is None or bound.log10_logits is None:
+            return None, reason or (bound.reason if bound else "")
+        return bound.steps, bound.reason
+
+    @property
+    def local_layers(self) -> tuple[tuple[Layer, ...], ...] | None:
+        """One waterfall an input, or None."""
+        bound = self.here[0]
+        return None if bound is None or bound.log10_logits is None else bound.steps
+
+    def log_lipschitz(self) -> tuple[float | None, str]:
+        """log₁₀ of L_h at every x, or why there is none."""
+        bound, reason = self.everywhere
+        if bound is None:
+            return None, reason
+        value = bound.log10_logits if bound.weight is None else bound.log10_features
+        return value, "" if value is not None else bound.reason
+
+    def _local_lipschitz(self) -> tuple[Tensor | None, str]:
+        bound, reason = self.here
+        if bound is None:
+            return None, reason
+        value = bound.log10_logits if bound.weight is None else bound.log10_features
+        return value, "" if value is not None else bound.reason
+
+    def _first(self) -> tuple[Tensor, str]:
+        rows = self.rows
+        return _up(rows.trace + rows.trace_error) + rows.log_scale / math.log(10), ""
+
+    def _second(self) -> tuple[Tensor, str]:
+        return self.log_c + 2 * _up(self.rows.widest), ""
+
+    def _third(self) -> tuple[Tensor | None, str]:
+        bound = self._bound()
+        if bound is None or bound.weight is None:
+            return self.log_c + 2 * log10(self.head.spread) + 2 * _up(self.rows.centred), ""
+        width = bound.weight.shape[1]
+        if width > self.feature_vjps:
+            return None, (
+                f"it would take one VJP for each of {width} features at every input, more than "
+                f"feature_vjps={self.feature_vjps}"
+            )
+        try:
+            with _Timed(self, "features"):
+                norms = feature_norms(self.net, self.x, bound.source, width)
+        except MemoryError as error:
+            return None, str(error)
+        return self.log_c + 2 * log10(self.head.spread) + 2 * _up(norms), ""
+
+    def _fourth(self) -> tuple[Tensor | None, str]:
+        local, reason = self._local_lipschitz()
+        everywhere = self.log_lipschitz()[0]
+        if local is None and everywhere is None:
+            return None, reason
+        if local is None:
+            local = self.log_c.new_full((len(self.x),), torch.inf)
+        best = local.clamp_max(math.inf if everywhere is None else everywhere)
+        return self.log_c + 2 * (log10(self.head.spread) + best) + _SPARE, ""
+
+    def _weights_only(self, factor: float, which: str) -> tuple[Tensor | None, str]:
+        value, reason = self.log_lipschitz()
+        if value is None:
+            return None, reason
+        bound = factor + 2 * (log10(getattr(self.head, which)) + value) + _SPARE
+        return torch.full((len(self.x),), bound, dtype=torch.float64), ""
+
+    def _passes(self, name: str) -> tuple[Tensor, Tensor]:
+        none = torch.zeros(len(self.x), dtype=torch.int64)
+        if name in FROM_ROWS or (name == "L3" and "features" not in self._seconds and "rows" in self.__dict__):
+            return self.rows.forwards, self.rows.vjps
+        if name == "L3":
+            bound = self._bound()
+            width = 0 if bound is None or bound.weight is None else bound.weight.shape[1]
+            return none + 2, none + (width if "features" in self._seconds else 0)
+        return (none + 2 if name == "L4" else none), none
+
+
+_SHARED = dict.fromkeys(FROM_ROWS, ("rows",)) | {
+    "L3": ("features",),
+    "L4": ("local", "weights", "logits"),
+    "L5": ("weights",),
+    "L6": ("weights",),
+}
+
+
+class _Timed:
+    """Notes the seconds of a shared part."""
+
+    def __init__(self, ladder: Ladder, name: str) -> None:
+        self._ladder, self._name = ladder, name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._ladder._seconds[self._name] = time.perf_counter() - self._start
+
+
+def largest_variance(net: Classifier, z: Tensor, error: Tensor) -> Tensor:
+    """log₁₀ of an upper bound (n,) of c(p), for yes/no labels of the largest p(1 − p), above the rounding of z.
+
+    1 − p of the winner is the sum of the others, in logarithms, and keeps its digits however small it is.
+    """
+    quarter = math.log(0.25)
+    if net.likelihood.name == "bernoulli":
+        log_c = (torch.nn.functional.logsigmoid(z) + torch.nn.functional.logsigmoid(-z)).amax(1)
+    else:
+        log_p = net.likelihood.log_probs(z)
+        winner = z.argmax(1, keepdim=True)
+        top = log_p.gather(1, winner)[:, 0]
+        rest = log_p.scatter(1, winner, -torch.inf).logsumexp(1)
+        log_c = torch.where(top >= rest, top + rest, quarter)
+    return (log_c + 2 * error + _SPARE).clamp_max(quarter + _SPARE) / math.log(10)
+
+
+def last_layer(net: Classifier, weight: Tensor | None) -> Head:
+    """What the last layer's weights (K, d), or the identity on the logits for None, do to a bound of the features."""
+    spare = 1 + _SPARE
+    if net.likelihood.name == "bernoulli":
+        if weight is None:
+            classes = len(net.classes)
+            return Head(1.0, (classes / 2) ** 0.5 * spare, torch.ones(classes, dtype=torch.float64))
+        norms = weight.norm(dim=1)
+        norm = matrix_norm(weight)
+        return Head(norm, max(float(weight.norm()), norm) / 2**0.5 * spare, norms * spare)
+    if weight is None:
+        classes = len(net.classes)
+        pairs = 2**0.5 * spare * (1 - torch.eye(classes, dtype=torch.float64))
+        return Head(2**0.5 * spare, 1.0 * spare, pairs)
+    exactly = "donot_use_mm_for_euclid_dist"
+    pairs = torch.cat([torch.cdist(some, weight, compute_mode=exactly) for some in weight.split(_CHUNK)]) * spare
+    return Head(float(pairs.amax()), matrix_norm(weight), pairs)
+
+
+def lower_trace(rows: Contrasts, size: int) -> Tensor:
+    """log₁₀ of the larger of tr F/rank and ‖F‖²_F/tr F (n,), below its rounding; rank F is at most the input's size."""
+    rank = min(rows.eigenvalues.shape[1], size)
+    mean = (rows.trace - rows.trace_error).clamp_min(0) / rank
+    weighted = (rows.frobenius - rows.frobenius_error).clamp_min(0) ** 2 / (rows.trace + rows.trace_error)
+    return torch.maximum(mean, weighted.nan_to_num()).log10() + rows.log_scale / math.log(10) - _SPARE
+
+
+def log10(x: float) -> float:
+    """The logarithm to the base 10, −∞ at 0: some last layers start from zeros."""
+    return math.log10(x) if x > 0 else -math.inf
+
+
+def _up(x: Tensor) -> Tensor:
+    """log₁₀ x above the rounding of double precision."""
+    return x.log10() + _SPARE
+
+
+def _attempt(compute: Callable[[], _B]) -> tuple[_B | None, str]:
+    try:
+        return compute(), ""
+    except (NoRuleError, ValueError, OverflowError) as error:
+        return None, str(error)
+
+
+__all__: Sequence[str] = ["FROM_ROWS", "LOWER", "NEEDS", "RUNGS", "UPPER", "Ladder", "Rung", "largest_variance"]

@@ -1,0 +1,200 @@
+"""Rules for layers with weights and for batch normalisation, which goes into them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as tf
+
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_sum
+from fimviz.bounds.norms import Shape, conv_norm, matrix_norm
+from fimviz.bounds.rules import rule
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def folded(weight: Tensor, scale: Tensor | None, axis: int = 0) -> Tensor:
+    """The weight in double precision behind a diagonal on its outputs."""
+    weight = weight.detach().double()
+    if scale is None:
+        return weight
+    return weight * scale.to(weight).view(*[-1 if i == axis else 1 for i in range(weight.ndim)])
+
+
+@rule(nn.Linear)
+def _linear(step: Step, x: Flow) -> Flow:
+    return linear(step, x, step.op.weight, step.op.bias)
+
+
+@rule(tf.linear)
+def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> Flow:
+    """Wx + b along the last axis: ‖W‖, the same for every token."""
+    if isinstance(weight, Flow):
+        raise NoRuleError("a linear layer whose weight depends on the input: write a rule for the module that holds it")
+    last = len(x.shape) - 1
+    scale = step.following if last == 1 else None
+    weight = folded(weight, scale)
+    up = log(matrix_norm(weight))
+    total = x.weighted(last, weight, matrix_norm)
+    grid = None
+    if x.grid is not None and last > 0 and x.grid.shape[-1] == 1:
+        grid = x.grid + up
+    reach = None
+    if x.reach is not None and x.reach[1] in (-1, last):
+        offset = 0.0 if bias is None else float(bias.detach().double().norm())
+        reach = (log_sum([up + x.reach[0], log(offset)]) + 1e-12, last)
+    note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
+    return Flow(total, grid=grid, reach=reach, normed=scale is not None, note=note)
+
+
+def _batch_norm_words(scale: Tensor | None) -> str:
+    return "" if scale is None else ", with the batch normalisation that follows in W"
+
+
+@rule(*CONVS)
+def _conv(step: Step, x: Flow) -> Flow:
+    m = step.op
+    spatial = len(m.kernel_size)
+    gain = 1.0
+    if isinstance(m.padding, str):
+        around = [d * (k - 1) if m.padding == "same" else 0 for d, k in zip(m.dilation, m.kernel_size, strict=True)]
+        before = [p // 2 for p in around]
+        after = [p - b for p, b in zip(around, before, strict=True)]
+    else:
+        before = after = list(m.padding)
+    size = list(x.shape[-spatial:])
+    circular = False
+    if m.padding_mode != "zeros" and any(before + after):
+        circular = m.padding_mode == "circular" and all(
+            s == 1 and b + a == d * (k - 1)
+            for s, b, a, d, k in zip(m.stride, before, after, m.dilation, m.kernel_size, strict=True)
+        )
+        if not circular:
+            gain = math.prod(_padding_gain(n, b, a, m.padding_mode)
+                             for n, b, a in zip(size, before, after, strict=True))  # fmt: skip
+            size = [n + b + a for n, b, a in zip(size, before, after, strict=True)]
+            before = after = [0] * spatial
+    shape = Shape(tuple(size), tuple(m.stride), tuple(m.dilation), tuple(before), tuple(after), circular)
+    return _convolved(step, x, m.weight, shape, m.groups, gain)
+
+
+@rule(tf.conv1d, tf.conv2d, tf.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
+def _conv_function(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+                   dilation: Any = 1, groups: int = 1) -> Flow:  # fmt: skip
+    if isinstance(weight, Flow):
+        raise NoRuleError("a convolution whose weight depends on the input: write a rule for the module that holds it")
+    spatial = weight.ndim - 2
+    stride, dilation = many(stride, spatial), many(dilation, spatial)
+    if isinstance(padding, str):
+        around = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        before = tuple(p // 2 for p in around)
+        after = tuple(p - b for p, b in zip(around, before, strict=True))
+    else:
+        before = after = many(padding, spatial)
+    return _convolved(step, x, weight, Shape(tuple(x.shape[-spatial:]), stride, dilation, before, after), groups, 1.0)
+
+
+def _convolved(step: Step, x: Flow, weight: Tensor, shape: Shape, groups: int, gain: float) -> Flow:
+    if len(x.shape) != weight.ndim:
+        raise NoRuleError("a convolution of an input without a batch axis: give it one")
+    weight = folded(weight, step.following)
+
+    def norm(w: Tensor) -> float:
+        return conv_norm(w, shape, groups)
+
+    own = norm(weight) * gain
+    total = log(gain) + (_grouped(x, weight, norm) if groups > 1 else x.weighted(1, weight, norm))
+    grid = None
+    patches = shape.stride == tuple(weight.shape[2:]) and not any((*shape.before, *shape.after))
+    if step.pointwise and patches and max(shape.dilation) == 1:
+        # Every output position sees a patch of its own.
+        grid = torch.full((1, 1, *step.output.shape[2:]), min(total, x.total + log(own)), dtype=torch.float64)
+        if x.grid is not None and max(shape.stride) == 1 and x.grid.shape[1] == 1:
+            grid = torch.minimum(grid, x.grid + log(own))
+    words = "sup‖K̂(ω)‖ from a grid of frequencies, certified" + _batch_norm_words(step.following)
+    return Flow(total, grid=grid, normed=step.following is not None, note=("convolution", log(own), words))
+
+
+def _grouped(x: Flow, weight: Tensor, norm: Callable[[Tensor], float]) -> float:
+    """Groups read different channels: pending factors go into each group's weight, parts are not told apart."""
+    c = x.channels
+    if c is None or c.axis != 1:
+        return x.total + log(norm(weight))
+    groups = len(c.scale) // weight.shape[1]
+    scale = c.scale.to(weight).view(groups, 1, -1, *[1] * (weight.ndim - 2))
+    return min(c.base + log(norm((weight.unflatten(0, (groups, -1)) * scale).flatten(0, 1))),
+               x.total + log(norm(weight)))  # fmt: skip
+
+
+@rule(*TRANSPOSED)
+def _conv_transposed(step: Step, x: Flow) -> Flow:
+    """The adjoint of the convolution with the same weight from the output's size, and of the same norm."""
+    m = step.op
+    spatial = len(m.kernel_size)
+    if step.following is not None:  # (in, out / groups): the outputs' factors, group by group
+        scale = step.following.double().view(m.groups, 1, -1, *[1] * spatial)
+        weight = (m.weight.detach().double().cpu().unflatten(0, (m.groups, -1)) * scale).flatten(0, 1)
+    else:
+        weight = m.weight.detach().double().cpu()
+    pad = tuple(m.padding)
+    shape = Shape(tuple(step.output.shape[-spatial:]), tuple(m.stride), tuple(m.dilation), pad, pad)
+    own = conv_norm(weight, shape, m.groups)
+    if m.groups == 1:
+        total = x.weighted(1, weight.transpose(0, 1), lambda w: conv_norm(w.transpose(0, 1), shape))
+    else:
+        total = x.total + log(own)
+    words = "the norm of its adjoint, a convolution" + _batch_norm_words(step.following)
+    return Flow(total, normed=step.following is not None, note=("transposed convolution", log(own), words))
+
+
+def _padding_gain(n: int, before: int, after: int, mode: str) -> float:
+    """‖P‖ of a padding that copies pixels: the root of how often one pixel is copied, exact."""
+    at = tf.pad(torch.arange(n, dtype=torch.float64)[None, None], (before, after), mode=mode).long()
+    return math.sqrt(int(at.flatten().bincount().amax()))
+
+
+def many(value: Any, spatial: int) -> tuple[int, ...]:
+    """One number, or one a dimension."""
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return tuple(int(v) for v in (given * spatial if len(given) == 1 else given))
+
+
+def batch_norm_scale(m: nn.Module) -> Tensor | None:
+    """γ/√(σ² + ε), what batch normalisation multiplies channels with in evaluation mode; None where it does not."""
+    if not isinstance(m, BATCH_NORMS) or m.running_var is None:
+        return None
+    scale = (m.running_var.detach().double() + m.eps).rsqrt()
+    return (scale if m.weight is None else scale * m.weight.detach().double()).cpu()
+
+
+@rule(*BATCH_NORMS)
+def _batch_norm(step: Step, x: Flow) -> Flow:
+    scale = batch_norm_scale(step.op)
+    if scale is None:
+        raise NoBoundError(
+            "batch normalisation without running statistics lets the inputs of a batch influence each other"
+        )
+    return normalised(x, scale)
+
+
+@rule(tf.batch_norm)
+def _batch_norm_function(step: Step, x: Flow, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None,
+                         bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
+                         eps: float = 1e-5) -> Flow:  # fmt: skip
+    if training or var is None:
+        raise NoBoundError("batch normalisation by the batch lets the inputs of a batch influence each other")
+    scale = (var.detach().double() + eps).rsqrt()
+    return normalised(x, scale if weight is None else scale * weight.detach().double())
+
+
+def normalised(x: Flow, scale: Tensor) -> Flow:
+    """diag(γ/√(σ² + ε)), which waits for the next layer with weights unless the one before has taken it."""
+    if x.normed:
+        return Flow(x.total, grid=x.grid, note=("batch normalisation", 0.0, "in the weights of the layer before"))
+    return x.scaled(1, scale, "max|γ|/√(σ² + ε), or in the weights of the layer behind", kind="batch normalisation")

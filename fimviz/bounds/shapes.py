@@ -1,0 +1,193 @@
+"""Rules for what moves, joins and averages elements: views, slices, padding, sums, products, concatenation."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as tf
+
+from fimviz.bounds.flow import NOTHING, Channels, Flow, NoBoundError, NoRuleError, Step, log, log_norm
+from fimviz.bounds.rules import rule
+
+_SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+         "contiguous", "clone", "detach_", "to", "float", "double", "type", "type_as", "cpu", "cuda",
+         "requires_grad_", torch.clone)  # fmt: skip
+_DROPOUTS = (tf.dropout, tf.dropout1d, tf.dropout2d, tf.dropout3d, tf.alpha_dropout, torch.dropout)
+_MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
+          torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.swapaxes, torch.movedim, torch.squeeze,
+          torch.unsqueeze, torch.roll, torch.flip, torch.narrow, torch.select, torch.chunk, torch.split, torch.unbind,
+          torch.unflatten, torch.tile, tf.pixel_shuffle, tf.pixel_unshuffle, tf.channel_shuffle,
+          torch.broadcast_to, torch.index_select, torch.swapdims, torch.moveaxis,
+          "flatten", "unflatten", "reshape", "view", "permute", "transpose", "swapaxes", "swapdims", "movedim",
+          "moveaxis", "squeeze", "unsqueeze", "roll", "flip", "narrow", "select", "chunk", "split", "unbind", "expand",
+          "expand_as", "repeat", "tile", "t", "reshape_as", "view_as", "index_select",
+          "torchvision.models.swin_transformer._patch_merging_pad",
+         operator.getitem)  # fmt: skip
+
+
+@rule(*_SAME)
+def _same(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
+    return replace(x, note=("identity", 0.0, "in evaluation mode"))
+
+
+@rule(*_DROPOUTS, "torchvision.ops.stochastic_depth.stochastic_depth")
+def _dropout(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
+    names = ("p", "mode", "training") if step.op.__name__ == "stochastic_depth" else ("p", "training", "inplace")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if given.get("training", given.get("train", True)) and given.get("p", 0.5) > 0:
+        raise NoBoundError("dropout that ignores evaluation mode is random")
+    return replace(x, note=("identity", 0.0, "in evaluation mode"))
+
+
+@rule(*_MOVES)
+def _move(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow | tuple[Flow, ...]:
+    """Every output element is one input element: the root of how often the most copied one is, exact."""
+    if not isinstance(x, Flow) or any(isinstance(a, Flow) for a in (*args, *kwargs.values())):
+        raise NoRuleError("an index that depends on the input: write a rule for the module that holds it")
+
+    def again(t: Tensor) -> Any:
+        if isinstance(step.op, str):
+            return getattr(t, step.op)(*args, **kwargs)
+        return step.op(t, *args, **kwargs)
+
+    return moved(x, again)
+
+
+def moved(x: Flow, again: Any) -> Any:
+    """Read what a call does to elements from what it does to their numbers."""
+    placed = again(torch.arange(1, math.prod(x.shape) + 1).view(x.shape))
+    several = isinstance(placed, (tuple, list))
+    flows = tuple(_placed(x, p - 1) for p in (placed if several else (placed,)))  # a padding's zeros are constants
+    return flows if several else flows[0]
+
+
+def _placed(x: Flow, at: Tensor) -> Flow:
+    """The flow whose elements are those of x at the given numbers; a number below 0 is a constant."""
+    real = at[at >= 0]
+    copies = int(real.flatten().bincount().amax()) if real.numel() else 0
+    up = 0.5 * log(copies)
+    grid = None
+    if x.grid is not None:
+        grid = _cells(x, at) + up
+    note = ("reshape or slice" if copies <= 1 else "copies", up, "the root of how often an element is copied")
+    total = x.total + up
+    if grid is not None:
+        total = min(total, log_norm(grid))
+    return Flow(total, grid=grid, channels=_flat_channels(x, at), reach=_moved_reach(x, at), note=note)
+
+
+def _cells(x: Flow, at: Tensor) -> Tensor:
+    """The grid behind a move: an axis along which the source cell never changes stays collective."""
+    assert x.grid is not None
+    cell = torch.arange(x.grid.numel()).view(x.grid.shape).expand(x.shape).reshape(-1)
+    grid = torch.cat([x.grid.flatten(), torch.tensor([NOTHING], dtype=torch.float64)])
+    source = torch.where(at >= 0, cell[at.clamp_min(0)], x.grid.numel())
+    for axis in range(source.ndim):
+        first = source.narrow(axis, 0, 1)
+        if source.shape[axis] and bool((source == first).all()):
+            source = first
+    return grid[source]
+
+
+def _flat_channels(x: Flow, at: Tensor) -> Channels | None:
+    """Channels survive a flattening of what is behind them, and a move that keeps them where they are."""
+    c = x.channels
+    if c is None or c.axis != 1 or at.ndim < 2 or at.shape[0] != 1 or at.numel() != math.prod(x.shape):
+        return None
+    channel = at.reshape(at.shape[1], -1) // math.prod(x.shape[2:])
+    each, rest = divmod(at.shape[1], x.shape[1])
+    expected = torch.arange(x.shape[1]).repeat_interleave(max(each, 1))
+    if rest or not torch.equal(channel, expected[:, None].expand_as(channel)):
+        return None
+    return replace(c, sizes=tuple(n * each for n in c.sizes), scale=c.scale.repeat_interleave(each))
+
+
+def _moved_reach(x: Flow, at: Tensor) -> tuple[float, int] | None:
+    """Vectors that are parts of bounded vectors stay bounded: along the last axis, or the one before it."""
+    if x.reach is None:
+        return None
+    size, axis = x.reach
+    axis %= len(x.shape)
+    vector = torch.arange(math.prod(x.shape) // x.shape[axis]).view(
+        *[n for i, n in enumerate(x.shape) if i != axis]).unsqueeze(axis).expand(x.shape).reshape(-1)  # fmt: skip
+    source = torch.where(at >= 0, vector[at.clamp_min(0)], -1)
+    for out in range(at.ndim - 1, -1, -1):
+        if at.shape[out] > 1 and bool((source == source.narrow(out, 0, 1)).all()):
+            line = at.movedim(out, -1)
+            if bool((line.sort(-1).values.diff(dim=-1) > 0).all()):
+                return size, out
+    return None
+
+
+@rule(tf.pad, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
+      nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
+      nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)  # fmt: skip
+def pad(step: Step, x: Flow, pad: Any = None, mode: str = "constant", value: float | None = None) -> Flow:
+    """Constants around the elements, or copies of them."""
+    numbers = torch.arange(math.prod(x.shape), dtype=torch.float64).view(x.shape)
+    if not isinstance(step.op, nn.Module):
+        placed = tf.pad(numbers, pad, mode, -1.0 if mode == "constant" else None)
+    elif isinstance(step.op, (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)):  # zero padding is one of these
+        placed = tf.pad(numbers, step.op.padding, "constant", -1.0)
+    else:
+        placed = step.op(numbers)
+    return _placed(x, placed.long())
+
+
+@rule(nn.Upsample, tf.interpolate)
+def _upsample(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
+    mode = step.op.mode if isinstance(step.op, nn.Module) else kwargs.get("mode", "nearest")
+    if mode not in ("nearest", "nearest-exact"):
+        raise NoRuleError(f"interpolation of mode {mode!r}: write a rule for the module that uses it")
+    numbers = torch.arange(math.prod(x.shape), dtype=torch.float64).view(x.shape)
+    return _placed(x, step.op(numbers, *args, **kwargs).long())
+
+
+@rule(torch.cat, torch.concat, torch.concatenate)
+def _cat(step: Step, tensors: Any, dim: int = 0, *, axis: int | None = None) -> Flow:
+    """Bounds add in squares; the parts stay known, for the layer that reads them."""
+    rank = step.output.ndim
+    dim = (dim if axis is None else axis) % rank
+    total = log_norm([t.total for t in tensors if isinstance(t, Flow)])
+    sizes: list[int] = []
+    logs: list[float] = []
+    scale: list[Tensor] = []
+    bases: list[float] = []
+    for t in tensors:
+        c = t.channels if isinstance(t, Flow) else None
+        one = torch.ones(t.shape[dim], dtype=torch.float64)
+        if c is None or c.axis != dim:
+            here = t.total if isinstance(t, Flow) else NOTHING
+            c = Channels(dim, (t.shape[dim],), (here,), here, one)
+        sizes += c.sizes
+        logs += c.logs
+        bases.append(c.base)
+        scale.append(c.scale)
+    channels = Channels(dim, tuple(sizes), tuple(logs), log_norm(bases), torch.cat(scale))
+    grid = _cat_grids(tensors, dim)
+    if grid is not None:
+        total = min(total, log_norm(grid))
+    note = ("concatenation", None, "bounds add in squares")
+    return Flow(total, channels=channels, grid=grid, note=note)
+
+
+def _cat_grids(tensors: Any, dim: int) -> Tensor | None:
+    if not any(isinstance(t, Flow) and t.grid is not None for t in tensors):
+        return None
+    grids = []
+    for t in tensors:
+        grid = t.finest if isinstance(t, Flow) else torch.full([1] * t.ndim, NOTHING, dtype=torch.float64)
+        grids.append(grid.expand(*[t.shape[dim] if i == dim else n for i, n in enumerate(grid.shape)]))
+    wide = [max(n) for n in zip(*(g.shape for g in grids), strict=True)]
+    return torch.cat([g.expand(*[g.shape[dim] if i == dim else n for i, n in enumerate(wide)]) for g in grids], dim)
+
+
+@rule(torch.stack)
+def _stack(step: Step, tensors: Any, dim: int = 0) -> Flow:
+    total = log_norm([t.total for t in tensors if isinstance(t, Flow)])
+    return Flow(total, note=("concatenation", None, "bounds add in squares"))

@@ -1,0 +1,167 @@
+"""All that the gradients of the logits say about F at an input, in class space: what exact value and bounds share.
+
+The rows are C J: for one of K classes the gradients of the logits minus the winner's, for yes/no labels the gradients
+themselves. Unlike the whitened rows of `fimviz.fisher.exact`, to which their Gram matrix leads in float64, they know
+no probabilities, so that differences of improbable classes are not lost to them. Norms of differences come with their
+rounding, upward or downward as the bound that they serve wants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
+
+from fimviz.classifier import Classifier
+from fimviz.fisher.block import Ground, inner, rounding_error
+from fimviz.fisher.methods import plan
+from fimviz.likelihood import Factor, Likelihood
+
+_LOGIT_ROUNDING = 32  # of a logit, in machine epsilons of the logits' spread, as in `fimviz.fisher.block`
+_GRAM_ROUNDING = 1e-13  # of products in float64, relative to the squares of all rows
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """At n inputs, on the CPU, in float64.
+
+    Attributes:
+        logits: (n, K); logit_error: (n,) how far rounding may have moved one.
+        widest: (n,) at least the largest ‖J_a − J_b‖, for yes/no labels ‖J‖.
+        centred: (n,) at least ‖J − 1J̄‖ with J̄ the mean of J's rows, which no difference knows; for yes/no labels ‖J‖.
+        log_pair: (n,) at most the logarithm of the largest p_a p_b ‖J_a − J_b‖², for yes/no labels p(1 − p) ‖J_k‖².
+        log_scale: (n,) what the logarithm of everything below is to be raised by: F itself may underflow.
+        eigenvalues: (n, r) of F, descending, with their `error` (n, r).
+        trace, frobenius: (n,) of F, with `trace_error` and `frobenius_error`.
+        forwards, vjps: (n,) passes.
+    """
+
+    logits: Tensor
+    logit_error: Tensor
+    widest: Tensor
+    centred: Tensor
+    log_pair: Tensor
+    log_scale: Tensor
+    eigenvalues: Tensor
+    error: Tensor
+    trace: Tensor
+    trace_error: Tensor
+    frobenius: Tensor
+    frobenius_error: Tensor
+    forwards: Tensor
+    vjps: Tensor
+
+
+def contrasts(net: Classifier, x: Tensor) -> Contrasts:
+    """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
+    verify = net.has_float64 and net.dtype != torch.float64
+    rank = net.likelihood.rank(len(net.classes))
+    with net.at_rest():
+        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None)
+        return _joined([_contrasts(net, part.to(net.device), cotangents, verify) for part in x.split(inputs)])
+
+
+def precise_logits(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (n, K) in float64, from passes in float64 where the network can, and how far off each may be (n,)."""
+    dtype = torch.float64 if net.has_float64 else x.dtype
+    with net.at_rest(), torch.no_grad():
+        z = torch.cat([net.logits(part.to(net.device, dtype)).cpu().double() for part in x.split(16)])
+    return z, logit_error(z, dtype)
+
+
+def logit_error(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """How far (n,) rounding in passes of that precision may move a logit."""
+    return _LOGIT_ROUNDING * torch.finfo(dtype).eps * (1 + z.amax(1) - z.amin(1))
+
+
+def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Contrasts:
+    ground = Ground(net, x, verify)
+    factor, classes = ground.factor, ground.logits.shape[1]
+    axes = torch.eye(factor.rank, dtype=torch.float64).expand(len(x), -1, -1)
+    rows = torch.cat([ground.here.vjp(_spread(factor, some, classes)) for some in axes.split(cotangents, 2)], 1)
+    if not rows.isfinite().all():
+        raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
+    gram = inner(rows, rows)
+    whitening = factor.from_logits(_spread(factor, axes, classes, 0.0))
+    white = whitening @ gram @ whitening.mT
+    mu = torch.linalg.eigvalsh((white + white.mT) / 2).flip(-1).clamp_min(0)
+    g = torch.randn(*rows.shape[:2], 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    size = white.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
+    white_noise, white_moved = ground.compared(rows, whitening.mT @ g, factor.to_logits(g), size)
+    size = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
+    noise, moved = ground.compared(rows, g, _spread(factor, g, classes), size)
+    z_error = logit_error(ground.logits, torch.float64 if verify else x.dtype)
+    error = rounding_error(mu, white_noise, 4 * z_error, factor.rank)
+    trace = mu.sum(1)
+    off = 2 * trace.sqrt() * white_noise + white_noise**2 + (4 * z_error + 1e-12) * trace
+    per_input = zip(ground.logits, gram, noise, strict=True)
+    widest, centred, log_pair = torch.stack([_norms(net.likelihood, *one) for one in per_input]).unbind(1)
+    passes = ground.passes()
+    result = Contrasts(
+        logits=ground.logits,
+        logit_error=z_error,
+        widest=widest,
+        centred=centred,
+        log_pair=log_pair - 4 * z_error,
+        log_scale=factor.log_scale,
+        eigenvalues=mu,
+        error=error,
+        trace=trace,
+        trace_error=off,
+        frobenius=mu.norm(dim=1),
+        frobenius_error=error.norm(dim=1),
+        forwards=passes["forwards"],
+        vjps=passes["vjps"],
+    )
+    del ground, rows
+    return _mended(net, result, moved | white_moved, x)
+
+
+def _norms(likelihood: Likelihood, z: Tensor, gram: Tensor, noise: Tensor) -> Tensor:
+    """`widest`, `centred` and `log_pair` (3,) at one input, from its logits (K,) and its rows' products (r, r)."""
+    floor = _GRAM_ROUNDING * gram.trace()
+    if likelihood.name == "bernoulli":
+        log_w = logsigmoid(z) + logsigmoid(-z)
+        squares = gram.diagonal()
+        norm = _norm(gram)
+        widest, off = norm, noise
+    else:
+        log_p = likelihood.log_probs(z[None])[0]
+        winner = int(z.argmax())
+        log_p = torch.cat([log_p[winner : winner + 1], log_p[:winner], log_p[winner + 1 :]])  # as the rows are
+        log_w = log_p[:, None] + log_p
+        gram = pad(gram, (1, 0, 1, 0))  # the winner's difference to itself
+        squares = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
+        widest, off = (squares.amax() + floor).sqrt(), 2**0.5 * noise
+        norm = _norm(gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean())
+    least = ((squares - floor).clamp_min(0).sqrt() - off).clamp_min(0)
+    return torch.stack([widest + off, (norm**2 + floor).sqrt() + noise, (log_w + 2 * least.log()).amax()])
+
+
+def _norm(gram: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh((gram + gram.mT) / 2)[-1].clamp_min(0).sqrt()
+
+
+def _mended(net: Classifier, block: Contrasts, moved: Tensor, x: Tensor) -> Contrasts:
+    """With the inputs computed again in float64 that rounding has taken across a kink; the passes add up."""
+    for at in moved.nonzero()[:, 0]:
+        again = _contrasts(net, x[at : at + 1].double(), 1, False)
+        for f in fields(Contrasts):
+            old, new = getattr(block, f.name), getattr(again, f.name)
+            old[at] = new[0] + (old[at] if f.name in ("forwards", "vjps") else 0)
+    return block
+
+
+def _spread(factor: Factor, y: Tensor, classes: int, winner: float = -1.0) -> Tensor:
+    """Cᵀ y, (n, r, m) → (n, K, m); with another number for the winner's share, e_c where the share is 0."""
+    if factor.others is None or factor.winner is None:
+        return y
+    out = y.new_zeros(len(y), classes, y.shape[2])
+    out.scatter_(1, factor.others[..., None].expand_as(y), y)
+    return out.scatter_(1, factor.winner[..., None].expand(-1, -1, y.shape[2]), winner * y.sum(1, keepdim=True))
+
+
+def _joined(parts: list[Contrasts]) -> Contrasts:
+    return Contrasts(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Contrasts)})

@@ -1,0 +1,61 @@
+"""The ranking view in a real browser, offline."""
+
+import pytest
+import torch
+
+import fimviz as fv
+from fimviz.ranking import compare_models
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    torch.manual_seed(0)
+    images, labels = fv.zoo.digits()
+    nets = {"<b>mlp</b> with a name of more than forty characters": fv.zoo.load("digits-mlp")}
+    nets |= {name: fv.zoo.load(f"digits-{name}") for name in ("mlp-robust", "vgg", "vgg-robust")}
+    return compare_models(nets, images[:40], labels[:40], local_images=1, attack_images=8, attack_steps=10)
+
+
+@pytest.mark.parametrize("width", [1400, 900, 480])
+def test_the_number_is_chosen_by_keyboard(comparison, open_page, tmp_path, width):
+    page = open_page(comparison.save(tmp_path / "c.html"), ".fv-scatter svg", viewport={"width": width, "height": 900})
+    ranks = comparison.correlations.set_index("column")
+    radios = page.locator("input[type=radio]")
+    assert radios.count() == len(ranks)
+    page.locator("input[value=weights_only]").focus()
+    for column in ranks.index[1:5]:
+        page.keyboard.press("ArrowDown")
+        assert page.locator("input:checked").get_attribute("value") == column
+        row = ranks.loc[column]
+        assert f"{row.discordant} of {row.pairs} pairs" in page.locator(".fv-verdict").inner_text()
+        assert page.locator(".fv-wrongpair").count() == row.discordant
+        assert page.locator(".fv-model").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".fv-models tbody tr").count() == 4
+    page.locator("summary", has_text="Table: the correlations").click()
+    assert page.locator(".fv-tables tbody tr").count() == len(ranks)
+    assert page.locator(".fimviz b").count() == 0
+    assert "Four models cannot show a ranking" in page.locator(".fv-sub").inner_text()
+
+
+def test_two_copies_on_a_page_choose_apart(comparison, open_page, tmp_path):
+    html = comparison.view().html()
+    path = tmp_path / "two.html"
+    path.write_text(f"<meta charset=utf-8>{html}<hr>{html}", encoding="utf-8")
+    page = open_page(path, ".fv-scatter svg")
+    page.wait_for_function("document.querySelectorAll('.fv-scatter svg').length === 2")
+    page.locator("input[value=trace]").first.check()
+    assert page.locator("input[value=trace]").first.is_checked()
+    assert page.locator("input:checked").count() == 2
+
+
+def test_pure_functions(comparison, open_page, tmp_path):
+    page = open_page(comparison.save(tmp_path / "c.html"), ".fv-scatter svg")
+    from fimviz.views.figure import module_source
+
+    code = f"import(URL.createObjectURL(new Blob([{module_source('ranking')!r}], {{type: 'text/javascript'}})))"
+    said = page.evaluate(f"""async () => {{ const m = await {code};
+      const points = [{{value: 1, attack: 1}}, {{value: 2, attack: 2}}, {{value: 3, attack: 0.5}}];
+      const text = [m.power(60.5), m.power(-30), m.power(0), m.power(400), m.fixed(-0.001), m.fixed(-0.5)];
+      return [...text, m.wrongPairs(points, 1), m.wrongPairs(points, -1)]; }}""")
+    assert said == ["3.2×10⁶⁰", "10⁻³⁰", "1", "10⁴⁰⁰", "0.00", "−0.50", [[1, 0]], [[0, 2], [1, 2]]]
