@@ -9,7 +9,7 @@ from fimviz.classifier import Classifier
 from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.length import between
-from fimviz.margins.tracer import PACES, Trace
+from fimviz.margins.state import PACES, Trace
 from fimviz.margins.traces import MarginTraces, Path, Settings
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours

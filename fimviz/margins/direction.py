@@ -203,7 +203,7 @@ def _shift(mu: Tensor, factor: Factor, damping: float, relative: bool) -> Tensor
 
 def _direction(v: Tensor, whitened: Tensor, shift: Tensor, mu: Tensor, factor: Factor) -> Direction:
     """Lengths of v from A v = `whitened`; e^s stays a logarithm to the end."""
-    norm = v.double().norm(dim=1).cpu()
+    norm = v.cpu().double().norm(dim=1)  # Metal has no float64
     root = (0.5 * factor.log_scale.clamp_min(_LOG_LEAST)).exp()
     squared = whitened.square().sum(1)
     return Direction(

@@ -16,7 +16,8 @@ from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import _labels, _progress
 from fimviz.fisher.passes import footprint
 from fimviz.margins.collect import collect
-from fimviz.margins.tracer import Rules, Stepper, Trace
+from fimviz.margins.state import Rules, Trace
+from fimviz.margins.tracer import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
 
 METHODS = ("natural", "gradient", "pgd", "geodesic", "straight", "published")

@@ -6,8 +6,7 @@ Every method is this loop with another direction. All traces of a group that sti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,8 +17,8 @@ from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
+from fimviz.margins.state import PACES, Rules, Taken, Trace
 
-PACES = ("step", "trust region", "box")
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
 _HALVINGS = 12
@@ -31,58 +30,6 @@ _FORWARDS = 128  # images in a batch of forward passes
 
 _log_probs = Categorical().log_probs
 _margin = Categorical().margin
-
-
-class Rules(NamedTuple):
-    """How traces step: see `trace_margins`."""
-
-    method: str
-    step: float
-    damping: float
-    trust_region: float
-    max_steps: int
-    solver: str
-    box: tuple[float, float] | None
-    seed: int
-
-    @property
-    def literal(self) -> bool:
-        """The published algorithm: no trust region, no box, no line search, damping as it is given."""
-        return self.method == "published"
-
-
-class Taken(NamedTuple):
-    """One step of one trace: how long it was, by several measures, and who set its pace."""
-
-    fr: float  # measured length
-    fr_error: float
-    natural: float  # √(δᵀFδ) at the step's start
-    l2: float
-    pace: int
-
-
-@dataclass(eq=False)
-class Trace:
-    """One trace as it grows: where it is, and what it has passed."""
-
-    sample: int
-    source: int
-    target: int
-    x: Tensor  # (*input), in the passes' dtype, on the CPU
-    z: Tensor  # (K,), float64
-    first: Tensor = field(init=False)
-    images: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-    middles: list[Tensor] = field(default_factory=list)  # logits half-way of each step
-    largest: list[float] = field(default_factory=list)  # λ_max at each point but the last
-    steps: list[Taken] = field(default_factory=list)
-    status: str = "interrupted"
-    least: float = field(init=False)  # the narrowest gap so far
-    idle: int = 0  # steps since then
-
-    def __post_init__(self) -> None:
-        self.first, self.least = self.z, float(self.z[self.source] - self.z[self.target])
-        self.logits.append(self.z)
 
 
 class Stepper:
@@ -242,7 +189,7 @@ class Stepper:
                 draw = torch.Generator().manual_seed((self.rules.seed * 0x9E3779B9 + own) % 2**63)
                 v[i] = (2.0 * torch.randint(0, 2, v[i].shape, generator=draw) - 1).to(v)
                 fisher[i] = 0
-        return replace(found, v=v, fisher=fisher, norm=v.double().norm(dim=1).cpu())
+        return replace(found, v=v, fisher=fisher, norm=v.cpu().double().norm(dim=1))
 
     def _close_in(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fimviz._options import named_options
 from fimviz.classifier import Classifier
-from fimviz.margins.tracer import PACES
+from fimviz.margins.state import PACES
 from fimviz.result import Result
 
 if TYPE_CHECKING:

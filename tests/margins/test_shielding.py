@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.margins.shielding import Interval, _rank_correlation, shielding_curve
+from fimviz.margins.curve import shielding_curve
+from fimviz.margins.shielding import Interval, _rank_correlation
 from fimviz.margins.trace import trace_margins
 
 
