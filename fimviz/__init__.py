@@ -10,14 +10,23 @@ from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.margins.curve import ShieldingCurve, shielding_curve
+from fimviz.margins.shielding import Shielding
+from fimviz.margins.trace import trace_margins
+from fimviz.margins.traces import MarginTraces
 
 __all__ = [
     "BlackBox",
     "BoundComparison",
     "BudgetExceeded",
     "Classifier",
+    "MarginTraces",
+    "Shielding",
+    "ShieldingCurve",
     "Spectrum",
     "compare_bounds",
+    "shielding_curve",
     "spectrum",
+    "trace_margins",
     "zoo",
 ]

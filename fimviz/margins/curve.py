@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -59,13 +59,13 @@ class ShieldingCurve(Result):
 
     def plot(self) -> go.Figure:
         """Share of shielded paths against damping, one line a step, as a plotly figure."""
-        from fimviz.views.charts import shielding_curve_figure  # type: ignore[attr-defined]
+        from fimviz.views.margin_charts import shielding_curve_figure
 
         return shielding_curve_figure(self)
 
     def view(self, **options: Any) -> Figure:
-        """No view of its own: `plot` shows the curve."""
-        raise NotImplementedError("a shielding curve has no interactive view: use plot() or frame")
+        """The margin view of the first setting's traces, with this curve below; options as for `MarginTraces.view`."""
+        return self.points[0].view(**{"curve": self, **options})
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.frame.to_html(index=False)}
@@ -86,6 +86,7 @@ def shielding_curve(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ShieldingCurve:
     """Trace with every damping and step, and say how many paths are shielded with each.
 
@@ -105,6 +106,7 @@ def shielding_curve(
         resamples: bootstrap resamples of the samples.
         level: of the intervals.
         seed: of everything random.
+        progress: a function called with (settings done, settings in all) after every step, which may raise to stop.
 
     Example:
         >>> import fimviz as fv
@@ -113,7 +115,8 @@ def shielding_curve(
         >>> curve.frame.damping.tolist()
         [0.01, 1.0]
     """
-    points = []
+    points: list[Shielding] = []
+    total = len(steps) * len(dampings)
     for step in steps:
         for damping in dampings:
             traces = trace_margins(
@@ -129,6 +132,7 @@ def shielding_curve(
                 verify=False,
                 keep_images=False,
                 seed=seed,
+                progress=False if progress is None else lambda *_: progress(len(points), total),
             )
             points.append(shielding(traces, resamples=resamples, level=level, seed=seed))
     if not points:

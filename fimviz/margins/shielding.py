@@ -52,6 +52,7 @@ class Shielding(Result):
         attempted, successful: traces in all, and those that changed the class; left_out: those of misclassified
             samples, in neither.
         settings: of the traces.
+        traces: themselves.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +70,7 @@ class Shielding(Result):
     successful: int
     left_out: int
     settings: Settings
+    traces: MarginTraces
 
     def __repr__(self) -> str:
         return (
@@ -92,16 +94,14 @@ class Shielding(Result):
         return pd.DataFrame(columns)
 
     def plot(self) -> go.Figure:
-        """Path matrix, effort by class and shielding landscape, as a plotly figure."""
-        from fimviz.views.charts import shielding_figure  # type: ignore[attr-defined]
+        """Path matrix, shielding landscape and effort by class in both lengths, as a plotly figure."""
+        from fimviz.views.margin_charts import shielding_figure
 
         return shielding_figure(self)
 
     def view(self, **options: Any) -> Figure:
-        """The path matrix, which opens its traces."""
-        from fimviz.views.margins import shielding as shielding_view  # type: ignore[import-not-found]
-
-        return shielding_view(self, **options)
+        """The margin view of the traces that were counted; options as for `MarginTraces.view`."""
+        return self.traces.view(**options)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.frame.to_html(index=False)}
@@ -158,6 +158,7 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
         successful=int(good.sum()),
         left_out=int((~usable).sum()),
         settings=traces.settings,
+        traces=traces,
     )
 
 

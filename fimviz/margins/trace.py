@@ -79,7 +79,8 @@ def trace_margins(
         keep_images: whether paths keep their images, as float16.
         seed: of the random first step of "pgd"; nothing else is random.
         max_memory: bytes for the passes, by default half of what is free.
-        progress: True for a tqdm bar, or a function called with (traces done, traces in all).
+        progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
+            may raise to stop: KeyboardInterrupt as below, anything else for good.
 
     An interrupt returns all traces, with those not finished as far as they came and `status` "interrupted".
 
@@ -148,10 +149,16 @@ def trace_margins(
             group = max(_GROUP, chunk)
             for place in range(0, len(traces), group):
                 some = traces[place : place + group]
-                _bring(net, rules, method, store, some, chunk)
+
+                def tick(done: int = place) -> None:
+                    report(done)
+
+                _bring(net, rules, method, store, some, chunk, tick)
                 if verify and not literal:
                     again = [Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample]) for t in some]
-                    _bring(net, rules._replace(step=step / 2, max_steps=2 * max_steps), method, None, again, chunk)
+                    _bring(
+                        net, rules._replace(step=step / 2, max_steps=2 * max_steps), method, None, again, chunk, tick
+                    )
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
                 report(min(place + group, len(traces)))
         except KeyboardInterrupt:
@@ -161,16 +168,22 @@ def trace_margins(
 
 
 def _bring(
-    net: Classifier, rules: Rules, method: str, store: torch.dtype | None, traces: list[Trace], chunk: int
+    net: Classifier,
+    rules: Rules,
+    method: str,
+    store: torch.dtype | None,
+    traces: list[Trace],
+    chunk: int,
+    tick: Callable[[], None],
 ) -> None:
     """Bring traces to their ends, in place; for the straight line, natural ones first."""
     if method != "straight":
-        Stepper(net, rules, store).run(traces, chunk)
+        Stepper(net, rules, store, tick=tick).run(traces, chunk)
         return
     guides = [Trace(t.sample, t.source, t.target, t.x, t.z) for t in traces]
-    Stepper(net, rules, None).run(guides, chunk)
+    Stepper(net, rules, None, tick=tick).run(guides, chunk)
     goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
-    Stepper(net, rules._replace(method="straight"), store, goals).run(traces, chunk)
+    Stepper(net, rules._replace(method="straight"), store, goals, tick).run(traces, chunk)
 
 
 def _positive(name: str, value: Any, default: float) -> float:

@@ -40,6 +40,7 @@ class Stepper:
         rules: how to step.
         store: the dtype in which the images on the way are kept, or None.
         goals: for the straight line, by the trace's id, where it is to lead, and in how many steps.
+        tick: called after every step of a chunk; what it raises ends the run.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Stepper:
         rules: Rules,
         store: torch.dtype | None,
         goals: dict[int, tuple[Tensor, int]] | None = None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
+        self.tick = tick
         self.net, self.rules, self.store, self.goals = net, rules, store, goals or {}
         self.eps = torch.finfo(net.dtype).eps
 
@@ -70,6 +73,7 @@ class Stepper:
         while live:
             for first in range(0, len(live), chunk):
                 self.advance(live[first : first + chunk])
+                self.tick()
             live = [t for t in live if t.status == "interrupted"]
 
     def advance(self, traces: list[Trace]) -> None:

@@ -15,9 +15,12 @@ from fimviz.margins.state import PACES
 from fimviz.result import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     import plotly.graph_objects as go
 
+    from fimviz.margins.curve import ShieldingCurve
     from fimviz.margins.shielding import Shielding
     from fimviz.views.figure import Figure
 
@@ -180,17 +183,33 @@ class MarginTraces(Result):
 
         return shielding(self, resamples=resamples, level=level, seed=seed)
 
-    def plot(self) -> go.Figure:
-        """The traces' lengths against their closed-form bounds, as a plotly figure."""
-        from fimviz.views.charts import margin_figure  # type: ignore[attr-defined]
+    @named_options
+    def plot(self, *, trace: int | None = None) -> go.Figure:
+        """The traces' lengths against their closed-form bounds, as a plotly figure.
 
-        return margin_figure(self)
+        Args:
+            trace: place of one trace in this result: instead, its class probabilities against Fisher–Rao length.
+        """
+        from fimviz.views.margin_charts import margin_figure, path_figure
 
-    def view(self, **options: Any) -> Figure:
-        """The margin view: the path, image by image, with the class probabilities along it."""
-        from fimviz.views.margins import margins  # type: ignore[import-not-found]
+        return margin_figure(self) if trace is None else path_figure(self, trace)
 
-        return margins(self, **options)
+    @named_options
+    def view(
+        self,
+        *,
+        samples: int | Sequence[int] | None = None,
+        curve: ShieldingCurve | None = None,
+        max_bytes: int = 20_000_000,
+    ) -> Figure:
+        """The margin view: who is met on the way, and any path, image by image, with the probabilities along it.
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": self.frame.to_html(index=False, max_rows=20)}
+        Args:
+            samples: how many to show, or which, by place in the batch; by default what fits a page of a megabyte, from
+                every class in turn. The path matrix counts all traces, shown or not.
+            curve: how shielding depends on damping, from `shielding_curve`, to be drawn below.
+            max_bytes: at which a page is refused; 5 MB are warned of.
+        """
+        from fimviz.views.margins import margins
+
+        return margins(self, samples=samples, curve=curve, max_bytes=max_bytes)
