@@ -79,13 +79,13 @@ def path_figure(traces: MarginTraces, trace: int) -> go.Figure:
     top = {*mass.topk(min(8, len(mass))).indices.tolist(), source, target} | ({hit} if hit >= 0 else set())
     ends = {source: -1, target: len(mass) + 1, hit: len(mass)}
     figure = go.Figure()
-    for c in sorted(top, key=lambda c: ends.get(c, c)):
+    for place, c in enumerate(sorted(top, key=lambda c: ends.get(c, c))):
         figure.add_scatter(
             x=path.fr.tolist(),
             y=path.probabilities[:, c].tolist(),
             stackgroup="all",
             name=names[c],
-            line={"color": CLASSES[c % len(CLASSES)], "width": 1},
+            line={"color": CLASSES[place % len(CLASSES)], "width": 1},
             hovertemplate=f"{names[c]}: %{{y:.4g}} at %{{x:.3g}}<extra></extra>",
         )
     bound = float(traces.bound[trace])
@@ -199,8 +199,8 @@ def shielding_curve_figure(curve: ShieldingCurve) -> go.Figure:
     span = f"{_share(min(values))} to {_share(max(values))}" if values else "unknown shares"
     figure.update_layout(
         template="plotly_white",
-        title=f"{span} of paths are shielded, by the damping alone" if len(frame) > 1 else f"{span} of paths shielded",
-        xaxis={"title": "damping λ" if published else "damping τ, in units of λ_max", "type": "log"},
+        title=f"{span} of paths are shielded, by the settings alone" if len(frame) > 1 else f"{span} of paths shielded",
+        xaxis={"title": "damping λ" if published else "damping τ, in units of λ_max", "type": "log", "dtick": 1},
         yaxis={"title": "paths that meet another class first, %", "range": [0, 100]},
         showlegend=frame.step.nunique() > 1,
     )
