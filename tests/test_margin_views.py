@@ -380,3 +380,34 @@ def test_progress_may_stop_for_good(traces):
     with pytest.raises(EnoughError):
         fv.trace_margins(traces.net, traces.images[:1], progress=progress)
     assert calls == [(0, 9)] * 3
+
+
+def test_requests_in_a_real_kernel():
+    """Answers leave the view's own thread, while a cell runs."""
+    client_module = pytest.importorskip("jupyter_client.manager")
+    manager, client = client_module.start_new_kernel(kernel_name="python3")
+
+    def heard(code):
+        asked = client.execute(code)
+        while True:
+            message = client.get_iopub_msg(timeout=120)
+            yield message
+            idle = message["content"].get("execution_state") == "idle"
+            if idle and message["parent_header"].get("msg_id") == asked:
+                return
+
+    try:
+        setup = "import time, fimviz as fv; x, y = fv.zoo.digits(); net = fv.zoo.load('digits-mlp')"
+        show = "w = fv.trace_margins(net, x[:1], targets=[3], verify=False).widget(); w"
+        opened = [m["content"] for m in heard(f"{setup}; {show}") if m["msg_type"] == "comm_open"]
+        (comm,) = [c["comm_id"] for c in opened if c["data"]["state"].get("_model_module") == "anywidget"]
+        content = {"kind": "trace", "id": 7, "sample": 0, "target": 5, **SETTINGS}
+        request = {"comm_id": comm, "data": {"method": "custom", "content": content}}
+        client.shell_channel.send(client.session.msg("comm_msg", request))
+        seen = [m["content"]["data"] for m in heard("time.sleep(3)") if m["msg_type"] == "comm_msg"]
+        answer = next(s["content"] for s in seen if s.get("content", {}).get("kind") == "traced")
+        assert answer["id"] == 7
+        assert unpacked(answer["payload"])[0]["trace"]["target"] == 5
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
