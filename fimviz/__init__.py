@@ -11,6 +11,10 @@ from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.margins.curve import ShieldingCurve, shielding_curve
+from fimviz.margins.shielding import Shielding
+from fimviz.margins.trace import trace_margins
+from fimviz.margins.traces import MarginTraces
 from fimviz.ranking import ModelComparison, compare_models
 
 __all__ = [
@@ -19,11 +23,16 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "MarginTraces",
     "ModelComparison",
+    "Shielding",
+    "ShieldingCurve",
     "Spectrum",
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "shielding_curve",
     "spectrum",
+    "trace_margins",
     "zoo",
 ]

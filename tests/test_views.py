@@ -444,9 +444,9 @@ def test_nodes_are_pythons(spectrum):
 
 
 def test_colours_do_not_collide():
-    out = in_node("return view.classColors([0, 8, 16, 3, 11, -1])")
+    out = in_node("return chart.classColors([0, 8, 16, 3, 11, -1])")
     assert len(set(out)) == 6
-    assert in_node("return view.classColors([3])")[0] == in_node("return view.classColors([0, 1, 2, 3])")[3]
+    assert in_node("return chart.classColors([3])")[0] == in_node("return chart.classColors([0, 1, 2, 3])")[3]
 
 
 def test_powers_of_ten_as_text():

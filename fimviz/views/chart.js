@@ -57,6 +57,21 @@ export function locate(nodes, x) {
   return [i, gap > 0 ? Math.max(0, Math.min(1, (x - nodes[i]) / gap)) : 0];
 }
 
+// Okabe and Ito's colours, safe for any colour vision, strongest on both themes first; the text colour is the last.
+const CLASS_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "currentColor"];
+
+/** Colours of the shown classes: fixed by class where no two shown ones would share it; −1 is all others. */
+export function classColors(shown) {
+  const taken = new Set();
+  return shown.map((c) => {
+    if (c < 0) return "var(--fv-faint)";
+    let slot = c % CLASS_COLORS.length;
+    while (taken.has(slot)) slot = (slot + 1) % CLASS_COLORS.length;
+    taken.add(slot);
+    return CLASS_COLORS[slot];
+  });
+}
+
 export const MARGIN = { left: 52, right: 20, top: 16, bottom: 30 };
 
 /** Pixel position of a value on a chart's axis. */
@@ -70,9 +85,9 @@ export const across = (width, reach) => scale([MARGIN.left, width - MARGIN.right
 
 /**
  * A line chart: axes with ticks and units, light grid, direct labels where a line peaks, one movable cursor.
- * lines: {points: [[x, y], …], color, width, dash, label}; marks: {x, label} as dotted verticals.
+ * lines: {points: [[x, y], …], color, width, dash, label}; marks: {x, label} as dotted verticals; `over` draws on top.
  */
-export function lineChart({ width, height, x, y, xLabel, yTicks, yText = number, lines, marks = [], label }) {
+export function lineChart({ width, height, x, y, xLabel, xTicks, xText = number, yTicks, yText = number, lines, marks = [], label, over = () => "" }) {
   const inner = { right: width - MARGIN.right, bottom: height - MARGIN.bottom };
   const sx = scale(x, [MARGIN.left, inner.right]);
   const sy = scale(y, [inner.bottom, MARGIN.top]);
@@ -80,8 +95,8 @@ export function lineChart({ width, height, x, y, xLabel, yTicks, yText = number,
   const grid = yTicks.map((t) =>
     `<line class="grid" x1="${MARGIN.left}" x2="${inner.right}" y1="${sy(t)}" y2="${sy(t)}"/>` +
     `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${yText(t)}</text>`);
-  const axis = ticks(...x, width < 300 ? 2 : 4).map((t) =>
-    `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${number(t)}</text>`);
+  const axis = (xTicks ?? ticks(...x, width < 300 ? 2 : 4)).map((t) =>
+    `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${xText(t)}</text>`);
   const dotted = marks.map((m) =>
     `<line class="mark" x1="${sx(m.x)}" x2="${sx(m.x)}" y1="${MARGIN.top}" y2="${inner.bottom}"/>` +
     `<text class="tick" x="${Math.max(3.5 * m.label.length, Math.min(width - 3.5 * m.label.length, sx(m.x)))}" ` +
@@ -93,7 +108,7 @@ export function lineChart({ width, height, x, y, xLabel, yTicks, yText = number,
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
     `${grid.join("")}${axis.join("")}<line class="axis" x1="${MARGIN.left}" x2="${inner.right}" y1="${inner.bottom}" ` +
     `y2="${inner.bottom}"/><text class="tick" x="${inner.right}" y="${height - 2}" text-anchor="end">${escape(xLabel)}</text>` +
-    `${dotted.join("")}${paths.join("")}${peakLabels(lines, sx, sy, clip, inner)}` +
+    `${dotted.join("")}${paths.join("")}${peakLabels(lines, sx, sy, clip, inner)}${over(sx, sy)}` +
     `<line class="cursor" y1="${MARGIN.top}" y2="${inner.bottom}"/></svg>`;
 }
 

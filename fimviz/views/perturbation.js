@@ -1,11 +1,9 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
 import { blend, diverging, paint, signedMap } from "./pixels.js";
-import { across, along, escape, lineChart, locate, logBars, number, probability, series, ticks } from "./chart.js";
-import { fillTables, mounted } from "./stage.js";
+import { across, along, classColors, escape, lineChart, locate, logBars, number, probability, series, ticks } from "./chart.js";
+import { canvasIn, fillTables, mounted } from "./stage.js";
 
-// Okabe and Ito's colours, safe for any colour vision, strongest on both themes first; the text colour is the last.
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "currentColor"];
 const GREY = "var(--fv-faint)";
 
 /**
@@ -31,18 +29,6 @@ export function curveAt(direction, epsilon, exclusive) {
 /** The distances at which a direction was asked: an even grid over ±reach and two more, the flips or the ends again. */
 export function nodes(reach, at) {
   return [...Array.from({ length: 33 }, (_, i) => (i / 16 - 1) * reach), ...at].sort((a, b) => a - b);
-}
-
-/** Colours of the shown classes: fixed by class where no two shown ones would share it. */
-export function classColors(shown) {
-  const taken = new Set();
-  return shown.map((c) => {
-    if (c < 0) return GREY;
-    let slot = c % COLORS.length;
-    while (taken.has(slot)) slot = (slot + 1) % COLORS.length;
-    taken.add(slot);
-    return COLORS[slot];
-  });
 }
 
 function layout() {
@@ -173,7 +159,7 @@ class Perturbation {
     const [h, w, channels] = shape;
     const x = (sample.bytes ??= new Uint8Array(this.part(sample.image)));
     const v = direction ? this.map(direction) : new Int8Array(x.length);
-    const canvas = this.canvas(plate, w, h, target);
+    const canvas = canvasIn(plate, w, h, target);
     canvas.setAttribute("aria-label", label);
     const frame = (canvas.frame ??= canvas.getContext("2d").createImageData(w, h));
     const outside = blend(frame.data, x, v, direction ? (epsilon * direction.scale) / width : 0, channels);
@@ -183,19 +169,6 @@ class Perturbation {
 
   map(direction) { return (direction.bytes ??= new Int8Array(this.part(direction.map))); }
   values(direction) { return (direction.values ??= new Float32Array(this.part(direction.map))); }
-
-  /** The canvas of a plate: whole pixels of the screen for each pixel of a small image. */
-  canvas(plate, w, h, target) {
-    let canvas = plate.querySelector("canvas");
-    if (!canvas || canvas.width !== w || canvas.height !== h) {
-      plate.innerHTML = `<canvas role="img" width="${w}" height="${h}"></canvas>`;
-      canvas = plate.firstChild;
-    }
-    const side = Math.max(w, h);
-    const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : Math.min(1, target / side);
-    Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= 128 ? "pixelated" : "auto" });
-    return canvas;
-  }
 
   /** Everything that depends on the chosen sample and direction. */
   show() {
@@ -234,7 +207,7 @@ class Perturbation {
         range: [-direction.scale, direction.scale], color: "var(--fv-accent)", label: `direction, largest component ${number(direction.scale)}` });
     } else {
       const [h, w, channels] = data.shape;
-      const canvas = this.canvas(plate, w, h, this.target);
+      const canvas = canvasIn(plate, w, h, this.target);
       const frame = canvas.getContext("2d").createImageData(w, h);
       paint(frame.data, signedMap(this.map(direction), channels, this.channel), w, sign);
       canvas.getContext("2d").putImageData(frame, 0, 0);

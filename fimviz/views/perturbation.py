@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import traitlets
-from PIL import Image
 from torch import Tensor
 
-from fimviz.views.figure import Figure, Payload, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Widget, module_source, style_source
+from fimviz.views.inputs import Inputs, picture, short
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -60,7 +57,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     shown = spectrum.take(chosen)
     walks = [shown.walk(k) for k in range(count)]
     low, high = spectrum.pixel_range
-    inputs = _Inputs(spectrum.images.shape[1:], low, high)
+    inputs = Inputs(spectrum.images.shape[1:], low, high)
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
         "kind": inputs.kind,
@@ -123,7 +120,7 @@ def _outcome(mode: Tensor) -> int | list[int]:
     return int(mode) if mode.ndim == 0 else mode.nonzero()[:, 0].tolist()
 
 
-def _direction(shown: Spectrum, inputs: _Inputs, walk: Walk, i: int, k: int) -> dict[str, Any]:
+def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> dict[str, Any]:
     assert shown.eigenvectors is not None
     v = shown.eigenvectors[i, k]
     classes, logp = _top_classes(shown, walk, i)
@@ -137,8 +134,8 @@ def _direction(shown: Spectrum, inputs: _Inputs, walk: Walk, i: int, k: int) -> 
         "at": _ends(walk, i),
         "outcomes": [_outcome(o) for o in walk.outcomes[i]],
         "shown": classes,
-        "logp": [_short(row, 4) for row in logp],
-        "kl": _short(walk.kl[i], 4),
+        "logp": [short(row, 4) for row in logp],
+        "kl": short(walk.kl[i], 4),
         "flips": [float(f) if f.isfinite() else None for f in walk.flips[i]],
         "becomes": [_outcome(b) for b in walk.becomes[i]],
     }
@@ -168,63 +165,21 @@ def _ends(walk: Walk, i: int) -> list[float]:
     return [max(minus, -reach), min(plus, reach)]
 
 
-def _short(values: Tensor, digits: int) -> list[float | None]:
-    """Float64 numbers with as many digits as a drawn curve can show; None for NaN."""
-    return [None if v != v else float(f"{v:.{digits}g}") for v in values.clamp(-1e4, 1e300).tolist()]
-
-
 def _just_past_the_flip(direction: dict[str, Any], reach: float) -> float:
     flips = [f for f in direction["flips"] if f is not None]
     return min(flips, key=abs) * 1.02 if flips else 0.5 * reach
 
 
-class _Inputs:
-    """How inputs of one shape travel to the page: bytes for images of 1 or 3 channels, else float32 series."""
-
-    def __init__(self, shape: Sequence[int], low: float, high: float) -> None:
-        self.low, self.high = low, high
-        self.payload = Payload()
-        square = tuple(shape) if len(shape) == 3 else (1, *shape) if len(shape) == 2 else ()
-        self.kind = "image" if square and square[0] in (1, 3) and min(square[1:]) > 1 else "series"
-        self.shape = [*square[1:], square[0]] if self.kind == "image" else [int(np.prod(shape))]
-
-    def pixels(self, x: Tensor) -> np.ndarray:
-        """An input as bytes (height, width, channels)."""
-        unit = (x.double() - self.low) / (self.high - self.low)
-        planes = unit.reshape(self.shape[2], *self.shape[:2]).permute(1, 2, 0)
-        return (255 * planes).round().clamp(0, 255).to(torch.uint8).numpy()
-
-    def encode(self, x: Tensor) -> list[int]:
-        if self.kind == "series":
-            return self.payload.add(x.float().numpy())
-        return self.payload.add(self.pixels(x))
-
-    def encode_signed(self, v: Tensor) -> tuple[float, list[int]]:
-        """The largest magnitude, and the map in units of it: signed bytes with −128 for NaN, or float32."""
-        scale = float(v.nan_to_num(0.0).abs().amax())
-        if self.kind == "series":
-            return scale, self.payload.add(v.float().numpy())
-        levels = (v.double() * (127 / (scale or 1.0))).round()
-        planes = torch.where(v.isnan(), -128, levels).reshape(self.shape[2], *self.shape[:2]).permute(1, 2, 0)
-        return scale, self.payload.add(planes.to(torch.int8).numpy())
-
-
-def _still(shown: Spectrum, inputs: _Inputs, epsilon: float, chosen: list[int]) -> str:
+def _still(shown: Spectrum, inputs: Inputs, epsilon: float, chosen: list[int]) -> str:
     """What is seen without scripts: the first sample before and after its worst step, and a table."""
     assert shown.eigenvectors is not None
     parts = []
     if inputs.kind == "image":
         moved = shown.images[0].double() + epsilon * shown.eigenvectors[0, 0].double()
-        factor = max(1, 192 // inputs.shape[0])
-        both = [inputs.pixels(x).repeat(factor, 0).repeat(factor, 1) for x in (shown.images[0], moved)]
-        gap = np.full((both[0].shape[0], 16, both[0].shape[2]), 255, np.uint8)
-        strip = np.concatenate([both[0], gap, both[1]], 1)
-        picture = Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip)
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG", optimize=True)
+        source = picture(inputs, [shown.images[0], moved])
         parts.append(
             f'<img alt="sample {chosen[0]}: the input x and x + {epsilon:.3g} v₁" '
-            f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+            f'src="{source}">'
             f"<p>Sample {chosen[0]}, the most fragile of the {len(chosen)} shown: the input, and the input moved by "
             f"{epsilon:.3g} along its worst direction.</p>"
         )

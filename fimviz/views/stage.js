@@ -23,7 +23,7 @@ export function mounted(make, heard) {
     el.append(root);
     root.textContent = "reading the samples …";
     const view = make(model, root, await unpack(model.get("payload")));
-    const calls = Object.entries(heard).map(([event, method]) => [event, () => view[method]()]);
+    const calls = Object.entries(heard).map(([event, method]) => [event, (...said) => view[method](...said)]);
     calls.forEach(([event, call]) => model.on(event, call));
     const watch = new ResizeObserver(([entry]) => entry.contentRect.width && view.resize(entry.contentRect.width));
     watch.observe(root);
@@ -61,4 +61,17 @@ export function fillTables(box, tables) {
     `<details><summary>${escape(caption)}</summary><div class="fv-scroll"><table><thead>${cells("th", head)}</thead>` +
     `<tbody>${rows.map((r) => cells("td", r)).join("")}</tbody></table></div></details>`).join("");
   box.querySelectorAll("details").forEach((d, i) => (d.open = open[i] ?? false));
+}
+
+/** The canvas of a plate: whole pixels of the screen for each pixel of a small image. */
+export function canvasIn(plate, w, h, target) {
+  let canvas = plate.querySelector("canvas");
+  if (!canvas || canvas.width !== w || canvas.height !== h) {
+    plate.innerHTML = `<canvas role="img" width="${w}" height="${h}"></canvas>`;
+    canvas = plate.firstChild;
+  }
+  const side = Math.max(w, h);
+  const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : Math.min(1, target / side);
+  Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= 128 ? "pixelated" : "auto" });
+  return canvas;
 }

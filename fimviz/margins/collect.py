@@ -1,0 +1,108 @@
+"""From traces as they ended to one result: lengths, bounds, and how far a length may be off."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.likelihood import Categorical
+from fimviz.margins import simplex
+from fimviz.margins.length import between
+from fimviz.margins.state import PACES, Trace
+from fimviz.margins.traces import MarginTraces, Path, Settings
+
+_ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
+_HALVING = 1.25  # times what halving the step changed
+_CLOSE = 2e-4  # how far the end may lie beyond the boundary, and the halved trace's
+
+_log_probs = Categorical().log_probs
+
+
+def collect(
+    net: Classifier,
+    x: Tensor,
+    z: Tensor,
+    labels: Tensor | None,
+    traces: list[Trace],
+    halved: dict[int, Trace],
+    settings: Settings,
+    seconds: float,
+) -> MarginTraces:
+    """The result of all traces; `halved` holds, by the trace's id, the one with half the step."""
+    ends = torch.stack([t.z for t in traces])
+    starts = torch.stack([t.first for t in traces])
+    source, target = (torch.tensor([getattr(t, name) for t in traces]) for name in ("source", "target"))
+    flipped = torch.tensor([t.status == "flipped" for t in traces])
+    hit = torch.where(flipped, ends.argmax(1), -1)
+    sample = torch.tensor([t.sample for t in traces])
+    last = torch.stack([t.x for t in traces])
+    steps = torch.tensor([len(t.steps) for t in traces])
+    pace = torch.tensor([[sum(s.pace == p for s in t.steps) for p in range(len(PACES))] for t in traces]).double()
+    return MarginTraces(
+        sample=sample,
+        source=source,
+        target=target,
+        hit=hit,
+        length=torch.tensor([_length(t) for t in traces], dtype=torch.float64),
+        length_error=torch.tensor([_error(t, halved.get(id(t)), settings, net.dtype) for t in traces]).double(),
+        bound=simplex.boundary_distance(_log_probs(starts), source, torch.where(flipped, hit, target)),
+        distance=between(starts, ends),
+        l2=(last - x[sample]).flatten(1).double().norm(dim=1),
+        steps=steps,
+        counted=settings.step * steps.double(),
+        status=tuple(t.status for t in traces),
+        pace=pace / pace.sum(1, keepdim=True).clamp_min(1),
+        paths=tuple(_path(t, x[t.sample]) for t in traces),
+        ends=last,
+        images=x,
+        labels=labels,
+        probabilities=_log_probs(z).exp(),
+        net=net,
+        settings=settings,
+        seconds=seconds,
+    )
+
+
+def _length(trace: Trace) -> float:
+    return sum(s.fr for s in trace.steps)
+
+
+def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.dtype) -> float:
+    z = torch.stack(trace.logits)
+    rounding = _ROUNDING * torch.finfo(dtype).eps * (1 + float((z.amax(1) - z.amin(1)).max()))
+    error = sum(s.fr_error for s in trace.steps) + _CLOSE + rounding
+    if settings.verify and settings.method != "published":
+        # Not run, or not to its end: nothing is known.
+        if halved is None or halved.status == "interrupted":
+            return float("inf")
+        error += _HALVING * abs(_length(trace) - _length(halved)) + 0.5 * _bends(trace)
+    return error
+
+
+def _bends(trace: Trace) -> float:
+    """What the path's bends, within steps and between them, add to its length: half of it, finer steps may save."""
+    if not trace.steps:
+        return 0.0
+    z, middle = torch.stack(trace.logits), torch.stack(trace.middles)
+    within = _length(trace) - float(between(z[:-1], z[1:]).sum())
+    corners = between(middle[:-1], z[1:-1]) + between(z[1:-1], middle[1:]) - between(middle[:-1], middle[1:])
+    return within + float(corners.sum())
+
+
+def _path(trace: Trace, image: Tensor) -> Path:
+    z, steps = torch.stack(trace.logits), trace.steps
+    log_p = _log_probs(z)
+    largest = [*trace.largest[: len(steps)], float("nan")]
+    lengths = torch.tensor([0.0, *(s.fr for s in steps)], dtype=torch.float64)
+    return Path(
+        images=torch.stack([image.to(trace.images[0].dtype), *trace.images]) if trace.images else None,
+        probabilities=log_p.exp(),
+        logits=z,
+        fr=lengths.cumsum(0),
+        gap=log_p[:, trace.source] - log_p[:, trace.target],
+        spectral_norm=torch.tensor(largest, dtype=torch.float64),
+        natural=torch.tensor([s.natural for s in steps], dtype=torch.float64),
+        l2=torch.tensor([s.l2 for s in steps], dtype=torch.float64),
+        pace=tuple(PACES[s.pace] for s in steps),
+    )

@@ -1,0 +1,140 @@
+"""`shielding_curve`: how shielding depends on the traces' damping and step, which a single table hides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fimviz._options import named_options
+from fimviz.classifier import Classifier
+from fimviz.margins.shielding import Shielding, shielding
+from fimviz.margins.trace import trace_margins
+from fimviz.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fimviz.views.figure import Figure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ShieldingCurve(Result):
+    """How shielding depends on damping and step: one `Shielding` a setting."""
+
+    points: tuple[Shielding, ...]
+
+    def __repr__(self) -> str:
+        low, high = (f(p.shielded.value for p in self.points) for f in (min, max))
+        return f"ShieldingCurve({len(self.points)} settings, {low:.1%} to {high:.1%} shielded)"
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2."""
+        import pandas as pd
+
+        rows = []
+        for p in self.points:
+            weights = p.matrix.sum(1).double()
+            size = max(1.0, float(weights.sum()))
+            rows.append(
+                {
+                    "damping": p.settings.damping,
+                    "step": p.settings.step,
+                    "trust_region": p.settings.trust_region,
+                    "shielded": p.shielded.value,
+                    "shielded_low": p.shielded.low,
+                    "shielded_high": p.shielded.high,
+                    "flipped": p.successful / max(1, p.attempted),
+                    "fr_margin": float((p.fr_margin.nan_to_num() * weights).sum()) / size,
+                    "l2": float((p.l2.nan_to_num() * weights).sum()) / size,
+                    "rank_correlation": p.rank_correlation.value,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def plot(self) -> go.Figure:
+        """Share of shielded paths against damping, one line a step, as a plotly figure."""
+        from fimviz.views.margin_charts import shielding_curve_figure
+
+        return shielding_curve_figure(self)
+
+    def view(self, **options: Any) -> Figure:
+        """The margin view of the first setting's traces, with this curve below; options as for `MarginTraces.view`."""
+        return self.points[0].view(**{"curve": self, **options})
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self.frame.to_html(index=False)}
+
+
+@named_options
+def shielding_curve(
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any = None,
+    *,
+    dampings: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0),
+    steps: Sequence[float] = (0.2,),
+    trust_region: float | None = None,
+    targets: Any = "all",
+    method: str = "natural",
+    max_steps: int = 300,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> ShieldingCurve:
+    """Trace with every damping and step, and say how many paths are shielded with each.
+
+    Little damping lets a path follow the simplex, on which nothing stands between two classes; much damping makes it
+    the plain gradient's. Traces are made once each (`verify=False`) and keep no images.
+
+    Args:
+        net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
+        images: (m, …) floats.
+        labels: true classes (m,), or None; misclassified samples are left out.
+        dampings: τ, relative to λ_max, or for "published" absolute.
+        steps: η.
+        trust_region: as in `trace_margins`, like the following.
+        targets: see there.
+        method: see there.
+        max_steps: see there.
+        resamples: bootstrap resamples of the samples.
+        level: of the intervals.
+        seed: of everything random.
+        progress: a function called with (settings done, settings in all) after every step, which may raise to stop.
+
+    Example:
+        >>> import fimviz as fv
+        >>> images, labels = fv.zoo.digits()
+        >>> curve = shielding_curve(fv.zoo.load("digits-mlp"), images[:3], labels[:3], dampings=(0.01, 1.0))
+        >>> curve.frame.damping.tolist()
+        [0.01, 1.0]
+    """
+    points: list[Shielding] = []
+    total = len(steps) * len(dampings)
+    for step in steps:
+        for damping in dampings:
+            traces = trace_margins(
+                net,
+                images,
+                labels,
+                targets=targets,
+                step=step,
+                damping=damping,
+                trust_region=trust_region,
+                max_steps=max_steps,
+                method=method,
+                verify=False,
+                keep_images=False,
+                seed=seed,
+                progress=False if progress is None else lambda *_: progress(len(points), total),
+            )
+            points.append(shielding(traces, resamples=resamples, level=level, seed=seed))
+    if not points:
+        raise ValueError("dampings or steps are empty, expected at least one number each")
+    return ShieldingCurve(tuple(points))

@@ -1,0 +1,203 @@
+"""`Shielding`: which classes stand between others, class by class, and how far it is to leave each.
+
+A path from class y toward class k that first meets a third class c is shielded by c. How many are depends on damping
+and step of the traces (fimviz.margins.curve), so that a table says little without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fimviz._options import real, whole
+from fimviz.margins.traces import MarginTraces, Settings
+from fimviz.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fimviz.views.figure import Figure
+
+
+class Interval(NamedTuple):
+    """A value with a bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shielding(Result):
+    """Shielding and margins of K classes from a set of traces; numbers per class are (K,) float64, NaN without paths.
+
+    Attributes:
+        classes: K names.
+        matrix: (K, K) int64, how many successful paths lead from a source (row) to the class hit (column).
+        paths: (K, K, K) the same by source, target and class hit.
+        shielding: share of all successful paths on which the class was met first and was not the target.
+        eligible: the same as a share of the paths that neither start from the class nor aim at it.
+        fr_margin: mean Fisher–Rao length of the successful paths from the class; l2: mean ‖δ‖₂ at their ends.
+        rank: (K,) int64, 1 for the class with the largest mean Fisher–Rao length, the most robust; 0 without paths.
+        shielded: share of successful paths that met another class than their target.
+        rank_correlation: Spearman's, over samples, of the smallest Fisher–Rao length and the smallest L2 length.
+        intervals: (low, high) of "shielding", "fr_margin" and "l2", each (K,), by bootstrap over the samples, since
+            the paths of one sample are not independent.
+        attempted, successful: traces in all, and those that changed the class; left_out: those of misclassified
+            samples, in neither.
+        settings: of the traces.
+        traces: themselves.
+    """
+
+    classes: tuple[str, ...]
+    matrix: Tensor
+    paths: Tensor
+    shielding: Tensor
+    eligible: Tensor
+    fr_margin: Tensor
+    l2: Tensor
+    rank: Tensor
+    shielded: Interval
+    rank_correlation: Interval
+    intervals: dict[str, tuple[Tensor, Tensor]]
+    attempted: int
+    successful: int
+    left_out: int
+    settings: Settings
+    traces: MarginTraces
+
+    def __repr__(self) -> str:
+        return (
+            f"Shielding({self.successful} of {self.attempted} paths, {self.shielded.value:.1%} shielded, "
+            f"{self.settings.method}, damping {self.settings.damping:g}, step {self.settings.step:g})"
+        )
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a class: shielding, mean Fisher–Rao margin, mean L2, rank, paths from it; with intervals."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {"class": list(self.classes)}
+        for name in ("shielding", "fr_margin", "l2"):
+            columns[name] = getattr(self, name).numpy()
+        columns["rank"] = self.rank.numpy()
+        columns["eligible"] = self.eligible.numpy()
+        columns["paths"] = self.matrix.sum(1).numpy()
+        for name, (low, high) in self.intervals.items():
+            columns[f"{name}_low"], columns[f"{name}_high"] = low.numpy(), high.numpy()
+        return pd.DataFrame(columns)
+
+    def plot(self) -> go.Figure:
+        """Path matrix, shielding landscape and effort by class in both lengths, as a plotly figure."""
+        from fimviz.views.margin_charts import shielding_figure
+
+        return shielding_figure(self)
+
+    def view(self, **options: Any) -> Figure:
+        """The margin view of the traces that were counted; options as for `MarginTraces.view`."""
+        return self.traces.view(**options)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self.frame.to_html(index=False)}
+
+
+def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:
+    """The table of a set of traces: see `MarginTraces.shielding`."""
+    resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
+    if not 0 < real("level", level) < 1:
+        raise ValueError(f"level is {level}, expected a number between 0 and 1")
+    names = traces.net.classes
+    count = len(names)
+    usable = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
+    good = usable & traces.flipped
+    sample, source, target, hit = (t[good] for t in (traces.sample, traces.source, traces.target, traces.hit))
+    length, l2 = traces.length[good], traces.l2[good]
+    paths = torch.zeros(count, count, count, dtype=torch.long)
+    paths.index_put_((source, target, hit), torch.ones_like(hit), accumulate=True)
+    # For each sample what its paths add to the sums from which every number is made.
+    kept, place = sample.unique(return_inverse=True)
+    met = torch.nn.functional.one_hot(hit, count).double() * (hit != target)[:, None]
+    own = torch.nn.functional.one_hot(source, count).double()
+    parts = torch.cat([met, own, own * length[:, None], own * l2[:, None]], 1)
+    sums = torch.zeros(len(kept), 4 * count, dtype=torch.float64).index_add_(0, place, parts)
+    shares, fr_margin, euclid, all_shielded = _table(sums.sum(0, keepdim=True), count)
+    draw = np.random.default_rng(seed)
+    again = np.zeros((0, 0), dtype=np.int64)  # how often each resample holds each sample
+    if len(kept):
+        again = draw.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), resamples)
+    tables = _table(torch.as_tensor(again).double() @ sums, count)
+    tail = (1 - level) / 2
+    through = paths.sum() - paths.sum((1, 2)) - paths.sum((0, 2))  # no path both starts from a class and aims at it
+    order = fr_margin[0].nan_to_num(-1).argsort(descending=True)
+    rank = torch.zeros(count, dtype=torch.long).scatter_(0, order, torch.arange(1, count + 1))
+    nearest = torch.full((2, len(kept)), torch.inf, dtype=torch.float64)
+    for row, values in zip(nearest, (length, l2), strict=True):
+        row.scatter_reduce_(0, place, values, "amin")
+    return Shielding(
+        classes=tuple(names),
+        matrix=paths.sum(1),
+        paths=paths,
+        shielding=shares[0],
+        eligible=met.sum(0) / through.double().where(through > 0, torch.nan),
+        fr_margin=fr_margin[0],
+        l2=euclid[0],
+        rank=rank * ~fr_margin[0].isnan(),
+        shielded=Interval(float(all_shielded[0]), *(float(v) for v in _quantiles(tables[3], tail))),
+        rank_correlation=_spearman(nearest, again, tail),
+        intervals={
+            name: _quantiles(values, tail)
+            for name, values in zip(("shielding", "fr_margin", "l2"), tables, strict=False)
+        },
+        attempted=int(usable.sum()),
+        successful=int(good.sum()),
+        left_out=int((~usable).sum()),
+        settings=traces.settings,
+        traces=traces,
+    )
+
+
+def _table(sums: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Shielding share, mean length, mean L2 (b, K) and share shielded (b,) from sums (b, 4K)."""
+    met, own, lengths, l2 = sums.split(count, 1)
+    total = own.sum(1, keepdim=True)
+    total, own = total.where(total > 0, torch.nan), own.where(own > 0, torch.nan)
+    return met / total, lengths / own, l2 / own, met.sum(1) / total[:, 0]
+
+
+def _quantiles(values: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    """Lower and upper quantile over the first axis, of what is a number."""
+    if not len(values):
+        return torch.full(values.shape[1:], torch.nan).double(), torch.full(values.shape[1:], torch.nan).double()
+    low, high = values.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return low, high
+
+
+def _spearman(pairs: Tensor, weights: np.ndarray, tail: float) -> Interval:
+    """Spearman's rank correlation of two rows (2, n), with a bootstrap interval from resampling counts (b, n)."""
+    a, b = pairs.numpy()
+    if len(a) < 3:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    place = np.arange(len(a))
+    again = torch.tensor([_rank_correlation(a[i], b[i]) for i in (np.repeat(place, w) for w in weights)])
+    low, high = _quantiles(again.double(), tail)
+    return Interval(_rank_correlation(a, b), float(low), float(high))
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    ranks = [_ranks(v) for v in (a, b)]
+    centred = [r - r.mean() for r in ranks]
+    size = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
+    return float((centred[0] * centred[1]).sum() / size) if size > 0 else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks, equal values sharing the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    upto = counts.cumsum()
+    return ((2 * upto - counts + 1) / 2)[inverse]

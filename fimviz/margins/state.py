@@ -1,0 +1,62 @@
+"""What a trace is while it grows, and the rules by which it steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+PACES = ("step", "trust region", "box")
+
+
+class Rules(NamedTuple):
+    """How traces step: see `trace_margins`."""
+
+    method: str
+    step: float
+    damping: float
+    trust_region: float
+    max_steps: int
+    solver: str
+    box: tuple[float, float] | None
+    seed: int
+
+    @property
+    def literal(self) -> bool:
+        """The published algorithm: no trust region, no box, no line search, damping as it is given."""
+        return self.method == "published"
+
+
+class Taken(NamedTuple):
+    """One step of one trace: how long it was, by several measures, and who set its pace."""
+
+    fr: float  # measured length
+    fr_error: float
+    natural: float  # √(δᵀFδ) at the step's start
+    l2: float
+    pace: int
+
+
+@dataclass(eq=False)
+class Trace:
+    """One trace as it grows: where it is, and what it has passed."""
+
+    sample: int
+    source: int
+    target: int
+    x: Tensor  # (*input), in the passes' dtype, on the CPU
+    z: Tensor  # (K,), float64
+    first: Tensor = field(init=False)
+    images: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    middles: list[Tensor] = field(default_factory=list)  # logits half-way of each step
+    largest: list[float] = field(default_factory=list)  # λ_max at each point but the last
+    steps: list[Taken] = field(default_factory=list)
+    status: str = "interrupted"
+    least: float = field(init=False)  # the narrowest gap so far
+    idle: int = 0  # steps since then
+
+    def __post_init__(self) -> None:
+        self.first, self.least = self.z, float(self.z[self.source] - self.z[self.target])
+        self.logits.append(self.z)

@@ -1,0 +1,246 @@
+"""`trace_margins`: one door to all traces. What is asked, in what chunks, and one result of the pieces."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimviz import _memory
+from fimviz._options import named_options, real, whole
+from fimviz.classifier import Classifier, as_classifier
+from fimviz.fisher.methods import _labels, _progress
+from fimviz.fisher.passes import footprint
+from fimviz.margins.collect import collect
+from fimviz.margins.state import Rules, Trace
+from fimviz.margins.tracer import Stepper
+from fimviz.margins.traces import MarginTraces, Settings
+
+METHODS = ("natural", "gradient", "pgd", "geodesic", "straight", "published")
+SOLVERS = ("auto", "gram", "cg")
+_GRAM = 64  # classes up to which all gradients are cheaper than conjugate gradients
+_CHUNK = 32  # traces in a batch of passes on a processor: larger ones leave its caches
+_GROUP = 128  # traces that are brought to their ends together, so that an interrupt finds some complete
+
+
+@named_options
+def trace_margins(
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any = None,
+    *,
+    targets: str | Sequence[int | str] | Tensor = "all",
+    step: float | None = None,
+    damping: float | None = None,
+    trust_region: float | None = None,
+    max_steps: int = 300,
+    method: str = "natural",
+    solver: str = "auto",
+    verify: bool = True,
+    keep_images: bool = True,
+    seed: int = 0,
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+) -> MarginTraces:
+    """Trace paths from inputs to other classes and measure how long they are in the model's own geometry.
+
+    From every sample x of predicted class y toward every target k, the logit gap log p_y − log p_k is descended along
+    v = (F + λI)⁻¹ g, g = ∇ₓ gap, until the class changes: to k, or to another class, which then shields k from y. The
+    last step is closed in on, so that the path ends just beyond the boundary.
+
+    The source is the class that the model predicts: margin(x, y) is 0 for any other. Labels do not move a path; they
+    mark misclassified samples (for which the label is one of the targets), which `shielding` leaves out.
+
+    Args:
+        net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
+        images: (m, …) floats.
+        labels: true classes (m,), or None.
+        targets: "all" others; "runner-up", the second most probable class; classes by number or name, for every
+            sample; or integers (m, t), for each sample its own.
+        step: η, the Fisher–Rao length of a step: √(δᵀFδ), and at most 1.5 η as measured. By default 0.2, published 1.
+        damping: τ, λ = τ λ_max(x): little follows the geometry of the simplex, much the plain gradient. By default
+            0.01. With "published" λ itself, by default 1e-3, which the paper leaves open.
+        trust_region: r, L2 length that no step exceeds, in pixel units; by default 0.1 of the input range's width.
+        max_steps: at which a trace ends anyway.
+        method: the direction. "natural"; "gradient": g; "pgd": the signs of g after one random step; "geodesic": the
+            simplex's shortest way to the boundary of y and k, by damped least squares; "straight": the line to the
+            natural path's end, in as many pieces; "published": the paper's algorithm as printed (unit steps
+            v/√(gᵀv), absolute damping, no trust region, no box, no line search, ends where it first finds another
+            class), except for its sign, which as printed widens the gap, and its solver, of the same equations. Its
+            count of steps is in `counted`; `length` is measured for it too.
+        solver: "gram", K−1 VJPs a step and an exact solution in class space; "cg", conjugate gradients by VJPs and
+            JVPs to a residual of 1e-3; "auto" takes "gram" up to 64 classes.
+        verify: whether to trace everything again with half the step, which triples the time, so that `length_error`
+            tells what the step did.
+        keep_images: whether paths keep their images, as float16.
+        seed: of the random first step of "pgd"; nothing else is random.
+        max_memory: bytes for the passes, by default half of what is free.
+        progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
+            may raise to stop: KeyboardInterrupt as below, anything else for good.
+
+    An interrupt returns all traces, with those not finished as far as they came and `status` "interrupted".
+
+    Returns:
+        `MarginTraces`.
+
+    Raises:
+        ValueError: labels or targets out of range, a target that is the source, several yes/no labels, a bad option.
+
+    Source: Amari (1998) for the natural gradient; the algorithm and the definition of shielding are those of De and
+    Säfken's poster on Fisher–Rao margins. Where this departs from it: `method`.
+
+    Example, two classes p = softmax(x) from p = (0.9, 0.1): the boundary is at the closed-form distance:
+        >>> import math, torch
+        >>> from fimviz.classifier import Classifier
+        >>> net = Classifier(torch.nn.Identity().double(), input_range=None)
+        >>> x = torch.tensor([[math.log(9), 0.0]], dtype=torch.float64)
+        >>> t = trace_margins(net, x, trust_region=1.0)
+        >>> t.status, t.hit.item(), round(t.length.item(), 3), round(t.bound.item(), 3)
+        (('flipped',), 1, 0.927, 0.927)
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    if solver not in SOLVERS:
+        raise ValueError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}")
+    literal = method == "published"
+    step = _positive("step", step, 1.0 if literal else 0.2)
+    damping = _positive("damping", damping, 1e-3 if literal else 0.01)
+    max_steps, seed = whole("max_steps", max_steps, 1), whole("seed", seed, 0)
+    if max_memory is not None:
+        _positive("max_memory", max_memory, 0)
+    if not isinstance(net, Classifier | nn.Module):
+        raise TypeError(
+            f"net is a {type(net).__name__}, expected a Classifier or a torch.nn.Module: traces need slopes"
+        )
+    net = as_classifier(net)
+    x = net.admit(images).detach().cpu()
+    classes = len(net.classes)
+    if net.likelihood.name != "categorical":
+        raise ValueError(
+            "the classifier has several yes/no labels, expected one of K classes: a margin needs one predicted class"
+        )
+    truth = _labels(labels, len(x), net)
+    low, high = net.input_range or (float(v) for v in x.aminmax())
+    trust_region = _positive("trust_region", trust_region, 0.1 * (high - low) or 0.1)
+    solver = ("gram" if classes <= _GRAM else "cg") if solver == "auto" else solver
+    box = None if literal else net.input_range
+    rules = Rules(
+        "natural" if method == "straight" else method, step, damping, trust_region, max_steps, solver, box, seed
+    )
+    settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, seed)
+    start = time.perf_counter()
+    with net.at_rest():
+        first = Stepper(net, rules, None)
+        z = first.logits(x)
+        traces = [
+            Trace(i, int(z[i].argmax()), k, x[i], z[i])
+            for i, wanted in enumerate(_targets(targets, z, net.classes))
+            for k in wanted
+        ]
+        chunk = _chunk(net, x, rules, max_memory)
+        store = torch.float16 if keep_images else None
+        report = _progress(progress, len(traces))
+        halved: dict[int, Trace] = {}
+        try:
+            group = max(_GROUP, chunk)
+            for place in range(0, len(traces), group):
+                some = traces[place : place + group]
+
+                def tick(done: int = place) -> None:
+                    report(done)
+
+                _bring(net, rules, method, store, some, chunk, tick)
+                if verify and not literal:
+                    again = [Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample]) for t in some]
+                    _bring(
+                        net, rules._replace(step=step / 2, max_steps=2 * max_steps), method, None, again, chunk, tick
+                    )
+                    halved.update({id(t): a for t, a in zip(some, again, strict=True)})
+                report(min(place + group, len(traces)))
+        except KeyboardInterrupt:
+            done = sum(t.status != "interrupted" for t in traces)
+            warnings.warn(f"interrupted: {done} of {len(traces)} traces are complete", stacklevel=2)
+    return collect(net, x, z, truth, traces, halved, settings, time.perf_counter() - start)
+
+
+def _bring(
+    net: Classifier,
+    rules: Rules,
+    method: str,
+    store: torch.dtype | None,
+    traces: list[Trace],
+    chunk: int,
+    tick: Callable[[], None],
+) -> None:
+    """Bring traces to their ends, in place; for the straight line, natural ones first."""
+    if method != "straight":
+        Stepper(net, rules, store, tick=tick).run(traces, chunk)
+        return
+    guides = [Trace(t.sample, t.source, t.target, t.x, t.z) for t in traces]
+    Stepper(net, rules, None, tick=tick).run(guides, chunk)
+    goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
+    Stepper(net, rules._replace(method="straight"), store, goals, tick).run(traces, chunk)
+
+
+def _positive(name: str, value: Any, default: float) -> float:
+    number = default if value is None else real(name, value)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{name} is {value!r}, expected a positive finite number")
+    return number
+
+
+def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
+    """The classes aimed at from each sample."""
+    count, classes = z.shape
+    source = z.argmax(1)
+    if isinstance(targets, str):
+        if targets == "all":
+            return [[k for k in range(classes) if k != int(y)] for y in source]
+        if targets == "runner-up":
+            return [[int(k)] for k in z.scatter(1, source[:, None], -torch.inf).argmax(1)]
+        raise ValueError(f"targets is {targets!r}, expected 'all', 'runner-up' or a list of classes")
+    given = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+    own = bool(given) and all(isinstance(row, list | tuple) for row in given)
+    if own and len(given) != count:
+        raise ValueError(f"targets have {len(given)} rows, expected one for each of {count} images")
+    rows = [[_class(t, names) for t in row] for row in given] if own else [[_class(t, names) for t in given]] * count
+    if not rows or not all(rows):
+        raise ValueError("targets are empty, expected at least one class")
+    for i, row in enumerate(rows):
+        if len(set(row)) < len(row):
+            raise ValueError(f"targets {row} name a class twice, expected each once")
+        if int(source[i]) in row:
+            raise ValueError(
+                f"target {int(source[i])} is the class that the model predicts for image {i}, expected another one: "
+                "leave that image out, or pass its own targets as a row of integers (m, t)"
+            )
+    return rows
+
+
+def _class(given: Any, names: list[str]) -> int:
+    if isinstance(given, str):
+        if given not in names:
+            raise ValueError(f"target {given!r} is no class of this model, expected one of {', '.join(names[:20])}")
+        return names.index(given)
+    number = whole("a target", given, 0)
+    if number >= len(names):
+        raise ValueError(f"target {number} is no class of this model, expected 0 to {len(names) - 1}")
+    return number
+
+
+def _chunk(net: Classifier, x: Tensor, rules: Rules, max_memory: float | None) -> int:
+    """How many traces fit the memory in a batch of passes."""
+    room = _memory.budget(net.device) if max_memory is None else max_memory
+    saved, largest, _ = footprint(net, x[:1].to(net.device))
+    rank = len(net.classes) - 1 if rules.solver == "gram" else 4
+    one = saved * (1 if rules.solver == "gram" else 4) + 4 * largest + 3 * rank * x[0].numel() * x.dtype.itemsize
+    if one > room:
+        raise MemoryError(
+            f"at least {_memory.readable(one)} are needed for a step of one trace, and {_memory.readable(room)} may be "
+            "taken: give a larger max_memory= or solver='cg'"
+        )
+    return max(1, min(_CHUNK if net.device.type == "cpu" else 4096, int(room / one)))

@@ -1,0 +1,253 @@
+"""The loop of all traces: a direction, a pace, a measured length; the last step closed in on.
+
+Every method is this loop with another direction. All traces of a group that still run take their steps together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.fisher.passes import Linearisation
+from fimviz.likelihood import Categorical
+from fimviz.margins import simplex
+from fimviz.margins.direction import Direction, Slope, bounded
+from fimviz.margins.length import between, measure
+from fimviz.margins.state import PACES, Rules, Taken, Trace
+
+KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
+_OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
+_HALVINGS = 12
+_RETRIES = 2  # halvings of a step that widens the gap; then it is taken: at a kink, ever smaller ones would jam
+_CLEAR = 64  # machine epsilons of the logits by which an end lies beyond the boundary
+_CLOSE = 1e-4  # Fisher–Rao distance to which the boundary is closed in on
+_PATIENCE = 20  # steps in a row that gain nothing
+_FORWARDS = 128  # images in a batch of forward passes
+
+_log_probs = Categorical().log_probs
+_margin = Categorical().margin
+
+
+class Stepper:
+    """Takes steps of many traces at once, inside `net.at_rest()`.
+
+    Args:
+        net: the classifier.
+        rules: how to step.
+        store: the dtype in which the images on the way are kept, or None.
+        goals: for the straight line, by the trace's id, where it is to lead, and in how many steps.
+        tick: called after every step of a chunk; what it raises ends the run.
+    """
+
+    def __init__(
+        self,
+        net: Classifier,
+        rules: Rules,
+        store: torch.dtype | None,
+        goals: dict[int, tuple[Tensor, int]] | None = None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tick = tick
+        self.net, self.rules, self.store, self.goals = net, rules, store, goals or {}
+        self.eps = torch.finfo(net.dtype).eps
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (m, K), float64 on the CPU."""
+        with torch.no_grad():
+            parts = [self.net.logits(part.to(self.net.device)).cpu().double() for part in x.split(_FORWARDS)]
+        return torch.cat(parts)
+
+    def clear(self, z: Tensor) -> Tensor:
+        """By how much (m,) a logit must be ahead for rounding not to matter."""
+        # A straight line's goal has been cleared by the whole of it, and is met up to rounding.
+        share = 0.5 if self.rules.method == "straight" else 1.0
+        return share * _CLEAR * self.eps * (1 + z.amax(1) - z.amin(1))
+
+    def run(self, traces: list[Trace], chunk: int) -> None:
+        """Step all traces to their ends, `chunk` at a time."""
+        live = traces
+        while live:
+            for first in range(0, len(live), chunk):
+                self.advance(live[first : first + chunk])
+                self.tick()
+            live = [t for t in live if t.status == "interrupted"]
+
+    def advance(self, traces: list[Trace]) -> None:
+        """One step of each; sets `status` of those that end."""
+        rules = self.rules
+        x = torch.stack([t.x for t in traces])
+        z = torch.stack([t.z for t in traces])
+        source = torch.tensor([t.source for t in traces])
+        target = torch.tensor([t.target for t in traces])
+        delta, natural, largest, pace = self._delta(traces, x, z, source, target)
+        box = rules.box
+
+        def at(rows: Tensor, shares: Tensor) -> Tensor:
+            return self.logits(_moved(x[rows], delta[rows], shares, box))
+
+        every = torch.arange(len(traces))
+        share = torch.ones(len(traces), dtype=torch.float64)
+        end, middle = at(torch.cat([every, every]), torch.cat([share, share / 2])).chunk(2)
+        gap = _gap(z, source, target)
+        flipped = _margin(end, source) < 0
+        if not rules.literal:
+            if rules.method != "straight":
+                exempt = torch.tensor([rules.method == "pgd" and not t.steps for t in traces])
+                for halvings in range(_HALVINGS):
+                    overlong = between(z, middle) + between(middle, end) > _OVERLONG * rules.step
+                    beyond = _margin(end, source) < -self.clear(end)
+                    widened = (_gap(end, source, target) >= gap) & ~beyond & ~exempt
+                    again = (overlong | widened & (halvings < _RETRIES)).nonzero()[:, 0]
+                    if not len(again):
+                        break
+                    share[again] /= 2
+                    pace[again] = torch.where(overlong[again], PACES.index("step"), pace[again])
+                    end[again] = middle[again]
+                    middle[again] = at(again, share[again] / 2)
+            flipped = self._close_in(at, z, middle, end, share, source)
+        length, growth = measure(lambda rows, s: at(rows, s * share[rows]), z, middle, end)
+        reached = _moved(x, delta, share, box)
+        l2 = (reached - x).flatten(1).double().norm(dim=1)
+        for i, trace in enumerate(traces):
+            trace.largest.append(float(largest[i]))
+            trace.steps.append(
+                Taken(float(length[i]), float(growth[i]), float(natural[i] * share[i]), float(l2[i]), int(pace[i]))
+            )
+            trace.middles.append(middle[i].clone())
+            before = trace.z
+            trace.x, trace.z = reached[i].clone(), end[i].clone()
+            trace.logits.append(trace.z)
+            if self.store is not None:
+                trace.images.append(trace.x.to(self.store))
+            now = float(trace.z[trace.source] - trace.z[trace.target])
+            better = now < trace.least - self.eps * (1 + abs(trace.least))
+            trace.least, trace.idle = (now, 0) if better else (trace.least, trace.idle + 1)
+            if flipped[i]:
+                trace.status = "flipped"
+            elif len(trace.steps) >= (self._goal(trace)[1] if rules.method == "straight" else rules.max_steps):
+                trace.status = "budget"
+            elif (not rules.literal and trace.idle >= _PATIENCE) or (torch.equal(before, trace.z) and l2[i] == 0):
+                trace.status = "stalled"
+
+    def _goal(self, trace: Trace) -> tuple[Tensor, int]:
+        return self.goals[id(trace)]
+
+    def _delta(
+        self, traces: list[Trace], x: Tensor, z: Tensor, source: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Displacements (m, *input) that end in the box, √(δᵀFδ), λ_max and who set the pace (m,)."""
+        rules = self.rules
+        unknown = torch.full((len(traces),), torch.nan, dtype=torch.float64)
+        pace = torch.full((len(traces),), PACES.index("step"))
+        if rules.method == "straight":
+            left = [self._goal(t)[1] - len(t.steps) for t in traces]
+            goal = torch.stack([self._goal(t)[0] for t in traces])
+            return (goal - x) / _column(torch.tensor(left), x).to(x), unknown, unknown, pace
+        found = self._direction(traces, x, z, source, target)
+        if rules.literal:
+            size = rules.step / found.damped.clamp_min(1e-300)
+        else:
+            by_step = rules.step / found.fisher.clamp_min(1e-300)
+            by_trust = rules.trust_region / found.norm.clamp_min(1e-300)
+            size = torch.minimum(by_step, by_trust)
+            pace[by_trust < by_step] = PACES.index("trust region")
+        v = found.v.cpu().view_as(x)
+        wanted = (v.double() * -_column(size, x)).to(x.dtype)
+        end = x + wanted if rules.box is None else (x + wanted).clamp(*rules.box)
+        delta = end - x
+        kept = delta.flatten(1).double().norm(dim=1) / (size * found.norm).clamp_min(1e-300)
+        pace[kept < 0.9] = PACES.index("box")
+        return delta, found.fisher * size * kept, found.largest, pace
+
+    def _direction(self, traces: list[Trace], x: Tensor, z: Tensor, source: Tensor, target: Tensor) -> Direction:
+        rules, net = self.rules, self.net
+        classes = z.shape[1]
+        if rules.method == "geodesic":
+            first = _log_probs(torch.stack([t.first for t in traces]))
+            toward = -simplex.toward(_log_probs(z), simplex.mirrored(first, source, target))
+        else:
+            toward = torch.nn.functional.one_hot(source, classes) - torch.nn.functional.one_hot(target, classes)
+        places, distinct = torch.arange(len(traces)), torch.arange(len(traces))
+        if rules.solver == "gram" and not any(t.steps for t in traces):  # traces of one sample leave together
+            _, places = torch.tensor([t.sample for t in traces]).unique(return_inverse=True)
+            distinct = torch.zeros(int(places.max()) + 1, dtype=torch.long).scatter_(0, places, distinct)
+        here = x.to(net.device)
+        passes = Linearisation(net, here[distinct])
+        slope = Slope(passes, places, net.likelihood.factor(z), rules.solver)
+        kind = KINDS[rules.method]
+        found = bounded(slope, toward.double(), here, rules.box, rules.damping, not rules.literal, kind)
+        if rules.method == "pgd":
+            found = self._random_start(traces, found)
+        return found
+
+    def _random_start(self, traces: list[Trace], found: Direction) -> Direction:
+        """Random signs for traces that have not left yet (Madry et al. 2018); the trust region sets their length."""
+        v, fisher = found.v.clone(), found.fisher.clone()
+        for i, trace in enumerate(traces):
+            if not trace.steps:
+                own = 2**20 * trace.sample + trace.target
+                draw = torch.Generator().manual_seed((self.rules.seed * 0x9E3779B9 + own) % 2**63)
+                v[i] = (2.0 * torch.randint(0, 2, v[i].shape, generator=draw) - 1).to(v)
+                fisher[i] = 0
+        return replace(found, v=v, fisher=fisher, norm=v.cpu().double().norm(dim=1))
+
+    def _close_in(
+        self,
+        at: Callable[[Tensor, Tensor], Tensor],
+        z: Tensor,
+        middle: Tensor,
+        end: Tensor,
+        share: Tensor,
+        source: Tensor,
+    ) -> Tensor:
+        """Shorten the steps that change the class to just beyond the change, in place; which those are (m,)."""
+
+        def ahead(z: Tensor, rows: Tensor) -> Tensor:
+            return _margin(z, source[rows]) + self.clear(z)
+
+        every = torch.arange(len(z))
+        early = ahead(middle, every) < 0
+        flipped = early | (ahead(end, every) < 0)
+        rows = flipped.nonzero()[:, 0]
+        if not len(rows):
+            return flipped
+        high = torch.where(early, share / 2, share)[rows]
+        low = torch.where(early, 0.0, share / 2)[rows]
+        z_high, z_low = torch.where(early[:, None], middle, end)[rows], torch.where(early[:, None], z, middle)[rows]
+        f_high, f_low = ahead(z_high, rows), ahead(z_low, rows).clamp_min(0)
+        for _ in range(40):
+            live = ((between(z_low, z_high) > _CLOSE) & (high - low > 1e-9 * high)).nonzero()[:, 0]
+            if not len(live):
+                break
+            part = (f_low[live] / (f_low[live] - f_high[live])).clamp(0.02, 0.98)
+            new = low[live] + part * (high[live] - low[live])
+            z_new = at(rows[live], new)
+            f_new = ahead(z_new, rows[live])
+            beyond = f_new < 0
+            # The Illinois rule: halve the value at the end that stays, or that end would never move.
+            f_low[live], f_high[live] = (
+                torch.where(beyond, f_low[live] / 2, f_new),
+                torch.where(beyond, f_new, f_high[live] / 2),
+            )
+            low[live], high[live] = torch.where(beyond, low[live], new), torch.where(beyond, new, high[live])
+            z_low[live[~beyond]], z_high[live[beyond]] = z_new[~beyond], z_new[beyond]
+        share[rows], end[rows] = high, z_high
+        middle[rows] = at(rows, high / 2)
+        return flipped
+
+
+def _moved(x: Tensor, delta: Tensor, shares: Tensor, box: tuple[float, float] | None) -> Tensor:
+    moved = x + (delta.double() * _column(shares, x)).to(x.dtype)
+    return moved if box is None else moved.clamp(*box)
+
+
+def _gap(z: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    return (z.gather(1, source[:, None]) - z.gather(1, target[:, None]))[:, 0]
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))

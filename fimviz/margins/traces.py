@@ -1,0 +1,215 @@
+"""`MarginTraces`: paths from inputs to other classes, with their Fisher–Rao lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fimviz._options import named_options
+from fimviz.classifier import Classifier
+from fimviz.margins.state import PACES
+from fimviz.result import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fimviz.margins.curve import ShieldingCurve
+    from fimviz.margins.shielding import Shielding
+    from fimviz.views.figure import Figure
+
+STATUSES = ("flipped", "stalled", "budget", "interrupted")
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """One trace, point by point: T steps join T + 1 points. Float64 on the CPU, except the images.
+
+    Attributes:
+        images: (T + 1, *input), float16 for display, or None where they were not kept.
+        probabilities, logits: (T + 1, K).
+        fr: (T + 1,) Fisher–Rao length so far, from 0.
+        gap: (T + 1,) log p_source − log p_target, in nats.
+        spectral_norm: (T + 1,) λ_max of F, in nats per squared pixel unit; NaN at the last point, from which no step
+            was made, and where the method does not need it. With solver "cg" the largest Ritz value.
+        natural: (T,) √(δᵀFδ) with F at the step's start; l2: (T,) ‖δ‖ in pixel units.
+        pace: for each step, who set its length: "step", "trust region" or "box".
+    """
+
+    images: Tensor | None
+    probabilities: Tensor
+    logits: Tensor
+    fr: Tensor
+    gap: Tensor
+    spectral_norm: Tensor
+    natural: Tensor
+    l2: Tensor
+    pace: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the traces were made: the options of `trace_margins`."""
+
+    method: str
+    step: float
+    damping: float
+    trust_region: float
+    max_steps: int
+    solver: str
+    verify: bool
+    seed: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginTraces(Result):
+    """Paths from m samples toward other classes: n traces, float64 on the CPU where not said otherwise.
+
+    A trace's length is the Fisher–Rao length of its image on the simplex, so that
+    length ≥ distance ≥ bound wherever the class changed (up to `rounding`, which `length_error` includes). Any
+    flipping path is an upper bound of margin(x, y), and the smallest `bound` over all classes a lower one.
+
+    Attributes:
+        sample: (n,) place in the batch; source: (n,) the class predicted there; target: (n,) the class aimed at.
+        hit: (n,) the class at the end, −1 where the class has not changed.
+        length: (n,) Fisher–Rao length, from below: more points would make it longer, by less than `length_error`.
+        length_error: (n,) how far that may be off: its measurement, its end beyond the boundary, rounding, and what
+            halving the step changed (a second run of every trace; left out with verify=False).
+        bound: (n,) closed-form distance to where the class hit overtakes the source, or for traces that hit nothing,
+            the target.
+        distance: (n,) Fisher–Rao distance of the two ends.
+        l2: (n,) ‖x_end − x_start‖ in pixel units.
+        steps: (n,); counted: (n,) step × steps, the published measure of length.
+        status: "flipped"; "stalled": twenty steps gained nothing; "budget": max_steps; "interrupted".
+        pace: (n, 3) share of steps whose length was set by the step option, the trust region, the box.
+        paths: one `Path` a trace.
+        ends: (n, *input) the last images, in the passes' precision.
+        images: (m, *input); labels: (m,) or None; probabilities: (m, K); net; settings; seconds.
+    """
+
+    sample: Tensor
+    source: Tensor
+    target: Tensor
+    hit: Tensor
+    length: Tensor
+    length_error: Tensor
+    bound: Tensor
+    distance: Tensor
+    l2: Tensor
+    steps: Tensor
+    counted: Tensor
+    status: tuple[str, ...]
+    pace: Tensor
+    paths: tuple[Path, ...]
+    ends: Tensor
+    images: Tensor
+    labels: Tensor | None
+    probabilities: Tensor
+    net: Classifier
+    settings: Settings
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def __repr__(self) -> str:
+        flipped = int(self.flipped.sum())
+        middle = f", median length {float(self.length[self.flipped].median()):.3g}" if flipped else ""
+        return (
+            f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
+            f"{flipped} flipped{middle})"
+        )
+
+    @property
+    def flipped(self) -> Tensor:
+        """Whether the class changed (n,)."""
+        return torch.tensor([status == "flipped" for status in self.status], dtype=torch.bool)
+
+    @property
+    def ratio(self) -> Tensor:
+        """Length ÷ bound (n,), 1 for a geodesic of the simplex; NaN where the class has not changed."""
+        usable = self.flipped & (self.bound > 0)
+        return torch.where(usable, self.length / self.bound, torch.nan)
+
+    @property
+    def correct(self) -> Tensor | None:
+        """Whether the sample was classified correctly (n,); None without labels."""
+        return None if self.labels is None else self.labels[self.sample] == self.source
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "sample": self.sample.numpy(),
+            "source": self.source.numpy(),
+            "target": self.target.numpy(),
+            "hit": self.hit.numpy(),
+            "shielded": (self.flipped & (self.hit != self.target)).numpy(),
+            "length": self.length.numpy(),
+            "length_error": self.length_error.numpy(),
+            "bound": self.bound.numpy(),
+            "ratio": self.ratio.numpy(),
+            "distance": self.distance.numpy(),
+            "l2": self.l2.numpy(),
+            "steps": self.steps.numpy(),
+            "counted": self.counted.numpy(),
+            "pace": [PACES[int(p)] for p in self.pace.argmax(1)],
+            "status": list(self.status),
+        }
+        if self.labels is not None:
+            columns["label"] = self.labels[self.sample].numpy()
+        return pd.DataFrame(columns)
+
+    @named_options
+    def shielding(self, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:
+        """Which classes are met on the way to others: see `fimviz.margins.shielding.Shielding`.
+
+        Misclassified samples are left out where labels are known: the published algorithm ends on them at once.
+
+        Args:
+            resamples: bootstrap resamples of the samples.
+            level: of the intervals.
+            seed: of the resamples.
+        """
+        from fimviz.margins.shielding import shielding
+
+        return shielding(self, resamples=resamples, level=level, seed=seed)
+
+    @named_options
+    def plot(self, *, trace: int | None = None) -> go.Figure:
+        """The traces' lengths against their closed-form bounds, as a plotly figure.
+
+        Args:
+            trace: place of one trace in this result: instead, its class probabilities against Fisher–Rao length.
+        """
+        from fimviz.views.margin_charts import margin_figure, path_figure
+
+        return margin_figure(self) if trace is None else path_figure(self, trace)
+
+    @named_options
+    def view(
+        self,
+        *,
+        samples: int | Sequence[int] | None = None,
+        curve: ShieldingCurve | None = None,
+        max_bytes: int = 20_000_000,
+    ) -> Figure:
+        """The margin view: who is met on the way, and any path, image by image, with the probabilities along it.
+
+        Args:
+            samples: how many to show, or which, by place in the batch; by default what fits a page of a megabyte, from
+                every class in turn. The path matrix counts all traces, shown or not.
+            curve: how shielding depends on damping, from `shielding_curve`, to be drawn below.
+            max_bytes: at which a page is refused; 5 MB are warned of.
+        """
+        from fimviz.views.margins import margins
+
+        return margins(self, samples=samples, curve=curve, max_bytes=max_bytes)

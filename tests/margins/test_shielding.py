@@ -1,0 +1,84 @@
+"""The shielding table against plain counting."""
+
+import math
+
+import pytest
+import torch
+
+import fimviz as fv
+from fimviz.margins.curve import shielding_curve
+from fimviz.margins.shielding import Interval, _rank_correlation
+from fimviz.margins.trace import trace_margins
+
+
+@pytest.fixture(scope="module")
+def traces():
+    images, labels = fv.zoo.digits()
+    labels = labels[:8].clone()
+    labels[2] = (labels[2] + 1) % 10  # counts as misclassified
+    return trace_margins(fv.zoo.load("digits-mlp"), images[:8], labels, damping=1.0, verify=False)
+
+
+def test_counted_by_hand(traces):
+    s = traces.shielding(resamples=200)
+    f = traces.frame
+    f = f[(f.label == f.source) & (f.status == "flipped")]
+    assert s.left_out == 9
+    assert s.attempted == 63
+    assert s.successful == len(f) == int(s.matrix.sum()) == int(s.paths.sum())
+    assert s.shielded.value == pytest.approx(f.shielded.mean())
+    assert s.shielded.value > 0
+    for c in range(10):
+        assert s.shielding[c].item() == pytest.approx(((f.hit == c) & (f.target != c)).mean())
+        through = f[(f.source != c) & (f.target != c)]
+        assert s.eligible[c].item() == pytest.approx((through.hit == c).mean())
+        mine = f[f.source == c]
+        for k in range(10):
+            assert s.matrix[c, k] == (mine.hit == k).sum()
+        if len(mine):
+            assert s.fr_margin[c].item() == pytest.approx(mine.length.mean())
+            assert s.l2[c].item() == pytest.approx(mine.l2.mean())
+        else:
+            assert s.fr_margin[c].isnan()
+            assert s.rank[c] == 0
+    ranked = s.frame[s.frame["rank"] > 0].sort_values("rank")
+    assert ranked.fr_margin.is_monotonic_decreasing
+    nearest = f.groupby("sample")[["length", "l2"]].min()
+    assert s.rank_correlation.value == pytest.approx(nearest.rank().corr().iloc[0, 1])
+
+
+def test_intervals_hold_their_values_and_repeat(traces):
+    one, two = (traces.shielding(resamples=300, seed=1) for _ in range(2))
+    assert one.shielded == two.shielded
+    for value in (one.shielded, one.rank_correlation):
+        assert value.low <= value.value <= value.high
+    low, high = one.intervals["shielding"]
+    assert (low <= one.shielding).all()
+    assert (one.shielding <= high).all()
+    assert {"class", "shielding", "fr_margin", "l2", "rank"} <= set(one.frame.columns)
+    assert "shielded" in repr(one)
+
+
+def test_rank_correlation():
+    a = torch.tensor([1.0, 2.0, 3.0, 4.0]).numpy()
+    assert _rank_correlation(a, a**3) == pytest.approx(1)
+    assert _rank_correlation(a, -a) == pytest.approx(-1)
+    assert math.isnan(_rank_correlation(a, 0 * a))
+
+
+def test_nothing_flipped(traces):
+    images, labels = fv.zoo.digits()
+    s = trace_margins(fv.zoo.load("digits-mlp"), images[:2], labels[:2], max_steps=1, verify=False).shielding()
+    assert s.successful == 0
+    assert s.shielding.isnan().all()
+    assert math.isnan(s.shielded.value)
+    assert isinstance(s.rank_correlation, Interval)
+
+
+def test_more_damping_shields_more():
+    images, labels = fv.zoo.digits()
+    curve = shielding_curve(fv.zoo.load("digits-resnet"), images[:2], labels[:2], dampings=(0.01, 1.0), resamples=50)
+    shielded = curve.frame.shielded
+    assert shielded[0] < shielded[1]
+    assert list(curve.frame.damping) == [0.01, 1.0]
+    assert "2 settings" in repr(curve)

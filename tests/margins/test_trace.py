@@ -1,0 +1,288 @@
+"""Traces: what must hold for any network, for the zoo's, and for real ones."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import fimviz as fv
+from fimviz.margins import length as lengths
+from fimviz.margins import simplex, tracer
+from fimviz.margins.trace import trace_margins
+
+REAL = {
+    "cifar10-resnet20": (3, "natural"),
+    "cifar10-marabou": (8, "natural"),
+    "cifar10-resnet4b-robust": (4, "natural"),
+    "cifar10-cnn-robust": (6, "natural"),
+    "mnist-lenet5": (2, "natural"),
+    # Its gradients say nothing far from a boundary (almost every pixel sits below a threshold): signs get through.
+    "mnist-lenet5-robust": (1, "pgd"),
+}
+
+
+def small_net(seed=0, classes=4, inputs=6, scale=4.0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, classes)).double()
+    model[2].weight.data *= scale
+    return model
+
+
+def check(t):
+    """What holds for every trace of every method."""
+    f = t.flipped
+    slack = 1e-9
+    assert (t.length >= t.distance - slack).all()
+    assert (t.distance[f] >= t.bound[f] - slack).all()
+    z = t.net(t.ends.clamp(*t.net.input_range) if t.net.input_range else t.ends)
+    assert torch.equal(z.argmax(1)[f], t.hit[f])
+    assert (t.hit[~f] == -1).all()
+    assert (t.hit[f] != t.source[f]).all()
+    for i, path in enumerate(t.paths):
+        assert len(path.probabilities) == int(t.steps[i]) + 1 == len(path.l2) + 1 == len(path.pace) + 1
+        assert path.fr[-1].item() == pytest.approx(t.length[i].item(), abs=1e-12)
+        assert (path.fr.diff() >= 0).all()
+
+
+class TestClosedForms:
+    def test_two_classes_from_every_confidence(self):
+        """Two classes have one path on the simplex, so the length is the closed-form bound."""
+        net = fv.Classifier(nn.Identity().double(), input_range=None)
+        x = torch.stack([torch.tensor([0.3, 2.0, 8.0, 30.0]).double(), torch.zeros(4).double()], 1)
+        t = trace_margins(net, x, trust_region=2.0)
+        assert t.status == ("flipped",) * 4
+        assert torch.allclose(t.length, t.bound, atol=2e-4)
+        assert ((t.length - t.bound).abs() <= t.length_error).all()
+
+    def test_little_damping_follows_the_simplex(self):
+        """J of rank K − 1, three classes: the gradient flow exchanges mass of source and target, the rest stays."""
+        net = fv.Classifier(nn.Identity().double(), input_range=None)
+        x = torch.tensor([[1.0, 0.5, 0.0], [1.0, 0.9, 0.0]]).double()
+        t = trace_margins(net, x, targets=[2], damping=1e-8, step=0.02, trust_region=5.0, verify=False)
+        p = x.softmax(1)
+        # What stays may be met before the two are equal: in the second image, class 1 shields class 2.
+        assert t.hit.tolist() == [2, 1]
+        for i, path in enumerate(t.paths):
+            assert torch.allclose(path.probabilities[:, 1], p[i, 1].expand(len(path.fr)), atol=2e-2)
+        # With a + b = m the length is that of a circle's arc of radius 2√m, from (√p_y, √p_k) to the diagonal.
+        m = float(p[0, 0] + p[0, 2])
+        expected = 2 * math.sqrt(m) * (math.acos(math.sqrt(float(p[0, 2]) / m)) - math.pi / 4)
+        assert t.length[0].item() == pytest.approx(expected, rel=5e-3)
+
+    def test_local_law(self):
+        """Fisher–Rao length ≈ √(δᵀFδ) as δ → 0."""
+        model = small_net()
+        net = fv.Classifier(model)
+        x = torch.rand(1, 6).double()
+        s = fv.spectrum(net, x)
+        delta = torch.randn(6, generator=torch.Generator().manual_seed(0)).double()
+        delta /= delta.norm()
+        predicted = (s.eigenvalues[0] * (s.eigenvectors[0] @ delta).square()).sum().sqrt()
+        for size, tolerance in ((1e-3, 1e-2), (1e-5, 1e-4)):
+            found = lengths.between(model(x).detach(), model(x + size * delta).detach())
+            assert found.item() == pytest.approx(size * predicted.item(), rel=tolerance)
+
+    def test_measured_length_of_a_curve(self):
+        """Logits along (cos, sin)(φ)-like pieces: the sum grows with points and its growth covers the truth."""
+        a, b = torch.tensor([[4.0, 0.0, -1.0]]).double(), torch.tensor([[-1.0, 2.0, 3.0]]).double()
+
+        def at(rows, shares):
+            return a[rows] + (b - a)[rows] * shares[:, None]
+
+        fine = at(torch.zeros(4097).long(), torch.linspace(0, 1, 4097).double())
+        truth = float(lengths.between(fine[:-1], fine[1:]).sum())
+        middle = at(torch.tensor([0]), torch.tensor([0.5]).double())
+        coarse, _ = lengths.measure(at, a, middle, b, levels=0)
+        found, growth = lengths.measure(at, a, middle, b)
+        assert float(coarse) < float(found) <= truth + 1e-12
+        assert truth - float(found) <= float(growth)
+        assert float(growth) < 2e-3 * truth
+
+
+class TestInvariants:
+    @given(
+        st.integers(0, 10**5),
+        st.integers(2, 6),
+        st.floats(0.5, 30),
+        st.sampled_from(["natural", "gradient", "geodesic"]),
+    )
+    @settings(max_examples=8, deadline=None)
+    def test_random_networks(self, seed, classes, scale, method):
+        net = fv.Classifier(small_net(seed, classes, scale=scale))
+        x = torch.rand(3, 6, generator=torch.Generator().manual_seed(seed)).double()
+        t = trace_margins(net, x, method=method, max_steps=60)
+        check(t)
+        assert t.ends.min() >= 0
+        assert t.ends.max() <= 1
+        finer = trace_margins(net, x, method=method, max_steps=120, step=0.1, verify=False)
+        assert ((finer.length - t.length).abs() <= t.length_error).all()
+
+    @pytest.mark.parametrize("name", ["digits-vit", "digits-mlp-robust"])
+    @pytest.mark.parametrize("method", ["natural", "gradient", "pgd", "geodesic", "straight", "published"])
+    def test_zoo(self, name, method):
+        images, labels = fv.zoo.digits()
+        t = trace_margins(fv.zoo.load(name), images[:1], labels[:1], method=method, verify=False)
+        if method == "published":
+            f = t.flipped
+            assert (t.length >= t.distance - 1e-9).all()
+            assert (t.distance[f] >= t.bound[f] - 1e-9).all()
+            assert torch.equal(t.counted, t.steps.double())
+        else:
+            check(t)
+            assert t.ends.min() >= 0
+            assert t.ends.max() <= 1
+            assert t.flipped.all()
+
+    @pytest.mark.parametrize("name", REAL)
+    def test_real(self, realdata, name):
+        count, method = REAL[name]
+        images, labels = realdata.images("mnist-test" if "mnist" in name else "cifar10-test", count)
+        net = fv.Classifier(realdata.network(name))
+        options = {"targets": "runner-up", "method": method, "keep_images": False}
+        t = trace_margins(net, images, labels, **options)
+        check(t)
+        assert t.flipped.all()
+        assert t.ends.min() >= 0
+        assert t.ends.max() <= 1
+        finer = trace_margins(net, images, labels, **options, step=t.settings.step / 2, verify=False)
+        assert ((finer.length - t.length).abs() <= t.length_error).all()
+
+    def test_scaling_logits_changes_lengths_not_regions(self):
+        model = small_net(1)
+        x = torch.rand(4, 6).double()
+        plain, sharp = (trace_margins(fv.Classifier(model, temperature=t), x, verify=False) for t in (1.0, 0.25))
+        assert torch.equal(plain.source, sharp.source)
+        assert (sharp.length > plain.length).float().mean() > 0.9
+        for t in (plain, sharp):
+            assert torch.equal(model(t.ends).argmax(1)[t.flipped], t.hit[t.flipped])
+
+    def test_cg_agrees_with_gram(self):
+        images, _ = fv.zoo.digits()
+        net = fv.zoo.load("digits-resnet")
+        gram, cg = (trace_margins(net, images[:1], solver=s, verify=False) for s in ("gram", "cg"))
+        assert torch.equal(gram.hit, cg.hit)
+        assert torch.allclose(gram.length, cg.length, rtol=0.05)
+
+
+class TestOptions:
+    def test_labels_and_targets(self):
+        net = fv.zoo.load("digits-mlp")
+        images, labels = fv.zoo.digits()
+        wrong = labels[:3].clone()
+        wrong[1] = (wrong[1] + 1) % 10
+        t = trace_margins(net, images[:3], wrong, verify=False)
+        assert len(t) == 27
+        assert t.correct.tolist() == [True] * 9 + [False] * 9 + [True] * 9
+        assert int(wrong[1]) in t.target[9:18].tolist()
+        runner = trace_margins(net, images[:3], targets="runner-up", verify=False)
+        two = net(images[:3]).topk(2).indices
+        assert torch.equal(runner.source, two[:, 0])
+        assert torch.equal(runner.target, two[:, 1])
+        named = trace_margins(net, images[:1], targets=["1", 2], verify=False)
+        assert named.target.tolist() == [1, 2]
+        own = trace_margins(net, images[:3], targets=two[:, 1:], verify=False)
+        assert torch.equal(own.length, runner.length)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"labels": torch.tensor([0, 10, 2])}, "expected class indices from 0 to 9"),
+            ({"targets": [4]}, "is the class that the model predicts for image 0"),
+            ({"targets": [12]}, "expected 0 to 9"),
+            ({"targets": "nearest"}, "expected 'all', 'runner-up'"),
+            ({"targets": ["cat"]}, "is no class of this model"),
+            ({"targets": []}, "targets are empty"),
+            ({"targets": [1, 1]}, "name a class twice"),
+            ({"targets": torch.tensor([[1], [2]])}, "one for each of 3 images"),
+            ({"step": 0.0}, "step is 0.0, expected a positive"),
+            ({"damping": -1}, "damping is -1"),
+            ({"trust_region": float("inf")}, "trust_region is inf"),
+            ({"max_steps": 0}, "expected at least 1"),
+            ({"method": "newton"}, "expected one of natural"),
+            ({"solver": "lu"}, "expected one of auto"),
+            ({"max_memory": 10}, "at least .* are needed"),
+        ],
+    )
+    def test_wrong_inputs(self, options, message):
+        images, _ = fv.zoo.digits()
+        with pytest.raises((ValueError, MemoryError), match=message):
+            trace_margins(fv.zoo.load("digits-mlp"), images[:3], options.pop("labels", None), **options)
+
+    def test_wrong_models(self):
+        with pytest.raises(ValueError, match="one predicted class"):
+            trace_margins(fv.Classifier(nn.Linear(4, 3), likelihood="bernoulli"), torch.rand(2, 4))
+        with pytest.raises(TypeError, match="traces need slopes"):
+            trace_margins(fv.BlackBox(lambda x: x @ torch.ones(4, 3)), torch.rand(2, 4))
+        with pytest.raises(TypeError, match="did you mean damping"):
+            trace_margins(nn.Linear(4, 3), torch.rand(2, 4), dampings=1)
+
+    def test_binary_model_of_one_logit(self):
+        net = fv.Classifier(nn.Linear(4, 1).double(), likelihood="bernoulli")
+        check(trace_margins(net, torch.rand(2, 4).double(), verify=False))
+
+    def test_budget_and_stall(self):
+        images, _ = fv.zoo.digits()
+        t = trace_margins(fv.zoo.load("digits-mlp"), images[:1], max_steps=1, verify=False)
+        assert set(t.status) == {"budget"}
+        assert t.ratio.isnan().all()
+        far = nn.Linear(2, 2, bias=True).double()
+        far.weight.data.copy_(torch.eye(2))
+        far.bias.data.copy_(torch.tensor([5.0, 0.0]))
+        stuck = trace_margins(far, torch.rand(1, 2).double(), verify=False)
+        assert stuck.status == ("stalled",)
+        assert stuck.pace[0, 2] > 0
+
+    def test_model_comes_back_and_results_repeat(self):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)).train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        images, _ = fv.zoo.digits()
+        one, two = (trace_margins(model, images[:2], method="pgd", seed=4, verify=False) for _ in range(2))
+        other = trace_margins(model, images[:2], method="pgd", seed=5, verify=False)
+        assert torch.equal(one.length, two.length)
+        assert not torch.equal(one.length, other.length)
+        assert model.training
+        assert all(p.requires_grad and p.grad is None for p in model.parameters())
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    def test_an_interrupt_returns_what_is_there(self, monkeypatch):
+        images, _ = fv.zoo.digits()
+        own, calls = tracer.Stepper.advance, []
+
+        def advance(self, traces):
+            if len(calls) == 8:
+                raise KeyboardInterrupt
+            calls.append(1)
+            own(self, traces)
+
+        monkeypatch.setattr(tracer.Stepper, "advance", advance)
+        with pytest.warns(UserWarning, match="interrupted: .* of 36 traces"):
+            t = trace_margins(fv.zoo.load("digits-mlp"), images[:4])
+        assert len(t) == 36
+        assert "interrupted" in t.status
+        assert t.length_error.isinf().all()
+        assert (t.length >= t.distance - 1e-9).all()
+
+    def test_progress_frame_and_repr(self):
+        images, labels = fv.zoo.digits()
+        seen = []
+        t = trace_margins(
+            fv.zoo.load("digits-mlp"), images[:2], labels[:2], progress=lambda *a: seen.append(a), verify=False
+        )
+        assert seen[-1] == (18, 18)
+        wanted = ["sample", "source", "target", "hit", "length", "length_error", "bound", "l2", "steps", "status"]
+        assert set(wanted) <= set(t.frame.columns)
+        assert isinstance(t.frame, pd.DataFrame)
+        assert repr(t).startswith("MarginTraces(18 traces of 2 inputs, natural: 18 flipped, median length 1.")
+        path = t.paths[0]
+        assert path.images.shape == (len(path.fr), 1, 8, 8)
+        assert path.images.dtype == torch.float16
+        assert path.spectral_norm[:-1].isfinite().all()
+        s = fv.spectrum(t.net, images[:1], k=1)
+        assert path.spectral_norm[0].item() == pytest.approx(s.spectral_norm[0].item(), rel=1e-4)
+        assert simplex.distance(*path.probabilities.log()[[0, -1]]).item() == pytest.approx(
+            t.distance[0].item(), abs=1e-6
+        )
