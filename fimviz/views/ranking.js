@@ -90,37 +90,13 @@ export function scatter({ width, height, points, column, label }) {
     `${wrong.join("")}${drawn.join("")}<text class="tick" x="${left}" y="${height - 6}">${escape(column.title)}${column.log ? ", log axis" : ""}</text></svg>`;
 }
 
-const STYLE = `<style>
-.fv-rank { display: grid; gap: 24px 32px; margin-top: 16px; grid-template-columns: minmax(0, 1fr); }
-.fimviz[data-columns="3"] .fv-rank { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-.fv-rank form { min-width: 0; }
-.fv-rank fieldset { border: 0; margin: 0; padding: 0; min-width: 0; }
-.fv-rank legend { padding: 0; font-weight: 600; }
-.fv-kind { color: var(--fv-quiet); font-size: 0.88em; margin-top: 8px !important; }
-.fv-choice { display: grid; grid-template-columns: 20px minmax(0, 1fr) auto auto; align-items: center; column-gap: 8px; min-height: 28px; cursor: pointer; border-left: 3px solid transparent; }
-.fv-choice input { accent-color: var(--fv-accent); margin: 0 4px; }
-.fv-choice:has(:checked) { border-left-color: var(--fv-accent); font-weight: 600; }
-.fv-choice output { font-size: 0.88em; font-weight: 400; color: var(--fv-quiet); width: 12em; text-align: right; white-space: nowrap; }
-.fv-strip { line-height: 0; }
-.fimviz[data-columns="1"] .fv-choice { grid-template-columns: 20px minmax(0, 1fr) auto; margin-bottom: 8px; }
-.fimviz[data-columns="1"] .fv-name { grid-column: 2 / 4; }
-.fimviz[data-columns="1"] .fv-strip { grid-column: 2; }
-.fimviz svg .fv-rho, .fimviz svg .fv-model { fill: currentColor; }
-.fimviz svg .fv-medians { stroke: var(--fv-faint); stroke-width: 1.5; }
-.fimviz svg .fv-goal { fill: none; stroke: var(--fv-faint); }
-.fimviz svg .fv-wrongpair { stroke: var(--fv-warn); stroke-opacity: 0.4; }
-.fimviz .fv-models th:first-child, .fimviz .fv-models td:first-child { text-align: left; position: sticky; left: 0; background: var(--fv-surface); max-width: 16em; overflow: hidden; text-overflow: ellipsis; }
-.fimviz .fv-models .fv-on { color: var(--fv-text); font-weight: 600; }
-.fv-missing { color: var(--fv-quiet); font-size: 0.88em; padding-left: 20px; margin: 4px 0; }
-</style>`;
-
 function layout(data) {
   let kind = "";
   const rows = data.columns.filter((c) => c.kind !== "measured").map((c) => {
     const head = c.kind === kind ? "" : `<p class="fv-kind">${KINDS[(kind = c.kind)]}</p>`;
     return `${head}<label class="fv-choice"><input type="radio" name="column" value="${c.name}"><span class="fv-name">${escape(c.title)}</span><span class="fv-strip" data-of="${c.name}"></span><output>${said(c)}</output></label>`;
   });
-  return `${STYLE}
+  return `
     <div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
     <p class="fv-sub">${escape(data.summary)}</p>
