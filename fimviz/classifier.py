@@ -8,13 +8,12 @@ eigenvalue and attack budget above this module is in pixel units.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._images import check_values, likely_mistake, read
@@ -83,8 +82,9 @@ class Classifier:
         self._draws = True
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
-        self.forward_mode = True
-        self.repeatable: bool | None = None  # whether products along directions can be taped; known after the first
+        # Whether products along directions come in forward mode, and can be taped: known after the first.
+        self.forward_mode: bool | None = None
+        self.repeatable: bool | None = None
 
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""
@@ -256,7 +256,6 @@ class Classifier:
                     "the model ends in nn.Sigmoid and returns probabilities, expected logits: leave it out"
                 )
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
-            self.forward_mode = _has_forward_mode(self, z, x, max(1e-3, 4 * eps))
             if own != torch.float64 and self.device.type != "mps":
                 self._runs_in(torch.float64, pair.detach())
             self._draws = not torch.equal(before, self._rng_state())
@@ -346,27 +345,3 @@ def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
     if any("performance drop" in str(w.message) for w in slow):
         return False  # torch would loop itself, with a warning
     return bool((loop - batched).abs().amax() <= tolerance * loop.abs().amax())
-
-
-def _has_forward_mode(net: Classifier, z: Tensor, x: Tensor, tolerance: float) -> bool:
-    """Whether J v comes out in forward mode, and agrees with the backward pass: w · J v = wᵀJ · v."""
-    generator = torch.Generator().manual_seed(0)
-    v, w = (torch.randn(t.shape, generator=generator).to(t) for t in (x, z))
-    (pulled,) = torch.autograd.grad(z, x, w, retain_graph=True)
-    try:
-        with torch.no_grad():
-            pushed = tangent(net.logits, x.detach(), v)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # a function of the model has no rule for it
-        return False
-    ours, theirs = (w * pushed).flatten(1), (pulled * v).flatten(1)
-    size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
-    return bool(((ours.sum(1) - theirs.sum(1)).abs() <= tolerance * size).all())
-
-
-def tangent(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
-    """The derivative of a function at x along v, in forward mode."""
-    with forward_ad.dual_level():
-        out = forward_ad.unpack_dual(function(forward_ad.make_dual(x, v)))
-        return torch.zeros_like(out.primal) if out.tangent is None else out.tangent.clone()

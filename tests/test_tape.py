@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.functional import jvp
 
-from fimviz.classifier import tangent
+from fimviz.fisher.passes import tangent
 from fimviz.fisher.tape import RepeatError, repeatable
 
 A = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

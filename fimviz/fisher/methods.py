@@ -210,13 +210,12 @@ def plan(
     size, classes = x[0].numel(), len(net.classes)
     width = x.dtype.itemsize
     kept = 2 * len(x) * width * size * k if vectors and net.device.type == "cpu" else 0
-    # What was measured as peaks of resnet18 (tests/test_spectrum.py): a copy of the weights for each other precision,
-    # graphs, float64 inputs, rows, and vectors in float64 on their way.
+    # What was measured as peaks of resnet18 (tests/test_spectrum.py): copies of the weights in another precision (one
+    # each for a graph, a product along a direction, and a tape), graphs, float64 inputs, rows, vectors in float64
+    # on their way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * (8 * verify + width * (t.dtype != x.dtype)) for t in weights)
-    own = (
-        saved * (1 + 2 * verify + 3 * twice * (1 + 2 * verify)) + 24 * size + (1 if twice else 2) * width * rows * size
-    )
+    copies = sum(t.numel() * ((24 if twice else 8) * verify + width * (t.dtype != x.dtype)) for t in weights)
+    own = saved * (1 + 2 * verify + 3 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))

@@ -6,14 +6,16 @@ and since the parameters are frozen it goes to the input only.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fimviz.classifier import Classifier, tangent
+from fimviz.classifier import Classifier
 from fimviz.fisher.tape import RepeatError, repeatable
 
 
@@ -52,25 +54,53 @@ class Linearisation:
         The first call takes forward mode, at some 3 passes; the next ones repeat what of it depends on v. A model with
         a function that has no forward mode gives J v as the derivative of wᵀJ toward w instead.
         """
-        self.jvps += 1
-        v = v.to(self._x).view_as(self._x).detach()
         if self._push is None:
-            linear = self._forward_mode if self._net.forward_mode else self._double_backward()
-            self._push = linear
+            self._push = linear = self._linear()
             if self._net.repeatable is not False:
                 try:
-                    out, again = repeatable(linear, v)
+                    out, again = repeatable(linear, self._shaped(v))
                 except RepeatError:
                     self._net.repeatable = False
                 else:
                     if self._net.repeatable is None:
-                        self._net.repeatable = _agree(linear, again, v)
+                        self._net.repeatable = _agree(linear, again, self._shaped(v))
                     if self._net.repeatable:
                         self._push = again
+                    self.jvps += 1
                     return out
-            return linear(v)
+        self.jvps += 1
         with torch.no_grad():
-            return self._push(v)
+            return self._push(self._shaped(v))
+
+    def jvp_once(self, v: Tensor) -> Tensor:
+        """The same by itself, without a tape, which would take memory."""
+        self.jvps += 1
+        return self._linear()(self._shaped(v))
+
+    def _shaped(self, v: Tensor) -> Tensor:
+        return v.to(self._x).view_as(self._x).detach()
+
+    def _linear(self) -> Callable[[Tensor], Tensor]:
+        if self._net.forward_mode is None:
+            self._net.forward_mode = self._has_forward_mode()
+        return self._forward_mode if self._net.forward_mode else self._double_backward()
+
+    def _has_forward_mode(self) -> bool:
+        """Whether J v comes out in forward mode, and agrees with the backward pass: w · J v = wᵀJ · v."""
+        generator = torch.Generator().manual_seed(0)
+        v, w = (torch.randn(t.shape, generator=generator).to(t) for t in (self._x, self._z))
+        pulled = self._pull(w)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
+                pushed = self._forward_mode(v)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # a function of the model has no rule for it
+            return False
+        ours, theirs = (w * pushed).flatten(1), (pulled * v).flatten(1)
+        size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
+        return bool(((ours.sum(1) - theirs.sum(1)).abs() <= 1e-3 * size).all())
 
     def _forward_mode(self, v: Tensor) -> Tensor:
         with torch.no_grad():
@@ -80,7 +110,19 @@ class Linearisation:
         w = torch.zeros_like(self._z, requires_grad=True)
         with torch.enable_grad():
             (g,) = torch.autograd.grad(self._z, self._x, w, create_graph=True)
-        return lambda v: torch.autograd.grad(g, w, v, retain_graph=True)[0].detach()
+
+        def along(v: Tensor) -> Tensor:
+            with torch.enable_grad():
+                return torch.autograd.grad(g, w, v, retain_graph=True)[0].detach()
+
+        return along
+
+
+def tangent(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
+    """The derivative of a function at x along v, in forward mode."""
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(function(forward_ad.make_dual(x, v)))
+        return torch.zeros_like(out.primal) if out.tangent is None else out.tangent.clone()
 
 
 def _agree(linear: Callable[[Tensor], Tensor], again: Callable[[Tensor], Tensor], v: Tensor) -> bool:

@@ -34,7 +34,7 @@ class Sizes:
     growth_classes: tuple[int, ...] = (3, 10, 30, 100, 300, 1000)
     growth_pixels: tuple[int, ...] = (16, 32, 64, 128)
     growth_images: tuple[int, ...] = (1, 4, 16, 64)
-    memory: tuple[float, ...] = (2e8, 5e8, 1e9)
+    memory: tuple[float, ...] = (5e8, 1e9, 2e9)
     memory_images: int = 24
     memory_pixels: int = 128
 
