@@ -130,7 +130,7 @@ function peakLabels(lines, sx, sy, clip, inner) {
 /** Places on a log axis [low, high] that is `room` pixels long, with their labels: decades, or 1-2-5 within few. */
 export function decadeTicks([low, high], room, apart = 46) {
   const whole = (e) => (e >= -3 && e <= 4 ? number(10 ** e) : `10${raised(e)}`);
-  const most = Math.max(1, room / apart);
+  const most = Math.max(1, room / (high - low <= 1.5 && (low < -3 || high > 5) ? Math.max(apart, 72) : apart)); // labels with powers are long
   if (high - low > 1.5) {
     const step = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000].find((s) => (high - low) / s <= most) ?? 2000;
     const out = [];
