@@ -411,3 +411,30 @@ def test_requests_in_a_real_kernel():
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_classes_keep_their_colour_between_charts_of_a_sample():
+    own = in_node(
+        "const own = chart.sharedColors([[0, 5, 8, -1], [0, 8, 9, -1]]);"
+        "const first = Object.fromEntries(own);"
+        "const more = chart.sharedColors([[0, 5, 8, -1], [0, 8, 9, 14, 22]], own);"
+        "return [first, Object.fromEntries(more), [...chart.sharedColors([[...Array(1000).keys()]]).values()].length]"
+    )
+    first, more, count = own
+    assert len(set(first.values())) == 5
+    assert {c: more[c] for c in first} == first
+    assert len({more[c] for c in ("0", "8", "9", "14", "22")}) == 5
+    assert count == 1000
+
+
+def test_it_opens_on_a_path_that_counts_and_says_which_do(traces):
+    figure = traces.view()
+    assert bool(traces.correct[figure.state["trace"]])
+    data = unpacked(figure.state["payload"])[0]
+    counted, table = data["counted"], traces.shielding(resamples=10)
+    assert counted["left"] == table.left_out == 9
+    assert counted["paths"] == table.successful
+    assert counted["shielded"] / counted["paths"] == pytest.approx(table.shielded.value)
+    assert counted["shielded"] + counted["leftShielded"] == np.array(data["matrix"]["shielded"]).sum()
+    for t in data["traces"]:
+        assert t["pace"] == list(traces.paths[t["id"]].pace)

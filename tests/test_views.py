@@ -515,3 +515,12 @@ def test_waterfall_ends_at_the_rung():
     assert softmax["from"] == 1.6
     assert costly == ["a", "softmax"]
     assert matters == [True, True, True]
+
+
+def test_layers_are_called_in_full():
+    said = in_node(
+        "return [{name: '3', kind: 'linear'}, {name: 'features.conv1', kind: 'convolution'},"
+        "{name: 'softmax', last: true}]"
+        ".map(waterfall.calledInFull)"
+    )
+    assert said == ["layer 3 (linear)", "layer features.conv1", "the softmax"]

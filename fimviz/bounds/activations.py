@@ -5,6 +5,7 @@ The suprema of the slopes that are not plain are computed once by a fine scan in
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,9 +27,8 @@ _SLOPES: list[tuple[float, bool, bool, tuple[Any, ...]]] = [
     (1.0, True, True, (nn.Softsign, tf.softsign)),
     (1.0, True, True, (nn.Tanh, torch.tanh, tf.tanh, "tanh")),
     (1.0, True, False, (nn.LogSigmoid, tf.logsigmoid)),
-    (1.0, False, True, (nn.CELU, tf.celu, torch.celu)),
     (1.0, False, True, (torch.abs, "abs", abs)),
-    (1.0, False, True, (torch.neg, "neg")),
+    (1.0, False, True, (operator.neg, torch.neg, torch.negative, "neg", "neg_", "negative", "__neg__")),
     (1.0, True, True, (torch.sin, "sin")),
     (1.0, True, False, (torch.cos, "cos")),
     (0.25, True, False, (nn.Sigmoid, torch.sigmoid, tf.sigmoid, "sigmoid", "sigmoid_")),
@@ -118,6 +118,18 @@ def _elu_function(step: Step, x: Flow, alpha: float = 1.0, inplace: bool = False
     return x.elementwise(max(1.0, abs(alpha)), "max(1, α)", kind="ELU")
 
 
+@rule(nn.CELU)
+def _celu(step: Step, x: Flow) -> Flow:
+    return _celu_function(step, x, step.op.alpha)
+
+
+@rule(tf.celu, torch.celu)
+def _celu_function(step: Step, x: Flow, alpha: float = 1.0, inplace: bool = False) -> Flow:
+    if not alpha > 0:
+        raise NoBoundError(f"CELU with α = {alpha:g} is steep without limit: its slope is e^(x/α) below 0")
+    return replace(x.elementwise(1.0, "sup|f′|", kind="CELU"), reach=x.reach)
+
+
 @rule(nn.Hardtanh, tf.hardtanh, torch.clamp, "clamp", "clamp_", "clamp_min", "clamp_max", torch.clip, "clip")
 def _clamp(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
     if any(isinstance(a, (Flow, Tensor)) for a in (*args, *kwargs.values())):
@@ -127,12 +139,19 @@ def _clamp(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
 
 @rule(nn.Softplus)
 def _softplus(step: Step, x: Flow) -> Flow:
-    # Beyond its threshold torch goes on with x itself, which is a step of at most e^−threshold/β: still slope 1.
-    return x.elementwise(1.0, "sup|f′|", kind="Softplus")
+    return _softplus_function(step, x, step.op.beta, step.op.threshold)
 
 
 @rule(tf.softplus)
-def _softplus_function(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
+def _softplus_function(step: Step, x: Flow, beta: float = 1.0, threshold: float = 20.0) -> Flow:
+    """Where βx passes the threshold t, torch goes on with x itself: a jump, of ln(1 + e^−t)/t relative to x.
+
+    No slope bounds a jump. From t ≈ 14 on, 20 by default, it is below the rounding of single precision.
+    """
+    if beta == 0 or threshold <= 0 or math.log1p(math.exp(-threshold)) > 2**-24 * threshold:
+        raise NoBoundError(
+            f"softplus with the threshold {threshold:g} jumps there, by more than rounding: take one of at least 15"
+        )
     return x.elementwise(1.0, "sup|f′|", kind="Softplus")
 
 

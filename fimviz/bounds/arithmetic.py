@@ -22,8 +22,9 @@ from fimviz.bounds.tokens import product
 def _add(step: Step, x: Any, y: Any, *, alpha: float = 1) -> Flow:
     """Bounds add; a constant adds nothing."""
     flows = [_broadcast(f, step.output.shape) for f in (x, y) if isinstance(f, Flow)]
-    if alpha != 1 and isinstance(y, Flow):
-        flows[-1] = replace(flows[-1].elementwise(abs(alpha), ""), note=None)
+    if alpha != 1 and isinstance(x if step.op is torch.rsub else y, Flow):
+        at = 0 if step.op is torch.rsub else -1
+        flows[at] = replace(flows[at].elementwise(abs(alpha), ""), note=None)
     if len(flows) == 1:
         (flow,) = flows
         return replace(flow, reach=None, normed=False, note=("constant added", 0.0, "the Jacobian stays"))
@@ -98,7 +99,7 @@ def _mean(step: Step, x: Flow, dim: Any = None, keepdim: bool = False, **kwargs:
     dim = kwargs.pop("axis", dim)
     axes = (
         list(range(len(x.shape)))
-        if dim is None
+        if dim is None or dim in ([], ())  # torch takes an empty list for all
         else [d % len(x.shape) for d in ([dim] if isinstance(dim, int) else dim)]
     )
     gain, grid = _mean_gain(x, axes, name == "mean")
@@ -139,9 +140,18 @@ def _max(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Any:
 
 @rule(torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm", "__matmul__", "__rmatmul__", torch.mm, "mm")
 def _matmul(step: Step, x: Any, y: Any) -> Flow:
+    if step.op == "__rmatmul__":
+        x, y = y, x
     if isinstance(x, Flow) and isinstance(y, Flow):
         return product(step, x, y)
     flow, other = (x, y) if isinstance(x, Flow) else (y, x)
     if other.ndim < 2 or len(flow.shape) < 2:
         raise NoRuleError("a product with a vector: write a rule for the module that holds it")
+    # Where the flow is repeated for matrices of their own, they act as one matrix with the rows of all.
+    lead = step.output.shape[:-2]
+    given = (1,) * (len(lead) + 2 - len(flow.shape)) + tuple(flow.shape)
+    repeated = [i for i, n in enumerate(lead) if n > given[i]]
+    other = other.reshape((1,) * (len(lead) + 2 - other.ndim) + tuple(other.shape))
+    other = (other if flow is y else other.mT).movedim(repeated, list(range(len(lead) - len(repeated), len(lead))))
+    other = other.flatten(len(lead) - len(repeated), -2)
     return flow.times(matrix_norm(other), "‖C‖ of the constant factor", kind="product with a constant")

@@ -47,7 +47,8 @@ class Part:
 
 def heads_at(q: Part, k: Part, v: Part, scale: float, mask: Tensor | float) -> tuple[Tensor, Tensor]:
     """The logarithms of bounds on the outputs of heads at x: of every token (…, h, tokens, 1), and of all (h, 1, 1)."""
-    a = (scale * (q.values @ k.values.mT) + mask).softmax(-1)
+    scores = scale * (q.values @ k.values.mT) + mask
+    a = scores.softmax(-1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)  # as torch attends to nothing
     mean = a @ v.values
     moments = (v.values[..., None] * k.values[..., None, :]).flatten(-2)
     covariance = (a @ moments).unflatten(-1, (v.values.shape[-1], -1)) - mean[..., None] * (a @ k.values)[..., None, :]
@@ -57,7 +58,7 @@ def heads_at(q: Part, k: Part, v: Part, scale: float, mask: Tensor | float) -> t
     apart = torch.cdist(mean, v.values, compute_mode="donot_use_mm_for_euclid_dist")
     far = a * (apart + 1e-13 * v.values.norm(dim=-1).amax(-1)[..., None, None])
     own = q.values.norm(dim=-1, keepdim=True).log()
-    c = math.log(scale)
+    c = log(abs(scale))
 
     def mixed(weights: Tensor, part: Part) -> Tensor:
         single = times(weights, part.rows.expand(*part.values.shape[:-1], 1))
@@ -81,7 +82,7 @@ def heads_anywhere(tokens: int, scale: float, q: tuple[float, float], k: tuple[f
 
     The reach of keys and values may leave out a common offset.
     """
-    c, root = math.log(scale), 0.5 * log(tokens)
+    c, root = log(abs(scale)), 0.5 * log(tokens)
     return log_sum([root + v[0], c + v[1] + k[1] + q[0], c + root + q[1] + v[1] + k[0]]) + SPARE
 
 
@@ -176,6 +177,7 @@ def _first(t: Tensor, batch_first: bool) -> Tensor:
 
 
 def _additive(mask: Tensor) -> Tensor:
+    """A mask to be added to scores; a boolean one says where not to attend, as that of nn.MultiheadAttention."""
     mask = mask.detach().cpu()
     return torch.zeros(mask.shape, dtype=torch.float64).masked_fill(mask, -math.inf) if mask.dtype == torch.bool else (
         mask.double())  # fmt: skip
@@ -188,6 +190,8 @@ def _scaled(step: Step, query: Flow, key: Flow, value: Flow, attn_mask: Any = No
     inputs = (query, key, value)
     if not all(isinstance(f, Flow) for f in inputs) or isinstance(attn_mask, Flow) or enable_gqa or dropout_p:
         raise NoRuleError("attention on constants, with a mask of its input, shared heads or dropout: write a rule")
+    if any(f.shape[:-2] != query.shape[:-2] for f in inputs):
+        raise NoRuleError("attention whose keys or values are shared by broadcasting: expand them first")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     last = len(query.shape) - 1
     note = "its three terms"
@@ -197,7 +201,9 @@ def _scaled(step: Step, query: Flow, key: Flow, value: Flow, attn_mask: Any = No
         args = [(f.total, f.reach[0]) for f in inputs if f.reach is not None]
         total = heads_anywhere(query.shape[-2], scale, *args)
         return Flow(total, note=(_KIND, None, note))
-    mask: Tensor | float = 0.0 if attn_mask is None else _additive(attn_mask)
+    mask: Tensor | float = 0.0
+    if attn_mask is not None:  # here a boolean says where to attend
+        mask = _additive(~attn_mask if attn_mask.dtype == torch.bool else attn_mask)
     if is_causal:
         mask = _additive(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1))
     parts = []

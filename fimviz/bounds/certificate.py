@@ -91,9 +91,10 @@ def certified_radius(
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
-        attack: whether to attack too, which takes some `steps` · `restarts` · 13 forward and backward passes.
+        attack: whether to attack too, which takes some 6 · `steps` · `restarts` forward and backward passes.
         steps: of every descent.
-        restarts: descents for every radius: on the margin, toward other classes in turn, from random points.
+        restarts: toward how many other classes the smallest change is looked for; within the radius twice as many
+            descents: on the margin, toward other classes in turn, from random points.
         seed: of the random points.
 
     Source: the logit form is that of Tsuzuku et al. (2018), class by class; the Fisher–Rao form is ours: the closed
@@ -124,7 +125,7 @@ def certified_radius(
         for part, outcome, r in zip(x.split(_CHUNK), mode.split(_CHUNK), radius.split(_CHUNK), strict=True):
             here = part.to(net.device, torch.float64 if net.has_float64 else part.dtype)
             outcome = outcome.to(net.device)
-            lengths.append(descent.smallest(net, here, outcome, steps=steps, restarts=restarts, seed=seed).cpu())
+            lengths.append(descent.smallest(net, here, outcome, targets=restarts, steps=2 * steps).cpu())
             if not reason:
                 options = {"steps": 2 * steps, "restarts": 2 * restarts, "seed": seed}
                 margins.append(descent.within(net, here, outcome, r.to(net.device), **options)[0].cpu())

@@ -1,4 +1,4 @@
-"""Attacks within and without a certified radius: projected gradient descent on the margin of the logits."""
+"""Attacks: the smallest margin within a radius, and the smallest change of outcome, by projected gradient descent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fimviz.classifier import Classifier
 
-_ROUNDS, _HALVINGS = 12, 30
+_HALVINGS = 30
 
 
 def within(
@@ -48,35 +48,60 @@ def within(
     return best, nearest
 
 
-def smallest(net: Classifier, x: Tensor, mode: Tensor, *, steps: int, restarts: int, seed: int) -> Tensor:
-    """The L2 length (n,) of the smallest change found that leads to another outcome than `mode`; ∞ where none was.
+def smallest(net: Classifier, x: Tensor, mode: Tensor, *, targets: int, steps: int) -> Tensor:
+    """The L2 length (n,) of the smallest change found that leads to another outcome than `mode`; call it at rest.
 
-    Doubles a radius until descent within it succeeds, halves the gap between failure and success, and then goes back
-    along the line to the input as far as the outcome allows. Every success is confirmed by a pass of its own.
+    Toward each of the nearest other outcomes in turn, projected gradient descent on its gap of logits: steps of unit
+    direction, on a sphere around the input whose radius shrinks after a success and grows otherwise, inside the input
+    range. The way to the nearest input found at which any other outcome wins is then halved by forward passes, and the
+    input at the end is looked at once more. 0 where the outcome is another without a change, ∞ where none was found.
+
+    Source: Rony et al. (2019), decoupling direction and norm, from the input itself, with the radius at first where
+    the gap would close if it were linear, and with targets, which found smaller changes than random restarts at equal
+    cost. At equal cost it also found smaller ones than bisecting the budget of ordinary PGD.
     """
-    here = x.clone().requires_grad_()
-    margin = _gaps(net, net.logits(here), mode).amin(1)
-    (g,) = torch.autograd.grad(margin.sum(), here)
-    tried = (margin.detach() / _norm(g).clamp_min(1e-30)).clamp_min(1e-12)
-    low, high, nearest = torch.zeros_like(tried), torch.full_like(tried, torch.inf), x
-    for turn in range(_ROUNDS):
-        margin, found = within(net, x, mode, tried, steps=steps, restarts=restarts, seed=seed + turn)
-        fooled = margin < 0
-        length = _norm(found - x)
-        closer = fooled & (length < high)
-        nearest = torch.where(_as(closer, x), found, nearest)
-        high = torch.where(closer, length, high)
-        low = torch.where(fooled, low, torch.maximum(low, tried))
-        tried = torch.where(high < torch.inf, (low + high) / 2, 2 * tried)
-    kept, gone = torch.zeros_like(high), torch.ones_like(high)  # shares of the way to `nearest`
+    low, high = net.input_range or (-math.inf, math.inf)
+    gaps = _gaps(net, net.logits(x).detach(), mode)
+    classes = gaps.shape[1] - (net.likelihood.name != "bernoulli")
+    others = gaps.argsort(1)[:, : min(targets, classes)]
+    best, nearest = torch.full_like(gaps[:, 0], torch.inf), x.clone()
+    for k in others.split(1, 1):
+        d, radius = torch.zeros_like(x), best
+        for step in range(steps + 1):
+            here = (x + d).detach().requires_grad_()
+            z = net.logits(here)
+            gap = _gaps(net, z, mode).gather(1, k)[:, 0]
+            (g,) = torch.autograd.grad(gap.sum(), here)
+            fooled, length = _fooled(net, z, mode), _norm(d)
+            closer = fooled & (length < best)
+            best, nearest = torch.where(closer, length, best), torch.where(_as(closer, x), here.detach(), nearest)
+            slope = _norm(g)
+            cooled = 0.02 + 0.49 * (1 + math.cos(math.pi * step / steps))
+            if step == 0:
+                linear = (gap.detach() / slope.clamp_min(1e-30)).clamp(1e-6, _reach(net, x))
+                radius = torch.minimum(linear, best)
+            else:
+                radius = torch.where(
+                    fooled, torch.minimum(radius * (1 - 0.2 * cooled), best), radius * (1 + 0.2 * cooled)
+                )
+            d = d - _as(radius * cooled / slope.clamp_min(1e-30), x) * g
+            d = d * _as(radius / _norm(d).clamp_min(1e-30), x)
+            d = (x + d).clamp(low, high) - x
     with torch.no_grad():
+        way, near, far = nearest - x, torch.zeros_like(best), torch.ones_like(best)
         for _ in range(_HALVINGS):
-            middle = (kept + gone) / 2
-            fooled = net.likelihood.margin(net.logits(x + _as(middle, x) * (nearest - x)), mode) < 0
-            kept, gone = torch.where(fooled, kept, middle), torch.where(fooled, middle, gone)
-        nearest = x + _as(gone, x) * (nearest - x)
-        fooled = net.likelihood.margin(net.logits(nearest), mode) < 0
-    return torch.where(fooled, _norm(nearest - x), torch.inf)
+            middle = (near + far) / 2
+            fooled = _fooled(net, net.logits((x + _as(middle, x) * way).clamp(low, high)), mode)
+            near, far = torch.where(fooled, near, middle), torch.where(fooled, middle, far)
+        moved = torch.where(_as(best > 0, x), (x + _as(far, x) * way).clamp(low, high), x)
+        confirmed = _fooled(net, net.logits(moved), mode)
+        return torch.where(confirmed, _norm(moved.double() - x.double()), torch.inf)
+
+
+def _fooled(net: Classifier, z: Tensor, mode: Tensor) -> Tensor:
+    """Whether (n,) the outcome of logits is another."""
+    other = net.likelihood.mode(z.detach()) != mode
+    return other.any(1) if other.ndim > 1 else other
 
 
 def _gaps(net: Classifier, z: Tensor, mode: Tensor) -> Tensor:

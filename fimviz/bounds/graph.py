@@ -26,6 +26,10 @@ _HOW = (
     "spectral norm of its Jacobian"
 )
 
+_UNHOOKED = "write what it does into the forward of a module, or remove it"
+# What rules raise on arguments that they were not written for.
+_FAILURES = (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -61,12 +65,29 @@ class _Tracer(fx.Tracer):
 def trace(model: nn.Module) -> fx.GraphModule:
     """The calls of a model in evaluation mode, by torch.fx."""
     try:
-        return fx.GraphModule(model, _Tracer().trace(model))
+        traced = fx.GraphModule(model, _Tracer().trace(model))
     except Exception as error:
         raise NoRuleError(
             f"torch.fx cannot trace {type(model).__name__} ({error}): avoid decisions on the values or the type of a "
             "tensor in forward, or give the module that makes them a rule (@fimviz.bounds.rule)"
         ) from error
+    _refuse_changes(model, traced)
+    return traced
+
+
+def _refuse_changes(model: nn.Module, traced: fx.GraphModule) -> None:
+    """What works around the code of the model itself or of a module with a rule is in no graph, and no rule sees it."""
+    if model._forward_hooks:
+        raise NoRuleError(f"the model has a forward hook, which no graph shows: {_UNHOOKED}")
+    called = {str(node.target) for node in traced.graph.nodes if node.op == "call_module"}
+    leaves = [(f"{name}.{path}".rstrip("."), m) for name in called
+              for path, m in traced.get_submodule(name).named_modules()]  # fmt: skip
+    for name, m in [("the model", model), *leaves]:
+        # Those of torch.nn.utils (weight_norm, pruning) set weights, which a rule reads after the call.
+        if any(not type(hook).__module__.startswith("torch.nn.utils.") for hook in m._forward_pre_hooks.values()):
+            raise NoRuleError(f"{name} has a forward pre-hook, which no rule bounds: {_UNHOOKED}")
+        if "forward" in vars(m):
+            raise NoRuleError(f"{name} has a forward of its own, not its class's, which no rule bounds: {_UNHOOKED}")
 
 
 class Walk:
@@ -177,17 +198,20 @@ class Walk:
         found = rule_of_module(op) if isinstance(op, nn.Module) else rule_of_function(op)
         if found is None:
             words = _words(op)
-            raise NoRuleError(f"no rule bounds {words}, called in {name}: {_HOW.format(words)}")
+            raise NoRuleError(f"no rule bounds {words}, called in {name}: {_HOW.format(_qualified(op))}")
         step = Step(op, out, self._pointwise, self._following(node))
         try:
             flow = found(step, *args, **kwargs)
+            self._flows[node] = self._given(flow, out)
         except NoRuleError as error:
             raise NoRuleError(f"{name}: {error}") from None
-        except TypeError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except _FAILURES as error:
             raise NoRuleError(
-                f"{name}: the rule of {_words(op)} cannot be called as the network does ({error})"
+                f"{name}: the rule of {_words(op)} cannot be called as the network does "
+                f"({type(error).__name__}: {error})"
             ) from error
-        self._flows[node] = self._given(flow, out)
         self._written(node, versions)
         first = next(_flows_in(flow), None)
         if first is not None:
@@ -285,6 +309,18 @@ def _words(op: Any) -> str:
     if isinstance(op, nn.Module):
         return type(op).__name__
     return f'"{op}"' if isinstance(op, str) else getattr(op, "__name__", str(op))
+
+
+def _qualified(op: Any) -> str:
+    """The name under which a class or function can be imported, or a method's name in quotes."""
+    if isinstance(op, str):
+        return f'"{op}"'
+    op = type(op) if isinstance(op, nn.Module) else op
+    for home in (operator, torch, tf, torch.fft, torch.linalg, torch.special, nn):
+        for name in dir(home):
+            if not name.startswith("_") and vars(home).get(name) is op:
+                return f"{home.__name__}.{name}"
+    return f"{getattr(op, '__module__', '')}.{getattr(op, '__qualname__', op)}"
 
 
 def _name(node: fx.Node, modules: dict[str, nn.Module]) -> str:

@@ -322,7 +322,7 @@ def _up(x: Tensor) -> Tensor:
 def _attempt(compute: Callable[[], _B]) -> tuple[_B | None, str]:
     try:
         return compute(), ""
-    except (NoRuleError, ValueError, OverflowError) as error:
+    except (NoRuleError, ValueError, OverflowError, torch.linalg.LinAlgError) as error:
         return None, str(error)
 
 

@@ -15,7 +15,7 @@ from fimviz.bounds.flow import Channels, Flow, NoRuleError
 from fimviz.bounds.graph import Call, Head, Walk, trace
 from fimviz.bounds.layers import folded
 from fimviz.bounds.norms import matrix_norm
-from fimviz.classifier import Classifier, as_classifier
+from fimviz.classifier import Classifier, _tensor_of, as_classifier
 
 _SPARE = 1e-8  # added to every logarithm of a bound, for the double precision arithmetic of the rules
 
@@ -136,7 +136,9 @@ def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -
     net = as_classifier(net)
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else tuple(int(n) for n in inputs)
     with net.at_rest(), torch.no_grad():
-        x = torch.full((1, *shape), 0.5, dtype=net.dtype, device=net.device)
+        low, high = net.input_range or (0.0, 1.0)
+        x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0), dtype=net.dtype)
+        x = (low + (high - low) * x).to(net.device)  # only its shape counts, but for the check of the graph
         walk = _walk(net, trace(net.model), x, False)
         parts = _parts(net, walk)
     steps = tuple(_layer(call) for call in walk.calls)
@@ -175,7 +177,7 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     rows = []
     with net.at_rest(), torch.no_grad():
         traced = trace(net.model)  # which looks for parameters, and in_dtype puts plain tensors in their places
-        with in_dtype(traced, torch.float64):
+        with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
             for image in images.detach().double().to(net.device).split(1):
                 walk = _walk(net, traced, image, True)
                 rows.append((*_parts(net, walk), tuple(_layer(call) for call in walk.calls)))
@@ -196,7 +198,21 @@ def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool) -> Walk:
     values = (x - mean) / std
     if not pointwise:
         values = values.to(next((p.dtype for p in net.model.parameters() if p.is_floating_point()), values.dtype))
-    return Walk(traced, values.clone(), start, pointwise)
+    walk = Walk(traced, values.clone(), start, pointwise)
+    if not walk.reason:
+        _check(_tensor_of(net.model(values)), walk.value())
+    return walk
+
+
+def _check(z: Tensor, again: Tensor) -> None:
+    """Refuse a graph that computes other logits than the model, whose bounds would be those of another network."""
+    tolerance = min(max(256 * torch.finfo(z.dtype).eps, 1e-9), 1e-2)
+    size = float(z.abs().nan_to_num(0.0, 0.0).amax())
+    if z.shape != again.shape or not torch.isclose(z, again, tolerance, tolerance * size, equal_nan=True).all():
+        raise NoRuleError(
+            "the model returns other logits than its traced graph, so that bounds of the graph would not hold for it: "
+            "look for hooks, and for forwards that were replaced or that decide by what torch.fx does not see"
+        )
 
 
 _Parts = tuple[float | None, float | None, Tensor | None, Tensor | None, str, str]

@@ -109,5 +109,8 @@ def _lp_pool(step: Step, x: Flow) -> Flow:
     if p != 1 and (p < 2 or p % 2):
         raise NoBoundError(f"LP pooling with the power {p:g} is steep without limit where a window's powers cancel")
     wins = math.prod(_windows(n, ki, si, 1) for n, ki, si in zip(x.shape[2:], k, s, strict=True))
-    gain = math.sqrt(wins * (math.prod(k) if p == 1 else 1))
+    # torch averages what is inside the image of a window that ceil_mode clips, and multiplies by the full size.
+    inside = [min(ki, n - (o - 1) * si) for n, o, ki, si in zip(x.shape[2:], step.output.shape[2:], k, s, strict=True)]
+    up = math.prod(k) / math.prod(inside)
+    gain = math.sqrt(wins) * (up * math.sqrt(math.prod(inside)) if p == 1 else up ** (1 / p))
     return x.channelwise(gain, "√Π⌈k/s⌉ times the dual norm of a window's gradient", kind="LP pooling")

@@ -72,6 +72,26 @@ export function classColors(shown) {
   });
 }
 
+// For views where more classes than these stand side by side.
+const MORE_COLORS = ["#882255", "#999933", "#44aa99", "#6f4fb3", "#b8860b", "#5b7f95"];
+
+/** Colours of classes that are the same in several charts, each of which shows a list of them: added to those of `own`. */
+export function sharedColors(lists, own = new Map()) {
+  const colors = [...CLASS_COLORS, ...MORE_COLORS];
+  for (const c of [...new Set(lists.flat())].sort((a, b) => a - b)) {
+    if (own.has(c)) continue;
+    if (c < 0) {
+      own.set(c, "var(--fv-faint)");
+      continue;
+    }
+    const beside = new Set(lists.filter((list) => list.includes(c)).flat().map((k) => own.get(k)));
+    const taken = new Set(own.values());
+    const free = colors.map((_, i) => colors[(c + i) % colors.length]).filter((color) => !beside.has(color));
+    own.set(c, free.find((color) => !taken.has(color)) ?? free[0] ?? colors[c % colors.length]);
+  }
+  return own;
+}
+
 export const MARGIN = { left: 52, right: 20, top: 16, bottom: 30 };
 
 /** Pixel position of a value on a chart's axis. */
@@ -130,7 +150,7 @@ function peakLabels(lines, sx, sy, clip, inner) {
 /** Places on a log axis [low, high] that is `room` pixels long, with their labels: decades, or 1-2-5 within few. */
 export function decadeTicks([low, high], room, apart = 46) {
   const whole = (e) => (e >= -3 && e <= 4 ? number(10 ** e) : `10${raised(e)}`);
-  const most = Math.max(1, room / apart);
+  const most = Math.max(1, room / (high - low <= 1.5 && (low < -3 || high > 5) ? Math.max(apart, 72) : apart)); // labels with powers are long
   if (high - low > 1.5) {
     const step = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000].find((s) => (high - low) / s <= most) ?? 2000;
     const out = [];

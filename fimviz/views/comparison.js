@@ -2,7 +2,7 @@
 // State shared with Python or the stand-in host: index (of the chosen sample), method (the chosen row), everything (all samples).
 import { brokenAxis, decadeTicks, escape, number, powerOfTen, probability, scale, spread } from "./chart.js";
 import { fillTables, mounted, roving } from "./stage.js";
-import { costliest, fall, matters, placeOf, profile, stepAt, stepRows } from "./waterfall.js";
+import { calledInFull, costliest, fall, matters, placeOf, profile, stepAt, stepRows } from "./waterfall.js";
 
 const bracket = (from, to, y) => `<path class="fv-stroke" d="M${from},${y - 5}V${y + 5}M${from},${y}H${to}M${to},${y - 5}V${y + 5}"/>`;
 
@@ -97,7 +97,7 @@ function layout(methods) {
       <div class="fv-ladder"><svg class="fv-marks" aria-hidden="true"></svg><div role="listbox" aria-label="Ways to know λ₁" class="fv-rows">
         ${groups.map(([title, rows]) => `<div role="group" aria-label="${title}"><h4>${title}</h4>${rows.map(row).join("")}</div>`).join("")}</div>
         <div class="fv-axis"></div><p class="fv-signs">${signs}</p></div>
-      <div class="fv-conv"><h4>Convergence against cost</h4><div class="fv-conv-box"></div></div>
+      <div class="fv-conv"><h4>Convergence against cost</h4><div class="fv-conv-box"></div><p class="fv-quiet fv-undrawn"></p></div>
       <div class="fv-detail" aria-live="polite"><h4></h4><p class="fv-read fv-what"></p>
         <div class="fv-fall"><div class="fv-profile"></div><div class="fv-steps" role="listbox" aria-label="Layers of the bound"></div>
         <p class="fv-read fv-formula"></p><button type="button" class="fv-fold"></button></div></div>
@@ -171,7 +171,7 @@ class Comparison {
     const whole = data.samples.length < data.total ? `the ${data.samples.length} most fragile of ${data.total}` : `${data.total}`;
     this.$(".fv-sub").textContent = this.all
       ? `Each row: median, quartiles and range of its ratio to ${this.truthName} over ${whole} samples${this.left()}. The coloured tick is sample ${sample.index}.`
-      : `Sample ${sample.index}: the model says ${sample.prediction} with probability ${sure}.`;
+      : `Sample ${sample.index}: the model says ${sample.prediction} with probability ${sure}.${this.truth === -Infinity ? " To first order, no small change of this input moves the prediction: as in a last layer that starts from zeros, or a prediction too sure for any gradient to be left." : ""}`;
     this.range.value = at;
     const place = `sample ${sample.index}`;
     this.$("output").textContent = `${place} · ${at + 1} of ${data.samples.length}`;
@@ -192,12 +192,14 @@ class Comparison {
   sentence() {
     const { truth, at } = this;
     const start = Number.isNaN(truth) ? `${this.truthName} has no value here` : `λ₁ = ${powerOfTen(truth)}`;
+    if (truth === -Infinity) return "λ₁ is 0 here: nothing to compare with";
     if (!Number.isFinite(truth)) return start;
     return this.compared(start, (m) => this.ratio(at, m), "");
   }
 
   sentenceOfAll() {
     const values = quartiles(this.data.samples.map((_, s) => this.log(s, this.reference)));
+    if (values?.[4] === -Infinity) return "λ₁ is 0 at every sample: nothing to compare with";
     return this.compared(`λ₁ from ${powerOfTen(values?.[0] ?? NaN, 2)} to ${powerOfTen(values?.[4] ?? NaN, 2)}`,
       (m) => quartiles(this.data.samples.map((_, s) => this.ratio(s, m)))?.[2] ?? NaN, " in the median");
   }
@@ -231,10 +233,12 @@ class Comparison {
       const times = all ? middle[m] : this.ratio(at, m);
       row.setAttribute("aria-selected", m === this.chosen);
       row.tabIndex = m === this.chosen ? 0 : -1;
-      row.querySelector(".fv-plot").innerHTML = none ? `<span class="fv-why">${escape(this.why(method))}</span>` : "";
+      // a reason that several rows share is said at the first of them
+      const first = none && method.reason && this.methods.findIndex((k, i) => k.reason === method.reason && Number.isNaN(middle[i]));
+      row.querySelector(".fv-plot").innerHTML = none ? `<span class="fv-why">${first !== false && first < m && method.reason ? `none, as for ${escape(this.methods[first].name)}` : escape(this.why(method))}</span>` : "";
       row.classList.toggle("fv-none", none);
       row.querySelector(".fv-value").textContent = none ? "" : all ? range(spans[m]) : powerOfTen(middle[m]);
-      row.querySelector(".fv-times").textContent = none ? "" : m === this.reference && !all ? "" : Number.isNaN(times) ? "–" : `×${powerOfTen(times, 2)}`;
+      row.querySelector(".fv-times").textContent = none ? "" : m === this.reference && !all ? "" : Number.isNaN(times) ? (!all && this.truth === -Infinity ? "" : "–") : `×${powerOfTen(times, 2)}`;
       row.title = none ? this.why(method) : all
         ? `${method.name}: ×${powerOfTen(spans[m][2])} in the median, half of the samples from ×${powerOfTen(spans[m][1])} to ×${powerOfTen(spans[m][3])}, all from ×${powerOfTen(spans[m][0])} to ×${powerOfTen(spans[m][4])}`
         : this.words(m);
@@ -255,7 +259,8 @@ class Comparison {
     // on a narrow page words stand between the rows' pictures, and no line may cross them
     const stretches = this.root.dataset.columns === "1" ? [...places.map((p) => [p.top - edge.top, p.bottom - edge.top]), [bottom - 4, bottom]] : [[top, bottom]];
     const vertical = (x, name) => `<path class="${name}" d="${stretches.map(([from, to]) => `M${x},${from}V${to}`).join("")}"/>`;
-    axis.zones.forEach((zone, z) => {
+    const empty = !middle.some(Number.isFinite); // nothing but zeros: they have no place on a log axis
+    if (!empty) axis.zones.forEach((zone, z) => {
       const sx = scale([zone.from, zone.to], [zone.start, zone.end]);
       for (const [t, text] of decadeTicks([zone.from, zone.to], zone.end - zone.start)) {
         const x = sx(t).toFixed(1);
@@ -266,9 +271,9 @@ class Comparison {
     if (Number.isFinite(truth)) {
       marks.push(vertical(axis.at(truth).toFixed(1), "fv-truth"));
     }
-    marks.push(this.stairs(rowsOf, places, edge, axis, middle, truth));
+    if (!empty) marks.push(this.stairs(rowsOf, places, edge, axis, middle, truth));
     rowsOf.forEach((m, i) => {
-      if (Number.isNaN(middle[m])) return;
+      if (Number.isNaN(middle[m]) || empty) return;
       const y = (places[i].top + places[i].bottom) / 2 - edge.top;
       const x = axis.at(middle[m]);
       const method = this.methods[m];
@@ -286,7 +291,7 @@ class Comparison {
     const broken = axis.zones.slice(1).map((zone, z) => [Math.ceil(axis.zones[z].to), Math.floor(zone.from)]).filter(([a, b]) => b > a).map(([a, b]) => `10${sup(a)} to 10${sup(b)}`);
     const unit = all ? `ratio to ${this.truthName}` : "λ₁ in nats per squared unit of the input";
     const note = `${unit}, log axis${axis.zones.length > 1 ? `, broken at //${broken.length ? ` (${broken.join(" and ")} left out)` : ""}` : ""}`;
-    this.$(".fv-axis").textContent = note;
+    this.$(".fv-axis").textContent = empty ? "no value above 0: nothing to place on a log axis" : note;
     const svg = this.$(".fv-marks");
     svg.setAttribute("width", edge.width);
     svg.setAttribute("height", edge.height);
@@ -336,11 +341,13 @@ class Comparison {
       const end = known.at(-1)?.[1] ?? NaN;
       return { name: c.method, color: COLORS[i % COLORS.length], points: known, m,
         said: `${c.method}: ${all ? `×${powerOfTen(end)} of ${this.truthName} in the median` : powerOfTen(end, 4)} after ${number(known.at(-1)?.[0] ?? NaN)} forward passes` };
-    }).filter((t) => t.points.length > 1);
+    }).filter((t) => t.points.length > 1 && t.points.some((p) => Number.isFinite(p[1])));
     this.traces = traces;
     this.$(".fv-conv").hidden = !traces.length;
     this.root.classList.toggle("fv-noconv", !traces.length);
     if (!traces.length) return;
+    const undrawn = this.methods.filter((m, i) => m.group === "estimate" && m.guarantee !== "exact" && i !== this.reference && !traces.some((t) => t.m === i)).map((m) => m.name);
+    this.$(".fv-undrawn").textContent = undrawn.length ? `Not drawn: ${undrawn.join(", ")}, of which no running values are kept.` : "";
     const exact = this.methods[this.reference].guarantee === "exact";
     const dot = exact ? this.passes(this.reference, at) : NaN;
     const truth = all ? 0 : this.truth;
@@ -354,7 +361,7 @@ class Comparison {
     const { chosen: m, at } = this;
     const method = this.methods[m];
     const value = this.log(at, m);
-    const packed = method.falls && !Number.isNaN(value) ? (method.local ? this.data.local?.[at] : null) ?? this.data.layers : null;
+    const packed = method.falls && !Number.isNaN(value) && value !== -Infinity ? (method.local ? this.data.local?.[at] : null) ?? this.data.layers : null;
     this.steps = [];
     const means = method.formula ? `${method.name} = ${method.formula}. ` : "";
     this.$(".fv-what").textContent = Number.isNaN(value) ? `${means}${this.why(method)}` : `${means}${method.needs ? `Needs ${method.needs}. ` : ""}${this.words(m)}`;
@@ -365,11 +372,11 @@ class Comparison {
       const most = costliest(this.steps);
       const where = method.local && this.data.local?.[at] ? ` at sample ${this.data.samples[at].index}` : "";
       this.$(".fv-detail h4").textContent = most.length
-        ? `${method.name}${where}: ${most.map((s, i) => `${s.last ? "the " : i ? "" : "layer "}${s.name} ${i ? "" : "costs "}×${powerOfTen(s.gain, 2)}`).join(", ")}`
+        ? `${method.name}${where}: ${most.map((s, i) => `${calledInFull(s)} ${i ? "" : "costs "}×${powerOfTen(s.gain, 2)}`).join(", ")}`
         : `${method.name}${where}: no layer costs a tenth`;
     } else {
       this.$(".fv-detail h4").textContent = Number.isNaN(value) ? `${method.name}: no value here` : `${method.name} = ${powerOfTen(value)}`;
-      if (method.group !== "estimate" && !Number.isNaN(value)) this.$(".fv-what").textContent += method.falls === null && ["L4", "L5", "L6"].includes(method.name) ? "" : " No layers are multiplied: it reads the network’s own derivatives at the input.";
+      if (method.group !== "estimate" && !Number.isNaN(value)) this.$(".fv-what").textContent += ["L4", "L5", "L6"].includes(method.name) ? "" : " No layers are multiplied: it reads the network’s own derivatives at the input.";
     }
     this.$(".fv-fall").hidden = !packed;
     if (this.step >= this.steps.length) this.step = -1;

@@ -112,13 +112,12 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int) -> Figu
         **_waterfalls(result, order, payload),
     }
     layered = [m["name"] for m in data["methods"] if m["falls"]]
-    rungs = [n for n in names if n in result.methods and result.methods[n].guarantee == "upper"]
     return Figure(
         widget_class=Comparison,
         state={
             "payload": payload.pack(data),
             "index": order[0],
-            "method": "L5" if "L5" in layered else (layered or rungs or names)[-1],
+            "method": "L5" if "L5" in layered else _best(result, names, order[0]),
             "everything": False,
         },
         still=_still(result, order[0]),
@@ -126,6 +125,15 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int) -> Figu
         max_bytes=max_bytes,
         setup={"samples": tuple(order), "rows": tuple(names)},
     )
+
+
+def _best(result: BoundComparison, names: Sequence[str], i: int) -> str:
+    """The tightest rung that has a value at a sample, else the first row with one."""
+    known = {n: float(m.log10[i]) for n, m in result.methods.items() if not bool(m.value[i].isnan())}
+    rungs = [n for n in names if n in known and group_of(n) == "ladder"]
+    if rungs:
+        return min(rungs, key=known.__getitem__)
+    return next((n for n in names if n in known), names[0])
 
 
 def rows_of(result: BoundComparison) -> list[str]:

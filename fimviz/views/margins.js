@@ -1,11 +1,20 @@
 // The margin view: how far is it to another class, and which classes are met on the way?
 // State shared with Python or the stand-in host: trace (its id), position (length along it), live (whether Python answers).
 import { blend, diverging, paint, signedMap, unpack } from "./pixels.js";
-import { classColors, escape, lineChart, MARGIN, number, probability, scale, series, ticks } from "./chart.js";
+import { classColors, decadeTicks, escape, lineChart, MARGIN, number, probability, scale, series, sharedColors, ticks } from "./chart.js";
 import { finePath, floorPath, frameAt, inTriangle, pathAt, stacked, stackOrder, stepBars, tick, triangle } from "./paths.js";
 import { canvasIn, fillTables, mounted } from "./stage.js";
 
-const PACE = { s: "the step option η", t: "the trust region r", b: "the edge of the pixel box" };
+// What can set a step's length, in a list and in a step's own sentence.
+const PACE = {
+  step: ["the step option η", "as long as the step option η allows"],
+  "trust region": ["the trust region r", "as long as the trust region r allows"],
+  box: ["the edge of the pixel box", "as long as the pixel box allows"],
+  "line search": ["the line search", "shortened by the line search"],
+  boundary: ["the class boundary", "shortened to end where the class changes"],
+};
+/** In words what set the pace; one that is not known here is said as it comes. */
+const paced = (name) => PACE[name] ?? [name, `its length set by: ${name}`];
 const STOPPED = {
   stalled: ["stalls", ": twenty steps in a row gained nothing"],
   budget: ["runs out of steps", ""],
@@ -49,8 +58,8 @@ function layout() {
         <h4 class="fv-others"></h4>
         <div class="fv-targets" role="group"></div>
       </div>
+      <div class="fv-foot"><div class="fv-settings"></div><div class="fv-curve"></div></div>
     </div>
-    <div class="fv-foot"><div class="fv-settings"></div><div class="fv-curve"></div></div>
     <div class="fv-tables"></div>`;
 }
 
@@ -101,6 +110,14 @@ class Margins {
     this.show();
   }
 
+  /** Colours of a trace's classes: every class has one and the same on all traces of a sample. */
+  colorsOf(trace) {
+    this.palettes ??= new Map();
+    const own = sharedColors(this.traces.filter((t) => t.sample === trace.sample).map((t) => t.shown), this.palettes.get(trace.sample));
+    this.palettes.set(trace.sample, own);
+    return trace.shown.map((c) => own.get(c));
+  }
+
   // ---- the path matrix and its traces ----
 
   matrix() {
@@ -130,7 +147,15 @@ class Margins {
     const all = counts.flat().reduce((a, b) => a + b, 0);
     const none = counts.reduce((sum, row) => sum + (columns.at(-1) < 0 ? row.at(-1) : 0), 0);
     this.$(".fv-legend").innerHTML = `${all} ${all === 1 ? "path" : "paths"}${none ? `, ${none} of which met no other class` : ""}. ` +
-      (other ? `The <span class="fv-hint">bar</span> in a cell: its share that aimed at another class, which this one shields; ${other} in all.` : none === all ? "" : "Every path that met a class had aimed at it: none is shielded.");
+      (other ? `The <span class="fv-hint">bar</span> in a cell: its share that aimed at another class, which this one shields; ${other} in all.` : none === all ? "" : "Every path that met a class had aimed at it: none is shielded.") + this.counted();
+  }
+
+  /** How the matrix and the share of shielded paths, which counts the rightly classified alone, go together. */
+  counted() {
+    const { paths, shielded, left, leftShielded } = this.data.counted;
+    if (!left) return "";
+    return ` <br>Of these, ${left} (${leftShielded} shielded) start from samples that the model gets wrong (✗). They are in the matrix, but not in the share of shielded paths below: ` +
+      (paths ? `${shielded} of ${paths}.` : "no other has changed the class.");
   }
 
   inCell(source, hit) { return this.traces.filter((t) => t.source === source && t.hit === hit); }
@@ -281,7 +306,10 @@ class Margins {
     const most = Math.max(2, Math.floor((this.right + 4) / 62));
     const count = Math.min(most, trace.kept.length);
     const places = [...new Set(Array.from({ length: count }, (_, i) => Math.round((i * (trace.kept.length - 1)) / Math.max(1, count - 1))))];
-    this.$(".fv-film").replaceChildren(...places.map((place) => {
+    // as few digits as tell the frames apart
+    const texts = (digits) => places.map((place) => number(trace.fr[trace.kept[place]], trace.fr[trace.kept[place]] < 1e-3 ? Math.max(1, digits - 1) : digits));
+    const labels = texts([2, 3, 4].find((d) => new Set(texts(d)).size === places.length) ?? 4);
+    this.$(".fv-film").replaceChildren(...places.map((place, at) => {
       const point = trace.kept[place];
       const button = document.createElement("button");
       button.type = "button";
@@ -289,7 +317,7 @@ class Margins {
       const said = `after ${point} of ${trace.pace.length} steps, length ${number(trace.fr[point])}`;
       button.title = said;
       button.setAttribute("aria-label", said);
-      button.innerHTML = `<div class="fv-plate"></div><span>${number(trace.fr[point], trace.fr[point] < 1e-3 ? 1 : 2)}</span>`;
+      button.innerHTML = `<div class="fv-plate"></div><span>${labels[at]}</span>`;
       const values = point ? this.difference(trace, point - 1, 1) : null;
       this.picture(button.firstChild, sample, values && { values, scale: trace.scale }, 48);
       button.addEventListener("click", () => {
@@ -311,7 +339,7 @@ class Margins {
     this.gallery();
     Object.assign(this.range, { max: trace.length, step: trace.length / 400 || 1 });
     this.range.disabled = this.$(".fv-play").disabled = !trace.pace.length;
-    this.colors = classColors(trace.shown);
+    this.colors = this.colorsOf(trace);
     this.picture(this.$(".fv-original .fv-plate"), sample, null, this.target, `start, sample ${sample.index}`);
     this.$(".fv-original .fv-under").innerHTML = `<strong>${escape(this.name(sample.prediction))}</strong><br>p = ${this.sure(sample)}`;
     const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
@@ -337,8 +365,7 @@ class Margins {
         : `${source} turns into ${target} after ${number(t.length)}${more}`;
     const truth = sample.label === null ? "" : sample.label === sample.prediction ? ", which is right" : `; the label says ${this.name(sample.label)}`;
     const error = t.error === null ? "" : ` ± ${number(t.error, 2)}${t.verified ? "" : " (the step’s own part not measured)"}`;
-    const share = (letter) => [...t.pace].filter((p) => p === letter).length;
-    const pace = Object.keys(PACE).filter(share).map((p) => `${PACE[p]} ${share(p)}`);
+    const pace = [...new Set(t.pace)].map((p) => `${paced(p)[0]} ${t.pace.filter((q) => q === p).length}`);
     const floor = `${number(t.bound)} is the floor to ${t.hit < 0 ? target : hit}`;
     this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.name(sample.prediction)} with probability ${this.sure(sample)}${truth}. ` +
       `Fisher–Rao length ${number(t.length)}${error}; its ends are ${number(t.distance)} apart; ${floor}. In pixels, L2 ${number(t.l2)}. ` +
@@ -372,11 +399,12 @@ class Margins {
     const logs = norms.map((p) => p[1]);
     const [bottom, top] = logs.length ? [Math.min(...logs), Math.max(...logs)] : [0, 1];
     const air = Math.max(0.1, 0.08 * (top - bottom));
-    const decades = top - bottom > 1.2 ? ticks(bottom - air, top + air, 3).filter((v) => Number.isInteger(v) && v <= top + air) : [bottom, top].filter((v, i, all) => i === 0 || v - all[0] > 0.05);
-    const norm = norms.length ? lineChart({ width: small, height: 130, x, xTicks, xText, y: [bottom - air, top + air], yTicks: decades, yText: (v) => number(10 ** v, 10 ** v < 1e-3 || 10 ** v >= 1e5 ? 1 : 2), xLabel: "log axis · Fisher–Rao length",
+    const round = decadeTicks([bottom - air, top + air], 100, 26);
+    const decades = new Map(round.length ? round : [[bottom, number(10 ** bottom, 2)]]);
+    const norm = norms.length ? lineChart({ width: small, height: 130, x, xTicks, xText, y: [bottom - air, top + air], yTicks: [...decades.keys()], yText: (v) => decades.get(v), xLabel: "log axis · Fisher–Rao length",
       label: `λ_max along the path, from ${number(10 ** logs[0])} to ${number(10 ** logs.at(-1))}`, lines: [{ points: norms, color: "currentColor", width: 2 }] })
       : `<p class="fv-quiet">this method does not need λ_max</p>`;
-    const cut = (i) => t.pace[i] === "b";
+    const cut = (i) => t.pace[i] === "box";
     const literal = t.settings.method === "published";
     const bars = (values, limit, limitText, label) => stepBars({ width: small, height: 110, reach, fr: t.fr, values, limit, cut, limitText, label, xLabel: "Fisher–Rao length" });
     const natural = t.natural.some((v) => v !== null) ? bars(t.natural, t.settings.step, `η = ${number(t.settings.step)}`, "natural length of each step")
@@ -422,7 +450,7 @@ class Margins {
     const mostly = Math.max(104, Math.floor((this.right + 8) / Math.max(1, Math.floor((this.right + 8) / 128))) - 8);
     box.innerHTML = siblings.length < 2 ? "" : siblings.map((t) => {
       const met = t.hit < 0 ? t.status : this.shields(t) ? `meets ${this.name(t.hit)}` : "met";
-      const svg = stacked({ width: mostly - 12, height: 44, reach, points: finePath(t, 2), order: stackOrder(t), colors: classColors(t.shown),
+      const svg = stacked({ width: mostly - 12, height: 44, reach, points: finePath(t, 2), order: stackOrder(t), colors: this.colorsOf(t),
         names: t.shown.map((c) => this.name(c)), bold: [t.source, t.target, t.hit].map((c) => t.shown.indexOf(c)), floor: t.bound, label: "", bare: true });
       const said = `toward ${this.name(t.target)}: length ${number(t.length)}, ${met}${this.own(t)}`;
       return `<button type="button" data-id="${t.id}" aria-pressed="${t.id === trace.id}" aria-label="${escape(said)}" title="${escape(said)}" style="width:${mostly}px">` +
@@ -435,7 +463,7 @@ class Margins {
   tables() {
     const { trace: t, data } = this;
     const points = t.fr.map((s, i) => [i, number(s, 4), ...t.p.map((row) => probability(row[i])), number(t.gap[i], 4), number(t.norm[i], 4), i ? number(t.natural[i - 1]) : "", i ? number(t.step[i - 1]) : "",
-      i ? { s: "step", t: "trust region", b: "box" }[t.pace[i - 1]] : ""]);
+      i ? t.pace[i - 1] : ""]);
     const all = this.traces.map((q) => [q.sample, this.name(q.source), this.name(q.target), q.hit < 0 ? "–" : this.name(q.hit), q.status, number(q.length, 5), number(q.error, 2), number(q.bound, 5),
       number(q.length / q.bound, 4), number(q.l2, 4), q.pace.length]);
     fillTables(this.$(".fv-tables"), [
@@ -611,7 +639,7 @@ class Margins {
     this.$(".fv-slider output").textContent = `${number(position)} of ${number(t.length)}`;
     const lerp = (list) => (list[step] ?? NaN) + share * ((list[step + 1] ?? NaN) - (list[step] ?? NaN));
     const norm = t.norm[step];
-    this.$(".fv-step").textContent = t.pace.length ? `Step ${step + 1} of ${t.pace.length}: natural length ${number(t.natural[step])}, L2 ${number(t.step[step])}, as long as ${PACE[t.pace[step]]} allows · ` +
+    this.$(".fv-step").textContent = t.pace.length ? `Step ${step + 1} of ${t.pace.length}: natural length ${number(t.natural[step])}, L2 ${number(t.step[step])}, ${paced(t.pace[step])[1]} · ` +
       `logit gap to ${this.name(t.target)} ${number(lerp(t.gap), 2)}${norm === null ? "" : ` · λ_max at its start ${number(norm)}`}` : "";
     const x = scale([0, this.reach], [MARGIN.left, this.chartWidth - MARGIN.right])(position);
     const y = scale([0, this.reach], [MARGIN.left, this.smallWidth - MARGIN.right])(position);
@@ -704,7 +732,7 @@ class Margins {
     const two = this.chartWidth >= 520;
     this.root.dataset.small = two ? 2 : 1;
     this.smallWidth = Math.floor(two ? (this.chartWidth - 24) / 2 : this.chartWidth);
-    this.curveWidth = Math.floor(columns === 1 ? width : Math.min(560, width - 420 - 16));
+    this.curveWidth = Math.floor(columns === 1 ? width : columns === 3 ? matrix : Math.min(560, width - 420 - 16));
     this.show();
   }
 }

@@ -179,6 +179,7 @@ def margins(
         "classes": traces.net.classes,
         "total": len(traces),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
+        "counted": _counted(traces),
         "samples": [_sample(traces, inputs, i) for i in chosen],
         "traces": [_trace(traces, i, inputs, frames) for i in shown],
         "points": [_point(p) for p in (curve.points if curve is not None else [traces.shielding(resamples=200)])],
@@ -237,9 +238,10 @@ def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[i
 
 
 def _telling(traces: MarginTraces, shown: list[int]) -> int:
-    """The trace to open with: a shielded one, if there is any, with the most steps to look at."""
+    """The trace to open with: one that counts, a shielded one if there is any, with the most steps to look at."""
     shielded = traces.flipped & (traces.hit != traces.target)
-    return max(shown, key=lambda i: (bool(shielded[i]), int(traces.steps[i])))
+    counted = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
+    return max(shown, key=lambda i: (bool(counted[i]), bool(shielded[i]), int(traces.steps[i])))
 
 
 def _occurring(traces: MarginTraces) -> tuple[list[int], list[int]]:
@@ -260,6 +262,14 @@ def _matrix(traces: MarginTraces, rows: list[int], columns: list[int]) -> dict[s
         counts[place] += 1
         shielded[place] += hit not in (-1, target)
     return {"counts": counts.tolist(), "shielded": shielded.tolist()}
+
+
+def _counted(traces: MarginTraces) -> dict[str, int]:
+    """Paths that met a class in the share of shielded ones, and all paths of wrongly classified samples beside it."""
+    shielded = traces.flipped & (traces.hit != traces.target)
+    right = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
+    counts = (right & traces.flipped, right & shielded, ~right, ~right & shielded)
+    return dict(zip(("paths", "shielded", "left", "leftShielded"), (int(c.sum()) for c in counts), strict=True))
 
 
 def _sample(traces: MarginTraces, inputs: Inputs, i: int) -> dict[str, Any]:
@@ -315,7 +325,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "norm": short(path.spectral_norm, 5),
         "natural": short(path.natural, 5),
         "step": short(path.l2, 5),
-        "pace": "".join(name[0] for name in path.pace),
+        "pace": list(path.pace),
         "kept": kept,
         "scale": scale,
         "frames": [_difference(inputs, d, scale) for d in differences],

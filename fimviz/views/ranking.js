@@ -156,7 +156,8 @@ class Ranking {
       .filter((p) => p.value !== null && Number.isFinite(p.value) && Number.isFinite(p.attack) && p.attack !== null);
     const wrong = column.expected ? `${column.discordant} of ${column.pairs} pairs of models in the wrong order${column.discordant ? ", each joined by a line" : ""}. ` : "";
     const range = column.spearman === null ? "" : `ρ = ${fixed(column.spearman)}, 95 % from ${fixed(column.low)} to ${fixed(column.high)}: `;
-    this.$(".fv-verdict").textContent = `${wrong}${range}${column.verdict}.`;
+    const verdict = range ? column.verdict : column.verdict.charAt(0).toUpperCase() + column.verdict.slice(1);
+    this.$(".fv-verdict").textContent = `${wrong}${range}${verdict}.`;
     this.$(".fv-scatter").innerHTML = points.length > 1
       ? scatter({ width: half, height: 300, points, column, label: points.map((p) => `${p.name}: ${written(p.value, column.log)}, attack ${number(p.attack)}`).join("; ") })
       : `<p class="fv-quiet">Fewer than two models have this number.</p>`;
@@ -168,8 +169,11 @@ class Ranking {
     const on = (c) => (c.name === column.name || c.name === "smallest_attack" ? ` class="fv-on"` : "");
     const head = data.columns.map((c) => `<th scope="col" title="${escape(c.title)}"${on(c)}>${escape(c.short)}</th>`).join("");
     const rows = data.models.map((m) => `<tr><td title="${escape(m.name)}">${escape(m.name)}</td>${data.columns.map((c) =>
-      `<td${on(c)}>${cell(m[c.name], c)}</td>`).join("")}</tr>`).join("");
-    this.$(".fv-models").innerHTML = `<table><thead><tr><th scope="col">model</th>${head}</tr></thead><tbody>${rows}</tbody></table>`;
+      `<td${on(c)} data-short="${escape(c.short)}">${cell(m[c.name], c)}</td>`).join("")}</tr>`).join("");
+    const box = this.$(".fv-models");
+    box.innerHTML = `<table><thead><tr><th scope="col">model</th>${head}</tr></thead><tbody>${rows}</tbody></table>`;
+    box.classList.remove("fv-stacked"); // a table too wide for the page stands model by model
+    box.classList.toggle("fv-stacked", box.scrollWidth > box.clientWidth + 1);
   }
 
   resize(width) {

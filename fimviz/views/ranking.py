@@ -103,15 +103,33 @@ def _title(result: ModelComparison) -> str:
     formula = claims.pop("weights_only", None)
     if not claims:
         return "No number but accuracy and confidence is known for two of these models"
-    best = min(claims, key=lambda name: claims[name].discordant / claims[name].pairs)
-    right = claims[best].pairs - claims[best].discordant
-    text = (
-        f"Of {len(claims) + bool(formula)} numbers, {QUANTITIES[best].title} comes closest to the order of the attacks"
-    )
-    text += f": {right} of {claims[best].pairs} pairs of models are right"
-    if formula:
+    every = {"weights_only": formula, **claims} if formula else claims
+    if len(result) < 3:
+        right = sum(not r.discordant for r in every.values())
+        return (
+            f"Two models are a single pair: {right} of {len(every)} numbers put{'s' * (right == 1)} it in the order of "
+            "the attacks, which names no winner"
+        )
+    wrong = {name: r.discordant / r.pairs for name, r in every.items()}
+    best = [name for name in every if wrong[name] == min(wrong.values())]
+    first = every[best[0]]
+    same = all(every[name].pairs == first.pairs for name in best)
+    said = f": {first.pairs - first.discordant} of {first.pairs} pairs of models are right" if same else ""
+    if len(best) == 1:
+        text = f"Of {len(every)} numbers, {QUANTITIES[best[0]].title} comes closest to the order of the attacks{said}"
+    else:
+        text = f"{_listed(best)} come equally close to the order of the attacks{said}"
+    if formula and "weights_only" not in best:
         text += f"; by the formula from the weights alone, {formula.pairs - formula.discordant} of {formula.pairs}"
-    return text
+    return text[0].upper() + text[1:]
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    """Titles of numbers as part of a sentence."""
+    titles = [QUANTITIES[name].title for name in names]
+    if len(titles) > most:
+        titles = [*titles[: most - 1], f"{len(titles) - most + 1} more numbers"]
+    return f"{', '.join(titles[:-1])} and {titles[-1]}"
 
 
 def _notes(result: ModelComparison) -> list[str]:

@@ -12,7 +12,7 @@ export function fall(rows, gains, bounds, bound, last) {
     return { name, kind, formula, joins, gain: 2 * gains[i], from: joins ? to : to - 2 * gains[i], to };
   });
   const from = steps.length ? steps.at(-1).to : 0;
-  const end = { name: "softmax", kind: "from logits to probabilities", formula: last, joins: false, last: true, gain: bound - from, from, to: bound };
+  const end = { name: "softmax", kind: "to probabilities", formula: last, joins: false, last: true, gain: bound - from, from, to: bound };
   return Number.isFinite(bound) ? [...steps, end] : steps;
 }
 
@@ -22,6 +22,12 @@ export const matters = (step) => step.joins || Math.abs(step.gain) >= Math.log10
 /** The costliest steps, most first. */
 export function costliest(steps, count = 3) {
   return steps.filter((s) => s.gain >= Math.log10(1.1)).sort((a, b) => b.gain - a.gain).slice(0, count);
+}
+
+/** A step's name as a reader can find it; a bare number is one of many, so its kind is said too. */
+export function calledInFull(step) {
+  if (step.last) return `the ${step.name}`;
+  return /[a-z]{2}/i.test(step.name) ? `layer ${step.name}` : `layer ${step.name} (${step.kind})`;
 }
 
 /** The lowest and highest running bound, 1 included: where the picture starts. */

@@ -320,13 +320,23 @@ def test_an_attack_is_what_it_says():
     net, images = fv.zoo.load("digits-mlp"), fv.zoo.digits().images[:6].double()
     with net.at_rest():
         mode = net.logits(images).argmax(1)
-        length = descent.smallest(net, images, mode, steps=10, restarts=2, seed=0)
+        length = descent.smallest(net, images, mode, targets=2, steps=20)
         margin, found = descent.within(net, images, mode, length * 1.01, steps=20, restarts=3, seed=1)
         assert (margin < 0).all()
         assert (net.logits(found).argmax(1) != mode).all()
     assert found.amin() >= 0
     assert found.amax() <= 1
     assert ((found - images).flatten(1).norm(dim=1) <= length * 1.01).all()
+
+
+def test_the_smallest_attack_on_yes_or_no_labels_has_a_closed_form():
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 4).double(), torch.randn(8, 6).double()
+    r = fv.certified_radius(fv.Classifier(model, likelihood="bernoulli", input_range=None), x)
+    truth = (model(x).detach().abs() / model.weight.detach().norm(dim=1)).amin(1)
+    assert torch.allclose(r.attack, truth, rtol=1e-4)
+    assert (r.attack >= truth * (1 - 1e-9)).all()
+    assert r.holds.all()
 
 
 def test_the_model_is_left_as_it_came():

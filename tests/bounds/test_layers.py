@@ -143,6 +143,16 @@ LINEAR = {
     "channel factors": (Call(lambda x: x * torch.tensor([[[1.0], [-3.0]]], dtype=torch.float64)), (2, 3), 1.01),
     "stack": (Call(lambda x: torch.stack([x, 2 * x], 1)), (3,), 1.01),
     "constant matrix": (Call(lambda x: drawn(3, 4) @ x), (4, 2), 1.01),
+    "a matrix for every copy": (Call(lambda x: x.unsqueeze(1) @ drawn(4, 4, 5)), (3, 4), 1.01),
+    "a matrix for every copy, from the left": (Call(lambda x: drawn(4, 5, 3) @ x.unsqueeze(1)), (3, 4), 1.01),
+    "matrices for copies and not": (Call(lambda x: x.unsqueeze(1) @ drawn(3, 2, 4, 5)), (2, 3, 4), 3),
+    "a matrix for every channel": (Call(lambda x: x @ drawn(3, 4, 5)), (3, 2, 4), 1.01),
+    "a matrix by name": (Call(lambda x: x.__rmatmul__(drawn(3, 4, 2))), (1, 2, 5), 1.01),
+    "reversed difference": (Call(lambda x: torch.rsub(x, 1.0, alpha=3)), (4,), 1.01),
+    "reversed difference of two": (Call(lambda x: torch.rsub(2 * x, x, alpha=3)), (4,), 1.5),
+    "difference of two": (Call(lambda x: torch.sub(x, -2 * x, alpha=3)), (4,), 1.01),
+    "minus": (Call(lambda x: -x), (4,), 1.01),
+    "minus, spelled out": (Call(lambda x: torch.negative(torch.neg(x).neg()).neg_()), (4,), 1.01),
 }  # fmt: skip
 
 
@@ -160,6 +170,10 @@ NONLINEAR = {
     "LP": (nn.LPPool2d(2, 3, 2), (1, 7, 7)),
     "LP of 1": (nn.LPPool1d(1, 3, 1), (1, 7)),
     "LP of 4": (nn.LPPool2d(4, 2), (1, 4, 4)),
+    "LP, clipped": (nn.LPPool2d(2, 2, ceil_mode=True), (1, 3, 3)),
+    "LP of 4, clipped": (nn.LPPool2d(4, 3, 2, ceil_mode=True), (1, 4, 6)),
+    "LP of 1, clipped": (nn.LPPool1d(1, 3, 2, ceil_mode=True), (1, 6)),
+    "CELU": (nn.CELU(0.3), (9,)),
     "layer norm": (nn.LayerNorm(5), (3, 5)),
     "layer norm of an image": (nn.LayerNorm((2, 3)), (4, 2, 3)),
     "layer norm, linear": (nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 4)), (3, 5)),
@@ -256,7 +270,8 @@ def test_multihead_attention(seed, heads, batch_first):
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 4), mask=st.sampled_from([None, "causal", "additive"]))
+@given(seed=st.integers(0, 10**6), scale=st.one_of(st.floats(0.01, 4), st.just(-1.0), st.just(0.0)),
+       mask=st.sampled_from([None, "causal", "additive", "tril", "boolean", "shut"]))  # fmt: skip
 def test_attention_functions(seed, scale, mask):
     """The fused function and the spelled-out one: the same bounds need not come out, but bounds."""
 
@@ -271,6 +286,10 @@ def test_attention_functions(seed, scale, mask):
             x = self.norm(x)
             q, k, v = (f(x).unflatten(-1, (2, 3)).transpose(1, 2) for f in (self.q, self.k, self.v))
             added = drawn(4, 4, seed=seed) if mask == "additive" else None
+            if mask in ("tril", "boolean", "shut"):  # True where a token attends, in the last to nothing at all
+                keep = torch.ones(4, 4).bool().tril() if mask == "tril" else drawn(4, 4, seed=seed) > 0
+                keep = keep & (torch.arange(4)[:, None] > 0) if mask == "shut" else keep | torch.eye(4).bool()
+                added = keep
             if self.fused:
                 y = tf.scaled_dot_product_attention(q, k, v, added, is_causal=mask == "causal", scale=scale)
             else:
@@ -280,7 +299,7 @@ def test_attention_functions(seed, scale, mask):
                 y = scores.softmax(-1) @ v
             return y.transpose(1, 2).flatten(2)
 
-    for fused in (True, False) if mask != "causal" else (True,):
+    for fused in (True, False) if mask in (None, "additive") else (True,):
         check(randomised(Both(fused), seed), drawn(1, 4, 6, seed=seed))
 
 
@@ -324,3 +343,30 @@ def test_constants_of_the_table():
         x = torch.linspace(-5, 5, 1_000_001, dtype=torch.float64).requires_grad_()
         (g,) = torch.autograd.grad(function(x).sum(), x)
         assert math.isclose(g.max().item(), supremum, abs_tol=2e-5)
+
+
+def test_jumps_and_unlimited_slopes_are_refused():
+    for layer, why in ((nn.Softplus(threshold=0), "jumps"), (nn.Softplus(5, 10), "jumps"), (nn.CELU(-0.3), "steep"),
+                       (Call(lambda x: tf.celu(x, -0.3)), "steep")):  # fmt: skip
+        there = bounds.network_bound(bounds_net(model_of(layer, drawn(1, 4))), (4,))
+        assert there.features is None
+        assert why in there.reason
+
+
+def test_the_bound_of_a_clipped_window_is_attained():
+    """Of a window of 2·2 pixels, the one in the corner is left, and torch multiplies it by √4."""
+    there = check(nn.LPPool2d(2, 2, ceil_mode=True), 1 + torch.rand(1, 1, 3, 3), tight=1.01)
+    assert there.features == pytest.approx(2, rel=1e-6)
+
+
+def test_shared_keys_are_refused():
+    net = bounds_net(
+        model_of(Call(lambda x: tf.scaled_dot_product_attention(x, x[:, :1], x[:, :1])), drawn(1, 2, 3, 4))
+    )
+    with pytest.raises(bounds.NoRuleError, match="shared by broadcasting"):
+        bounds.local_bound(net, drawn(1, 2, 3, 4))
+
+
+def test_an_empty_list_of_axes_means_all():
+    there = bounds.network_bound(Logits(Call(lambda x: torch.sum(x, []).reshape(1, 1)), 1), (4,))
+    assert there.features == pytest.approx(2)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -256,11 +257,11 @@ class Twice(nn.Module):
 
 
 def test_what_has_no_rule_is_named():
-    with pytest.raises(bounds.NoRuleError, match=r"no rule bounds fft_fft.*@fimviz.bounds.rule"):
+    with pytest.raises(bounds.NoRuleError, match=r"no rule bounds fft_fft.*@fimviz.bounds.rule\(torch.fft.fft\)"):
         bounds.network_bound(nn.Sequential(Odd(), nn.Linear(3, 2)), (3,))
     with pytest.raises(NotImplementedError, match="cannot trace Sequential"):
         bounds.network_bound(nn.Sequential(Deciding(), nn.Linear(3, 2)), (3,))
-    with pytest.raises(bounds.NoRuleError, match="no rule bounds Bilinear, called in layer"):
+    with pytest.raises(bounds.NoRuleError, match=r"no rule bounds Bilinear, called in layer.*\(torch.nn.Bilinear\)"):
         bounds.network_bound(Twice(), (3,))
 
 
@@ -279,6 +280,84 @@ def test_a_hook_that_changes_the_output_is_found_out():
     model[0].register_forward_hook(lambda m, args, out: 100 * out)
     with pytest.raises(bounds.NoRuleError, match="forward hook"):
         bounds.network_bound(model, (3,))
+
+
+def _hooked(where):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh()), nn.Linear(3, 2))
+    layer = model[0]
+    if where == "root hook":
+        model.register_forward_hook(lambda m, args, out: 10 * out)
+    elif where == "root pre-hook":
+        model.register_forward_pre_hook(lambda m, args: (10 * args[0],))
+    elif where == "leaf pre-hook":
+        layer.register_forward_pre_hook(lambda m, args: (10 * args[0],))
+    elif where == "leaf forward":
+        layer.forward = lambda x: 10 * nn.Linear.forward(layer, x)
+    else:
+        model.forward = lambda x: 10 * nn.Sequential.forward(model, x)
+    return model
+
+
+@pytest.mark.parametrize("where", ["root hook", "root pre-hook", "leaf pre-hook", "leaf forward", "root forward"])
+def test_what_works_around_the_code_of_a_module_is_refused(where):
+    words = "hook" if "hook" in where else "forward of its own"
+    with pytest.raises(bounds.NoRuleError, match=words):
+        bounds.network_bound(_hooked(where), (3,))
+    with pytest.raises(bounds.NoRuleError, match=words):
+        bounds.local_bound(_hooked(where), torch.rand(2, 3))
+
+
+def test_hooks_of_containers_are_traced():
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 2))
+    before = bounds.network_bound(model, (3,)).features
+    model[0].register_forward_hook(lambda m, args, out: 10 * out)
+    assert bounds.network_bound(model, (3,)).features == pytest.approx(10 * before)
+    check(model, torch.rand(2, 3))
+
+
+def test_weights_that_a_pre_hook_of_torch_makes_are_read():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = nn.utils.weight_norm(nn.Linear(3, 3))
+    layer.weight_g.data *= 5
+    bound = bounds.network_bound(nn.Sequential(layer, nn.Linear(3, 2)), (3,))
+    norm = torch.linalg.matrix_norm(layer.weight_v * layer.weight_g / layer.weight_v.norm(dim=1, keepdim=True), 2)
+    assert bound.features == pytest.approx(norm.item(), rel=1e-5)
+
+
+class _Traced(nn.Module):
+    """A module that is something else while it is traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.layer(x) if isinstance(x, torch.fx.Proxy) else self.layer(10 * x)
+
+
+def test_a_graph_of_another_function_is_found_out():
+    with pytest.raises(bounds.NoRuleError, match="other logits than its traced graph"):
+        bounds.network_bound(_Traced(), (3,))
+    with pytest.raises(bounds.NoRuleError, match="other logits than its traced graph"):
+        bounds.local_bound(_Traced(), torch.rand(2, 3))
+
+
+class _Fragile(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize("error", [torch.linalg.LinAlgError, ValueError, IndexError, AttributeError])
+def test_a_rule_that_fails_is_a_reason(error):
+    @bounds.rule(_Fragile)
+    def _(step, x):
+        raise error("oops")
+
+    c = fv.compare_bounds(nn.Sequential(_Fragile(), nn.Linear(3, 2)), torch.rand(2, 3), methods=["exact", "L4", "L5"])
+    assert all(f"_Fragile cannot be called as the network does ({error.__name__}: oops)" in c.reasons[name]
+               for name in ("L4", "L5"))  # fmt: skip
+    assert not c.methods["exact"].value.isnan().any()
 
 
 def build(name, **options):

@@ -226,3 +226,51 @@ def test_dark_mode(comparison, opened):
     assert min(page.evaluate(shade, ".fv-title")) > 200
     fill = "getComputedStyle(document.querySelector('.fv-marks circle')).fill.match(/\\d+/g).slice(0, 3).map(Number)"
     assert min(page.evaluate(fill)) > 200
+
+
+def untraceable():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 6))
+
+        def forward(self, x):
+            return self.layers(x if float(x.detach().sum()) < 0 else 3 * x)
+
+    torch.manual_seed(0)
+    return fv.compare_bounds(Odd(), torch.rand(2, 1, 8, 8), probes=20)
+
+
+def test_a_reason_is_said_once_and_a_rung_with_a_value_is_open(opened):
+    result = untraceable()
+    page = opened(result)
+    why = {name: page.locator(f".fv-row[data-method={name}] .fv-why").inner_text() for name in ("L4", "L5", "L6")}
+    assert why == {"L4": result.reasons["L4"], "L5": "none, as for L4", "L6": "none, as for L4"}
+    first = int(result.reference.argmax())
+    values = {f"L{k}": float(result.methods[f"L{k}"].value[first]) for k in (1, 2, 3)}
+    assert chosen(page) == min(values, key=values.get)
+    assert page.locator(".fv-undrawn").inner_text().startswith("Not drawn: blackbox")
+
+
+@pytest.mark.parametrize("width", [1400, 480])
+def test_a_head_of_zeros_has_nothing_to_compare_with(opened, open_page, tmp_path, width):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 6))
+    for part in model[-1].parameters():
+        part.data.zero_()
+    result = fv.compare_bounds(model, torch.rand(2, 1, 8, 8), probes=20)
+    path = result.save(tmp_path / "zero.html")
+    page = open_page(path, ".fv-row", viewport={"width": width, "height": 900})
+    page.wait_for_function("document.querySelector('.fv-title').textContent")
+    for name in ("this sample", "all samples"):
+        page.get_by_role("button", name=name).click()
+        title = page.locator(".fv-title").inner_text()
+        assert title.startswith("λ₁ is 0")
+        assert title.endswith("nothing to compare with")
+        assert page.locator(".fv-marks .tick").count() == 0
+        assert not page.locator(".fv-conv").is_visible()
+        for word in ("NaN", "Infinity"):
+            assert word not in page.locator(".fimviz").inner_html()
+        for row in page.locator(".fv-row").all()[:9]:
+            row.click()
+        assert "Infinity" not in page.locator(".fimviz").inner_html()
+        assert fits(page)

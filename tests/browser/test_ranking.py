@@ -5,6 +5,7 @@ import torch
 
 import fimviz as fv
 from fimviz.ranking import compare_models
+from fimviz.views import ranking
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,28 @@ def test_the_number_is_chosen_by_keyboard(comparison, open_page, tmp_path, width
         assert page.locator(".fv-model").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator(".fv-models tbody tr").count() == 4
+    box = page.locator(".fv-models")
+    assert box.evaluate("b => b.scrollWidth <= b.clientWidth + 1"), "no number is cut"
+    assert box.evaluate("b => b.scrollHeight <= b.clientHeight + 1")
+    assert page.locator(".fv-models tbody td").first.is_visible()
     page.locator("summary", has_text="Table: the correlations").click()
     assert page.locator(".fv-tables tbody tr").count() == len(ranks)
     assert page.locator(".fimviz b").count() == 0
     assert "Four models cannot show a ranking" in page.locator(".fv-sub").inner_text()
+
+
+def test_two_models_have_no_winner_and_ties_are_named(comparison, open_page, tmp_path):
+    two = comparison.take(["vgg", "vgg-robust"])
+    page = open_page(two.save(tmp_path / "c.html"), ".fv-scatter svg")
+    title = page.locator(".fv-title").inner_text()
+    assert title.startswith("Two models are a single pair: ")
+    assert "closest" not in title
+    page.locator("input[value=accuracy]").check()
+    assert page.locator(".fv-verdict").inner_text().startswith("Known for 2 models")
+    ranks = comparison.correlations[lambda c: c.pairs > 0]
+    share = ranks.discordant / ranks.pairs
+    tied = (share == share.min()).sum()
+    assert ("come equally close" in ranking._title(comparison)) == (tied > 1)
 
 
 def test_two_copies_on_a_page_choose_apart(comparison, open_page, tmp_path):
