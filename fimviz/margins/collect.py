@@ -13,7 +13,7 @@ from fimviz.margins.state import PACES, Trace
 from fimviz.margins.traces import MarginTraces, Path, Settings
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
-_HALVING = 1.25  # times what halving the step changed
+_HALVING = 3.0  # times what halving the step changed: ever smaller steps change it further
 _CLOSE = 2e-4  # how far the end may lie beyond the boundary, and the halved trace's
 
 _log_probs = Categorical().log_probs
@@ -76,12 +76,12 @@ def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.
         # Not run, or not to its end: nothing is known.
         if halved is None or halved.status == "interrupted":
             return float("inf")
-        error += _HALVING * abs(_length(trace) - _length(halved)) + 0.5 * _bends(trace)
+        error += _HALVING * abs(_length(trace) - _length(halved)) + _bends(trace)
     return error
 
 
 def _bends(trace: Trace) -> float:
-    """What the path's bends, within steps and between them, add to its length: half of it, finer steps may save."""
+    """What the path's bends, within steps and between them, add to its length, which finer steps may save."""
     if not trace.steps:
         return 0.0
     z, middle = torch.stack(trace.logits), torch.stack(trace.middles)

@@ -74,8 +74,8 @@ def trace_margins(
             count of steps is in `counted`; `length` is measured for it too.
         solver: "gram", K−1 VJPs a step and an exact solution in class space; "cg", conjugate gradients by VJPs and
             JVPs to a residual of 1e-3; "auto" takes "gram" up to 64 classes.
-        verify: whether to trace everything again with half the step, which triples the time, so that `length_error`
-            tells what the step did.
+        verify: whether to trace everything again with half of η and of r, which triples the time, so that
+            `length_error` tells what the steps' size did, whichever of the two set it.
         keep_images: whether paths keep their images, as float16.
         seed: of the random first step of "pgd"; nothing else is random.
         max_memory: bytes for the passes, by default half of what is free.
@@ -156,9 +156,8 @@ def trace_margins(
                 _bring(net, rules, method, store, some, chunk, tick)
                 if verify and not literal:
                     again = [Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample]) for t in some]
-                    _bring(
-                        net, rules._replace(step=step / 2, max_steps=2 * max_steps), method, None, again, chunk, tick
-                    )
+                    finer = rules._replace(step=step / 2, trust_region=trust_region / 2, max_steps=2 * max_steps)
+                    _bring(net, finer, method, None, again, chunk, tick)
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
                 report(min(place + group, len(traces)))
         except KeyboardInterrupt:

@@ -118,7 +118,8 @@ class TestInvariants:
         check(t)
         assert t.ends.min() >= 0
         assert t.ends.max() <= 1
-        finer = trace_margins(net, x, method=method, max_steps=120, step=0.1, verify=False)
+        half = {"step": 0.1, "trust_region": t.settings.trust_region / 2}
+        finer = trace_margins(net, x, method=method, max_steps=120, verify=False, **half)
         assert ((finer.length - t.length).abs() <= t.length_error).all()
 
     @pytest.mark.parametrize("name", ["digits-vit", "digits-mlp-robust"])
@@ -148,7 +149,31 @@ class TestInvariants:
         assert t.flipped.all()
         assert t.ends.min() >= 0
         assert t.ends.max() <= 1
-        finer = trace_margins(net, images, labels, **options, step=t.settings.step / 2, verify=False)
+        half = {"step": t.settings.step / 2, "trust_region": t.settings.trust_region / 2}
+        finer = trace_margins(net, images, labels, **options, **half, max_steps=600, verify=False)
+        assert ((finer.length - t.length).abs() <= t.length_error).all()
+
+    @pytest.mark.parametrize(("name", "step"), [("digits-resnet", 0.2), ("digits-mlp", 1.0)])
+    def test_the_same_path_measured_much_finer(self, name, step, monkeypatch):
+        """Every step in 128 pieces: kinks of a network can make one halving add little by chance."""
+        images, _ = fv.zoo.digits()
+        options = {"step": step, "verify": False, "keep_images": False}
+        t = trace_margins(fv.zoo.load(name), images[:4], **options)
+        for floor in ("_TOLERANCE", "_FLOOR"):
+            monkeypatch.setattr(lengths, floor, -1.0)
+        fine = trace_margins(fv.zoo.load(name), images[:4], **options)
+        assert torch.equal(t.ends, fine.ends)
+        assert (fine.length >= t.length - 1e-9).all()
+        assert (fine.length - t.length <= t.length_error).all()
+
+    @pytest.mark.parametrize("parts", [2, 4, 8])
+    def test_smaller_steps_where_the_trust_region_sets_the_pace(self, parts):
+        images, _ = fv.zoo.digits()
+        net, options = fv.zoo.load("digits-mlp"), {"targets": "runner-up", "keep_images": False}
+        t = trace_margins(net, images[8:20], **options)
+        assert (t.pace[:, 1] > 0.3).any()
+        smaller = {"step": t.settings.step / parts, "trust_region": t.settings.trust_region / parts}
+        finer = trace_margins(net, images[8:20], **options, **smaller, max_steps=3000, verify=False)
         assert ((finer.length - t.length).abs() <= t.length_error).all()
 
     def test_scaling_logits_changes_lengths_not_regions(self):
