@@ -211,6 +211,8 @@ class TestOptions:
         assert named.target.tolist() == [1, 2]
         own = trace_margins(net, images[:3], targets=two[:, 1:], verify=False)
         assert torch.equal(own.length, runner.length)
+        rows = trace_margins(net, images[:3], targets=list(two[:, 1:]), verify=False)
+        assert torch.equal(rows.target, runner.target)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -236,6 +238,51 @@ class TestOptions:
         images, _ = fv.zoo.digits()
         with pytest.raises((ValueError, MemoryError), match=message):
             trace_margins(fv.zoo.load("digits-mlp"), images[:3], options.pop("labels", None), **options)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"targets": 3}, "targets is 3, expected 'all'"),
+            ({"targets": None}, "targets is None, expected 'all'"),
+            ({"targets": torch.tensor(3)}, "expected 'all', 'runner-up' or a list"),
+            ({"verify": "no"}, "verify is 'no', expected True or False"),
+            ({"keep_images": 1}, "keep_images is 1, expected True or False"),
+        ],
+    )
+    def test_wrong_kinds(self, options, message):
+        images, _ = fv.zoo.digits()
+        with pytest.raises(TypeError, match=message):
+            trace_margins(fv.zoo.load("digits-mlp"), images[:3], **options)
+
+    def test_wrong_pictures(self):
+        images, _ = fv.zoo.digits()
+        t = trace_margins(fv.zoo.load("digits-mlp"), images[:1], targets="runner-up", verify=False)
+        with pytest.raises(TypeError, match="expected a ShieldingCurve"):
+            t.view(curve=3)
+        with pytest.raises(TypeError, match="expected a whole number"):
+            t.plot(trace=1.5)
+        with pytest.raises(ValueError, match="trace is 1, expected a place among 1 traces"):
+            t.plot(trace=1)
+
+    def test_who_set_the_pace(self):
+        """No step said to be as long as the trust region is shorter, and an end closed in on says so."""
+        images, _ = fv.zoo.digits()
+        t = trace_margins(fv.zoo.load("digits-resnet"), images[:2], damping=1.0, verify=False)
+        names = [name for path in t.paths for name in path.pace]
+        assert {"trust region", "boundary"} <= set(names)
+        radius = t.settings.trust_region
+        for path in t.paths:
+            assert set(path.pace[:-1]) <= {"step", "trust region", "box", "line search"}
+            assert all(size > 0.89 * radius for size, n in zip(path.l2, path.pace, strict=True) if n == "trust region")
+        assert torch.allclose(t.pace.sum(1), torch.ones(len(t)).double())
+
+    def test_random_start_does_not_depend_on_the_place(self):
+        images, _ = fv.zoo.digits()
+        options = {"method": "pgd", "targets": "runner-up", "verify": False, "keep_images": False}
+        net = fv.zoo.load("digits-mlp")
+        together = trace_margins(net, images[:3], **options).length
+        alone = torch.cat([trace_margins(net, images[i : i + 1], **options).length for i in range(3)])
+        assert torch.allclose(together, alone, atol=1e-4)
 
     def test_wrong_models(self):
         with pytest.raises(ValueError, match="one predicted class"):
