@@ -9,12 +9,11 @@ from fimviz.classifier import Classifier
 from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.length import between
-from fimviz.margins.state import PACES, Trace
+from fimviz.margins.state import CLOSE, PACES, Trace
 from fimviz.margins.traces import MarginTraces, Path, Settings
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
-_HALVING = 1.25  # times what halving the step changed
-_CLOSE = 2e-4  # how far the end may lie beyond the boundary, and the halved trace's
+_HALVING = 3.0  # times what halving the step changed: ever smaller steps change it further
 
 _log_probs = Categorical().log_probs
 
@@ -71,17 +70,17 @@ def _length(trace: Trace) -> float:
 def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.dtype) -> float:
     z = torch.stack(trace.logits)
     rounding = _ROUNDING * torch.finfo(dtype).eps * (1 + float((z.amax(1) - z.amin(1)).max()))
-    error = sum(s.fr_error for s in trace.steps) + _CLOSE + rounding
+    error = sum(s.fr_error for s in trace.steps) + 2 * CLOSE + rounding  # its end's and the halved trace's
     if settings.verify and settings.method != "published":
         # Not run, or not to its end: nothing is known.
         if halved is None or halved.status == "interrupted":
             return float("inf")
-        error += _HALVING * abs(_length(trace) - _length(halved)) + 0.5 * _bends(trace)
+        error += _HALVING * abs(_length(trace) - _length(halved)) + _bends(trace)
     return error
 
 
 def _bends(trace: Trace) -> float:
-    """What the path's bends, within steps and between them, add to its length: half of it, finer steps may save."""
+    """What the path's bends, within steps and between them, add to its length, which finer steps may save."""
     if not trace.steps:
         return 0.0
     z, middle = torch.stack(trace.logits), torch.stack(trace.middles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ from torch import nn
 
 from fimviz._options import named_options
 from fimviz.classifier import Classifier
-from fimviz.margins.shielding import Shielding, shielding
-from fimviz.margins.trace import trace_margins
+from fimviz.margins.shielding import Shielding, checked, shielding
+from fimviz.margins.trace import positive, trace_margins
 from fimviz.result import Result
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def shielding_curve(
         >>> curve.frame.damping.tolist()
         [0.01, 1.0]
     """
+    dampings, steps = _all("dampings", dampings), _all("steps", steps)
+    resamples, level, seed = checked(resamples, level, seed)
     points: list[Shielding] = []
     total = len(steps) * len(dampings)
     for step in steps:
@@ -135,6 +137,15 @@ def shielding_curve(
                 progress=False if progress is None else lambda *_: progress(len(points), total),
             )
             points.append(shielding(traces, resamples=resamples, level=level, seed=seed))
-    if not points:
-        raise ValueError("dampings or steps are empty, expected at least one number each")
     return ShieldingCurve(tuple(points))
+
+
+def _all(name: str, values: Any) -> list[float]:
+    """Positive finite numbers, at least one."""
+    given = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is {values!r}, expected a list of numbers")
+    numbers = [positive(f"each of {name}", value) for value in given]
+    if not numbers:
+        raise ValueError(f"{name} are empty, expected at least one number")
+    return numbers

@@ -16,7 +16,7 @@ from torch import Tensor
 from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 
-_TOLERANCE = 1e-3  # relative growth at which an interval is halved no further
+_TOLERANCE = 1e-3  # relative growth that counts as small
 _FLOOR = 1e-6  # a growth that no longer matters
 _LEVELS = 6
 
@@ -33,7 +33,8 @@ def measure(
 ) -> tuple[Tensor, Tensor]:
     """Length of each of m straight pieces and what its last halving added, (m,) each.
 
-    An interval is halved until that adds less than 0.1 % of its length, at most `levels` times.
+    An interval is halved until that adds less than 0.1 % of its length twice in a row, at most `levels` times: once
+    may be chance, as where a kink of the network lies beside the middle.
 
     Args:
         logits_at: gives logits (j, K) for pieces (j,) at shares (j,) of them.
@@ -44,17 +45,20 @@ def measure(
     """
     length, growth = (torch.zeros(len(start), dtype=torch.float64) for _ in range(2))
     piece, share, width = torch.arange(len(start)), torch.zeros(len(start)).double(), 1.0
+    calm = torch.zeros(len(start), dtype=torch.bool)  # whether the halving before added little
     for level in range(levels + 1):
         halves = between(start, middle), between(middle, end)
         fine = halves[0] + halves[1]
         grown = fine - between(start, end)
-        done = (grown <= _TOLERANCE * fine) | (grown <= _FLOOR) if level < levels else torch.ones_like(piece).bool()
+        little = (grown <= _TOLERANCE * fine) | (grown <= _FLOOR)
+        done = little & calm if level < levels else torch.ones_like(calm)
         length.index_add_(0, piece[done], fine[done])
         growth.index_add_(0, piece[done], grown[done])
         if done.all():
             break
         live = ~done
         piece, share, width = piece[live].repeat(2), share[live], width / 2
+        calm = little[live].repeat(2)
         share = torch.cat([share, share + width])
         start, end = torch.cat([start[live], middle[live]]), torch.cat([middle[live], end[live]])
         middle = logits_at(piece, share + width / 2)

@@ -109,9 +109,7 @@ class Shielding(Result):
 
 def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:
     """The table of a set of traces: see `MarginTraces.shielding`."""
-    resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
-    if not 0 < real("level", level) < 1:
-        raise ValueError(f"level is {level}, expected a number between 0 and 1")
+    resamples, level, seed = checked(resamples, level, seed)
     names = traces.net.classes
     count = len(names)
     usable = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
@@ -160,6 +158,14 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
         settings=traces.settings,
         traces=traces,
     )
+
+
+def checked(resamples: Any, level: Any, seed: Any) -> tuple[int, float, int]:
+    """The options of the bootstrap."""
+    share = real("level", level)
+    if not 0 < share < 1:
+        raise ValueError(f"level is {level}, expected a number between 0 and 1")
+    return whole("resamples", resamples, 1), share, whole("seed", seed, 0)
 
 
 def _table(sums: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

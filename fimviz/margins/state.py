@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-PACES = ("step", "trust region", "box")
+PACES = ("step", "trust region", "box", "line search", "boundary")
+CLOSE = 1e-4  # Fisher–Rao distance to which the boundary is closed in on
 
 
 class Rules(NamedTuple):

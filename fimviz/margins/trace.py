@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._options import named_options, real, whole
+from fimviz._options import flag, named_options, real, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import _labels, _progress
 from fimviz.fisher.passes import footprint
@@ -74,13 +74,18 @@ def trace_margins(
             count of steps is in `counted`; `length` is measured for it too.
         solver: "gram", K−1 VJPs a step and an exact solution in class space; "cg", conjugate gradients by VJPs and
             JVPs to a residual of 1e-3; "auto" takes "gram" up to 64 classes.
-        verify: whether to trace everything again with half the step, which triples the time, so that `length_error`
-            tells what the step did.
+        verify: whether to trace everything again with half of η and of r, which triples the time, so that
+            `length_error` tells what the steps' size did, whichever of the two set it.
         keep_images: whether paths keep their images, as float16.
-        seed: of the random first step of "pgd"; nothing else is random.
+        seed: of the random first step of "pgd", the same for all traces; nothing else is random.
         max_memory: bytes for the passes, by default half of what is free.
         progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
             may raise to stop: KeyboardInterrupt as below, anything else for good.
+
+    Networks trained to ignore small changes may have slopes that say nothing far from a boundary, as behind a threshold
+    that almost every pixel is below. There "natural", "gradient" and "geodesic" zigzag along kinks and mostly end
+    "stalled" or at max_steps (an adversarially trained LeNet-5 on MNIST: 26 of 27 gradient paths), which says nothing
+    about the margin; "pgd" gets through.
 
     An interrupt returns all traces, with those not finished as far as they came and `status` "interrupted".
 
@@ -107,11 +112,12 @@ def trace_margins(
     if solver not in SOLVERS:
         raise ValueError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}")
     literal = method == "published"
-    step = _positive("step", step, 1.0 if literal else 0.2)
-    damping = _positive("damping", damping, 1e-3 if literal else 0.01)
+    step = positive("step", step, 1.0 if literal else 0.2)
+    damping = positive("damping", damping, 1e-3 if literal else 0.01)
     max_steps, seed = whole("max_steps", max_steps, 1), whole("seed", seed, 0)
+    verify, keep_images = flag("verify", verify), flag("keep_images", keep_images)
     if max_memory is not None:
-        _positive("max_memory", max_memory, 0)
+        positive("max_memory", max_memory, 0)
     if not isinstance(net, Classifier | nn.Module):
         raise TypeError(
             f"net is a {type(net).__name__}, expected a Classifier or a torch.nn.Module: traces need slopes"
@@ -125,7 +131,7 @@ def trace_margins(
         )
     truth = _labels(labels, len(x), net)
     low, high = net.input_range or (float(v) for v in x.aminmax())
-    trust_region = _positive("trust_region", trust_region, 0.1 * (high - low) or 0.1)
+    trust_region = positive("trust_region", trust_region, 0.1 * (high - low) or 0.1)
     solver = ("gram" if classes <= _GRAM else "cg") if solver == "auto" else solver
     box = None if literal else net.input_range
     rules = Rules(
@@ -156,9 +162,8 @@ def trace_margins(
                 _bring(net, rules, method, store, some, chunk, tick)
                 if verify and not literal:
                     again = [Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample]) for t in some]
-                    _bring(
-                        net, rules._replace(step=step / 2, max_steps=2 * max_steps), method, None, again, chunk, tick
-                    )
+                    finer = rules._replace(step=step / 2, trust_region=trust_region / 2, max_steps=2 * max_steps)
+                    _bring(net, finer, method, None, again, chunk, tick)
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
                 report(min(place + group, len(traces)))
         except KeyboardInterrupt:
@@ -186,7 +191,8 @@ def _bring(
     Stepper(net, rules._replace(method="straight"), store, goals, tick).run(traces, chunk)
 
 
-def _positive(name: str, value: Any, default: float) -> float:
+def positive(name: str, value: Any, default: float = 0.0) -> float:
+    """An option that is a size, or its default for None."""
     number = default if value is None else real(name, value)
     if not 0 < number < float("inf"):
         raise ValueError(f"{name} is {value!r}, expected a positive finite number")
@@ -203,7 +209,10 @@ def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
         if targets == "runner-up":
             return [[int(k)] for k in z.scatter(1, source[:, None], -torch.inf).argmax(1)]
         raise ValueError(f"targets is {targets!r}, expected 'all', 'runner-up' or a list of classes")
-    given = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+    given = _listed(targets)
+    if not isinstance(given, Iterable):
+        raise TypeError(f"targets is {targets!r}, expected 'all', 'runner-up' or a list of classes")
+    given = [_listed(row) for row in given]
     own = bool(given) and all(isinstance(row, list | tuple) for row in given)
     if own and len(given) != count:
         raise ValueError(f"targets have {len(given)} rows, expected one for each of {count} images")
@@ -219,6 +228,10 @@ def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
                 "leave that image out, or pass its own targets as a row of integers (m, t)"
             )
     return rows
+
+
+def _listed(given: Any) -> Any:
+    return given.tolist() if hasattr(given, "tolist") else given
 
 
 def _class(given: Any, names: list[str]) -> int:

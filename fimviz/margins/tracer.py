@@ -17,14 +17,13 @@ from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
-from fimviz.margins.state import PACES, Rules, Taken, Trace
+from fimviz.margins.state import CLOSE, PACES, Rules, Taken, Trace
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
 _HALVINGS = 12
 _RETRIES = 2  # halvings of a step that widens the gap; then it is taken: at a kink, ever smaller ones would jam
 _CLEAR = 64  # machine epsilons of the logits by which an end lies beyond the boundary
-_CLOSE = 1e-4  # Fisher–Rao distance to which the boundary is closed in on
 _PATIENCE = 20  # steps in a row that gain nothing
 _FORWARDS = 128  # images in a batch of forward passes
 
@@ -105,10 +104,12 @@ class Stepper:
                     if not len(again):
                         break
                     share[again] /= 2
-                    pace[again] = torch.where(overlong[again], PACES.index("step"), pace[again])
+                    pace[again] = torch.where(overlong[again], PACES.index("step"), PACES.index("line search"))
                     end[again] = middle[again]
                     middle[again] = at(again, share[again] / 2)
+            before = share.clone()
             flipped = self._close_in(at, z, middle, end, share, source)
+            pace[share < before] = PACES.index("boundary")
         length, growth = measure(lambda rows, s: at(rows, s * share[rows]), z, middle, end)
         reached = _moved(x, delta, share, box)
         l2 = (reached - x).flatten(1).double().norm(dim=1)
@@ -118,7 +119,7 @@ class Stepper:
                 Taken(float(length[i]), float(growth[i]), float(natural[i] * share[i]), float(l2[i]), int(pace[i]))
             )
             trace.middles.append(middle[i].clone())
-            before = trace.z
+            left = trace.z
             trace.x, trace.z = reached[i].clone(), end[i].clone()
             trace.logits.append(trace.z)
             if self.store is not None:
@@ -130,7 +131,7 @@ class Stepper:
                 trace.status = "flipped"
             elif len(trace.steps) >= (self._goal(trace)[1] if rules.method == "straight" else rules.max_steps):
                 trace.status = "budget"
-            elif (not rules.literal and trace.idle >= _PATIENCE) or (torch.equal(before, trace.z) and l2[i] == 0):
+            elif (not rules.literal and trace.idle >= _PATIENCE) or (torch.equal(left, trace.z) and l2[i] == 0):
                 trace.status = "stalled"
 
     def _goal(self, trace: Trace) -> tuple[Tensor, int]:
@@ -185,14 +186,16 @@ class Stepper:
         return found
 
     def _random_start(self, traces: list[Trace], found: Direction) -> Direction:
-        """Random signs for traces that have not left yet (Madry et al. 2018); the trust region sets their length."""
+        """Random signs for traces that have not left yet (Madry et al. 2018); the trust region sets their length.
+
+        They are the same for all, so that a path does not depend on its image's place in the batch.
+        """
         v, fisher = found.v.clone(), found.fisher.clone()
+        draw = torch.Generator().manual_seed(self.rules.seed % 2**63)
+        signs = (2.0 * torch.randint(0, 2, v.shape[1:], generator=draw) - 1).to(v)
         for i, trace in enumerate(traces):
             if not trace.steps:
-                own = 2**20 * trace.sample + trace.target
-                draw = torch.Generator().manual_seed((self.rules.seed * 0x9E3779B9 + own) % 2**63)
-                v[i] = (2.0 * torch.randint(0, 2, v[i].shape, generator=draw) - 1).to(v)
-                fisher[i] = 0
+                v[i], fisher[i] = signs, 0
         return replace(found, v=v, fisher=fisher, norm=v.cpu().double().norm(dim=1))
 
     def _close_in(
@@ -220,7 +223,7 @@ class Stepper:
         z_high, z_low = torch.where(early[:, None], middle, end)[rows], torch.where(early[:, None], z, middle)[rows]
         f_high, f_low = ahead(z_high, rows), ahead(z_low, rows).clamp_min(0)
         for _ in range(40):
-            live = ((between(z_low, z_high) > _CLOSE) & (high - low > 1e-9 * high)).nonzero()[:, 0]
+            live = ((between(z_low, z_high) > CLOSE) & (high - low > 1e-9 * high)).nonzero()[:, 0]
             if not len(live):
                 break
             part = (f_low[live] / (f_low[live] - f_high[live])).clamp(0.02, 0.98)

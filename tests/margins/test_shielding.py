@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 import fimviz as fv
 from fimviz.margins.curve import shielding_curve
@@ -82,3 +83,22 @@ def test_more_damping_shields_more():
     assert shielded[0] < shielded[1]
     assert list(curve.frame.damping) == [0.01, 1.0]
     assert "2 settings" in repr(curve)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dampings": 0.1}, "dampings is 0.1, expected a list of numbers"),
+        ({"steps": 1}, "steps is 1, expected a list of numbers"),
+        ({"dampings": (0.1, -1.0)}, "each of dampings is -1.0, expected a positive finite number"),
+        ({"dampings": (0.1, "x")}, "each of dampings is 'x', expected a number"),
+        ({"dampings": (0.1, None)}, "each of dampings is None, expected a positive"),
+        ({"dampings": ()}, "dampings are empty"),
+        ({"level": 2}, "level is 2, expected a number between 0 and 1"),
+        ({"resamples": 0}, "resamples is 0, expected at least 1"),
+    ],
+)
+def test_a_curve_is_refused_before_any_work(options, message, monkeypatch):
+    monkeypatch.setattr("fimviz.margins.curve.trace_margins", lambda *_, **__: pytest.fail("traced"))
+    with pytest.raises((TypeError, ValueError), match=message):
+        shielding_curve(nn.Linear(4, 3), torch.rand(2, 4), **options)

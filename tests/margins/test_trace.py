@@ -118,7 +118,8 @@ class TestInvariants:
         check(t)
         assert t.ends.min() >= 0
         assert t.ends.max() <= 1
-        finer = trace_margins(net, x, method=method, max_steps=120, step=0.1, verify=False)
+        half = {"step": 0.1, "trust_region": t.settings.trust_region / 2}
+        finer = trace_margins(net, x, method=method, max_steps=120, verify=False, **half)
         assert ((finer.length - t.length).abs() <= t.length_error).all()
 
     @pytest.mark.parametrize("name", ["digits-vit", "digits-mlp-robust"])
@@ -148,7 +149,31 @@ class TestInvariants:
         assert t.flipped.all()
         assert t.ends.min() >= 0
         assert t.ends.max() <= 1
-        finer = trace_margins(net, images, labels, **options, step=t.settings.step / 2, verify=False)
+        half = {"step": t.settings.step / 2, "trust_region": t.settings.trust_region / 2}
+        finer = trace_margins(net, images, labels, **options, **half, max_steps=600, verify=False)
+        assert ((finer.length - t.length).abs() <= t.length_error).all()
+
+    @pytest.mark.parametrize(("name", "step"), [("digits-resnet", 0.2), ("digits-mlp", 1.0)])
+    def test_the_same_path_measured_much_finer(self, name, step, monkeypatch):
+        """Every step in 128 pieces: kinks of a network can make one halving add little by chance."""
+        images, _ = fv.zoo.digits()
+        options = {"step": step, "verify": False, "keep_images": False}
+        t = trace_margins(fv.zoo.load(name), images[:4], **options)
+        for floor in ("_TOLERANCE", "_FLOOR"):
+            monkeypatch.setattr(lengths, floor, -1.0)
+        fine = trace_margins(fv.zoo.load(name), images[:4], **options)
+        assert torch.equal(t.ends, fine.ends)
+        assert (fine.length >= t.length - 1e-9).all()
+        assert (fine.length - t.length <= t.length_error).all()
+
+    @pytest.mark.parametrize("parts", [2, 4, 8])
+    def test_smaller_steps_where_the_trust_region_sets_the_pace(self, parts):
+        images, _ = fv.zoo.digits()
+        net, options = fv.zoo.load("digits-mlp"), {"targets": "runner-up", "keep_images": False}
+        t = trace_margins(net, images[8:20], **options)
+        assert (t.pace[:, 1] > 0.3).any()
+        smaller = {"step": t.settings.step / parts, "trust_region": t.settings.trust_region / parts}
+        finer = trace_margins(net, images[8:20], **options, **smaller, max_steps=3000, verify=False)
         assert ((finer.length - t.length).abs() <= t.length_error).all()
 
     def test_scaling_logits_changes_lengths_not_regions(self):
@@ -186,6 +211,8 @@ class TestOptions:
         assert named.target.tolist() == [1, 2]
         own = trace_margins(net, images[:3], targets=two[:, 1:], verify=False)
         assert torch.equal(own.length, runner.length)
+        rows = trace_margins(net, images[:3], targets=list(two[:, 1:]), verify=False)
+        assert torch.equal(rows.target, runner.target)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -211,6 +238,51 @@ class TestOptions:
         images, _ = fv.zoo.digits()
         with pytest.raises((ValueError, MemoryError), match=message):
             trace_margins(fv.zoo.load("digits-mlp"), images[:3], options.pop("labels", None), **options)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"targets": 3}, "targets is 3, expected 'all'"),
+            ({"targets": None}, "targets is None, expected 'all'"),
+            ({"targets": torch.tensor(3)}, "expected 'all', 'runner-up' or a list"),
+            ({"verify": "no"}, "verify is 'no', expected True or False"),
+            ({"keep_images": 1}, "keep_images is 1, expected True or False"),
+        ],
+    )
+    def test_wrong_kinds(self, options, message):
+        images, _ = fv.zoo.digits()
+        with pytest.raises(TypeError, match=message):
+            trace_margins(fv.zoo.load("digits-mlp"), images[:3], **options)
+
+    def test_wrong_pictures(self):
+        images, _ = fv.zoo.digits()
+        t = trace_margins(fv.zoo.load("digits-mlp"), images[:1], targets="runner-up", verify=False)
+        with pytest.raises(TypeError, match="expected a ShieldingCurve"):
+            t.view(curve=3)
+        with pytest.raises(TypeError, match="expected a whole number"):
+            t.plot(trace=1.5)
+        with pytest.raises(ValueError, match="trace is 1, expected a place among 1 traces"):
+            t.plot(trace=1)
+
+    def test_who_set_the_pace(self):
+        """No step said to be as long as the trust region is shorter, and an end closed in on says so."""
+        images, _ = fv.zoo.digits()
+        t = trace_margins(fv.zoo.load("digits-resnet"), images[:2], damping=1.0, verify=False)
+        names = [name for path in t.paths for name in path.pace]
+        assert {"trust region", "boundary"} <= set(names)
+        radius = t.settings.trust_region
+        for path in t.paths:
+            assert set(path.pace[:-1]) <= {"step", "trust region", "box", "line search"}
+            assert all(size > 0.89 * radius for size, n in zip(path.l2, path.pace, strict=True) if n == "trust region")
+        assert torch.allclose(t.pace.sum(1), torch.ones(len(t)).double())
+
+    def test_random_start_does_not_depend_on_the_place(self):
+        images, _ = fv.zoo.digits()
+        options = {"method": "pgd", "targets": "runner-up", "verify": False, "keep_images": False}
+        net = fv.zoo.load("digits-mlp")
+        together = trace_margins(net, images[:3], **options).length
+        alone = torch.cat([trace_margins(net, images[i : i + 1], **options).length for i in range(3)])
+        assert torch.allclose(together, alone, atol=1e-4)
 
     def test_wrong_models(self):
         with pytest.raises(ValueError, match="one predicted class"):
