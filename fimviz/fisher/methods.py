@@ -70,10 +70,10 @@ def spectrum(
         probes: random directions of "blackbox"; it asks 2·probes + 1 questions an input, and a few to choose the step.
         step: its finite-difference step, an L2 length in input units; by default chosen for every input.
         seed: of everything random.
-        verify: whether to compare every input with passes in float64 and to compute those again, in float64, that
-            rounding has moved across a kink of the network. It costs one forward pass in float64 an input and one
-            VJP, or with "lanczos" and "power" k; by default done wherever the model and the device can. Without it,
-            `error` counts ordinary rounding only.
+        verify: whether to compare every input with passes in float64, and to compute again there what rounding has
+            moved across a kink of the network. It costs a forward pass in float64 and one VJP an input; with "lanczos"
+            k + 1 VJPs, and k JVPs where rounding did move the input; with "power" one. By default done wherever the
+            model and the device can. Without it, `error` counts ordinary rounding only.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
