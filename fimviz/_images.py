@@ -1,15 +1,19 @@
-"""Images in whatever form they come, as a batch: what every model's wrapper checks before any work starts."""
+"""Images and labels in whatever form they come, as a batch: what is checked before any work starts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    from fimviz.blackbox import BlackBox
+    from fimviz.classifier import Classifier
 
 
 def read(images: Any) -> Tensor:
@@ -90,3 +94,35 @@ def _tensor_from(images: Any) -> Tensor:
             return torch.as_tensor(array)
         kind = f"{kind} of {type(array.flat[0]).__name__}" if array.size else kind
     raise TypeError(f"images is a {kind}, expected a tensor or array (n, …)" + (mend and ": ") + mend)
+
+
+def read_labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor | None:
+    """Class indices (n,), or where every class is a yes/no label of its own, booleans (n, K)."""
+    if labels is None:
+        return None
+    given = labels.detach().cpu() if isinstance(labels, Tensor) else np.asarray(labels)
+    if not isinstance(given, Tensor) and given.dtype.kind not in "biuf":
+        raise TypeError(
+            f"labels hold {given.ravel().tolist()[:1]}, expected numbers: "
+            "for names, [net.classes.index(name) for name in labels]"
+        )
+    given = torch.as_tensor(given)
+    classes = len(net.classes)
+    what = f"labels are {given.dtype} of shape {tuple(given.shape)}, expected"
+    if net.likelihood.name == "bernoulli":
+        if given.shape != (count, classes):
+            raise ValueError(
+                f"{what} ({count}, {classes}) of 0 and 1: with likelihood='bernoulli' every class is a yes/no label "
+                "of its own, and several may be right"
+            )
+        if not ((given == 0) | (given == 1)).all():
+            raise ValueError(f"labels run from {given.min()} to {given.max()}, expected 0 and 1 only")
+        return given.bool()
+    if given.shape != (count,) or given.is_floating_point():
+        mend = ": for one-hot labels pass labels.argmax(1)" if given.shape == (count, classes) else ""
+        raise ValueError(f"{what} class indices ({count},){mend}")
+    given = given.long()
+    beyond = torch.maximum(-given, given - (classes - 1))
+    if beyond[at := int(beyond.argmax())] > 0:
+        raise ValueError(f"labels[{at}] is {given[at]}, expected class indices from 0 to {classes - 1}")
+    return given

@@ -59,3 +59,21 @@ def real(name: str, value: Any) -> float:
         with suppress(TypeError, ValueError, RuntimeError):
             return float(value)
     raise TypeError(f"{name} is {value!r}, expected a number")
+
+
+def reporter(wanted: bool | Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """The option `progress` as a function of what is done."""
+    if callable(wanted):
+        return lambda done: wanted(done, total)
+    if not wanted:
+        return lambda done: None
+    from tqdm.auto import tqdm
+
+    bar = tqdm(total=total, unit="input", leave=False)
+
+    def update(done: int) -> None:
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update

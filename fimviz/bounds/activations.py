@@ -85,7 +85,7 @@ def sloped(step: Step, x: Flow, slope: float, smooth: bool, function: Callable[[
 
 @rule(nn.LeakyReLU)
 def _leaky(step: Step, x: Flow) -> Flow:
-    return x.elementwise(max(1.0, abs(step.op.negative_slope)), "max(1, |slope|)", kind="LeakyReLU")
+    return _leaky_function(step, x, step.op.negative_slope)
 
 
 @rule(tf.leaky_relu)

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -179,18 +179,7 @@ class Ladder:
 
     def log_lipschitz(self) -> tuple[float | None, str]:
         """log₁₀ of L_h at every x, or why there is none."""
-        bound, reason = self.everywhere
-        if bound is None:
-            return None, reason
-        value = bound.log10_logits if bound.weight is None else bound.log10_features
-        return value, "" if value is not None else bound.reason
-
-    def _local_lipschitz(self) -> tuple[Tensor | None, str]:
-        bound, reason = self.here
-        if bound is None:
-            return None, reason
-        value = bound.log10_logits if bound.weight is None else bound.log10_features
-        return value, "" if value is not None else bound.reason
+        return _log_lipschitz(*self.everywhere)
 
     def _first(self) -> tuple[Tensor, str]:
         rows = self.rows
@@ -217,7 +206,7 @@ class Ladder:
         return self.log_c + 2 * log10(self.head.spread) + 2 * _up(norms), ""
 
     def _fourth(self) -> tuple[Tensor | None, str]:
-        local, reason = self._local_lipschitz()
+        local, reason = _log_lipschitz(*self.here)
         everywhere = self.log_lipschitz()[0]
         if local is None and everywhere is None:
             return None, reason
@@ -312,6 +301,13 @@ def lower_trace(rows: Contrasts, size: int) -> Tensor:
 def log10(x: float) -> float:
     """The logarithm to the base 10, −∞ at 0: some last layers start from zeros."""
     return math.log10(x) if x > 0 else -math.inf
+
+
+def _log_lipschitz(bound: NetworkBound | LocalBound | None, reason: str) -> tuple[Any, str]:
+    if bound is None:
+        return None, reason
+    value = bound.log10_logits if bound.weight is None else bound.log10_features
+    return value, "" if value is not None else bound.reason
 
 
 def _up(x: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Passes in float32 harm in two ways. Ordinary rounding moves the rows A = Rᵀ J by some hundred machine epsilons. And
 where a ReLU's input or a max pool's lead is smaller than rounding, the passes take another linear piece of the network
 than exact arithmetic would: λ can be off by percents (11 % of MNIST digits on a robust LeNet-5, whose flat background
-makes ties). So each input is verified by one forward pass and one random VJP in float64, which measures both; and
-those that took another piece are computed again in float64.
+makes ties). So each input is verified by one forward pass and one random VJP in float64, which measures both. Those
+that took another piece are computed again in float64, or have the residual of what was found measured there.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Ground:
 
     def doubt(self) -> Tensor:
         """How much of an eigenvalue (n,) the rounding of the logits may be, without float64 passes."""
-        return 2 * _LOGIT_ROUNDING * self.eps * (1 + self.logits.amax(1) - self.logits.amin(1))
+        return 2 * logit_error(self.logits, self.eps)
 
     def passes(self) -> dict[str, Tensor]:
         """The passes taken so far, for each input."""
@@ -108,6 +108,11 @@ class Ground:
             "vjps": torch.full((count,), sum(p.vjps for p in both if p)),
             "jvps": torch.full((count,), sum(p.jvps for p in both if p)),
         }
+
+
+def logit_error(z: Tensor, eps: float) -> Tensor:
+    """How far (n,) rounding may move a logit, in passes of that machine epsilon."""
+    return _LOGIT_ROUNDING * eps * (1 + z.amax(1) - z.amin(1))
 
 
 def inner(rows: Tensor, others: Tensor) -> Tensor:
@@ -154,7 +159,7 @@ class Found:
     off: Tensor  # (n, k), residuals that rounding of the search may hide
     error: Tensor  # (n, k), of the values themselves
     noise: Tensor  # (n,), of the rows
-    moved: Tensor  # (n,), which inputs took another linear piece of the network
+    moved: Tensor  # (n,), which inputs may have taken another linear piece of the network
 
     def eigenvectors(self, ascent: Tensor, wanted: bool) -> Tensor:
         """Unit eigenvectors (n, k, D) with their signs fixed, or none."""

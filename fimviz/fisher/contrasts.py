@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Ground, inner, rounding_error
+from fimviz.fisher.block import Ground, inner, logit_error, rounding_error
 from fimviz.fisher.methods import plan
 from fimviz.likelihood import Factor, Likelihood
 
-_LOGIT_ROUNDING = 32  # of a logit, in machine epsilons of the logits' spread, as in `fimviz.fisher.block`
 _GRAM_ROUNDING = 1e-13  # of products in float64, relative to the squares of all rows
 
 
@@ -68,12 +67,7 @@ def precise_logits(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if net.has_float64 else x.dtype
     with net.at_rest(), torch.no_grad():
         z = torch.cat([net.logits(part.to(net.device, dtype)).cpu().double() for part in x.split(16)])
-    return z, logit_error(z, dtype)
-
-
-def logit_error(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """How far (n,) rounding in passes of that precision may move a logit."""
-    return _LOGIT_ROUNDING * torch.finfo(dtype).eps * (1 + z.amax(1) - z.amin(1))
+    return z, logit_error(z, torch.finfo(dtype).eps)
 
 
 def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Contrasts:
@@ -92,7 +86,7 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
     white_noise, white_moved = ground.compared(rows, whitening.mT @ g, factor.to_logits(g), size)
     size = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
     noise, moved = ground.compared(rows, g, _spread(factor, g, classes), size)
-    z_error = logit_error(ground.logits, torch.float64 if verify else x.dtype)
+    z_error = logit_error(ground.logits, torch.finfo(torch.float64 if verify else x.dtype).eps)
     error = rounding_error(mu, white_noise, 4 * z_error, factor.rank)
     trace = mu.sum(1)
     off = 2 * trace.sqrt() * white_noise + white_noise**2 + (4 * z_error + 1e-12) * trace

@@ -24,9 +24,8 @@ from fimviz.fisher.block import Block, Ground, inner, polished, ritz_error, true
 
 _VAGUE = 1e-2  # the relative error from which on an input that rounding has moved is computed again in float64
 _HIDDEN = 0.1  # of √μ: a slip off the found directions from which on another eigenvalue may hide there
-_FAR = (
-    0.03  # of the smallest wanted value; three steps fail about once in three hundred clusters tried, and so does this
-)
+# Of the smallest wanted value. Three steps miss about one in three hundred of the clusters tried, and so does this.
+_FAR = 0.03
 
 
 def lanczos(

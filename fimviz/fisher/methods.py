@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._options import flag, named_options, real, whole
+from fimviz._images import read_labels
+from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
@@ -109,7 +109,7 @@ def spectrum(
         raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
-    truth = _labels(labels, len(x), net)
+    truth = read_labels(labels, len(x), net)
     if verify and not net.has_float64:
         raise ValueError("verify=True needs float64 passes, which this model or device cannot do: leave it out")
     verify = net.has_float64 and net.dtype != torch.float64 if verify is None else verify
@@ -117,7 +117,7 @@ def spectrum(
     method, reason = _choose(net, method, k, rank)
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
-    report = _progress(progress, len(x))
+    report = reporter(progress, len(x))
     blocks: list[Block] = []
     done = 0
     with net.at_rest():
@@ -240,52 +240,3 @@ def plan(
     inputs = max(1, min(inputs, len(x), int(room / one_input)))
     cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents
-
-
-def _labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor | None:
-    """Class indices (n,), or where every class is a yes/no label of its own, booleans (n, K)."""
-    if labels is None:
-        return None
-    given = labels.detach().cpu() if isinstance(labels, Tensor) else np.asarray(labels)
-    if not isinstance(given, Tensor) and given.dtype.kind not in "biuf":
-        raise TypeError(
-            f"labels hold {given.ravel().tolist()[:1]}, expected numbers: "
-            "for names, [net.classes.index(name) for name in labels]"
-        )
-    given = torch.as_tensor(given)
-    classes = len(net.classes)
-    what = f"labels are {given.dtype} of shape {tuple(given.shape)}, expected"
-    if net.likelihood.name == "bernoulli":
-        if given.shape != (count, classes):
-            raise ValueError(
-                f"{what} ({count}, {classes}) of 0 and 1: with likelihood='bernoulli' every class is a yes/no label "
-                "of its own, and several may be right"
-            )
-        if not ((given == 0) | (given == 1)).all():
-            raise ValueError(f"labels run from {given.min()} to {given.max()}, expected 0 and 1 only")
-        return given.bool()
-    if given.shape != (count,) or given.is_floating_point():
-        mend = ": for one-hot labels pass labels.argmax(1)" if given.shape == (count, classes) else ""
-        raise ValueError(f"{what} class indices ({count},){mend}")
-    given = given.long()
-    beyond = torch.maximum(-given, given - (classes - 1))
-    if beyond[at := int(beyond.argmax())] > 0:
-        raise ValueError(f"labels[{at}] is {given[at]}, expected class indices from 0 to {classes - 1}")
-    return given
-
-
-def _progress(wanted: bool | Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    if callable(wanted):
-        return lambda done: wanted(done, total)
-    if not wanted:
-        return lambda done: None
-    from tqdm.auto import tqdm
-
-    bar = tqdm(total=total, unit="input", leave=False)
-
-    def update(done: int) -> None:
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._options import flag, named_options, real, whole
+from fimviz._images import read_labels
+from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
-from fimviz.fisher.methods import _labels, _progress
 from fimviz.fisher.passes import footprint
 from fimviz.margins.collect import collect
 from fimviz.margins.state import Rules, Trace
@@ -129,7 +129,7 @@ def trace_margins(
         raise ValueError(
             "the classifier has several yes/no labels, expected one of K classes: a margin needs one predicted class"
         )
-    truth = _labels(labels, len(x), net)
+    truth = read_labels(labels, len(x), net)
     low, high = net.input_range or (float(v) for v in x.aminmax())
     trust_region = positive("trust_region", trust_region, 0.1 * (high - low) or 0.1)
     solver = ("gram" if classes <= _GRAM else "cg") if solver == "auto" else solver
@@ -149,7 +149,7 @@ def trace_margins(
         ]
         chunk = _chunk(net, x, rules, max_memory)
         store = torch.float16 if keep_images else None
-        report = _progress(progress, len(traces))
+        report = reporter(progress, len(traces))
         halved: dict[int, Trace] = {}
         try:
             group = max(_GROUP, chunk)
