@@ -9,6 +9,7 @@ from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.explorer import Explorer, explore
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -23,6 +24,7 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "Explorer",
     "MarginTraces",
     "ModelComparison",
     "Shielding",
@@ -31,6 +33,7 @@ __all__ = [
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "explore",
     "shielding_curve",
     "spectrum",
     "trace_margins",

@@ -56,6 +56,55 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> Rank:
     return Rank(min(1.0, max(-1.0, rho)), min(low, rho), max(_highest(n, rho), rho), p_value, n)
 
 
+def resampled(x: Sequence[float], y: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Rank:
+    """Spearman's ρ of n ≥ 10 pairs with the bootstrap's 95 % interval, for samples by the hundred.
+
+    The interval is that of percentiles: it holds the middle 95 % of ρ over batches drawn from the pairs with
+    replacement, equal values sharing their ranks in each. Pairs with a value that is NaN are left out. The p-value is
+    the share of random orders with at least this |ρ|. Fewer than 10 pairs get ρ without an interval.
+
+    Source: Efron (1979); for a handful of pairs use `spearman`, whose interval does not need many.
+
+    Example, pairs in perfect order:
+        >>> r = resampled(range(20), [v**3 for v in range(20)])
+        >>> round(r.rho, 12), round(r.low, 12), round(r.high, 12), r.n
+        (1.0, 1.0, 1.0, 20)
+    """
+    both = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+    both = both[:, ~np.isnan(both).any(0)]
+    n = both.shape[1]
+    groups = [np.unique(side, return_inverse=True)[1] for side in both]
+    if n < 3 or not all(g.any() for g in groups):
+        return Rank(math.nan, math.nan, math.nan, math.nan, n)
+    once = np.ones((1, n))
+    a, b = (_drawn(once, g) for g in groups)
+    rho = float(_weighted(once, a, b)[0])
+    if n < 10:
+        return Rank(rho, math.nan, math.nan, math.nan, n)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+    drawn = _weighted(counts, *(_drawn(counts, g) for g in groups))
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    orders = rng.permuted(np.tile(b, (resamples, 1)), axis=1)
+    p_value = (1 + (np.abs(_weighted(once, a, orders)) >= abs(rho) - 1e-9).sum()) / (1 + resamples)
+    return Rank(rho, min(float(low), rho), max(float(high), rho), float(p_value), n)
+
+
+def _drawn(counts: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Ranks (s, n) of the pairs in samples that hold each of them `counts` (s, n) times; `group` is equal for ties."""
+    order = group.argsort(kind="stable")
+    sizes = np.add.reduceat(counts[:, order], np.searchsorted(group[order], np.arange(group.max() + 1)), axis=1)
+    return (sizes.cumsum(1) - (sizes - 1) / 2)[:, group]
+
+
+def _weighted(counts: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation (s,) of pairs that occur `counts` times; NaN where a side is constant."""
+    total = counts.sum(1, keepdims=True)
+    a, b = (v - (counts * v).sum(1, keepdims=True) / total for v in (a, b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (counts * a * b).sum(1) / np.sqrt((counts * a * a).sum(1) * (counts * b * b).sum(1))
+
+
 def _ranks(v: np.ndarray) -> np.ndarray:
     """Centred ranks along the last axis, equal values sharing theirs."""
     return ((v[..., None] > v[..., None, :]).sum(-1) - (v[..., None] < v[..., None, :]).sum(-1)) / 2
