@@ -4,7 +4,7 @@ The eigen-decomposition of the input-space Fisher information matrix, as numbers
 views that people can move. Functions give results; results show themselves.
 """
 
-from fimviz import zoo
+from fimviz import attacks, zoo
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
@@ -31,6 +31,7 @@ __all__ = [
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "attacks",
     "cckl",
     "certified_radius",
     "compare_bounds",
