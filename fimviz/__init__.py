@@ -9,6 +9,8 @@ from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.divergence.cckl import cckl
+from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -23,12 +25,14 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "CrossCategoryKL",
     "MarginTraces",
     "ModelComparison",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
     "attacks",
+    "cckl",
     "certified_radius",
     "compare_bounds",
     "compare_models",
