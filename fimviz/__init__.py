@@ -4,11 +4,15 @@ The eigen-decomposition of the input-space Fisher information matrix, as numbers
 views that people can move. Functions give results; results show themselves.
 """
 
-from fimviz import zoo
+from fimviz import attacks, zoo
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.divergence.cckl import cckl
+from fimviz.divergence.crosscategory import CrossCategoryKL
+from fimviz.divergence.local import local_accuracy
+from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.explorer import Explorer, explore
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
@@ -24,16 +28,21 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "CrossCategoryKL",
     "Explorer",
+    "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "attacks",
+    "cckl",
     "certified_radius",
     "compare_bounds",
     "compare_models",
     "explore",
+    "local_accuracy",
     "shielding_curve",
     "spectrum",
     "trace_margins",

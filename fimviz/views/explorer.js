@@ -56,7 +56,7 @@ function layout(data) {
     <div class="fv-explore">
       <div class="fv-gallery" role="listbox" aria-label="Samples" aria-orientation="horizontal"></div>
       <div class="fv-chosen"></div></div>
-    <p class="fv-status"></p>
+    <p class="fv-batch"></p>
     <div class="fv-tables fv-all"></div>`;
 }
 
@@ -233,7 +233,7 @@ class Explorer {
       const doubt = mean(m.table.doubt);
       return [m.name, `${data.total} samples`, `median λ₁ ${number(median(m.table.norm))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
-    this.$(".fv-status").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
+    this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
   }
 
   tables() {

@@ -18,16 +18,16 @@ export class Overview {
     const { data } = view;
     const kinds = ["class", ...(data.labels ? ["correct"] : []), "confidence"].filter((k) => k !== "class" || !data.multilabel);
     const options = this.options().map(([key, { title }]) => `<option value="${escape(key)}">${escape(title)}</option>`).join("");
-    box.innerHTML = `<div class="fv-norms"><div class="fv-lead"><h4>Spectral norm λ₁ of each sample</h4>
+    box.innerHTML = `<div class="fv-swarms"><div class="fv-lead"><h4>Spectral norm λ₁ of each sample</h4>
         <span class="fv-switch" role="group" aria-label="What colours the dots">${kinds.map((k) => `<button type="button" data-color="${k}">${k}</button>`).join("")}</span></div>
       <div class="fv-swarm"><svg class="fv-lane" role="img"></svg><div class="fv-brushes">
         <button type="button" role="slider" class="fv-low" aria-label="Least λ₁ of the selection"></button><button type="button" role="slider" class="fv-high" aria-label="Largest λ₁ of the selection"></button></div></div>
-      <div class="fv-legend"></div></div>
-      <div class="fv-against"><div class="fv-lead"><h4>λ₁ against</h4><select aria-label="What λ₁ is plotted against">${options}</select></div><div class="fv-cloud"></div></div>`;
+      <div class="fv-chips"></div></div>
+      <div class="fv-versus"><div class="fv-lead"><h4>λ₁ against</h4><select aria-label="What λ₁ is plotted against">${options}</select></div><div class="fv-cloud"></div></div>`;
     this.$ = (selector) => box.querySelector(selector);
     box.querySelectorAll("[data-color]").forEach((b) => b.addEventListener("click", () => state.set("color", b.dataset.color)));
     this.$("select").addEventListener("change", () => state.set("against", this.$("select").value));
-    this.$(".fv-legend").addEventListener("click", (event) => {
+    this.$(".fv-chips").addEventListener("click", (event) => {
       const chip = event.target.closest("[data-show]");
       if (chip) state.set("show", chip.getAttribute("aria-pressed") === "true" ? "all" : chip.dataset.show);
     });
@@ -158,13 +158,13 @@ export class Overview {
     const swatch = (color) => `<i style="background:${color}"></i>`;
     const wrong = data.labels ? `<span class="fv-chip"><b aria-hidden="true">✕</b> misclassified</span>` : "";
     if (kind === "correct") {
-      this.$(".fv-legend").innerHTML = `<span class="fv-chip">${swatch("var(--fv-right)")}right</span>${wrong.replace("<b ", `<b style="color:var(--fv-warn)" `)}`;
+      this.$(".fv-chips").innerHTML = `<span class="fv-chip">${swatch("var(--fv-right)")}right</span>${wrong.replace("<b ", `<b style="color:var(--fv-warn)" `)}`;
     } else if (kind === "confidence") {
       const names = ["below 0.5", "0.5", "0.9", "0.99", "0.999 and above"];
-      this.$(".fv-legend").innerHTML = `<span class="fv-chip">confidence</span>${SURE.map((c, i) => `<span class="fv-chip">${swatch(c)}${names[i]}</span>`).join("")}${wrong}`;
+      this.$(".fv-chips").innerHTML = `<span class="fv-chip">confidence</span>${SURE.map((c, i) => `<span class="fv-chip">${swatch(c)}${names[i]}</span>`).join("")}${wrong}`;
     } else {
       const others = [...new Set(this.view.table.group)].some((c) => !view.legend.includes(c)) ? `<span class="fv-chip">${swatch("var(--fv-faint)")}others</span>` : "";
-      this.$(".fv-legend").innerHTML = view.legend.map((c) => `<button type="button" class="fv-chip" data-show="class:${c}" aria-pressed="${this.state.get("show") === `class:${c}`}" title="show only these">${swatch(view.colors.get(c))}<span>${escape(view.name(c))}</span></button>`).join("") + others + wrong;
+      this.$(".fv-chips").innerHTML = view.legend.map((c) => `<button type="button" class="fv-chip" data-show="class:${c}" aria-pressed="${this.state.get("show") === `class:${c}`}" title="show only these">${swatch(view.colors.get(c))}<span>${escape(view.name(c))}</span></button>`).join("") + others + wrong;
     }
   }
 

@@ -87,7 +87,7 @@ export function quantileMarks(values, axis, top, bottom, named) {
   return [[0.25, ""], [0.5, `median ${number(median(values))}`], [0.75, ""]].map(([q, text]) => {
     const x = axis.at(at(q));
     const end = x > axis.right - 110 ? "end" : x < axis.left + 60 ? "start" : "middle";
-    return `<line class="fv-quantile${text ? " fv-median" : ""}" x1="${x.toFixed(1)}" x2="${x.toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
+    return `<line class="fv-quantile${text ? " fv-middle" : ""}" x1="${x.toFixed(1)}" x2="${x.toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
       (text && named ? `<text class="tick direct" x="${x.toFixed(1)}" y="${top - 4}" text-anchor="${end}">${text}</text>` : "");
   }).join("");
 }

@@ -24,7 +24,7 @@ def found():
 @pytest.fixture
 def opened(open_page, tmp_path):
     def show(result, **options):
-        return open_page(result.save(tmp_path / "view.html"), wait=".fv-status", **options)
+        return open_page(result.save(tmp_path / "view.html"), wait=".fv-batch", **options)
 
     return show
 
@@ -56,7 +56,7 @@ def test_the_question_is_answered_by_the_title(opened, found):
     norm = float(f"{s.spectral_norm[first]:.3g}")
     assert page.locator(".fv-title").inner_text().startswith(f"Sample {first}, a")
     assert page.locator(".fv-title").inner_text().endswith(f"is the most fragile of 40: λ₁ = {norm:g}")
-    status = page.locator(".fv-status").inner_text()
+    status = page.locator(".fv-batch").inner_text()
     assert "40 samples" in status
     assert f"accuracy {float(f'{100 * s.correct.double().mean():.3g}'):g} %" in status
     assert f"median λ₁ {float(f'{s.spectral_norm.quantile(0.5):.3g}'):g}" in status
@@ -113,7 +113,7 @@ def test_filters_and_orders(opened, found):
     page.get_by_label("Which samples").select_option("all")
     page.get_by_label("Order of the gallery").select_option("margin")
     assert shown(page) == found.first.margin.argsort(stable=True).tolist()
-    page.locator(".fv-legend button").nth(2).click()
+    page.locator(".fv-chips button").nth(2).click()
     assert {int(s.labels[i]) for i in shown(page)} == {2}
     for name in ("correct", "confidence", "class"):
         page.get_by_role("button", name=name, exact=True).click()
