@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.walk import Walk, walk
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
-from fimviz.ranking.spearman import Rank, resampled
+from fimviz.ranking.spearman import Rank, spearman_of_many
 from fimviz.result import Result
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _DETAIL_WORK, _PLANE_WORK = 2**25, 2**23
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
 _POINTS = 21  # of a plane, on each axis
 _NODES = 33, 17  # distances along the leading direction, and along each other one
+_ENOUGH = 10  # samples for an interval
 _FRAGILE = 0.75  # of the samples in detail; the others stand at even steps of the order
 
 
@@ -150,20 +152,20 @@ class Explorer(Result):
             norm = m.spectrum.spectral_norm.tolist()
             others = {key: v for key, v in m.quantities.items() if v.isfinite().any()}
             others |= {f"λ₁ of {o}": q.spectrum.spectral_norm for o, q in self.models.items() if o != name}
-            found[name] = {key: resampled(norm, v.tolist(), seed=self.seed) for key, v in others.items()}
+            found[name] = {key: _rank(norm, v.tolist(), self.seed) for key, v in others.items()}
         return found
 
     @property
     def correlations(self) -> pd.DataFrame:
-        """Spearman's ρ of λ₁ with other numbers: columns model, against, rho, low, high, p_value, n.
+        """Spearman's ρ of λ₁ with other numbers: columns model, against, rho, low, high, n.
 
-        The interval is the bootstrap's over samples. A large |ρ| with confidence is the rule: λ₁ falls to 0 as a
-        prediction saturates.
+        The interval is the bootstrap's over samples, NaN for fewer than ten. A large |ρ| with confidence is the rule:
+        λ₁ falls to 0 as a prediction saturates.
         """
         import pandas as pd
 
         return pd.DataFrame(
-            {"model": name, "against": key, "rho": r.rho, "low": r.low, "high": r.high, "p_value": r.p_value, "n": r.n}
+            {"model": name, "against": key, "rho": r.rho, "low": r.low, "high": r.high, "n": r.n}
             for name, ranks in self.ranks.items()
             for key, r in ranks.items()
         )
@@ -314,6 +316,13 @@ def margins_of(
     traces = trace_margins(s.net, s.images[at], labels, targets=targets, seed=seed, verify=False, progress=progress)
     own = torch.tensor(at)[traces.sample]
     return replace(traces, sample=own, images=s.images, labels=s.labels, probabilities=s.probabilities)
+
+
+def _rank(x: Sequence[float], y: Sequence[float], seed: int) -> Rank:
+    """ρ over the pairs that are known, with an interval where there are enough to draw from."""
+    known = [(a, b) for a, b in zip(x, y, strict=True) if a == a and b == b]
+    r = spearman_of_many([a for a, _ in known], [b for _, b in known], seed=seed)
+    return r if r.n >= _ENOUGH else replace(r, low=math.nan, high=math.nan)
 
 
 def _named(net: Any) -> dict[str, Classifier | nn.Module]:
