@@ -263,34 +263,50 @@ def explore(
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
     places = _chosen(list(norms.values()), detail)
-    models = {name: Explored(s, _nothing(s)) for name, s in norms.items()}
+    found = Explorer({name: Explored(s, nothing(s)) for name, s in norms.items()}, seed)
     if shortest < n:
-        return Explorer(models, seed)
+        return found
+    models = dict(found.models)
     try:
-        deep = {}
-        for name, model in nets.items():
-            deep[name] = _deep(norms[name], model, places, k, options, steps.within(count))
-        reach = torch.stack([s.reach for s in deep.values()]).amax(0)
-        for name, s in deep.items():
-            models[name] = replace(models[name], detail=examined(s, places, reach, planes))
-        for name, model in nets.items():
+        details = examine(found, places, k, planes=planes, progress=steps.within(count * len(nets)))
+        for name, detailed in details.items():
+            models[name] = replace(models[name], detail=detailed)
+        for name in nets:
             for part in later:
-                models[name] = _with(models[name], part, model, seed)
+                models[name] = extended(models[name], part, places, seed)
                 steps.add(1)
     except KeyboardInterrupt:
         warnings.warn("interrupted: the explorer holds what was complete", stacklevel=3)
     return Explorer(models, seed)
 
 
-def examine(explored: Explored, places: Sequence[int], k: int, *, plane: bool, reach: Tensor | None = None) -> Detail:
-    """Everything about other samples, as `explore` computes it for some."""
-    s = explored.spectrum
-    assert isinstance(s.net, Classifier)
-    deep = _deep(s, s.net, tuple(places), k, {"method": s.method, "seed": 0}, lambda done, total: None)
-    return examined(deep, tuple(places), deep.reach if reach is None else reach, len(places) if plane else 0)
+def examine(
+    found: Explorer,
+    places: Sequence[int],
+    k: int,
+    *,
+    planes: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Detail]:
+    """Everything about some samples, for each model and as far out for all; planes for the first of them."""
+    deep = {}
+    at, count = list(places), len(found.models)
+    for step, (name, m) in enumerate(found.models.items()):
+        s = m.spectrum
+
+        def tick(done: int, total: int, before: int = step * len(at)) -> None:
+            progress(before + done, count * len(at))
+
+        labels = None if s.labels is None else s.labels[at]
+        method = s.method if s.reason == "asked for" else "auto"
+        deep[name] = spectrum(s.net, s.images[at], k=k, labels=labels, method=method, seed=found.seed, progress=tick)
+        if len(deep[name]) < len(at):
+            raise KeyboardInterrupt
+    reach = torch.stack([s.reach for s in deep.values()]).amax(0)
+    return {name: _examined(s, tuple(places), reach, planes) for name, s in deep.items()}
 
 
-def examined(deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int) -> Detail:
+def _examined(deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int) -> Detail:
     """Walks along all eigenvectors of some samples, and the planes of the first of them."""
     walks = []
     for order in range(deep.eigenvalues.shape[1]):
@@ -303,6 +319,22 @@ def examined(deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int
         across = 1 if deep.eigenvalues.shape[1] > 1 else some.images
         found = some.plane(0, across, points=_POINTS, reach=reach[:planes])
     return Detail(places, deep, reach, tuple(walks), found)
+
+
+def extended(
+    m: Explored, part: str, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+) -> Explored:
+    """The model with one part more, or with the reason why it has none; `places` are those that the part is about."""
+    s, at = m.spectrum, list(places)
+    assert isinstance(s.net, Classifier)
+    if part == "radius":
+        certificate = certified_radius(s.net, s.images, attack=False)
+        if certificate.reason:
+            return replace(m, notes={**m.notes, part: certificate.reason})
+        return replace(m, radius=certificate.radius)
+    if part == "bounds":
+        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=RUNGS))
+    return replace(m, margins=margins_of(s, at, seed, progress))
 
 
 def margins_of(
@@ -364,32 +396,9 @@ def _chosen(norms: list[Spectrum], detail: int | Sequence[int]) -> tuple[int, ..
     return tuple(sorted(kept, key=orders[0].index))
 
 
-def _nothing(s: Spectrum) -> Detail:
+def nothing(s: Spectrum) -> Detail:
+    """No sample in detail."""
     return Detail((), s, s.trace[:0], (), None)
-
-
-def _deep(
-    s: Spectrum, net: Classifier, places: tuple[int, ...], k: int, options: dict[str, Any], progress: Any
-) -> Spectrum:
-    at = list(places)
-    labels = None if s.labels is None else s.labels[at]
-    found = spectrum(net, s.images[at], k=k, labels=labels, progress=progress, **options)
-    if len(found) < len(at):
-        raise KeyboardInterrupt
-    return found
-
-
-def _with(m: Explored, part: str, net: Classifier, seed: int) -> Explored:
-    """The model with one part more, or with the reason why it has none."""
-    if part == "radius":
-        certificate = certified_radius(net, m.spectrum.images, attack=False)
-        if certificate.reason:
-            return replace(m, notes={**m.notes, part: certificate.reason})
-        return replace(m, radius=certificate.radius)
-    at = list(m.detail.places)
-    if part == "bounds":
-        return replace(m, bounds=compare_bounds(net, m.spectrum.images[at], methods=RUNGS))
-    return replace(m, margins=margins_of(m.spectrum, at, seed))
 
 
 class _Steps:

@@ -1,12 +1,19 @@
 """The explorer: numbers against those of its parts, planes against forward passes, the page without a browser."""
 
+import base64
 import dataclasses
+import io
 import json
 import re
+import threading
+import zlib
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+import traitlets
+from PIL import Image
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
@@ -321,7 +328,7 @@ def test_examining_another_sample_equals_having_asked_for_it(found):
     other = next(i for i in range(12) if i not in found.places)
     images, labels = batch()
     asked = fv.explore(model(), images, labels, k=3, detail=[other], include=["plane"]).first.detail
-    later = examine(found.first, [other], 3, plane=True)
+    later = examine(found, [other], 3, planes=1)[""]
     torch.testing.assert_close(later.walks[0].kl, asked.walks[0].kl, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(later.planes.kl, asked.planes.kl, rtol=1e-4, atol=1e-6)
 
@@ -398,7 +405,7 @@ def test_axis_and_its_inverse_agree():
 
 def test_every_trait_that_the_module_reads_exists():
     names = set()
-    for stem in ("explorer", "overview", "detail", "planepanel", "panel"):
+    for stem in ("explorer", "overview", "detail", "planepanel", "panel", "live"):
         source = (host._HERE / f"{stem}.js").read_text()
         names |= set(re.findall(r'(?:model|state|this)\.(?:get|set)\("(\w+)"', source))
     names |= set(re.findall(r'"change:(\w+)"', (host._HERE / "explorer.js").read_text()))
@@ -412,3 +419,193 @@ def test_scopes_of_modules_do_not_meet():
     assert source.count("export default") == 1
     assert not re.search(r'^import .* from "\./', source, re.M)
     assert len(json.dumps(source)) < 250_000
+
+
+# ---- the live widget ----
+
+
+@pytest.fixture
+def widget():
+    images, labels = batch(n=8)
+    e = fv.explore(model(), images, labels, k=2, detail=2, include=[])
+    w = e.widget()
+    w.comm = MagicMock()
+    w.heard = []
+    w.send = lambda content, buffers=None: w.heard.append(content)
+    yield w
+    w.close()
+
+
+def answers(widget, kind):
+    assert widget.wait(60)
+    return [m for m in widget.heard if m["kind"] == kind]
+
+
+def packed(text):
+    raw = zlib.decompress(base64.b64decode(text))
+    end = 4 + int.from_bytes(raw[:4], "little")
+    return json.loads(raw[4:end]), raw[end:]
+
+
+def test_traits_are_observed_and_checked(widget):
+    heard = []
+    widget.observe(lambda change: heard.append((change.name, change.new)), names=["index", "epsilon", "selected"])
+    widget.set_state({"index": 3, "epsilon": 0.5, "selected": [1, 2], "show": "class:2"})
+    assert set(heard[:2]) == {("index", 3), ("epsilon", 0.5)}
+    assert widget.selected == [1, 2]
+    for name, value in [
+        ("index", 8),
+        ("selected", [99]),
+        ("show", "class:9"),
+        ("show", "some"),
+        ("tab", "picture"),
+        ("temperature", 0.0),
+        ("directions", 0),
+    ]:
+        before = getattr(widget, name)
+        with pytest.raises(traitlets.TraitError):
+            setattr(widget, name, value)
+        assert getattr(widget, name) == before
+    assert repr(widget) == "Exploring(8 inputs)"
+
+
+def test_a_sample_is_computed_when_asked(widget):
+    other = next(i for i in range(8) if i not in widget.source.places)
+    widget.directions = 3
+    widget._handle_custom_msg({"kind": "compute", "what": "plane", "index": other}, [])
+    (answer,) = answers(widget, "computed")
+    data, _ = packed(answer["payload"])
+    (m,) = data["models"]
+    images, _ = batch(n=8)
+    s = fv.spectrum(model(), images[[other]], k=3)
+    np.testing.assert_allclose([d["value"] for d in m["details"][0]["directions"]], s.eigenvalues[0], rtol=1e-4)
+    assert m["details"][0]["index"] == m["planes"][0]["index"] == other
+    assert [w["doing"] for w in answers(widget, "working")] == [f"plane of sample {other}"]
+    assert len(answers(widget, "done")) == 1
+
+
+@pytest.mark.parametrize("what", ["bounds", "margins"])
+def test_whole_views_of_a_sample_are_computed_when_asked(widget, what):
+    widget._handle_custom_msg({"kind": "compute", "what": what, "index": 5}, [])
+    (answer,) = answers(widget, "computed")
+    (m,) = packed(answer["payload"])[0]["models"]
+    entry = m["nested"][what]
+    assert entry["places"] == [5]
+    inner, _ = packed(entry["state"]["payload"])
+    assert {s["index"] for s in inner["samples"]} == {5}
+
+
+def test_another_temperature_is_computed_from_the_model(widget):
+    images, labels = batch(n=8)
+    for temperature in (2.0, 0.5):
+        widget.temperature = temperature
+        assert answers(widget, "failed") == []
+        net = fv.Classifier(model(), temperature=temperature)
+        expected = fv.spectrum(net, images)
+        np.testing.assert_allclose(widget.source.first.spectrum.spectral_norm, expected.spectral_norm, rtol=1e-4)
+        data, _ = packed(widget.payload)
+        assert data["models"][0]["temperature"] == temperature
+        assert data["models"][0]["correct"] == (expected.predictions == torch.tensor(labels)).tolist()
+    assert widget.source.first.spectrum.net.model is not None
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
+    (answer,) = answers(widget, "computed")
+    value = packed(answer["payload"])[0]["models"][0]["details"][0]["directions"][0]["value"]
+    assert value == pytest.approx(float(expected.spectral_norm[1]), rel=1e-4)
+
+
+def png(size, mode="L", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], *([3] if mode == "RGB" else [])), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue(), pixels
+
+
+def test_dropped_images_join_the_batch(widget):
+    raw, pixels = png((8, 8))
+    widget._handle_custom_msg({"kind": "images", "names": ["mine.png"]}, [memoryview(raw)])
+    assert answers(widget, "failed") == []
+    assert (len(widget.source), widget.index) == (9, 8)
+    s = widget.source.first.spectrum
+    torch.testing.assert_close(s.images[8, 0], torch.tensor(pixels / 255, dtype=torch.float32))
+    alone = fv.spectrum(model(), s.images[8:])
+    np.testing.assert_allclose(s.spectral_norm[8], alone.spectral_norm[0], rtol=1e-5)
+    data, _ = packed(widget.payload)
+    assert data["labels"][-1] is None
+    assert data["models"][0]["correct"][-1] is None
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 8}, [])
+    assert len(answers(widget, "computed")) == 1
+
+
+def test_the_networks_own_geometry_prepares_dropped_images(widget):
+    raw, _ = png((40, 30), "RGB")
+    seen = []
+
+    def prepare(pictures):
+        seen.extend(p.size for p in pictures)
+        return torch.full((len(pictures), 1, 8, 8), 0.25)
+
+    widget.source.first.spectrum.net.prepare = prepare
+    widget._handle_custom_msg({"kind": "images", "names": ["a", "b"]}, [raw, raw])
+    assert answers(widget, "failed") == []
+    assert seen == [(40, 30)] * 2
+    assert len(widget.source) == 10
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "words"),
+    [
+        (["a.png"], lambda: [png((40, 30))[0]], "a.png has 40 × 30 pixels and the network takes 8 × 8"),
+        (["a.txt"], lambda: [b"no picture"], "a.txt is no picture"),
+        (["a.png"], lambda: [png((8, 8))[0][:60]], "a.png is no picture"),
+        ([], list, "expected one name a file"),
+        (["x"] * 65, lambda: [png((8, 8))[0]] * 65, "at most 64"),
+        (["big"], lambda: [bytes(20_000_001)], "20 MB"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_the_view(widget, names, files, words):
+    widget._handle_custom_msg({"kind": "images", "names": names}, files())
+    (failed,) = answers(widget, "failed")
+    assert words in failed["message"]
+    assert len(widget.source) == 8
+
+
+def test_requests_that_make_no_sense_are_answered(widget):
+    for content, words in [
+        ({"kind": "dance"}, "unknown request 'dance'"),
+        ({"kind": "compute", "what": "soup", "index": 0}, "what is 'soup'"),
+        ({"kind": "compute", "what": "plane", "index": 8}, "expected a sample from 0 to 7"),
+        ({"kind": "compute", "what": "plane", "index": "x"}, "index is 'x'"),
+    ]:
+        widget.heard.clear()
+        widget._handle_custom_msg(content, [])
+        (failed,) = answers(widget, "failed")
+        assert words in failed["message"]
+
+
+def test_the_latest_request_wins_and_stop_stops(widget, monkeypatch):
+    started, go = threading.Event(), threading.Event()
+    import fimviz.explorer
+
+    real_examine = fimviz.explorer.examine
+
+    def slow(found, places, k, *, planes, progress):
+        started.set()
+        assert go.wait(30)
+        progress(0, 1)
+        return real_examine(found, places, k, planes=planes, progress=progress)
+
+    monkeypatch.setattr(fimviz.explorer, "examine", slow)
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
+    assert started.wait(30)
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 2}, [])
+    go.set()
+    assert [a["index"] for a in answers(widget, "computed")] == [2]
+    assert len(answers(widget, "stopped")) == 1
+    started.clear()
+    go.clear()
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 3}, [])
+    assert started.wait(30)
+    widget._handle_custom_msg({"kind": "stop"}, [])
+    go.set()
+    assert len(answers(widget, "stopped")) == 2
+    assert len(answers(widget, "computed")) == 1

@@ -4,6 +4,7 @@ import bounds from "./comparison.js";
 import margins from "./margins.js";
 import { picture, readDirection } from "./inputs.js";
 import { curveAt, kink, outcomeOf, Panel, readSample, sureness } from "./panel.js";
+import { unpack } from "./pixels.js";
 import { PlanePanel } from "./planepanel.js";
 
 const TABS = {
@@ -24,8 +25,9 @@ export class Detail {
     Object.assign(this, { box, view, state, width: 0, mounted: new Map(), panels: [] });
     const { data, part } = view;
     for (const m of data.models) {
-      m.details = new Map(m.details.map((s) => [s.index, readSample(s, data, part)]));
-      m.planes = new Map(m.planes.map((p) => [p.index, readPlane(p, data, part)]));
+      const { details, planes } = m;
+      Object.assign(m, { details: new Map(), planes: new Map() });
+      this.read(m, details, planes, part);
     }
     const tabs = Object.entries(TABS).map(([name, [title]]) => `<button type="button" role="tab" id="${view.key}-${name}" aria-controls="${view.key}-panel" data-tab="${name}">${title}</button>`);
     box.innerHTML = `<div class="fv-tabs" role="tablist" aria-label="What to look at">${tabs.join("")}</div>
@@ -49,6 +51,29 @@ export class Detail {
       this.$(".fv-both").append(side);
       return { m, side, kept: new Map() };
     });
+  }
+
+  read(m, details, planes, part) {
+    const { data } = this.view;
+    for (const s of details) m.details.set(s.index, readSample(s, data, part));
+    for (const p of planes) m.planes.set(p.index, readPlane(p, data, part));
+  }
+
+  /** What Python has computed for one sample. */
+  async add({ what, index, payload }) {
+    const { data, part } = await unpack(payload);
+    data.models.forEach((more, at) => {
+      const m = this.view.data.models[at];
+      this.read(m, more.details ?? [], more.planes ?? [], part);
+      for (const [tab, entry] of Object.entries(more.nested ?? {})) (m.nested[tab] ??= []).unshift(entry);
+    });
+    if (index === this.index) this.show(index);
+  }
+
+  /** How many directions there can be. */
+  get most() {
+    const { classes, multilabel, shape } = this.view.data;
+    return Math.min(classes.length - (multilabel ? 0 : 1), shape.reduce((a, b) => a * b, 1));
   }
 
   get tab() { return this.state.get("tab"); }
@@ -81,7 +106,7 @@ export class Detail {
     const sample = m.details.get(index);
     const doubt = m.table.doubt[index];
     const said = `says ${outcomeOf(data, m.predictions[index])} with probability ${probability(1 - doubt, doubt)}`;
-    const truth = !data.labels ? "" : m.correct[index] ? ", which is right" : `; the label says ${outcomeOf(data, data.labels[index])}`;
+    const truth = !data.labels || data.labels[index] === null ? "" : m.correct[index] ? ", which is right" : `; the label says ${outcomeOf(data, data.labels[index])}`;
     side.querySelector(".fv-of").textContent = `${m.name || "The model"} ${said}${truth}.${m.name ? ` λ₁ = ${number(m.table.norm[index])}.` : ""}${sample ? kink(sample) : ""}`;
     for (const [name, box] of s.kept) box.hidden = name !== this.tab;
     if (WHOLE[this.tab]) this.nested(s, index);
@@ -104,15 +129,20 @@ export class Detail {
 
   /** Say what is not there and how to get it, with the input itself. */
   missing(s, index, name, words) {
+    const { live } = this.view;
     const box = this.boxOf(s, `no ${name}`, () => null);
     const had = s.kept.get(name);
     if (had) had.hidden = true;
+    const python = `<p class="fv-quiet">In Python: <code>fv.explore(…, ${escape(HOW[name].replace("…", String(index)))})</code> stores it in the view, and <code>.widget()</code> computes it when asked.</p>`;
     box.innerHTML = `<div class="fv-absent"><figure><div class="fv-plate"></div></figure><div><p>${escape(words)}</p>
-      <p class="fv-quiet">In Python: <code>fv.explore(…, ${escape(HOW[name].replace("…", String(index)))})</code> stores it in the view, and <code>.widget()</code> computes it when asked.</p></div></div>`;
+      ${live ? `<button type="button" class="fv-compute">compute it now</button>` : python}</div></div>`;
+    box.querySelector(".fv-compute")?.addEventListener("click", () => live.ask(name, index));
     picture(box.querySelector(".fv-plate"), this.view.thumbs[index], this.view.data.thumbs, 160, `sample ${index}`);
   }
 
   direction(s, index, sample) {
+    const { live } = this.view;
+    if (live && !(sample?.directions.length >= Math.min(this.state.get("directions"), this.most))) live.ask("direction", index);
     if (!sample) {
       this.missing(s, index, "direction", `Sample ${index} came with its numbers only: ${s.m.details.size} of ${this.view.data.total} samples are here in full detail, most of them the most fragile.`);
       return;

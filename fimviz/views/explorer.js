@@ -4,9 +4,11 @@ import { number, probability, powerOfTen, sharedColors } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
+import { Live } from "./live.js";
 import { outcomeOf } from "./panel.js";
 import { Overview } from "./overview.js";
 import { fillTables, mounted } from "./stage.js";
+import { unpack } from "./pixels.js";
 import { median } from "./strip.js";
 
 const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
@@ -22,7 +24,7 @@ export function article(name) {
 export function passing(show, table) {
   const all = table.norm.map((_, i) => i);
   const quarter = Math.max(1, Math.round(all.length / 4));
-  if (show === "misclassified") return all.filter((i) => table.correct && !table.correct[i]);
+  if (show === "misclassified") return all.filter((i) => table.correct?.[i] === false);
   if (show === "fragile") return all.sort((a, b) => table.norm[b] - table.norm[a]).slice(0, quarter);
   if (show === "uncertain") return all.sort((a, b) => table.margin[a] - table.margin[b]).slice(0, quarter);
   if (show === "differing") return all.filter((i) => table.differs?.[i]);
@@ -53,6 +55,7 @@ function layout(data) {
       <label>sorted <select class="fv-sort" aria-label="Order of the gallery">${Object.entries(SORTS).map(option).join("")}</select></label>
       <label>sample <input type="search" class="fv-search" inputmode="numeric" placeholder="#" aria-label="Open a sample by its number" size="6"></label>
       <button type="button" class="fv-clear" hidden>clear the brush</button><span class="fv-count" role="status"></span></div>
+    <div class="fv-place"></div>
     <div class="fv-explore">
       <div class="fv-gallery" role="listbox" aria-label="Samples" aria-orientation="horizontal"></div>
       <div class="fv-chosen"></div></div>
@@ -61,11 +64,19 @@ function layout(data) {
 }
 
 class Explorer {
-  constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, part, width: 0, key: `fv${Math.random().toString(36).slice(2)}` });
-    root.innerHTML = layout(data);
+  constructor(model, root, packed) {
+    Object.assign(this, { model, root, width: 0, key: `fv${Math.random().toString(36).slice(2)}` });
     root.classList.add("fv-explorer");
     this.$ = (selector) => root.querySelector(selector);
+    this.live = model.get("live") ? new Live(this, model) : null;
+    this.build(packed);
+  }
+
+  /** The whole view from what Python packed. */
+  build({ data, part }) {
+    const { model, root } = this;
+    Object.assign(this, { data, part, shown: null });
+    root.innerHTML = layout(data);
     this.read();
     this.colors = new Map();
     this.legend = this.classesShown();
@@ -74,8 +85,17 @@ class Explorer {
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
     this.overview = new Overview(this.$(".fv-overview"), this, state);
     this.gallery = new Gallery(this.$(".fv-gallery"), data.indices.map((i) => this.thumb(i)), (index) => this.choose(index));
+    if (this.live) this.$(".fv-place").replaceWith(this.live.drawn);
     this.controls();
     this.tables();
+  }
+
+  /** Another batch: Python has computed it anew. */
+  async rebuild() {
+    this.build(await unpack(this.model.get("payload")));
+    const { width } = this;
+    this.width = 0;
+    this.resize(width);
   }
 
   /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
@@ -85,7 +105,7 @@ class Explorer {
     for (const m of data.models) {
       m.table = Object.fromEntries(Object.entries(m.numbers).map(([name, at]) => [name, Array.from(new Float64Array(part(at)))]));
       m.table.correct = m.correct;
-      m.table.group = data.labels ?? m.predictions;
+      m.table.group = data.labels ? data.labels.map((label, i) => label ?? m.predictions[i]) : m.predictions;
     }
     const [first, second] = data.models;
     if (second) for (const m of data.models) m.table.differs = data.indices.map((i) => String(first.predictions[i]) !== String(second.predictions[i]));
@@ -124,14 +144,14 @@ class Explorer {
   called(i) {
     const { labels, models } = this.data;
     const said = this.name(models[0].predictions[i]);
-    if (!labels) return `taken for ${article(said)} ${said}`;
+    if (!labels || labels[i] === null) return `taken for ${article(said)} ${said}`;
     const truth = this.name(labels[i]);
-    return `${article(truth)} ${truth}${models[0].correct[i] ? "" : ` taken for ${article(said)} ${said}`}`;
+    return `${article(truth)} ${truth}${models[0].correct[i] !== false ? "" : ` taken for ${article(said)} ${said}`}`;
   }
 
   thumb(i) {
     const { data, table } = this;
-    const wrong = !!table.correct && !table.correct[i];
+    const wrong = table.correct?.[i] === false;
     return { key: i, share: this.shares[i], wrong, label: `sample ${i}: ${this.called(i)}, λ₁ = ${number(table.norm[i])}`,
       draw: (plate) => picture(plate, this.thumbs[i], data.thumbs, 40) };
   }
@@ -229,7 +249,8 @@ class Explorer {
     const { data } = this;
     const mean = (list) => list.reduce((sum, v) => sum + v, 0) / list.length;
     const line = (m) => {
-      const right = m.correct && `accuracy ${number((100 * m.correct.filter(Boolean).length) / data.total)} %`;
+      const known = m.correct?.filter((c) => c !== null);
+      const right = known?.length && `accuracy ${number((100 * known.filter(Boolean).length) / known.length)} %`;
       const doubt = mean(m.table.doubt);
       return [m.name, `${data.total} samples`, `median λ₁ ${number(median(m.table.norm))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
@@ -241,7 +262,7 @@ class Explorer {
     const box = this.$(".fv-all");
     const tables = data.models.map((m) => {
       const t = m.table;
-      const rows = () => data.indices.map((i) => [i, ...(data.labels ? [this.name(data.labels[i])] : []), this.name(m.predictions[i]), probability(t.confidence[i], t.doubt[i]), number(t.margin[i]),
+      const rows = () => data.indices.map((i) => [i, ...(data.labels ? [data.labels[i] === null ? "–" : this.name(data.labels[i])] : []), this.name(m.predictions[i]), probability(t.confidence[i], t.doubt[i]), number(t.margin[i]),
         number(t.norm[i], 4), number(t.error[i], 2), number(t.trace[i]), ...(t.radius ? [number(t.radius[i])] : [])]);
       return [`Table: all samples${m.name ? ` of ${m.name}` : ""}`, ["sample", ...(data.labels ? ["label"] : []), "prediction", "confidence", "margin", "λ₁", "error of λ₁", "trace", ...(t.radius ? ["certified radius"] : [])], rows];
     });
@@ -257,6 +278,13 @@ class Explorer {
     }));
   }
 
+  followed() { this.live?.follow(); }
+  many() {
+    this.live?.follow();
+    if (this.width) this.detail.show(this.index);
+  }
+
+  heard(message) { this.live?.heard(message); }
   moved() { if (this.width) this.detail.move(); }
   turned() { if (this.width) this.detail.turn(); }
   tabbed() { if (this.width) this.detail.show(this.index); }
@@ -277,6 +305,7 @@ class Explorer {
 const render = mounted((model, root, packed) => new Explorer(model, root, packed), {
   "change:index": "chosen", "change:direction": "turned", "change:flipped": "turned", "change:epsilon": "moved", "change:tab": "tabbed",
   "change:color": "painted", "change:against": "painted", "change:sort": "filtered", "change:show": "filtered", "change:selected": "filtered",
+  "change:payload": "rebuild", "change:temperature": "followed", "change:directions": "many", "msg:custom": "heard",
 });
 
 export default { render };

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import fimviz as fv
-from tests.test_explorer import batch, model
+from fimviz.views.figure import style_source
+from tests.test_explorer import batch, model, png
 
 SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 SLIDE = """([selector, value]) => {
@@ -312,6 +313,141 @@ def test_no_violation_of_accessibility_rules(opened, found, scheme):
             (v["id"], v["nodes"][0]["html"][:160], v["nodes"][0]["failureSummary"][:300]) for v in report["violations"]
         ]
         assert found_here == [], tab
+
+
+LIVE = """async ([source, state]) => {
+  const listeners = {};
+  const fire = (event, ...said) => (listeners[event] ?? []).forEach((call) => call(...said));
+  const put = (name, value) => { state[name] = value; fire(`change:${name}`); };
+  window.told = [];
+  window.tell = (message) => fire("msg:custom", message);
+  window.put = put;
+  const model = {
+    get: (name) => state[name], set: put, save_changes() {},
+    on: (event, call) => (listeners[event] ??= []).push(call), off() {},
+    send: (content, callbacks, buffers) => told.push([content, (buffers ?? []).map((b) => [...new Uint8Array(b)])]),
+  };
+  window.state = state;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  await (await import(url)).default.render({ model, el: document.body.appendChild(document.createElement("div")) });
+}"""
+
+
+class Linked:
+    """A live widget and a page, with the messages between them carried by hand, as a kernel's comm would."""
+
+    def __init__(self, page, widget, module, style):
+        self.page, self.widget, self.out = page, widget, []
+        widget.send = lambda content, buffers=None: self.out.append(content)
+        page.add_style_tag(content=style)
+        names = widget.trait_names(sync=True)
+        state = {
+            n: getattr(widget, n) for n in names if not n.startswith("_") and n not in ("layout", "tabbable", "tooltip")
+        }
+        page.evaluate(LIVE, [module, state])
+        page.wait_for_selector(".fv-batch")
+
+    def carry(self):
+        """Everything that is under way, there and back."""
+        self.page.evaluate(SETTLE)
+        for name in ("temperature", "directions", "index", "selected"):
+            if (value := self.page.evaluate("n => state[n]", name)) != getattr(self.widget, name):
+                setattr(self.widget, name, value)
+        for content, buffers in self.page.evaluate("told.splice(0)"):
+            self.widget._handle_custom_msg(content, [bytes(b) for b in buffers])
+        assert self.widget.wait(60)
+        if self.page.evaluate("state.payload") != self.widget.payload:
+            self.page.evaluate("p => put('payload', p)", self.widget.payload)
+            self.page.evaluate(SETTLE)
+            self.page.evaluate("i => put('index', i)", self.widget.index)
+        for message in self.out:
+            self.page.evaluate("m => tell(m)", message)
+        self.out.clear()
+        self.page.evaluate(SETTLE)
+
+
+@pytest.fixture
+def linked(open_page, tmp_path):
+    images, labels = fv.zoo.digits()
+    net = fv.zoo.load("digits-mlp")
+    widget = fv.explore(net, images[:16], labels[:16], detail=2, k=2, include=["radius"]).widget()
+    blank = tmp_path / "blank.html"
+    blank.write_text("<!doctype html><html lang='en'><meta charset=utf-8><title>live</title><body></body></html>")
+    yield Linked(open_page(blank, wait=None), widget, str(widget._esm), style_source())
+    widget.close()
+
+
+def test_live_detail_comes_when_a_sample_is_opened(linked):
+    page, widget = linked.page, linked.widget
+    other = next(i for i in range(16) if i not in widget.source.places)
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {other}:']").click()
+    assert page.locator(".fv-absent:visible").count() == 1
+    linked.carry()
+    assert widget.index == other
+    assert page.locator(".fv-absent:visible").count() == 0
+    assert page.locator(".fv-direction [data-rank]").count() == 2
+    page.get_by_label("How many directions of a sample").fill("5")
+    page.keyboard.press("Enter")
+    linked.carry()
+    assert page.locator(".fv-direction [data-rank]").count() == 5
+    for tab, part in [
+        ("plane", ".fv-planes"),
+        ("bounds", ".fv-nested-bounds .fv-row"),
+        ("margins", ".fv-nested-margins .fv-matrix"),
+    ]:
+        page.get_by_role("tab", name=tab).click()
+        page.locator(".fv-compute:visible").click()
+        linked.carry()
+        page.wait_for_selector(part)
+        assert page.locator(".fv-absent:visible").count() == 0
+
+
+def test_live_temperature_moves_every_norm(linked):
+    page, widget = linked.page, linked.widget
+    assert "temperature 1" in page.locator(".fv-batch").inner_text()
+    before = page.locator(".fv-title").inner_text()
+    page.locator(".fv-heat-of").focus()
+    for _ in range(3):
+        page.keyboard.press("PageUp")
+    linked.carry()
+    assert widget.temperature > 1
+    assert f"temperature {widget.temperature:g}" in page.locator(".fv-batch").inner_text()
+    assert page.locator(".fv-title").inner_text() != before
+    linked.carry()  # the page has asked for the detail of its sample anew
+    assert page.locator(".fv-absent:visible").count() == 0
+
+
+def test_live_images_are_dropped_and_refused(linked):
+    page, widget = linked.page, linked.widget
+    drop = """([name, bytes]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([Uint8Array.from(bytes)], name, {type: "image/png"}));
+      document.querySelector(".fimviz").dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true}));
+    }"""
+    page.evaluate(drop, ["mine.png", list(png((8, 8))[0])])
+    page.wait_for_function("told.length > 0")
+    linked.carry()
+    linked.carry()
+    assert page.locator(".fv-title").first.inner_text().startswith("Sample 16, taken for a")
+    assert page.locator(".fv-explore > .fv-gallery > div").count() == 17
+    page.evaluate(drop, ["<b>.png", list(png((9, 8))[0])])
+    page.wait_for_function("told.length > 0")
+    linked.carry()
+    alarm = page.get_by_role("alert")
+    assert "<b>.png has 9 × 8 pixels and the network takes 8 × 8" in alarm.inner_text()
+    assert len(widget.source) == 17
+
+
+def test_live_selection_is_pythons_too(linked):
+    page, widget = linked.page, linked.widget
+    page.evaluate("put('selected', [2, 5, 7])")
+    assert set(shown(page)) == {2, 5, 7}
+    page.locator(".fv-high").focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowLeft")
+    linked.carry()
+    assert widget.selected == page.evaluate("state.selected")
+    assert set(shown(page)) == set(widget.selected)
 
 
 def test_readable_without_scripts(open_page, tmp_path, found):
