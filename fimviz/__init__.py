@@ -13,6 +13,7 @@ from fimviz.divergence.cckl import cckl
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.local import local_accuracy
 from fimviz.divergence.localaccuracy import LocalAccuracy
+from fimviz.divergence.reconstruction import Reconstruction, reconstruction
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -31,6 +32,7 @@ __all__ = [
     "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
+    "Reconstruction",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
@@ -40,6 +42,7 @@ __all__ = [
     "compare_bounds",
     "compare_models",
     "local_accuracy",
+    "reconstruction",
     "shielding_curve",
     "spectrum",
     "trace_margins",
