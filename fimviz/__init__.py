@@ -11,6 +11,9 @@ from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.divergence.cckl import cckl
 from fimviz.divergence.crosscategory import CrossCategoryKL
+from fimviz.divergence.local import local_accuracy
+from fimviz.divergence.localaccuracy import LocalAccuracy
+from fimviz.divergence.reconstruction import Reconstruction, reconstruction
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -26,8 +29,10 @@ __all__ = [
     "CertifiedRadius",
     "Classifier",
     "CrossCategoryKL",
+    "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
+    "Reconstruction",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
@@ -36,6 +41,8 @@ __all__ = [
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "local_accuracy",
+    "reconstruction",
     "shielding_curve",
     "spectrum",
     "trace_margins",

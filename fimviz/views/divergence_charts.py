@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from fimviz.divergence.localaccuracy import budget
 from fimviz.views.distributions import COLORS, distributions, percent
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
+    from fimviz.divergence.localaccuracy import LocalAccuracy
 
 
 def distributions_figure(results: Mapping[str, CrossCategoryKL]) -> go.Figure:
@@ -95,3 +97,58 @@ def title(results: Mapping[str, CrossCategoryKL]) -> str:
         )
         parts.append(f"{value}, {said}" if len(results) == 1 else f"{name}: {value}, {said}")
     return "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more" if len(parts) > 3 else "")
+
+
+def local_accuracy_figure(result: LocalAccuracy) -> go.Figure:
+    """Medians of |KL − ½ δᵀFδ|/KL against the budget with quartiles as a band; one panel a norm, log axis."""
+    from plotly.subplots import make_subplots
+
+    names = {"linf": "L∞", "l2": "L2"}
+    titles = [f"budget in {names[n]}" for n in result.norms]
+    figure: go.Figure = make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles)
+    for place, norm in enumerate(result.norms, 1):
+        for n, direction in enumerate(result.directions):
+            rows = result.frame[(result.frame.norm == norm) & (result.frame.direction == direction)]
+            red, green, blue = (int(COLORS[n][k : k + 2], 16) for k in (1, 3, 5))
+            common = {"legendgroup": direction, "row": 1, "col": place}
+            figure.add_scatter(
+                x=[*rows.epsilon, *rows.epsilon[::-1]],
+                y=[*rows.q75, *rows.q25[::-1]],
+                fill="toself",
+                fillcolor=f"rgba({red},{green},{blue},0.12)",
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                **common,
+            )
+            figure.add_scatter(
+                x=rows.epsilon,
+                y=rows["median"],
+                mode="lines+markers",
+                name=direction,
+                line={"color": COLORS[n], "width": 2},
+                showlegend=place == 1,
+                customdata=rows[["q25", "q75", "measured", "zero", "failed"]],
+                hovertemplate=f"{direction}, ε = %{{x:.4g}}: median %{{y:.3g}}, quartiles %{{customdata[0]:.3g}} and "
+                "%{customdata[1]:.3g}<br>%{customdata[2]} inputs, %{customdata[3]} of KL 0, %{customdata[4]} failed"
+                "<extra></extra>",
+                **common,
+            )
+        at = result.epsilons[place - 1].tolist()
+        figure.update_xaxes(title="ε, pixel units", tickvals=at, ticktext=[budget(e) for e in at], row=1, col=place)
+    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(title="|KL − ½ δᵀFδ| ÷ KL, median and quartiles", row=1, col=1)
+    figure.update_layout(template="plotly_white", title=local_title(result))
+    return figure
+
+
+def local_title(result: LocalAccuracy) -> str:
+    """What is seen, in a sentence."""
+    rows = result.frame[(result.frame.norm == result.norms[0]) & (result.frame.direction == result.directions[0])]
+    first, last = (rows.iloc[k] for k in (0, -1))
+    norm = {"linf": "L∞", "l2": "L2"}[result.norms[0]]
+    what = {"worst": "the worst direction", "fgsm": "FGSM", "pgd": "PGD", "random": "a random direction"}
+    return (
+        f"Along {what[result.directions[0]]} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
+        f"{percent(last['median'])} at {budget(last.epsilon)} ({norm}, median of {int(last.measured)} images)"
+    )
