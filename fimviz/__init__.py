@@ -13,6 +13,7 @@ from fimviz.divergence.cckl import cckl
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.local import local_accuracy
 from fimviz.divergence.localaccuracy import LocalAccuracy
+from fimviz.divergence.reconstruction import Reconstruction, reconstruction
 from fimviz.explorer import Explorer, explore
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
@@ -21,6 +22,7 @@ from fimviz.margins.shielding import Shielding
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.ranking import ModelComparison, compare_models
+from fimviz.training import FisherMonitor, TrainingHistory
 
 __all__ = [
     "BlackBox",
@@ -30,12 +32,15 @@ __all__ = [
     "Classifier",
     "CrossCategoryKL",
     "Explorer",
+    "FisherMonitor",
     "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
+    "Reconstruction",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "TrainingHistory",
     "attacks",
     "cckl",
     "certified_radius",
@@ -43,6 +48,7 @@ __all__ = [
     "compare_models",
     "explore",
     "local_accuracy",
+    "reconstruction",
     "shielding_curve",
     "spectrum",
     "trace_margins",
