@@ -5,6 +5,7 @@ views that people can move. Functions give results; results show themselves.
 """
 
 from fimviz import attacks, zoo
+from fimviz.attributions import Attributions, attributions
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
@@ -16,8 +17,11 @@ from fimviz.margins.shielding import Shielding
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.ranking import ModelComparison, compare_models
+from fimviz.vulnerability import Vulnerability, vulnerability
+from fimviz.zoo.pretrained import from_torchvision
 
 __all__ = [
+    "Attributions",
     "BlackBox",
     "BoundComparison",
     "BudgetExceeded",
@@ -28,12 +32,16 @@ __all__ = [
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "Vulnerability",
     "attacks",
+    "attributions",
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "from_torchvision",
     "shielding_curve",
     "spectrum",
     "trace_margins",
+    "vulnerability",
     "zoo",
 ]
