@@ -10,6 +10,11 @@ from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.divergence.cckl import cckl
+from fimviz.divergence.crosscategory import CrossCategoryKL
+from fimviz.divergence.local import local_accuracy
+from fimviz.divergence.localaccuracy import LocalAccuracy
+from fimviz.divergence.reconstruction import Reconstruction, reconstruction
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -17,6 +22,7 @@ from fimviz.margins.shielding import Shielding
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.ranking import ModelComparison, compare_models
+from fimviz.training import FisherMonitor, TrainingHistory
 from fimviz.vulnerability import Vulnerability, vulnerability
 from fimviz.zoo.pretrained import from_torchvision
 
@@ -27,18 +33,26 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "CrossCategoryKL",
+    "FisherMonitor",
+    "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
+    "Reconstruction",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "TrainingHistory",
     "Vulnerability",
     "attacks",
     "attributions",
+    "cckl",
     "certified_radius",
     "compare_bounds",
     "compare_models",
     "from_torchvision",
+    "local_accuracy",
+    "reconstruction",
     "shielding_curve",
     "spectrum",
     "trace_margins",
