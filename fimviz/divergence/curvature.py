@@ -51,7 +51,12 @@ def points(net: Classifier, x: Tensor, displacements: int, max_memory: float | N
     by_rows = rank <= max(_GRADIENTS, displacements)
     few = rank if by_rows else min(rank, _STEPS)
     alike = x[:1].to(precision(net)).expand_as(x)
-    inputs, cotangents = plan(net, alike, 1, False, few, not by_rows, False, max_memory)
+    try:
+        inputs, cotangents = plan(net, alike, 1, False, few, not by_rows, False, max_memory)
+    except MemoryError as error:
+        raise MemoryError(
+            "the gradients at one input do not fit: give a larger max_memory=, or smaller images"
+        ) from error
     for part in x.split(inputs if by_rows else 1):
         here = part.to(net.device, precision(net))
         yield from _from_rows(net, here, cotangents) if by_rows else _from_products(net, here)

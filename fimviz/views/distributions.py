@@ -102,6 +102,10 @@ def _share(key: str, title: str, columns: list[Tensor]) -> Distribution:
         for p in powers
         if p % step == 0
     ]
+    if len(ticks) < 3:
+        fine = torch.tensor([-5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 0.8, 0.9, 0.95]).double()
+        places = zip(place(fine).tolist(), fine.tolist(), strict=True)
+        ticks = [(at, text(value)) for at, value in places if low <= at <= high]
     models = [_model(v, place, low, high, v < 1, "have no second-order part") for v in columns]
     return Distribution(key, title, "log axis of 1 − G2/KL; 1: F knows nothing of it", low, high, ticks, models)
 

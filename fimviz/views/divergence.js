@@ -40,8 +40,10 @@ export function shade(value, values, signed) {
   // by a root, so that small ones are seen beside large ones
   const most = Math.max(...values.map(Math.abs), 1e-300);
   const rgb = diverging(Math.sign(value) * Math.sqrt(Math.abs(value) / most) * 0.9).map(Math.round);
-  const light = (0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]) / 255;
-  return [`rgb(${rgb})`, light > 0.55 ? "#000" : "#fff"];
+  // WCAG's relative luminance: at 0.179 black and white stand out equally well
+  const linear = rgb.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  return [`rgb(${rgb})`, light > 0.179 ? "#000" : "#fff"];
 }
 
 /** Histograms of several models on one axis, as outlines; a triangle marks each median. */
@@ -163,13 +165,13 @@ class Divergence {
     }).join("")}</tr>`).join("");
     const box = this.$(".fv-heat");
     const focused = box.contains(document.activeElement);
-    box.innerHTML = `<table class="${upright ? "fv-upright" : ""}"><thead><tr><th></th>${names.map((n) => `<th scope="col"><span title="${escape(n)}">${escape(n)}</span></th>`).join("")}</tr></thead><tbody>${rows}</tbody></table>`;
+    box.innerHTML = `<table class="${upright ? "fv-upright" : ""}"><thead><tr><td></td>${names.map((n) => `<th scope="col"><span title="${escape(n)}">${escape(n)}</span></th>`).join("")}</tr></thead><tbody>${rows}</tbody></table>`;
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const say = (v) => (key === "ratio" ? share(v) : number(v));
     const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * 0.9).map(Math.round)})`);
     const most = Math.max(...values.map(Math.abs));
     const bar = q.signed ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span><span class="fv-ends"><span>−${number(most, 2)}</span><span>0</span><span>${number(most, 2)}</span></span>` : "";
-    this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? ", darker on a log scale" : ", by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;
+    this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? ", darker on a log scale" : ", coloured by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;
     box.querySelectorAll("button").forEach((button) => button.addEventListener("click", () => this.choose(Number(button.dataset.a), Number(button.dataset.b))));
     this.pressed(focused);
     fillTables(this.$(".fv-tables"), this.tables());

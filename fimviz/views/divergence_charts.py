@@ -114,6 +114,7 @@ def local_accuracy_figure(result: LocalAccuracy) -> go.Figure:
             figure.add_scatter(
                 x=[*rows.epsilon, *rows.epsilon[::-1]],
                 y=[*rows.q75, *rows.q25[::-1]],
+                mode="lines",
                 fill="toself",
                 fillcolor=f"rgba({red},{green},{blue},0.12)",
                 line={"width": 0},
@@ -136,7 +137,7 @@ def local_accuracy_figure(result: LocalAccuracy) -> go.Figure:
             )
         at = result.epsilons[place - 1].tolist()
         figure.update_xaxes(title="ε, pixel units", tickvals=at, ticktext=[budget(e) for e in at], row=1, col=place)
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     figure.update_yaxes(title="|KL − ½ δᵀFδ| ÷ KL, median and quartiles", row=1, col=1)
     figure.update_layout(template="plotly_white", title=local_title(result))
     return figure

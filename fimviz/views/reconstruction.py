@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 import traitlets
 
-from fimviz.views.distributions import finite, percent, text
+from fimviz.views.distributions import finite, text
 from fimviz.views.figure import Figure, Widget, module_source, style_source
 from fimviz.views.inputs import Inputs, picture
 
@@ -92,12 +92,10 @@ def headline(result: Reconstruction) -> str:
     """What is seen, in a sentence."""
     size = result.spectrum.images[0].numel()
     labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
-    share = result.share[~result.share.isnan()]
-    seen = f"; these hold {percent(float(share.median()))} of the median image" if len(share) else ""
     known = int(result.known.sort().values[(len(result) - 1) // 2])
     return (
-        f"From {labels} drawn, at best {known} of {result.std.shape[1]} directions in {size:,} values can be told "
-        f"better than by a guess (median image){seen}"
+        f"At best {known} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess from "
+        f"{labels} (median image)"
     )
 
 
@@ -135,6 +133,7 @@ def reconstruction_figure(result: Reconstruction) -> go.Figure:
             "title": "least standard deviation" + (" ÷ that of a guess" if known else ", L2 pixel units"),
             "type": "log",
             "exponentformat": "power",
+            "dtick": 1,
         },
     )
     return figure

@@ -218,11 +218,11 @@ def page(command: str, study: Study, lines: pd.DataFrame, samples: pd.DataFrame,
 Made by `{command}`: handwritten digits, 1297 images for training and the
 {study.images} test images for every number below; AdamW with a one-cycle learning rate of {LEARNING_RATE:g}, batches
 of {BATCH}, {study.epochs} epochs, seeds {", ".join(map(str, study.seeds))}, torch {torch.__version__}. Madry trains on
-attacked images alone; TRADES adds 1/λ = {SMOOTHNESS:g} times KL(p(x) ‖ p(x′)).
-Both attack by {ATTACK_STEPS} steps of PGD from a random start within L∞ ε = {EPSILON} (pixels run from 0 to 1, so 2.4 of 16 grey levels), the whole budget from the first epoch. The attacks
-that measure are `fimviz.attacks.pgd` with {study.steps} steps of 2.5 ε/{study.steps}: PGD on the log-odds against the
-label, and CW, which is the same ascent on the margin of the logits, as in the paper. Accuracy under an attack is an
-upper bound of the robust accuracy.
+attacked images alone; TRADES adds 1/λ = {SMOOTHNESS:g} times KL(p(x) ‖ p(x′)). Both attack by
+{ATTACK_STEPS} steps of PGD from a random start within L∞ ε = {EPSILON} (pixels run from 0 to 1, so 2.4 of 16 grey
+levels), the whole budget from the first epoch. The attacks that measure are `fimviz.attacks.pgd` with {study.steps}
+steps of 2.5 ε/{study.steps}: PGD on the log-odds against the label, and CW, which is the same ascent on the margin of
+the logits, as in the paper. Accuracy under an attack is an upper bound of the robust accuracy.
 
 Figures over seeds are the mean and, in brackets, the smallest and the largest. ‖F‖_F, λ₁ and trace are in nats per
 squared pixel unit, CCKL in nats.

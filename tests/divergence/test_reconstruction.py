@@ -83,7 +83,7 @@ def test_frame_and_displays():
     assert (frame.known == (r.std < r.guess).sum(1).numpy()).all()
     assert repr(r).startswith("Reconstruction(6 inputs of 64 values, 10 draws: ")
     assert len(r.plot().data) == 7
-    assert "at best" in r.plot().layout.title.text
+    assert "At best" in r.plot().layout.title.text
     figure = r.view(samples=4)
     assert "<img" in figure.still
     widget = figure.widget()
