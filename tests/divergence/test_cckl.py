@@ -220,6 +220,11 @@ class TestErrors:
         error = standard_errors(values, i, j, 600, 4000, 0)
         assert float(error) == pytest.approx(float(one.std()) / 300**0.5, rel=0.1)
 
+    def test_too_few_samples_to_tell(self):
+        r = fv.cckl(linear(torch.eye(2)), torch.tensor([[1.0, 0.0], [0.0, 2.0]]), [0, 1])
+        assert math.isnan(r.cckl_error)
+        assert "CCKL" in r.view().still
+
     def test_seeded(self):
         images, labels = fv.zoo.digits()
         net = fv.zoo.load("digits-mlp")
@@ -334,6 +339,27 @@ def test_two_yes_no_classes_from_one_logit():
     u = (net.model.weight.double() @ (r.images[r.j] - r.images[r.i]).double().T)[0].detach()
     p = r.net.likelihood.log_probs(r.logits).exp()[r.i]
     torch.testing.assert_close(r.g1, 0.5 * p[:, 0] * p[:, 1] * u**2, rtol=1e-6, atol=0)
+
+
+def test_passes_in_float32_stay_within_the_stated_error():
+    class Narrow(nn.Module):
+        """A network that cannot run in float64."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x.float())
+
+    images, labels = fv.zoo.digits()
+    net = fv.zoo.load("digits-resnet-robust")
+    exact = fv.cckl(net, images[:12], labels[:12])
+    narrow = fv.cckl(Narrow(net.model), images[:12], labels[:12])
+    assert not narrow.net.has_float64
+    assert (narrow.g1 != exact.g1).any()
+    assert ((narrow.g1 - exact.g1).abs() <= narrow.g1_error).all()
+    assert (narrow.g1_error <= 0.05 * narrow.limit).all()
 
 
 def test_points_take_memory_as_allowed():
