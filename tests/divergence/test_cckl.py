@@ -21,13 +21,19 @@ def linear(weight, **options):
 
 
 def dense_g1(model, x, y):
-    """½ (x_j − x_i)ᵀ F(x_i) (x_j − x_i) for all pairs from dense float64 Jacobians and D×D matrices."""
+    """½ (x_j − x_i)ᵀ F(x_i) (x_j − x_i) for all pairs from dense float64 Jacobians and D×D matrices.
+
+    F = Σ_{a<b} p_a p_b (J_a − J_b)(J_a − J_b)ᵀ: diag(p) − ppᵀ has three digits left at p = 1 − 1e-13, where a real
+    ResNet-20 goes.
+    """
     model, x = model.double(), x.double()
     out = []
     for a in x:
         jacobian = torch.func.jacrev(lambda v: model(v[None])[0])(a).flatten(1)
-        p = model(a[None])[0].softmax(0)
-        fisher = jacobian.T @ (torch.diag(p) - p.outer(p)) @ jacobian
+        p = model(a[None])[0].log_softmax(0).exp()
+        one, other = torch.triu_indices(len(p), len(p), 1)
+        rows = (p[one] * p[other]).sqrt()[:, None] * (jacobian[one] - jacobian[other])
+        fisher = rows.T @ rows
         deltas = (x - a).flatten(1)
         out.append(0.5 * torch.einsum("md,de,me->m", deltas, fisher, deltas))
     return torch.stack(out).detach()[y[:, None] != y]
@@ -97,7 +103,7 @@ class TestClosedForm:
     ],
 )
 def test_g1_is_the_dense_quadratic_form_on_real_networks(realdata, name):
-    x, y = realdata.images(realdata.NETWORKS[name][4], 6)
+    x, y = (t[100:106] for t in realdata.images(realdata.NETWORKS[name][4], 106))
     r = fv.cckl(realdata.network(name), x, y)
     torch.testing.assert_close(r.g1, dense_g1(realdata.network(name), x, y), rtol=1e-6, atol=0)
     assert (r.g1 <= r.limit * (1 + 1e-9)).all()
