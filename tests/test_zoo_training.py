@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +14,9 @@ import fimviz as fv
 from fimviz.zoo.models import MLP, VGG
 from fimviz.zoo.recipes import RECIPES, SMOOTHNESS, attack, fit, reproducible
 from fimviz.zoo.train import main, train
+from tests.benchmarks import training as study
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,27 @@ def test_command_line_trains_by_a_recipe(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(SystemExit):
             main(wrong)
     assert "the networks of the zoo have seed 0" in capsys.readouterr().err
+
+
+def test_stored_study_says_what_its_page_says():
+    """In every seed both adversarial curves lie below the standard one; the page repeats the stored tables."""
+    curves, samples, capacity = (
+        pd.read_csv(DOCS / f"{name}.csv", comment="#") for name in ("training-curves", "robust-samples", "capacity")
+    )
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    for recipe in ("madry", "trades"):
+        found = study.below(curves, recipe)
+        assert [(share, epochs) for share, epochs, _ in found] == [(19, 19)] * 3
+        assert all(last > 2 for *_, last in found)
+        assert ", ".join(f"{last:.2g}" for *_, last in found) in page
+    assert study.told(samples) in page
+    assert study.ordered(capacity) in page
+    assert (samples.low > 0.5).all()
+
+
+def test_rank_of_two_groups_in_closed_form():
+    auc, low, high, p = study.ranked(np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0]), resamples=50)
+    assert (auc, low, high) == (1, 1, 1)
+    assert p == pytest.approx(2 / 10)  # one of C(5, 2) orders, and its mirror image
+    assert study.ranked(np.array([1.0, 3.0]), np.array([2.0]), resamples=5)[0] == 0.5
+    assert np.isnan(study.ranked(np.array([]), np.array([2.0]))).all()

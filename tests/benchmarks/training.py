@@ -215,14 +215,14 @@ def page(command: str, study: Study, lines: pd.DataFrame, samples: pd.DataFrame,
     rank_head = ["recipe", "seed", "robust", "turned", "median, robust", "median, turned", "AUC of ‖F‖_F", "p"]
     return f"""# Training and the Fisher information
 
-Made by `{command}`: handwritten digits, 1297 images for training and {study.images} of the test images for every
-number below; AdamW with a one-cycle learning rate of {LEARNING_RATE:g}, batches of {BATCH}, {study.epochs} epochs,
-seeds {", ".join(map(str, study.seeds))}, torch {torch.__version__}. Madry trains on attacked images alone; TRADES adds
-1/λ = {SMOOTHNESS:g} times KL(p(x) ‖ p(x′)). Both attack by {ATTACK_STEPS} steps of PGD from a random start within
-L∞ ε = {EPSILON} (pixels run from 0 to 1, so 2.4 of 16 grey levels), the whole budget from the first epoch. The attacks
-that measure are `fimviz.attacks.pgd` with {study.steps} steps of 2.5 ε/{study.steps}: PGD on the log-odds against the
-label, and CW, which is the same ascent on the margin of the logits, as in the paper. Accuracy under an attack is an
-upper bound of the robust accuracy.
+Made by `{command}`: handwritten digits, 1297 images for training and the
+{study.images} test images for every number below; AdamW with a one-cycle learning rate of {LEARNING_RATE:g}, batches
+of {BATCH}, {study.epochs} epochs, seeds {", ".join(map(str, study.seeds))}, torch {torch.__version__}. Madry trains on
+attacked images alone; TRADES adds 1/λ = {SMOOTHNESS:g} times KL(p(x) ‖ p(x′)). Both attack by
+{ATTACK_STEPS} steps of PGD from a random start within L∞ ε = {EPSILON} (pixels run from 0 to 1, so 2.4 of 16 grey
+levels), the whole budget from the first epoch. The attacks that measure are `fimviz.attacks.pgd` with {study.steps}
+steps of 2.5 ε/{study.steps}: PGD on the log-odds against the label, and CW, which is the same ascent on the margin of
+the logits, as in the paper. Accuracy under an attack is an upper bound of the robust accuracy.
 
 Figures over seeds are the mean and, in brackets, the smallest and the largest. ‖F‖_F, λ₁ and trace are in nats per
 squared pixel unit, CCKL in nats.
@@ -235,7 +235,8 @@ The network is the zoo's VGG; the paper's figure has VGG13 on CIFAR-10. At the l
 
 {chr(10).join(claims)}
 
-All epochs are in [training-curves.csv](training-curves.csv). The mean is made by the images on which a model is not
+The first epoch is left out of the count: usual training has hardly begun there, and F of TRADES lies above it. All
+epochs are in [training-curves.csv](training-curves.csv). The mean is made by the images on which a model is not
 sure; the *median* λ₁ follows confidence rather than robustness, and a comparison of medians can have another sign.
 
 ## ‖F‖_F at samples that withstand PGD and at those that do not
@@ -246,6 +247,7 @@ interval; p is Mann and Whitney's. The last column is the AUC of 1 − confidenc
 
 {_table([*rank_head, "of 1 − confidence"], ranks)}
 
+{told(samples)}
 The numbers are in [robust-samples.csv](robust-samples.csv).
 
 ## Capacity
@@ -256,8 +258,30 @@ The paper's table has VGG13, and ResNets of different depths too.
 
 {_table(["network", "parameters", "accuracy", "under PGD", "under CW", "mean ‖F‖_F"], capacities)}
 
-The seeds are in [capacity.csv](capacity.csv).
+{ordered(table)}
+The seeds are in [capacity.csv](capacity.csv). More capacity also means a larger network here, as in
+the paper, except for the three VGGs, which have the same number of parameters.
 """
+
+
+def told(samples: pd.DataFrame) -> str:
+    """What became of the claim about robust samples, in words."""
+    more, better = (samples.low > 0.5).sum(), (samples.auc > samples.auc_of_doubt).sum()
+    return (
+        f"In {more} of {len(samples)} networks the interval lies above one half: ‖F‖_F is smaller at robust samples. "
+        f"In {better} of {len(samples)} it tells them from the others better than confidence alone does."
+    )
+
+
+def ordered(table: pd.DataFrame) -> str:
+    """What became of the claim about capacity, in words."""
+    parts = []
+    for column, name in (("clean", "accuracy"), ("pgd", "accuracy under PGD"), ("cw", "accuracy under CW")):
+        wide = table.pivot(index="seed", columns="network", values=column)
+        vgg = (wide["vgg-pure-linear"] < wide["vgg-half-linear"]) & (wide["vgg-half-linear"] < wide["vgg"])
+        resnet = wide["resnet-narrow"] < wide["resnet-wide"]
+        parts.append(f"{name} rises in {vgg.sum()} and {resnet.sum()} of {len(wide)} seeds")
+    return f"From pure linear to half linear to normal, and from narrow to wide: {', '.join(parts)}."
 
 
 def _table(head: list[str], rows: list[list[object]]) -> str:
