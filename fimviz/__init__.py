@@ -4,11 +4,16 @@ The eigen-decomposition of the input-space Fisher information matrix, as numbers
 views that people can move. Functions give results; results show themselves.
 """
 
-from fimviz import zoo
+from fimviz import attacks, zoo
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.divergence.cckl import cckl
+from fimviz.divergence.crosscategory import CrossCategoryKL
+from fimviz.divergence.local import local_accuracy
+from fimviz.divergence.localaccuracy import LocalAccuracy
+from fimviz.divergence.reconstruction import Reconstruction, reconstruction
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -23,14 +28,21 @@ __all__ = [
     "BudgetExceeded",
     "CertifiedRadius",
     "Classifier",
+    "CrossCategoryKL",
+    "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
+    "Reconstruction",
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "attacks",
+    "cckl",
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "local_accuracy",
+    "reconstruction",
     "shielding_curve",
     "spectrum",
     "trace_margins",

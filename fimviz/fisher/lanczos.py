@@ -102,7 +102,7 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
     q = factor.from_logits(factor.to_logits(factor.a[..., None] * random(1)))[..., 0]
     q = torch.nn.functional.normalize(q, dim=1)
     exploring, confirmed = 0, False
-    settled = captured = q.new_zeros(count, 0)
+    settled = allowed = captured = q.new_zeros(count, 0)
     spread = sample = q.new_zeros(count)
     known = 0
     rows: list[Tensor] = []
@@ -119,6 +119,11 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         if exploring == 2 and (column[:, -1] < _FAR * settled[:, -1]).all():
             confirmed = True
             break
+        if exploring == 1:  # the last of them: its Ritz values say enough, without a JVP for its residual
+            raised = torch.linalg.eigvalsh(_bordered(rayleigh, column)).flip(-1)[:, :k]
+            if (raised - settled <= allowed + ground.eps * raised[:, :1]).all():
+                confirmed = True
+                break
         basis, rows, rayleigh = torch.cat([basis, q[..., None]], 2), [*rows, v], _bordered(rayleigh, column)
         w = factor.from_logits(ground.here.jvp(v[:, 0]).cpu().double()[..., None])
         w = _orthogonal(w, basis)
@@ -135,9 +140,6 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         if not exploring:
             toward = residuals.gather(2, iteration.argmax(1)[:, None, None].expand(-1, factor.rank, 1))[..., 0]
             if (theta.shape[1] > k or theta.shape[1] == limit) and (iteration <= allowed).all():
-                if settled.numel() and (wanted - settled <= allowed + ground.eps * theta[:, :1]).all():
-                    confirmed = True
-                    break
                 settled, captured, known = wanted, theta.sum(1), theta.shape[1]
                 exploring, toward = 3, torch.zeros_like(toward)
         length = toward.norm(dim=1, keepdim=True)

@@ -48,7 +48,7 @@ def compare_models(
             radii are of all images.
         attack_images: how many images, the first ones, are attacked.
         attack_targets: toward how many other classes, the likeliest, an attack goes in turn.
-        attack_steps: gradients of every attack toward one class; see `fimviz.ranking.attack.smallest_attack`.
+        attack_steps: gradients of every attack toward one class; see `fimviz.attacks.smallest_attack`.
         seed: of the random start of "lanczos"; nothing else is random.
         progress: True for a tqdm bar, or a function called with (models done, models in all).
 

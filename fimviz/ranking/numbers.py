@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimviz.attacks import smallest_attack
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.ladder import Ladder
 from fimviz.classifier import Classifier
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
-from fimviz.ranking.attack import smallest_attack
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ModelNumbers:
         right: (n,) whether the label is predicted; confidence: (n,) of the prediction, whatever it is.
         temperature: that the classifier divides its logits by.
         fitted_temperature: the one under which these labels are likeliest, on the same scale, or None.
-        smallest_attack: (m,) at the first m images, of `fimviz.ranking.attack.smallest_attack`.
+        smallest_attack: (m,) at the first m images, of `fimviz.attacks.smallest_attack`.
         reasons: for every quantity that is None, why.
         method: how λ₁ was computed.
         input_shape: of one image.

@@ -1,0 +1,234 @@
+"""`CrossCategoryKL`: divergences between samples of different categories, and their second-order part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fimviz._options import named_options, whole
+from fimviz.classifier import Classifier
+from fimviz.divergence.pairs import standard_errors
+from fimviz.divergence.path import Path, paths
+from fimviz.divergence.theorem import Theorem, checked_alpha, theorem
+from fimviz.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fimviz.views.figure import Figure
+
+
+class Mean(NamedTuple):
+    """A mean over pairs and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossCategoryKL(Result):
+    """KL, G1 and G2 of m ordered pairs of samples; float64 on the CPU where not said otherwise, divergences in nats.
+
+    Both directions of a pair are here, ordered by i, then by j.
+
+    Attributes:
+        i, j: (m,) places of the two samples in the batch.
+        kl: (m,) KL(f(x_i) ‖ f(x_j)).
+        g1: (m,) ½ (x_j − x_i)ᵀ F(x_i) (x_j − x_i), at least 0; g1_error: (m,) how far rounding may have moved it.
+        limit: (m,) ½ λ₁(F(x_i)) ‖x_j − x_i‖², the right side of the paper's equation 16: g1 is never above it.
+        l2: (m,) ‖x_j − x_i‖ in pixel units.
+        logits: (n, K); spectral_norm: (n,) λ₁ of F; both NaN for samples in no pair.
+        images: (n, *input), as given; labels: (n,) int64.
+        net: the classifier; drawn: whether the pairs are a sample of all; alpha, seed, resamples: as given; seconds.
+    """
+
+    i: Tensor
+    j: Tensor
+    kl: Tensor
+    g1: Tensor
+    g1_error: Tensor
+    limit: Tensor
+    l2: Tensor
+    logits: Tensor
+    spectral_norm: Tensor
+    images: Tensor
+    labels: Tensor
+    net: Classifier
+    drawn: bool
+    alpha: float
+    seed: int
+    resamples: int
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+    def __repr__(self) -> str:
+        return (
+            f"CrossCategoryKL({len(self)} pairs of {len(self.i.unique())} samples: CCKL {self.cckl:.4g} "
+            f"± {self.cckl_error:.2g} nats, {self.means['g1'].value:.3g} of them second-order)"
+        )
+
+    @property
+    def g2(self) -> Tensor:
+        """(m,) KL − G1: everything of third and higher order; negative where the quadratic form promises too much."""
+        return self.kl - self.g1
+
+    @property
+    def ratio(self) -> Tensor:
+        """(m,) G2/KL, at most 1; NaN where KL is 0."""
+        return torch.where(self.kl > 0, self.g2 / self.kl, torch.nan)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a pair: i, j, class_i, class_j (their labels), kl, g1, g2, ratio (G2/KL), limit, l2, g1_error."""
+        import pandas as pd
+
+        columns = {"i": self.i, "j": self.j, "class_i": self.labels[self.i], "class_j": self.labels[self.j]}
+        columns |= {name: getattr(self, name) for name in ("kl", "g1", "g2", "ratio", "limit", "l2", "g1_error")}
+        return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+
+    @property
+    def cckl(self) -> float:
+        """The mean KL over the pairs."""
+        return float(self.kl.mean())
+
+    @property
+    def cckl_error(self) -> float:
+        """Its standard error, by bootstrap over the samples, which pairs share."""
+        return self.means["kl"].error
+
+    @cached_property
+    def means(self) -> dict[str, Mean]:
+        """Means of "kl", "g1" and "g2" over the pairs with their standard errors, by bootstrap over the samples.
+
+        The mean of G2/KL is none of them: for tiny KL the ratio has no bound below. Its median is in `summary`.
+        """
+        columns = torch.stack([self.kl, self.g1, self.g2], 1)
+        used, place = torch.cat([self.i, self.j]).unique(return_inverse=True)
+        i, j = place.chunk(2)
+        errors = standard_errors(columns, i, j, len(used), self.resamples, self.seed)
+        pairs = zip(columns.mean(0).tolist(), errors.tolist(), strict=True)
+        return {name: Mean(*both) for name, both in zip(("kl", "g1", "g2"), pairs, strict=True)}
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row a quantity (kl, g1, g2, ratio): mean with its standard error (none for the ratio), and quartiles."""
+        import pandas as pd
+
+        rows = {}
+        for name in ("kl", "g1", "g2", "ratio"):
+            mean = self.means.get(name, Mean(float("nan"), float("nan")))
+            at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+            low, middle, high = quantiles(getattr(self, name), at).tolist()
+            rows[name] = {"mean": mean.value, "error": mean.error, "median": middle, "q25": low, "q75": high}
+        return pd.DataFrame(rows).T
+
+    @cached_property
+    def by_class(self) -> dict[str, pd.DataFrame]:
+        """K×K tables by label of i (row) and of j (column), NaN where there are no pairs.
+
+        "pairs" counts them; "kl", "g1", "g2" and "limit" are means; "ratio" is mean G2 ÷ mean KL.
+        """
+        import pandas as pd
+
+        names = self.net.classes
+        cell = self.labels[self.i] * len(names) + self.labels[self.j]
+
+        def table(values: Tensor) -> Tensor:
+            return torch.zeros(len(names) ** 2, dtype=torch.float64).index_add(0, cell, values).view(len(names), -1)
+
+        count = table(torch.ones_like(self.kl))
+        known = count.where(count > 0, torch.nan)
+        tables = {name: table(getattr(self, name)) / known for name in ("kl", "g1", "g2", "limit")}
+        tables = {"pairs": count, **tables, "ratio": tables["g2"] / tables["kl"].where(tables["kl"] > 0, torch.nan)}
+        return {name: pd.DataFrame(values.numpy(), index=names, columns=names) for name, values in tables.items()}
+
+    @property
+    def theorem_bound(self) -> float:
+        """The right side of Theorem 3.1 for the α given, which CCKL never falls below; vacuous where not positive."""
+        return self.theorem().bound
+
+    @named_options
+    def theorem(self, *, alpha: float | None = None) -> Theorem:
+        """Both sides of Theorem 3.1, term by term, for labels smoothed with α.
+
+        Args:
+            alpha: how much of a label stays on its class, from 0 to 1; by default that of the result.
+        """
+        level = self.alpha if alpha is None else checked_alpha(alpha)
+        share = self.i.bincount(minlength=len(self.labels)).double()
+        used = share > 0
+        log_p = self.net.likelihood.log_probs(self.logits[used])
+        return theorem(self.cckl, log_p, self.labels[used], share[used], level)
+
+    @named_options
+    def path(self, i: int, j: int, *, steps: int = 40) -> Path:
+        """KL and its quadratic part on the straight line from x_i to x_j, by forward passes.
+
+        Args:
+            i: place of the first sample in the batch.
+            j: of the second, of another label.
+            steps: into how many equal pieces the line is cut.
+        """
+        steps = whole("steps", steps, 1)
+        return paths(self, torch.tensor([self.place(i, j)]), steps)[0]
+
+    def place(self, i: int, j: int) -> int:
+        """Where the pair (i, j) stands in this result."""
+        at = ((self.i == whole("i", i, 0)) & (self.j == whole("j", j, 0))).nonzero()
+        if not len(at):
+            raise ValueError(
+                f"({i}, {j}) is no pair of this result, expected samples of different labels that it holds"
+            )
+        return int(at[0, 0])
+
+    @named_options
+    def plot(self, *, against: Mapping[str, CrossCategoryKL] | None = None, name: str = "this model") -> go.Figure:
+        """The distributions of KL, G2 and G2/KL, with medians, as a plotly figure.
+
+        Args:
+            against: results of other models by name, drawn in the same axes.
+            name: of this model beside them.
+        """
+        from fimviz.views.divergence_charts import distributions_figure
+
+        return distributions_figure({name: self, **(against or {})})
+
+    @named_options
+    def view(
+        self,
+        *,
+        against: Mapping[str, CrossCategoryKL] | None = None,
+        name: str = "this model",
+        pairs: int | Sequence[tuple[int, int]] | None = None,
+        max_bytes: int = 20_000_000,
+    ) -> Figure:
+        """The divergence view: the three distributions, the map of class pairs, and pairs on their straight lines.
+
+        Args:
+            against: results of other models by name, whose distributions stand beside this one's.
+            name: of this model beside them.
+            pairs: how many pairs carry their line, or which (i, j); by default of each class pair those with the
+                smallest, the median and the largest KL, as far as they fit a page of a megabyte.
+            max_bytes: at which a page is refused; 5 MB are warned of.
+        """
+        from fimviz.views.divergence import divergence
+
+        return divergence(self, against={name: self, **(against or {})}, pairs=pairs, max_bytes=max_bytes)
+
+
+def quantiles(values: Tensor, at: Tensor) -> Tensor:
+    """Quantiles of what is a number, however many: torch's own stops at 16 million."""
+    known = values[~values.isnan()].sort().values
+    if not len(known):
+        return torch.full_like(at, torch.nan)
+    place = at * (len(known) - 1)
+    low = place.floor().long()
+    return torch.lerp(known[low], known[place.ceil().long()], place - low)

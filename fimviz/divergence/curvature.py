@@ -1,0 +1,109 @@
+"""Quadratic forms ½ δᵀF(x)δ for displacements δ of any size, in float64 wherever the network can.
+
+With S = e^s R Rᵀ (`fimviz.likelihood.Factor`) and A = Rᵀ J, ½ δᵀFδ = ½ e^s ‖A δ‖². A at an input serves all its
+displacements by one matrix product; where there are more classes than displacements, each takes a product with J.
+Passes in float32 would lose digits twice: A δ cancels, and an input on a kink may fall to another linear piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.fisher.block import Ground, inner, rounding_error
+from fimviz.fisher.lanczos import lanczos
+from fimviz.fisher.methods import plan
+
+_GRADIENTS = 32  # of one input, that are cheaper than an iteration for λ₁ and products with J
+_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Point:
+    """F at one input, ready for displacements.
+
+    Attributes:
+        logits: (K,) float64, on the CPU.
+        spectral_norm: λ₁ of F, in nats per squared pixel unit.
+        half_form: displacements (m, D) → ½ δᵀFδ (m,) in nats and how far rounding may have moved it (m,).
+    """
+
+    logits: Tensor
+    spectral_norm: float
+    half_form: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def precision(net: Classifier) -> torch.dtype:
+    """The precision of the passes: float64 where the network and its device can."""
+    return torch.float64 if net.has_float64 else net.dtype
+
+
+def points(net: Classifier, x: Tensor, displacements: int, max_memory: float | None) -> Iterator[Point]:
+    """F at every input of an admitted batch x (n, …), in order, for at most so many displacements of each.
+
+    Use it inside `net.at_rest()`, each point before the next.
+    """
+    rank = net.likelihood.rank(len(net.classes))
+    by_rows = rank <= max(_GRADIENTS, displacements)
+    few = rank if by_rows else min(rank, _STEPS)
+    alike = x[:1].to(precision(net)).expand_as(x)
+    try:
+        inputs, cotangents = plan(net, alike, 1, False, few, not by_rows, False, max_memory)
+    except MemoryError as error:
+        raise MemoryError(
+            "the gradients at one input do not fit: give a larger max_memory=, or smaller images"
+        ) from error
+    for part in x.split(inputs if by_rows else 1):
+        here = part.to(net.device, precision(net))
+        yield from _from_rows(net, here, cotangents) if by_rows else _from_products(net, here)
+
+
+def _from_rows(net: Classifier, x: Tensor, cotangents: int) -> Iterator[Point]:
+    ground = Ground(net, x, False)
+    factor = ground.factor
+    axes = torch.eye(factor.rank, dtype=torch.float64).expand(len(x), -1, -1)
+    rows = torch.cat([ground.here.vjp(factor.to_logits(some)) for some in axes.split(cotangents, 2)], 1)
+    if not rows.isfinite().all():
+        raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
+    mu = torch.linalg.eigvalsh(inner(rows, rows))[:, -1].clamp_min(0)
+    noise, doubt, _ = ground.rounding(rows)
+    scale = factor.log_scale.exp()
+    for i, a in enumerate(rows):
+
+        def push(deltas: Tensor, a: Tensor = a) -> Tensor:
+            return (deltas.to(a) @ a.T).cpu().double().norm(dim=1)
+
+        form = _half_form(push, float(scale[i]), float(noise[i]), float(doubt[i]))
+        yield Point(ground.logits[i], float(mu[i] * scale[i]), form)
+
+
+def _from_products(net: Classifier, x: Tensor) -> Iterator[Point]:
+    """One input x (1, …)."""
+    block = lanczos(net, x, 1, False, 1e-10, _STEPS, 0, False)
+    ground = Ground(net, x, False)
+    scale = ground.factor.log_scale.exp()
+
+    def push(deltas: Tensor) -> Tensor:
+        tangents = torch.cat([ground.here.jvp(one[None])[..., None].cpu().double() for one in deltas.to(x)], 2)
+        return ground.factor.from_logits(tangents)[0].norm(dim=0)
+
+    size = (block.eigenvalues[0, :1] / scale).sqrt()
+    noise = 128 * ground.eps * float(size)
+    form = _half_form(push, float(scale), noise, float(ground.doubt()))
+    yield Point(ground.logits[0], float(block.eigenvalues[0, 0] + block.error[0, 0]), form)
+
+
+def _half_form(
+    push: Callable[[Tensor], Tensor], scale: float, noise: float, doubt: float
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def form(deltas: Tensor) -> tuple[Tensor, Tensor]:
+        length = push(deltas)
+        size = deltas.norm(dim=1).cpu().double()
+        error = rounding_error((length**2)[:, None], noise * size, torch.full_like(size, doubt), 1)[:, 0]
+        return 0.5 * scale * length**2, 0.5 * scale * error
+
+    return form
