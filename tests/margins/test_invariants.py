@@ -122,11 +122,10 @@ def test_scaling_logits_changes_lengths_but_not_the_classes_met(real, name):
             assert torch.equal(*said), "the same class everywhere on the way"
 
 
-@pytest.mark.parametrize("solver", ["gram", "cg"])
-def test_flat_networks_are_left_by_smoothed_slopes(real, solver):
+def test_flat_networks_are_left_by_smoothed_slopes(real):
     """Almost every pixel sits below a threshold of this network, so that its own slopes say nothing there."""
     model, images = real(ROBUST, 5)
-    t = fv.trace_margins(model, images, targets="runner-up", solver=solver, verify=False)
+    t = fv.trace_margins(model, images, targets="runner-up", verify=False)
     check(t)
     assert t.ends.min() >= 0
     assert t.ends.max() <= 1
@@ -139,13 +138,15 @@ def test_flat_networks_are_left_by_smoothed_slopes(real, solver):
 
 
 def test_smoothed_slopes_depend_on_the_seed_alone(real):
-    model, images = real(ROBUST, 3)
-    options = {"targets": "runner-up", "max_steps": 20, "verify": False, "keep_images": False}
-    t, again = (fv.trace_margins(model, images, **options) for _ in range(2))
-    assert torch.equal(t.length, again.length)
-    assert t.smoothed.max() > 0
-    alone = fv.trace_margins(model, images[2:], **options)
-    assert alone.smoothed[0] == t.smoothed[2]
-    assert not torch.equal(t.ends, fv.trace_margins(model, images, **options, seed=1).ends)
+    model, images = real(ROBUST, 2)
+    options = {"targets": "runner-up", "max_steps": 12, "verify": False, "keep_images": False}
+    t, again, other = (fv.trace_margins(model, images, **options, seed=s) for s in (0, 0, 1))
+    assert torch.equal(t.ends, again.ends)
+    assert not torch.equal(t.ends, other.ends)
+    lost = int(t.smoothed.argmax())
+    assert t.smoothed[lost] > 0
+    iterated = fv.trace_margins(model, images[lost : lost + 1], **options, solver="cg")
+    check(iterated)
+    assert iterated.smoothed[0] > 0
     published = fv.trace_margins(model, images, **options, method="published")
     assert (published.smoothed == 0).all()
