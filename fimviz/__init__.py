@@ -21,6 +21,7 @@ from fimviz.margins.shielding import Shielding
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.ranking import ModelComparison, compare_models
+from fimviz.training import FisherMonitor, TrainingHistory
 
 __all__ = [
     "BlackBox",
@@ -29,6 +30,7 @@ __all__ = [
     "CertifiedRadius",
     "Classifier",
     "CrossCategoryKL",
+    "FisherMonitor",
     "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",
@@ -36,6 +38,7 @@ __all__ = [
     "Shielding",
     "ShieldingCurve",
     "Spectrum",
+    "TrainingHistory",
     "attacks",
     "cckl",
     "certified_radius",

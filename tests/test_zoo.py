@@ -176,7 +176,7 @@ def test_training_is_reproducible(name: str) -> None:
 
 
 def test_command_line_writes_a_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fimviz.zoo.train.train", lambda name: train(name, epochs=1))
+    monkeypatch.setattr("fimviz.zoo.train.train", lambda name, **options: train(name, epochs=1, **options))
     with pytest.raises(ValueError, match="did you mean"):
         main(["digits-vgg", "digits-mpl", "--out", str(tmp_path)])
     assert not list(tmp_path.iterdir())

@@ -28,16 +28,21 @@ class MLP(nn.Sequential):
 
 
 class VGG(nn.Sequential):
-    """Two stacks of 3×3 convolutions with max pooling (Simonyan & Zisserman 2015), with batch normalisation."""
+    """Two stacks of 3×3 convolutions with max pooling (Simonyan & Zisserman 2015), with batch normalisation.
 
-    def __init__(self, width: int = 24) -> None:
+    With `nn.Identity` as its activation it is linear but for the pooling, and with `nn.AvgPool2d` altogether.
+    """
+
+    def __init__(
+        self, width: int = 24, activation: type[nn.Module] = nn.ReLU, pool: Callable[[int], nn.Module] = nn.MaxPool2d
+    ) -> None:
         super().__init__(
-            *_conv_bn_relu(1, width),
-            *_conv_bn_relu(width, width),
-            nn.MaxPool2d(2),
-            *_conv_bn_relu(width, 2 * width),
-            *_conv_bn_relu(2 * width, 2 * width),
-            nn.MaxPool2d(2),
+            *_conv_bn_relu(1, width, activation=activation),
+            *_conv_bn_relu(width, width, activation=activation),
+            pool(2),
+            *_conv_bn_relu(width, 2 * width, activation=activation),
+            *_conv_bn_relu(2 * width, 2 * width, activation=activation),
+            pool(2),
             nn.Flatten(),
             nn.Linear(2 * width * 2 * 2, 10),
         )
@@ -165,9 +170,9 @@ class Attention(nn.Module):
         return self.out((weights @ v).transpose(1, 2).flatten(-2))
 
 
-def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1, activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+    return [conv, nn.BatchNorm2d(outputs), activation()]
 
 
 def _bn_relu_conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:

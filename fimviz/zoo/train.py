@@ -1,7 +1,9 @@
 """Train the zoo again: `python -m fimviz.zoo.train [names …] [--out DIR]`, a few minutes on one core.
 
-Writes the weights, `card.json` and the table in `CARD.md`. One machine and one torch version give the same bits
-each time; elsewhere the order of floating-point sums differs, and the networks with it, slightly.
+Writes the weights, `card.json` and the table in `CARD.md`. With `--recipe standard`, `madry` or `trades`, and a
+`--seed`, it trains other networks of the same architectures, and writes their weights alone. One machine and one torch
+version give the same bits each time; elsewhere the order of floating-point sums differs, and the networks with it,
+slightly.
 """
 
 from __future__ import annotations
@@ -9,83 +11,43 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.zoo import digits
-from fimviz.zoo.models import architecture, names
+from fimviz.zoo.models import ARCHITECTURES, architecture, names
+from fimviz.zoo.recipes import EPOCHS, EPSILON, RECIPES, Watch, attack, fit, reproducible
 
 HERE = Path(__file__).parent
-
-# 2.4 of the 16 grey levels: enough to turn the networks that were trained as usual, and people still read the digit.
-EPSILON = 0.15
-TRAIN_STEPS, TEST_STEPS = 5, 20
-
-EPOCHS = 40
-BATCH = 64
-LEARNING_RATE = 4e-3
+TEST_STEPS = 20
 
 TABLE = ("<!-- table: written by train.py from card.json -->", "<!-- end of table -->")
 
 
-def train(name: str, *, seed: int = 0, epochs: int = EPOCHS) -> nn.Module:
+def train(
+    name: str, *, recipe: str | None = None, seed: int = 0, epochs: int = EPOCHS, watch: Watch | None = None
+) -> nn.Module:
     """Train one network of the zoo on `digits("train")`; the same seed gives the same weights.
 
     Args:
-        name: one of `fimviz.zoo.names()`. With "-robust" the network sees only attacked images (Madry et al.
-            2018, "Towards deep learning models resistant to adversarial attacks"), else only clean ones.
+        name: one of `fimviz.zoo.names()`.
+        recipe: "standard", "madry" or "trades", see `fimviz.zoo.recipes`; by default the name's own: "madry" where it
+            ends in "-robust", else "standard".
         seed: of the initial weights, the order of the images and the attacks' starting points.
         epochs: passes over the 1297 images.
+        watch: makes a monitor of the new network, see `fimviz.zoo.recipes.fit`.
 
     Returns:
         The network in evaluation mode: the last one, not the best one, so that no test image had a say.
     """
-    images, labels = digits("train")
-    with _reproducible(seed):
-        net = architecture(name)()
-        optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
-        batches = -(-len(images) // BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs=epochs, steps_per_epoch=batches)
-        for epoch in range(epochs):
-            # Against the full budget from the start the transformer never gets beyond guessing.
-            epsilon = EPSILON * min(1.0, (epoch + 1) / (0.8 * epochs))
-            for batch in torch.randperm(len(images)).split(BATCH):
-                x, y = images[batch], labels[batch]
-                if name.endswith("-robust"):
-                    # In evaluation mode, so that the attack's passes leave no trace in the running statistics.
-                    x = attack(net.eval(), x, y, epsilon=epsilon, steps=TRAIN_STEPS)
-                optimizer.zero_grad()
-                cross_entropy(net.train()(x), y).backward()
-                optimizer.step()
-                schedule.step()
-    return net.eval()
-
-
-def attack(
-    net: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, epsilon: float = EPSILON, steps: int
-) -> Tensor:
-    """Images (n, …) of [0, 1] within L∞ distance epsilon of the given ones that raise the cross-entropy of `net`.
-
-    Projected gradient ascent from a random start (`captum.robust.PGD`), with steps of 2.5 epsilon / steps as in
-    Madry et al. (2018).
-    """
-    from captum.robust import PGD
-
-    # One loss for each image: captum leaves pixels with a gradient below 1e-6 alone, and a mean would shrink them.
-    pgd = PGD(net, lambda z, y: cross_entropy(z, y, reduction="none"), lower_bound=0.0, upper_bound=1.0)
-    with warnings.catch_warnings():
-        # captum detaches the images after each step, then warns that they do not require gradients.
-        warnings.filterwarnings("ignore", "Input Tensor 0 did not already require gradients")
-        attacked: Tensor = pgd.perturb(images, epsilon, 2.5 * epsilon / steps, steps, labels, random_start=True)
-    return attacked
+    build = architecture(name)
+    recipe = recipe or ("madry" if name.endswith("-robust") else "standard")
+    return fit(build, recipe, seed=seed, epochs=epochs, watch=watch)
 
 
 def evaluate(net: Classifier | nn.Module, *, epsilon: float = EPSILON, seed: int = 0) -> dict[str, float]:
@@ -102,7 +64,7 @@ def evaluate(net: Classifier | nn.Module, *, epsilon: float = EPSILON, seed: int
     """
     net = as_classifier(net)
     images, labels = digits("test")
-    with _reproducible(seed):
+    with reproducible(seed):
         attacked = attack(net, images, labels, epsilon=epsilon, steps=TEST_STEPS)
     right = {"clean_accuracy": net(images).argmax(1) == labels, "pgd_accuracy": net(attacked).argmax(1) == labels}
     return {key: round(value.double().mean().item(), 3) for key, value in right.items()}
@@ -115,20 +77,6 @@ def table(card: dict[str, Any]) -> str:
         accuracies = f"{row['clean_accuracy']:.3f} | {row['pgd_accuracy']:.3f}"
         lines.append(f"| `{name}` | {row['parameters']} | {accuracies} |")
     return "\n".join(lines)
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """A random stream of its own and one thread: several would split sums by how many cores there are."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the GPUs, which fork_rng does not restore here.
-        torch.default_generator.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _write_card(out: Path, rows: dict[str, dict[str, Any]]) -> None:
@@ -154,17 +102,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fimviz.zoo.train", description="Train the networks of the zoo.")
     parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(names())}")
     parser.add_argument("--out", type=Path, default=HERE, help="where weights/, card.json and CARD.md go")
+    parser.add_argument("--recipe", choices=RECIPES, help="train so, and write --out/NAME-RECIPE-SEED.safetensors only")
+    parser.add_argument("--seed", type=int, help="with --recipe, default: 0")
     options = parser.parse_args(arguments)
-    chosen = options.names or names()
+    chosen = options.names or (list(ARCHITECTURES) if options.recipe else names())
     for name in chosen:
         architecture(name)  # a mistyped last name must not cost the training of the first ones
-    (options.out / "weights").mkdir(parents=True, exist_ok=True)
+    if options.recipe and (options.out == HERE or any(name not in ARCHITECTURES for name in chosen)):
+        parser.error(f"--recipe needs --out, and names without -robust: {', '.join(ARCHITECTURES)}")
+    if options.seed is not None and not options.recipe:
+        parser.error("--seed needs --recipe: the networks of the zoo have seed 0")
+    (options.out if options.recipe else options.out / "weights").mkdir(parents=True, exist_ok=True)
     for name in chosen:
         start = time.perf_counter()
-        net = train(name)
-        row = {"parameters": sum(p.numel() for p in net.parameters()), **evaluate(net), "seed": 0, "epochs": EPOCHS}
-        save_file(net.state_dict(), options.out / "weights" / f"{name}.safetensors")
-        _write_card(options.out, {name: row})
+        seed = options.seed or 0
+        net = train(name, recipe=options.recipe, seed=seed)
+        row = {"parameters": sum(p.numel() for p in net.parameters()), **evaluate(net), "seed": seed, "epochs": EPOCHS}
+        if options.recipe:
+            save_file(net.state_dict(), options.out / f"{name}-{options.recipe}-{seed}.safetensors")
+        else:
+            save_file(net.state_dict(), options.out / "weights" / f"{name}.safetensors")
+            _write_card(options.out, {name: row})
         print(f"{name}: {row}, {time.perf_counter() - start:.0f} s")
 
 
