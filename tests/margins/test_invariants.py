@@ -135,18 +135,3 @@ def test_flat_networks_are_left_by_smoothed_slopes(real):
         assert len(path.smoothed) == len(path.pace)
         assert sum(path.smoothed) == pytest.approx(share * len(path.pace))
         assert not any(path.smoothed[:3]), "three steps are made without"
-
-
-def test_smoothed_slopes_depend_on_the_seed_alone(real):
-    model, images = real(ROBUST, 2)
-    options = {"targets": "runner-up", "max_steps": 12, "verify": False, "keep_images": False}
-    t, again, other = (fv.trace_margins(model, images, **options, seed=s) for s in (0, 0, 1))
-    assert torch.equal(t.ends, again.ends)
-    assert not torch.equal(t.ends, other.ends)
-    lost = int(t.smoothed.argmax())
-    assert t.smoothed[lost] > 0
-    iterated = fv.trace_margins(model, images[lost : lost + 1], **options, solver="cg")
-    check(iterated)
-    assert iterated.smoothed[0] > 0
-    published = fv.trace_margins(model, images, **options, method="published")
-    assert (published.smoothed == 0).all()

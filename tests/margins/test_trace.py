@@ -22,6 +22,14 @@ def small_net(seed=0, classes=4, inputs=6, scale=4.0):
     return model
 
 
+class Valley(nn.Module):
+    """Two classes whose gap narrows toward grey pixels and widens beyond."""
+
+    def forward(self, x):
+        gap = (x - 0.5).square().sum(1) + 0.5
+        return torch.stack([gap, torch.zeros_like(gap)], 1)
+
+
 def check(t):
     """What holds for every trace of every method."""
     f = t.flipped
@@ -252,11 +260,6 @@ class TestOptions:
         assert torch.allclose(t.pace.sum(1), torch.ones(len(t)).double())
 
     def test_a_step_past_a_valley_is_shortened_by_the_line_search(self):
-        class Valley(nn.Module):
-            def forward(self, x):
-                gap = (x - 0.5).square().sum(1) + 0.5
-                return torch.stack([gap, torch.zeros_like(gap)], 1)
-
         t = trace_margins(Valley(), torch.full((1, 1), 0.43).double(), trust_region=0.4, step=1.0, verify=False)
         path = t.paths[0]
         # 0.4 and 0.2 end further up the other side, 0.1 lower than it began: 0.53.
@@ -264,6 +267,24 @@ class TestOptions:
         assert path.l2[0].item() == pytest.approx(0.1)
         assert path.gap[1] < path.gap[0]
         assert t.status == ("stalled",)
+
+    @pytest.mark.parametrize("solver", ["gram", "cg"])
+    def test_smoothed_slopes_depend_on_the_seed_alone(self, solver):
+        x = torch.linspace(0.3, 0.6, 8).double().view(2, 4)
+        options = {"solver": solver, "verify": False, "keep_images": False}
+        t, again, other = (trace_margins(Valley(), x, **options, seed=seed) for seed in (0, 0, 1))
+        check(t)
+        assert (t.smoothed > 0).all()
+        for path, share in zip(t.paths, t.smoothed.tolist(), strict=True):
+            assert sum(path.smoothed) == pytest.approx(share * len(path.pace))
+            assert not any(path.smoothed[:3]), "three steps have to gain nothing first"
+            assert all(path.smoothed[path.smoothed.index(True) :])
+        assert torch.equal(t.ends, again.ends)
+        assert not torch.equal(t.ends, other.ends)
+        alone = trace_margins(Valley(), x[1:], **options)
+        assert torch.allclose(alone.ends, t.ends[1:])
+        for method in ("published", "pgd", "straight"):
+            assert (trace_margins(Valley(), x, **options, method=method, max_steps=9).smoothed == 0).all()
 
     def test_random_start_does_not_depend_on_the_place(self):
         images, _ = fv.zoo.digits()
