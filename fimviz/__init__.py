@@ -5,6 +5,7 @@ views that people can move. Functions give results; results show themselves.
 """
 
 from fimviz import attacks, zoo
+from fimviz.attributions import Attributions, attributions
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.classifier import Classifier
@@ -22,8 +23,11 @@ from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.ranking import ModelComparison, compare_models
 from fimviz.training import FisherMonitor, TrainingHistory
+from fimviz.vulnerability import Vulnerability, vulnerability
+from fimviz.zoo.pretrained import from_torchvision
 
 __all__ = [
+    "Attributions",
     "BlackBox",
     "BoundComparison",
     "BudgetExceeded",
@@ -39,15 +43,19 @@ __all__ = [
     "ShieldingCurve",
     "Spectrum",
     "TrainingHistory",
+    "Vulnerability",
     "attacks",
+    "attributions",
     "cckl",
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "from_torchvision",
     "local_accuracy",
     "reconstruction",
     "shielding_curve",
     "spectrum",
     "trace_margins",
+    "vulnerability",
     "zoo",
 ]

@@ -26,6 +26,7 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.passes import footprint
 
 NORMS = ("linf", "l2")
+OWN = ("spectral", "fgsm", "pgd", "random")
 _CHUNK = 64
 _TINY = 1e-30
 
@@ -262,12 +263,24 @@ class Problem:
         if attack == "spectral":
             v = spectrum(self.net, self.x, k=1, verify=False).eigenvectors
             assert v is not None
-            d = v[:, 0].to(self.x)
-        else:
+            return self.both_ways(v[:, 0])
+        if attack == "random":
             generator = torch.Generator().manual_seed(seed)
-            d = torch.randn(self.x.shape, generator=generator, dtype=torch.float64).to(self.x)
-        d = self._unit(d)
+            return self.both_ways(torch.randn(self.x.shape, generator=generator, dtype=torch.float64))
+        raise ValueError(f"{attack!r} is no attack of one step")
+
+    def both_ways(self, v: Tensor) -> list[Tensor]:
+        """± the direction of length 1 that vectors (n, …) give in the norm."""
+        d = self._unit(v.to(self.x))
         return [d, -d]
+
+    def linear_distance(self) -> Tensor:
+        """The budget (n,) at which the margin would close if it were linear."""
+        x = self.x.detach().requires_grad_()
+        margin = self.net.likelihood.margin(self.net.logits(x), self.labels)
+        (g,) = torch.autograd.grad(margin.sum(), x)
+        slope = g.flatten(1).norm(dim=1, p=2 if self.norm == "l2" else 1)
+        return margin.detach().clamp_min(0) / slope.clamp_min(_TINY)
 
     def _unit(self, g: Tensor) -> Tensor:
         """The direction of length 1 along which wᵀx with w = g grows most."""

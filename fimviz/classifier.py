@@ -8,7 +8,7 @@ eigenvalue and attack budget above this module is in pixel units.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
@@ -85,6 +85,9 @@ class Classifier:
         # Whether products along directions come in forward mode, and can be taped: known after the first.
         self.forward_mode: bool | None = None
         self.repeatable: bool | None = None
+
+    # What makes a batch of raw images, where the model came with a geometry of its own (`from_torchvision`).
+    prepare: Callable[[Any], Tensor] | None = None
 
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""

@@ -91,10 +91,12 @@ def _from_products(net: Classifier, x: Tensor) -> Iterator[Point]:
         tangents = torch.cat([ground.here.jvp(one[None])[..., None].cpu().double() for one in deltas.to(x)], 2)
         return ground.factor.from_logits(tangents)[0].norm(dim=0)
 
+    # from above, so that no quadratic form exceeds it: what the iteration found may lie below λ₁ by its error
+    largest = float(block.eigenvalues[0, 0] + block.error[0, 0])
     size = (block.eigenvalues[0, :1] / scale).sqrt()
     noise = 128 * ground.eps * float(size)
     form = _half_form(push, float(scale), noise, float(ground.doubt()))
-    yield Point(ground.logits[0], float(block.eigenvalues[0, 0] + block.error[0, 0]), form)
+    yield Point(ground.logits[0], largest, form)
 
 
 def _half_form(

@@ -71,8 +71,11 @@ def standard_errors(values: Tensor, i: Tensor, j: Tensor, count: int, resamples:
 
     A resample holds a pair as often as it holds its first sample times its second. That counts the part of a value
     which is the pair's alone, and not its samples', three times: the variance of a product of two independent counts
-    of mean and variance 1 is 3. Two are taken away again (for all pairs they hardly matter).
+    of mean and variance 1 is 3. Two are taken away again (for all pairs they hardly matter). NaN where there are too
+    few samples to tell.
     """
+    if count < 3:
+        return torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     weights = torch.as_tensor(drawn, dtype=torch.float64)
     place = torch.stack([i, j])
@@ -88,5 +91,6 @@ def standard_errors(values: Tensor, i: Tensor, j: Tensor, count: int, resamples:
         apart = column - column.mean()
         means = (sums(apart) / sizes)[sizes > 0]
         own = float(((apart + apart[reverse]) ** 2).sum()) / 2 / len(column) ** 2
-        out.append(max(float(means.var()) - 2 * own, 0.0) ** 0.5 if len(means) > 1 else float("nan"))
+        variance = float(means.var()) - 2 * own if len(means) > 1 else -1.0
+        out.append(variance**0.5 if variance >= 0 else float("nan"))
     return torch.tensor(out, dtype=torch.float64)

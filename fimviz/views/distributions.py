@@ -91,6 +91,7 @@ def _share(key: str, title: str, columns: list[Tensor]) -> Distribution:
     def place(v: Tensor) -> Tensor:
         return -torch.log10(1 - v)
 
+    columns = [v.clamp_min(-1e300) for v in columns]  # a KL near the smallest float64 makes infinite ratios
     known = torch.cat(columns)
     known = known[known < 1]  # not NaN, and not without any second-order part
     low, high = _ends(torch.cat([place(known), torch.zeros(1).double()]))

@@ -25,7 +25,9 @@ def test_driven_by_keyboard(results, open_page, tmp_path, width):
     path = result.save(tmp_path / "d.html", against={"<b>robust</b>": results[1]}, name="standard")
     page = open_page(path, ".fv-hist svg", viewport={"width": width, "height": 900})
     assert page.locator(".fv-hist svg").count() == 3
-    assert page.locator(".fimviz b b").count() == page.locator(".fv-median").count() - 6 == 0
+    assert page.locator(".fv-median").count() == 6
+    assert page.locator(".fv-dist li").first.inner_text().startswith("■ standard: median ")
+    assert "<b>robust</b>: median " in page.locator(".fv-dist li").nth(1).inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # the map: its cells say their class pair, arrows move over the diagonal
     labels = sorted(result.labels.unique().tolist())

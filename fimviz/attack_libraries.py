@@ -1,0 +1,111 @@
+"""Attacks of foolbox and AutoAttack where these are installed: found by name, run in pixel space, checked like ours."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimviz.attacks import OWN, Problem
+from fimviz.classifier import Classifier
+
+_GRID = 24  # budgets, a factor √2 apart, for attacks that want one budget for a whole batch
+Search = Callable[[Problem, float], tuple[Tensor, Tensor]]
+
+
+def library_attack(name: Any, norm: str, net: Classifier) -> Search:
+    """A search (problem, largest budget) → smallest successful ε (n,) and images, by its name."""
+    if name == "autoattack":
+        return _autoattack(norm, net)
+    if isinstance(name, str) and name.startswith("foolbox:"):
+        return _foolbox(name.removeprefix("foolbox:"), norm, net)
+    near = difflib.get_close_matches(str(name), [*OWN, "autoattack"], 1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    raise ValueError(f"attack is {name!r}, expected {', '.join(OWN)}, 'foolbox:NAME' or 'autoattack'{hint}")
+
+
+class _Logits(nn.Module):
+    """The classifier as libraries want it: a module in evaluation mode, pixels in, logits out."""
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__()
+        self._net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._net.logits(x)
+
+
+def _foolbox(name: str, norm: str, net: Classifier) -> Search:
+    try:
+        import foolbox
+    except ModuleNotFoundError:
+        raise ImportError(f"the attack 'foolbox:{name}' needs foolbox: pip install foolbox") from None
+    valid = [n for n, c in vars(foolbox.attacks).items() if isinstance(c, type) and issubclass(c, foolbox.Attack)]
+    if name not in valid:
+        near = difflib.get_close_matches(name, valid, 1)
+        raise ValueError(f"foolbox has no attack {name!r}" + (f": did you mean {near[0]}?" if near else ""))
+    _plain(net, f"foolbox:{name}")
+    attack = getattr(foolbox.attacks, name)()
+    p = getattr(getattr(attack, "distance", None), "p", None)
+    if p != (2 if norm == "l2" else math.inf):
+        raise ValueError(f"the attack 'foolbox:{name}' measures L{p or '?'}, expected one of norm {norm!r}")
+
+    def search(part: Problem, top: float) -> tuple[Tensor, Tensor]:
+        low, high = net.input_range or (part.x.min().item(), part.x.max().item())
+        model = foolbox.PyTorchModel(_Logits(net).eval(), bounds=(low, high), device=part.x.device)
+        minimal = isinstance(attack, foolbox.attacks.base.MinimizationAttack)
+        budgets = [top] if minimal else _budgets(top)
+        _, images, _ = attack(model, part.x, part.labels, epsilons=[None] if minimal else budgets)
+        return _smallest(part, images, budgets)
+
+    return search
+
+
+def _autoattack(norm: str, net: Classifier) -> Search:
+    try:
+        from autoattack import AutoAttack
+    except ModuleNotFoundError:
+        raise ImportError(
+            "the attack 'autoattack' needs AutoAttack: pip install git+https://github.com/fra31/auto-attack"
+        ) from None
+    _plain(net, "autoattack")
+    if net.input_range != (0, 1):
+        raise ValueError(f"AutoAttack clips to [0, 1], and this model's inputs are in {net.input_range}: leave it out")
+
+    def search(part: Problem, top: float) -> tuple[Tensor, Tensor]:
+        images = []
+        for epsilon in (budgets := _budgets(top)):
+            kind = "L2" if norm == "l2" else "Linf"
+            attack = AutoAttack(_Logits(net).eval(), norm=kind, eps=epsilon, device=part.x.device, verbose=False)
+            images.append(attack.run_standard_evaluation(part.x, part.labels, bs=len(part.x)))
+        return _smallest(part, images, budgets)
+
+    return search
+
+
+def _plain(net: Classifier, name: str) -> None:
+    if net.likelihood.name != "categorical":
+        raise ValueError(f"the attack {name!r} knows models of one of K classes only, and this one has yes/no labels")
+
+
+def _budgets(top: float) -> list[float]:
+    return [top * 2 ** (-k / 2) for k in range(_GRID)][::-1]
+
+
+def _smallest(part: Problem, images: list[Tensor], budgets: list[float]) -> tuple[Tensor, Tensor]:
+    """Of what a library proposes, the shortest change that is seen to succeed within its budget; its length is ε."""
+    best = torch.full((len(part.x),), math.inf, dtype=torch.float64)
+    kept = part.x.clone()
+    best[part.missed(part.x).cpu()] = 0
+    for there, budget in zip(images, budgets, strict=True):
+        d = there.detach() - part.x
+        size = part.length(d).double().cpu()
+        moved = part.moved(d / size.to(d).clamp_min(1e-30).view(-1, *[1] * (d.ndim - 1)), size)
+        closer = part.missed(moved).cpu() & (size <= budget * (1 + 1e-4)) & (size < best)
+        best = torch.where(closer, size, best)
+        kept[closer.to(kept.device)] = moved[closer.to(kept.device)]
+    return torch.where(best.isfinite(), best, torch.nan), kept

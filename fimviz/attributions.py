@@ -1,0 +1,302 @@
+"""`attributions`: what captum says that the model looks at, beside the direction in which it is most fragile."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fimviz._images import read_labels
+from fimviz._options import flag, named_options, reporter, whole
+from fimviz.attacks import chunk
+from fimviz.classifier import Classifier, as_classifier
+from fimviz.fisher.methods import spectrum as fisher_spectrum
+from fimviz.fisher.spectrum import Spectrum
+from fimviz.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from fimviz.views.figure import Figure
+
+_STEPS = 32  # of an integral, unless asked for otherwise
+_CHANCE = 200  # random directions, for what would agree by chance
+
+
+@named_options
+def attributions(
+    net: Classifier | nn.Module,
+    images: Any,
+    targets: Any = None,
+    *,
+    methods: Sequence[str] = ("Saliency", "IntegratedGradients", "Occlusion"),
+    spectrum: Spectrum | None = None,
+    options: dict[str, dict[str, Any]] | None = None,
+    seed: int = 0,
+    progress: bool | Callable[[int, int], None] = False,
+) -> Attributions:
+    """Attribution maps of the target's logit, and how alike they are to the worst direction v₁.
+
+    Args:
+        net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
+        images: (n, …) floats.
+        targets: classes (n,) whose logits are explained; None for the model's predictions.
+        methods: names of classes of captum.attr that take inputs and a target: "Saliency", "InputXGradient",
+            "IntegratedGradients", "DeepLift", "Occlusion", "FeatureAblation", "KernelShap", …
+        spectrum: of these images, with eigenvectors, if it is at hand already.
+        options: method → further options of its `attribute`, as {"Occlusion": {"sliding_window_shapes": (1, 3, 3)}}.
+            Unless given: a baseline of the lowest input value, 32 steps of an integral, and for "Occlusion" a square
+            of all channels that is a fourteenth of the image wide, at least 2, moved by half of that.
+        seed: of methods that draw, and of the directions by which chance is measured.
+        progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
+
+    Both are compared without signs: that of an eigenvector is a convention, and methods differ in theirs.
+
+    Raises:
+        ValueError: an unknown method, or one that needs more than inputs and a target, as a layer.
+
+    Example, one logit's gradient against the whole Fisher information: of two classes, the same two pixels.
+        >>> import torch, fimviz as fv
+        >>> a = fv.attributions(torch.nn.Identity(), torch.tensor([[0.5, 0.25]]), methods=["Saliency"])
+        >>> a.maps[0, 0].tolist(), round(a.frame.cosine[0], 4)
+        ([1.0, 0.0], 0.7071)
+    """
+    names = _names(methods)
+    extra = {} if options is None else dict(options)
+    if unknown := [name for name in extra if name not in names]:
+        raise ValueError(f"options has an entry for {unknown[0]!r}, expected one of the methods {', '.join(names)}")
+    seed = whole("seed", seed, 0)
+    flag("progress", callable(progress) or progress)
+    if not isinstance(net, Classifier | nn.Module):
+        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: gradients are needed")
+    net = as_classifier(net)
+    x = net.admit(images).detach()
+    if net.likelihood.name != "categorical":
+        raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
+    classes = read_labels(targets, len(x), net)
+    s = fisher_spectrum(net, x, k=1, seed=seed) if spectrum is None else spectrum
+    if not isinstance(s, Spectrum) or s.eigenvectors is None or s.images.shape != x.shape:
+        raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
+    classes = s.predictions if classes is None else classes
+    maps = torch.zeros(len(x), len(names), *x.shape[1:], dtype=x.dtype)
+    report, done, size = reporter(progress, len(s)), 0, chunk(net, x)
+    try:
+        with net.at_rest(), warnings.catch_warnings(), torch.random.fork_rng(_devices(net)):
+            warnings.filterwarnings("ignore", module="captum")  # on gradients it turns on, hooks it hangs, what is slow
+            torch.manual_seed(seed)
+            for start in range(0, len(s), size):
+                part = x[start : start + size].to(net.device)
+                for j, name in enumerate(names):
+                    one = _explained(name, net, part, classes[start : start + size].to(net.device), extra.get(name, {}))
+                    maps[start : start + size, j] = one.detach().cpu()
+                done = min(start + size, len(s))
+                report(done)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        warnings.warn(f"interrupted: the result holds the first {done} of {len(x)} inputs", stacklevel=3)
+    return Attributions(
+        methods=names,
+        maps=maps[:done],
+        targets=classes[:done].cpu(),
+        spectrum=s if len(s) == done else s.take(range(done)),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attributions(Result):
+    """Attribution maps of n inputs by m methods, beside their worst directions.
+
+    Attributes:
+        methods: m names of captum.attr.
+        maps: (n, m, *input), signed where the method's are, in logits (for gradients, logits per pixel unit).
+        targets: (n,) classes that are explained.
+        spectrum: of the same inputs, with eigenvectors.
+        seed: of what was drawn.
+    """
+
+    methods: tuple[str, ...]
+    maps: Tensor
+    targets: Tensor
+    spectrum: Spectrum
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __repr__(self) -> str:
+        return f"Attributions({len(self)} inputs: {self.verdict})"
+
+    @cached_property
+    def cosine(self) -> Tensor:
+        """(n, m) float64 in [0, 1]: the cosine between |map| and |v₁|; NaN where one of them is 0 everywhere."""
+        a, b = self._sizes()
+        return (a * b).sum(2) / (a.norm(dim=2) * b.norm(dim=2))
+
+    @cached_property
+    def rank(self) -> Tensor:
+        """(n, m) float64 in [−1, 1]: Spearman's ρ of |map| and |v₁| over the pixels; NaN where one is constant."""
+        a, b = (_ranks(v) for v in self._sizes())
+        return (a * b).sum(2) / (a.norm(dim=2) * b.norm(dim=2))
+
+    @cached_property
+    def chance(self) -> tuple[float, float]:
+        """What a random direction scores beside |v₁|: the mean cosine and mean rank correlation (0 but for noise).
+
+        A cosine of sizes is never near 0: they have no sign. Against a flat map it is √(2/π) for a normal direction.
+        """
+        v = self._vectors()[:16]
+        drawn = torch.randn(_CHANCE, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
+        size = v.norm(dim=1, keepdim=True)
+        cosine = (v / size) @ (drawn / drawn.norm(dim=1, keepdim=True)).T
+        a, b = _ranks(v), _ranks(drawn)
+        rank = (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
+        return float(cosine[size[:, 0] > 0].mean()), float(rank.nanmean())
+
+    @cached_property
+    def verdict(self) -> str:
+        """Does the model look where it is fragile? In one sentence."""
+        by_method = [(float(self.cosine[:, j].nanmedian()), name) for j, name in enumerate(self.methods)]
+        score, name = max(by_method, key=lambda pair: -1.0 if pair[0] != pair[0] else pair[0])
+        if score != score:
+            return "no map and worst direction can be compared, one of them being 0 everywhere"
+        part = torch.tensor([c for c, _ in by_method]).nan_to_num(0)
+        above = int((part > self.chance[0] + 0.05).sum())
+        how = {0: "no more than at random", len(by_method): "by every method more than at random"}.get(
+            above, f"by {above} of {len(by_method)} methods more than at random"
+        )
+        return (
+            f"the model looks where it is fragile {how}: |map| and |v₁| have a median cosine of {score:.2f} with "
+            f"{name}, and {self.chance[0]:.2f} by chance"
+        )
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a sample and method: sample, method, target, cosine, rank."""
+        import pandas as pd
+
+        n, m = self.cosine.shape
+        return pd.DataFrame(
+            {
+                "sample": torch.arange(n).repeat_interleave(m).numpy(),
+                "method": list(self.methods) * n,
+                "target": self.targets.repeat_interleave(m).numpy(),
+                "cosine": self.cosine.flatten().numpy(),
+                "rank": self.rank.flatten().numpy(),
+            }
+        )
+
+    def plot(self) -> go.Figure:
+        """The cosines of every sample by method, beside what chance would give, as a plotly figure."""
+        from fimviz.views.attributions import attributions_figure
+
+        return attributions_figure(self)
+
+    @named_options
+    def view(self, *, samples: int = 32, max_bytes: int = 20_000_000) -> Figure:
+        """The attribution view: image, worst direction and maps, sample by sample.
+
+        Args:
+            samples: how many inputs, the first ones.
+            max_bytes: refuse a page larger than this.
+        """
+        from fimviz.views.attributions import attributions_view
+
+        return attributions_view(self, samples=whole("samples", samples, 1), max_bytes=max_bytes)
+
+    def _vectors(self) -> Tensor:
+        assert self.spectrum.eigenvectors is not None
+        return self.spectrum.eigenvectors[:, 0].flatten(1).double().abs()
+
+    def _sizes(self) -> tuple[Tensor, Tensor]:
+        return self.maps.flatten(2).double().abs(), self._vectors()[:, None]
+
+
+def _names(methods: Any) -> tuple[str, ...]:
+    from captum import attr
+
+    names = tuple(dict.fromkeys((methods,) if isinstance(methods, str) else tuple(methods)))
+    valid = [
+        name
+        for name, c in vars(attr).items()
+        if inspect.isclass(c) and issubclass(c, attr.Attribution) and _takes_inputs_and_target(c)
+    ]
+    for name in names:
+        if name not in valid:
+            near = difflib.get_close_matches(str(name), valid, 1)
+            raise ValueError(
+                f"method is {name!r}, expected a class of captum.attr that takes inputs and a target: "
+                + (f"did you mean {near[0]}?" if near else ", ".join(sorted(valid)))
+            )
+    if not names:
+        raise ValueError(f"methods is empty, expected some of {', '.join(sorted(valid))}")
+    return names
+
+
+def _takes_inputs_and_target(method: Any) -> bool:
+    """Whether a class of captum is made of a model alone and explains its inputs."""
+    if not hasattr(method, "attribute"):
+        return False
+    needed = [p.name for p in inspect.signature(method.__init__).parameters.values() if p.default is p.empty][1:]
+    asked = inspect.signature(method.attribute).parameters
+    must = {name for name, p in asked.items() if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD}
+    always = must - {"self", "inputs", "baselines", "sliding_window_shapes"}
+    return needed in (["forward_func"], ["model"]) and "target" in asked and not always
+
+
+class _Model(nn.Module):
+    """Pixels to logits, with the user's module inside: some methods hang hooks on its layers."""
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__()
+        self.model = net.model
+        self._net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._net.logits(x)
+
+
+def _explained(name: str, net: Classifier, x: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
+    from captum import attr
+
+    method = getattr(attr, name)(_Model(net).eval())
+    asked = inspect.signature(method.attribute).parameters
+    low = 0.0 if net.input_range is None else net.input_range[0]
+    given: dict[str, Any] = {"baselines": low, "n_steps": _STEPS, "internal_batch_size": 4 * len(x)}
+    given["sliding_window_shapes"], given["strides"] = _window(x)
+    if name in ("GradientShap", "DeepLiftShap"):  # a distribution of baselines, of at least two
+        given["baselines"] = torch.full_like(x[:1], low).repeat(2, *[1] * (x.ndim - 1))
+    given = {key: value for key, value in given.items() if key in asked} | options
+    if name == "Saliency":
+        given.setdefault("abs", False)
+    return method.attribute(x.clone().requires_grad_(), target=targets, **given)
+
+
+def _window(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A square of all channels that is a fourteenth of the image wide, and half of it as the step."""
+    channels, *sides = x.shape[1:]
+    if not sides:
+        return (1,), (1,)
+    wide = [max(2, round(side / 14)) if side > 1 else 1 for side in sides]
+    return (channels, *wide), (channels, *(max(1, w // 2) for w in wide))
+
+
+def _ranks(v: Tensor) -> Tensor:
+    """Centred ranks along the last axis, equal values sharing theirs."""
+    import pandas as pd
+
+    flat = pd.DataFrame(v.flatten(0, -2).numpy()).rank(axis=1).to_numpy()
+    return torch.tensor(flat).view(v.shape) - (v.shape[-1] + 1) / 2
+
+
+def _devices(net: Classifier) -> list[torch.device]:
+    return [net.device] if net.device.type == "cuda" else []

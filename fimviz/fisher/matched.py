@@ -1,0 +1,104 @@
+"""λ₁ with confidence taken out: what the Fisher information would be had the logits another scale.
+
+Dividing the logits by a temperature moves no decision boundary and scales λ₁ by any factor. So a λ₁ that is to say
+something about boundaries is looked at where all inputs, or all models, are equally sure.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimviz._options import real
+from fimviz.classifier import Classifier
+from fimviz.fisher.methods import spectrum
+from fimviz.likelihood import Factor, Likelihood
+
+_HALVINGS, _SPAN = 60, 40.0
+
+
+def matched_spectral_norm(
+    net: Classifier, images: Any, *, confidence: float = 0.9, per: str = "sample", method: str = "auto", seed: int = 0
+) -> Tensor:
+    """λ₁ (n,) at the temperature that makes the model as sure as `confidence`.
+
+    Args:
+        net: the classifier.
+        images: (n, …) in pixels.
+        confidence: the probability of the prediction that is wanted, above 1/K and below 1.
+        per: "sample", a temperature for every input, at which this one's confidence is the wanted one; "batch", one
+            for all, at which the mean is.
+        method: as in `spectrum`.
+        seed: of "lanczos".
+
+    Returns:
+        float64, in nats per squared pixel unit; NaN where no temperature gives the confidence, as for a tie.
+
+    With two classes and per="sample", √(c(1−c)) log(c/(1−c)) / √λ₁ is (z_y − z_k)/‖∇(z_y − z_k)‖, the distance at
+    which the two would draw level if the network were linear: matched λ₁ is made of margin and gradient, not of scale.
+
+    Example, a margin of 1 with a gradient of length √2, whatever the logits are multiplied by:
+        >>> import torch, fimviz as fv
+        >>> for scale in (1.0, 30.0):
+        ...     net = fv.Classifier(torch.nn.Identity(), temperature=1 / scale)
+        ...     value = matched_spectral_norm(net, torch.tensor([[1.0, 0.0]])).item()
+        ...     print(round((0.9 * 0.1) ** 0.5 * torch.tensor(9.0).log().item() / value**0.5, 5))
+        0.70711
+        0.70711
+    """
+    if per not in ("sample", "batch"):
+        raise ValueError(f"per is {per!r}, expected 'sample' or 'batch'")
+    x = net.admit(images).detach()
+    least = net.likelihood.confidence(torch.zeros(1, len(net.classes)).double()).item()
+    if not least < real("confidence", confidence) < 1:
+        raise ValueError(f"confidence is {confidence}, expected more than {least:.3g}, a tie's, and less than 1")
+
+    twin = copy.copy(net)  # shares the module, so that nothing is held twice
+    options: dict[str, Any] = {"k": 1, "method": method, "vectors": False, "seed": seed}
+    if per == "batch":
+        with net.at_rest(), torch.no_grad():
+            z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(64)])
+        t = float(_temperature(net.likelihood, z[None], confidence))
+        if math.isnan(t):
+            return torch.full((len(x),), torch.nan, dtype=torch.float64)
+        twin.temperature = net.temperature * t
+        return spectrum(twin, x, **options).spectral_norm
+    twin.likelihood = _EachAtItsTemperature(net.likelihood, confidence)
+    found = spectrum(twin, x, **options)
+    reached = _temperature(net.likelihood, found.logits[:, None], confidence).isfinite()
+    return torch.where(reached, found.spectral_norm, torch.nan)
+
+
+class _EachAtItsTemperature:
+    """A likelihood whose information is that of logits divided by a temperature of their own."""
+
+    def __init__(self, base: Likelihood, confidence: float) -> None:
+        self._base, self._confidence = base, confidence
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+    def factor(self, z: Tensor) -> Factor:
+        t = _temperature(self._base, z[:, None], self._confidence).nan_to_num(1.0)
+        inner = self._base.factor(z / t[:, None])
+        return replace(inner, log_scale=inner.log_scale - 2 * t.log())
+
+
+def _temperature(likelihood: Likelihood, z: Tensor, wanted: float) -> Tensor:
+    """The T (g,) at which logits z (g, m, K), divided by it, have this mean confidence; NaN where there is none."""
+    middle = z.abs().amax((1, 2)).clamp_min(1e-300).log()
+    low, high = middle - _SPAN, middle + _SPAN
+
+    def surplus(log_t: Tensor) -> Tensor:
+        return likelihood.confidence(z / log_t.exp()[:, None, None]).mean(1) - wanted
+
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        sure = surplus(middle) > 0
+        low, high = torch.where(sure, middle, low), torch.where(sure, high, middle)
+    return torch.where(surplus(middle).abs() < 1e-6 * (1 - wanted), middle.exp(), torch.nan)

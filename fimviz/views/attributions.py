@@ -1,0 +1,114 @@
+"""The attribution view: the worst direction beside what methods say that the model looks at."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import traitlets
+
+from fimviz.views.figure import Figure, Widget, module_source, style_source
+from fimviz.views.inputs import Inputs, picture
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fimviz.attributions import Attributions
+
+_HELP = (
+    "An attribution map says how much each pixel counts for the class named; the worst direction v₁ says where pixels "
+    "change the prediction fastest. Both are compared without signs: the cosine of |map| and |v₁| is 1 for the same "
+    "picture, and far above 0 even by chance, because sizes have no sign; ρ is Spearman's correlation over the pixels, "
+    "0 by chance."
+)
+
+
+class AttributionView(Widget):
+    """The live attribution view."""
+
+    _esm = module_source("attributions")
+    _css = style_source()
+    sample = traitlets.Int(0, help="Which sample, by its place in the batch. Default: 0.").tag(sync=True)
+
+
+def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> Figure:
+    """The view of the first samples of a result."""
+    s = result.spectrum
+    assert s.eigenvectors is not None
+    low, high = s.pixel_range
+    inputs = Inputs(s.images.shape[1:], low, high)
+    rows = []
+    for i in range(min(samples, len(result))):
+        scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
+        maps = []
+        for j, name in enumerate(result.methods):
+            size, code = inputs.encode_signed(result.maps[i, j])
+            scores = [_plain(float(v[i, j])) for v in (result.cosine, result.rank)]
+            maps.append({"name": name, "scale": size, "map": code, "cosine": scores[0], "rank": scores[1]})
+        rows.append(
+            {
+                "image": inputs.encode(s.images[i]),
+                "vector": vector,
+                "scale": scale,
+                "maps": maps,
+                "target": s.net.classes[int(result.targets[i])],
+                "prediction": s.net.classes[int(s.predictions[i])],
+                "norm": float(s.spectral_norm[i]),
+            }
+        )
+    data = {
+        "title": _title(result),
+        "help": _HELP,
+        "kind": inputs.kind,
+        "shape": inputs.shape,
+        "chance": list(result.chance),
+        "samples": rows,
+        "range": [low, high],
+    }
+    return Figure(
+        widget_class=AttributionView,
+        state={"payload": inputs.payload.pack(data), "sample": 0},
+        still=_still(result, inputs),
+        summary=f"{len(rows)} samples, {len(result.methods)} methods",
+        max_bytes=max_bytes,
+    )
+
+
+def attributions_figure(result: Attributions) -> go.Figure:
+    """Cosines of |map| and |v₁|, one box a method, and what chance gives as a dashed line."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for j, name in enumerate(result.methods):
+        figure.add_box(
+            y=result.cosine[:, j].tolist(), name=name, boxpoints="all", marker={"color": "#1976d2", "size": 4}
+        )
+    figure.add_hline(result.chance[0], line={"dash": "dash", "color": "#888"}, annotation_text="by chance")
+    figure.update_layout(
+        template="plotly_white", title=_title(result), showlegend=False, yaxis={"range": [0, 1.02]},
+        yaxis_title="cosine of |map| and |v₁|",
+    )  # fmt: skip
+    return figure
+
+
+def _title(result: Attributions) -> str:
+    return result.verdict[0].upper() + result.verdict[1:]
+
+
+def _still(result: Attributions, inputs: Inputs) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{float(result.cosine[:, j].nanmedian()):.2f}</td>"
+        f"<td>{float(result.rank[:, j].nanmedian()):.2f}</td></tr>"
+        for j, name in enumerate(result.methods)
+    )
+    first = ""
+    if inputs.kind == "image":
+        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.images[0]])}"></p>'
+    return (
+        f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
+        f"<table><tr><th>method</th><th>median cosine</th><th>median ρ</th></tr>{rows}</table>"
+    )
+
+
+def _plain(value: float) -> float | None:
+    return None if value != value else value
