@@ -66,7 +66,7 @@ def attributions(
     Example, one logit's gradient against the whole Fisher information: of two classes, the same two pixels.
         >>> import torch, fimviz as fv
         >>> a = fv.attributions(torch.nn.Identity(), torch.tensor([[0.5, 0.25]]), methods=["Saliency"])
-        >>> a.maps[0, 0].tolist(), round(a.frame.cosine[0], 4)
+        >>> a.maps[0, 0].tolist(), round(a.cosine.item(), 4)
         ([1.0, 0.0], 0.7071)
     """
     names = _names(methods)

@@ -13,7 +13,7 @@ from fimviz.margins.state import CLOSE, PACES, Trace
 from fimviz.margins.traces import MarginTraces, Path, Settings
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
-_HALVING = 3.0  # times what halving the step changed: ever smaller steps change it further
+_HALVING = 3.0  # times what halving the step changed: twice for an error linear in it, and half as much again
 
 _log_probs = Categorical().log_probs
 
@@ -37,6 +37,7 @@ def collect(
     sample = torch.tensor([t.sample for t in traces])
     last = torch.stack([t.x for t in traces])
     steps = torch.tensor([len(t.steps) for t in traces])
+    smoothed = torch.tensor([sum(s.smoothed for s in t.steps) / max(1, len(t.steps)) for t in traces]).double()
     pace = torch.tensor([[sum(s.pace == p for s in t.steps) for p in range(len(PACES))] for t in traces]).double()
     return MarginTraces(
         sample=sample,
@@ -52,6 +53,7 @@ def collect(
         counted=settings.step * steps.double(),
         status=tuple(t.status for t in traces),
         pace=pace / pace.sum(1, keepdim=True).clamp_min(1),
+        smoothed=smoothed,
         paths=tuple(_path(t, x[t.sample]) for t in traces),
         ends=last,
         images=x,
@@ -75,7 +77,9 @@ def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.
         # Not run, or not to its end: nothing is known.
         if halved is None or halved.status == "interrupted":
             return float("inf")
-        error += _HALVING * abs(_length(trace) - _length(halved)) + _bends(trace)
+        # Two paths may be equally long by chance; how far apart they end does not hide that.
+        apart = float(between(trace.z, halved.z))
+        error += _HALVING * abs(_length(trace) - _length(halved)) + apart + _bends(trace)
     return error
 
 
@@ -104,4 +108,5 @@ def _path(trace: Trace, image: Tensor) -> Path:
         natural=torch.tensor([s.natural for s in steps], dtype=torch.float64),
         l2=torch.tensor([s.l2 for s in steps], dtype=torch.float64),
         pace=tuple(PACES[s.pace] for s in steps),
+        smoothed=tuple(s.smoothed for s in steps),
     )

@@ -21,6 +21,7 @@ class Rules(NamedTuple):
     max_steps: int
     solver: str
     box: tuple[float, float] | None
+    noise: float
     seed: int
 
     @property
@@ -37,6 +38,7 @@ class Taken(NamedTuple):
     natural: float  # √(δᵀFδ) at the step's start
     l2: float
     pace: int
+    smoothed: bool  # whether its slope was a smoothed one
 
 
 @dataclass(eq=False)
@@ -48,6 +50,7 @@ class Trace:
     target: int
     x: Tensor  # (*input), in the passes' dtype, on the CPU
     z: Tensor  # (K,), float64
+    share: float = 1.0  # of η and of r, which its steps are held to
     first: Tensor = field(init=False)
     images: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
@@ -57,6 +60,8 @@ class Trace:
     status: str = "interrupted"
     least: float = field(init=False)  # the narrowest gap so far
     idle: int = 0  # steps since then
+    vain: int = 0  # steps that gained nothing, in all
+    lost: bool = False  # whether its slopes have been found to say nothing
 
     def __post_init__(self) -> None:
         self.first, self.least = self.z, float(self.z[self.source] - self.z[self.target])

@@ -25,10 +25,30 @@ _HALVINGS = 12
 _RETRIES = 2  # halvings of a step that widens the gap; then it is taken: at a kink, ever smaller ones would jam
 _CLEAR = 64  # machine epsilons of the logits by which an end lies beyond the boundary
 _PATIENCE = 20  # steps in a row that gain nothing
+_LOST = 3  # steps that gained nothing, after which a trace's slope is a smoothed one
+_COPIES = 4  # over which it is smoothed
+_LED_BY_SLOPES = ("natural", "gradient", "geodesic")  # methods for which it is
 _FORWARDS = 128  # images in a batch of forward passes
 
 _log_probs = Categorical().log_probs
 _margin = Categorical().margin
+
+
+class _Smoothed(Classifier):
+    """A classifier whose logits are the mean over displaced copies of its inputs: it slopes where the other is flat.
+
+    Args:
+        net: the classifier, at rest.
+        noise: (copies, m, *input) displacements of m inputs.
+    """
+
+    def __init__(self, net: Classifier, noise: Tensor) -> None:
+        self.__dict__.update(net.__dict__)
+        self._own, self._noise = net, noise
+
+    def logits(self, x: Tensor) -> Tensor:
+        z = self._own.logits((x + self._noise).flatten(0, 1))
+        return z.view(*self._noise.shape[:2], -1).mean(0)
 
 
 class Stepper:
@@ -70,13 +90,15 @@ class Stepper:
         """Step all traces to their ends, `chunk` at a time."""
         live = traces
         while live:
-            for first in range(0, len(live), chunk):
-                self.advance(live[first : first + chunk])
-                self.tick()
+            lost = [t for t in live if t.lost]
+            for some, size in (([t for t in live if not t.lost], chunk), (lost, max(1, chunk // _COPIES))):
+                for first in range(0, len(some), size):
+                    self.advance(some[first : first + size])
+                    self.tick()
             live = [t for t in live if t.status == "interrupted"]
 
     def advance(self, traces: list[Trace]) -> None:
-        """One step of each; sets `status` of those that end."""
+        """One step of each, all lost or none; sets `status` of those that end."""
         rules = self.rules
         x = torch.stack([t.x for t in traces])
         z = torch.stack([t.z for t in traces])
@@ -90,6 +112,7 @@ class Stepper:
 
         every = torch.arange(len(traces))
         share = torch.ones(len(traces), dtype=torch.float64)
+        most = _OVERLONG * rules.step * torch.tensor([t.share for t in traces]).double()
         end, middle = at(torch.cat([every, every]), torch.cat([share, share / 2])).chunk(2)
         gap = _gap(z, source, target)
         flipped = _margin(end, source) < 0
@@ -97,7 +120,7 @@ class Stepper:
             if rules.method != "straight":
                 exempt = torch.tensor([rules.method == "pgd" and not t.steps for t in traces])
                 for halvings in range(_HALVINGS):
-                    overlong = between(z, middle) + between(middle, end) > _OVERLONG * rules.step
+                    overlong = between(z, middle) + between(middle, end) > most
                     beyond = _margin(end, source) < -self.clear(end)
                     widened = (_gap(end, source, target) >= gap) & ~beyond & ~exempt
                     again = (overlong | widened & (halvings < _RETRIES)).nonzero()[:, 0]
@@ -116,7 +139,14 @@ class Stepper:
         for i, trace in enumerate(traces):
             trace.largest.append(float(largest[i]))
             trace.steps.append(
-                Taken(float(length[i]), float(growth[i]), float(natural[i] * share[i]), float(l2[i]), int(pace[i]))
+                Taken(
+                    fr=float(length[i]),
+                    fr_error=float(growth[i]),
+                    natural=float(natural[i] * share[i]),
+                    l2=float(l2[i]),
+                    pace=int(pace[i]),
+                    smoothed=trace.lost,
+                )
             )
             trace.middles.append(middle[i].clone())
             left = trace.z
@@ -127,6 +157,8 @@ class Stepper:
             now = float(trace.z[trace.source] - trace.z[trace.target])
             better = now < trace.least - self.eps * (1 + abs(trace.least))
             trace.least, trace.idle = (now, 0) if better else (trace.least, trace.idle + 1)
+            trace.vain += not better
+            trace.lost = rules.method in _LED_BY_SLOPES and trace.vain >= _LOST
             if flipped[i]:
                 trace.status = "flipped"
             elif len(trace.steps) >= (self._goal(trace)[1] if rules.method == "straight" else rules.max_steps):
@@ -152,8 +184,9 @@ class Stepper:
         if rules.literal:
             size = rules.step / found.damped.clamp_min(1e-300)
         else:
-            by_step = rules.step / found.fisher.clamp_min(1e-300)
-            by_trust = rules.trust_region / found.norm.clamp_min(1e-300)
+            share = torch.tensor([t.share for t in traces]).double()
+            by_step = share * rules.step / found.fisher.clamp_min(1e-300)
+            by_trust = share * rules.trust_region / found.norm.clamp_min(1e-300)
             size = torch.minimum(by_step, by_trust)
             pace[by_trust < by_step] = PACES.index("trust region")
         v = found.v.cpu().view_as(x)
@@ -177,13 +210,25 @@ class Stepper:
             _, places = torch.tensor([t.sample for t in traces]).unique(return_inverse=True)
             distinct = torch.zeros(int(places.max()) + 1, dtype=torch.long).scatter_(0, places, distinct)
         here = x.to(net.device)
-        passes = Linearisation(net, here[distinct])
+        if traces[0].lost:
+            passes = Linearisation(_Smoothed(net, self._noise(traces, here)), here)
+            z = passes.logits.cpu().double()
+        else:
+            passes = Linearisation(net, here[distinct])
         slope = Slope(passes, places, net.likelihood.factor(z), rules.solver)
-        kind = KINDS[rules.method]
-        found = bounded(slope, toward.double(), here, rules.box, rules.damping, not rules.literal, kind)
+        kind, relative = KINDS[rules.method], not rules.literal
+        found = bounded(slope, toward.double(), here, rules.box, rules.damping, relative, kind)
         if rules.method == "pgd":
             found = self._random_start(traces, found)
         return found
+
+    def _noise(self, traces: list[Trace], x: Tensor) -> Tensor:
+        """Displacements (copies, m, *input), of the seed and of how many steps a trace has taken, not of its place."""
+        parts = []
+        for trace in traces:
+            draw = torch.Generator().manual_seed((self.rules.seed + 1_000_003 * len(trace.steps)) % 2**63)
+            parts.append(torch.randn(_COPIES, *x.shape[1:], generator=draw))
+        return self.rules.noise * torch.stack(parts, 1).to(x)
 
     def _random_start(self, traces: list[Trace], found: Direction) -> Direction:
         """Random signs for traces that have not left yet (Madry et al. 2018); the trust region sets their length.

@@ -42,6 +42,7 @@ class Path:
         pace: for each step, who set its length: "step", η, as predicted or as measured; "trust region"; "box", the
             pixels' edges; "line search", as a longer one widened the gap; "boundary", so that it ends just beyond the
             change of class.
+        smoothed: for each step, whether its slope is a smoothed one, and with it `spectral_norm` and `natural`.
     """
 
     images: Tensor | None
@@ -53,6 +54,7 @@ class Path:
     natural: Tensor
     l2: Tensor
     pace: tuple[str, ...]
+    smoothed: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,10 @@ class MarginTraces(Result):
         hit: (n,) the class at the end, −1 where the class has not changed.
         length: (n,) Fisher–Rao length, from below: more points would make it longer, by less than `length_error`.
         length_error: (n,) how far that may be off: the measurement of the path that was traced, its end beyond the
-            boundary, rounding, and the steps' size (left out with verify=False): three times what halving both η and r
-            changed, in a second run of every trace, and what the path's bends add. Between the traces with all and with
-            half the steps this always holds. It is no bound for ever smaller ones, which a kink of the network may send
-            another way: with a quarter and an eighth of the steps, 1 % of two digits classifiers' natural paths left
-            it by default, and up to a sixth of the less direct ones (damping 1, or the plain gradient's).
+            boundary, rounding, and the steps' size (left out with verify=False): three times what halving the steps
+            changed (Richardson's 2, and half as much again), how far apart on the simplex the two paths end, and what
+            the path's bends add. Between the traces with all and with half the steps this always holds. It is an
+            estimate and no bound for ever smaller ones, which a kink of the network may send another way.
         bound: (n,) closed-form distance to where the class hit overtakes the source, or for traces that hit nothing,
             the target.
         distance: (n,) Fisher–Rao distance of the two ends.
@@ -95,6 +96,7 @@ class MarginTraces(Result):
         status: "flipped"; "stalled": twenty steps gained nothing; "budget": max_steps; "interrupted".
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
+        smoothed: (n,) share of steps whose slope is a smoothed one.
         paths: one `Path` a trace.
         ends: (n, *input) the last images, in the passes' precision.
         images: (m, *input); labels: (m,) or None; probabilities: (m, K); net; settings; seconds.
@@ -113,6 +115,7 @@ class MarginTraces(Result):
     counted: Tensor
     status: tuple[str, ...]
     pace: Tensor
+    smoothed: Tensor
     paths: tuple[Path, ...]
     ends: Tensor
     images: Tensor
@@ -169,6 +172,7 @@ class MarginTraces(Result):
             "steps": self.steps.numpy(),
             "counted": self.counted.numpy(),
             "pace": [PACES[int(p)] for p in self.pace.argmax(1)],
+            "smoothed": self.smoothed.numpy(),
             "status": list(self.status),
         }
         if self.labels is not None:

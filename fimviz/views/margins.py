@@ -326,6 +326,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "natural": short(path.natural, 5),
         "step": short(path.l2, 5),
         "pace": list(path.pace),
+        "smoothed": list(path.smoothed),
         "kept": kept,
         "scale": scale,
         "frames": [_difference(inputs, d, scale) for d in differences],

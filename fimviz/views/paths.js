@@ -108,7 +108,7 @@ export function stepBars({ width, height, reach, fr, values, limit, cut, xLabel,
   const bars = values.map((v, i) => v === null ? "" : `<rect class="${cut(i) ? "doubtful" : "fv-pace"}" x="${sx(fr[i]).toFixed(2)}" y="${sy(v).toFixed(2)}" ` +
     `width="${Math.max(0.8, sx(fr[i + 1]) - sx(fr[i]) - 1).toFixed(2)}" height="${Math.max(0.5, bottom - sy(v)).toFixed(2)}"/>`);
   const dashed = limit === null ? "" : `<line class="fv-floor" x1="${MARGIN.left}" x2="${width - MARGIN.right}" y1="${sy(limit)}" y2="${sy(limit)}"/>` +
-    `<text class="tick direct" x="${MARGIN.left + 4}" y="${sy(limit) - 3}">${escape(limitText)}</text>`;
+    `<text class="tick direct" x="${MARGIN.left + 4}" y="${sy(limit) - 5}">${escape(limitText)}</text>`;
   const side = ticks(0, top, 2).filter((t) => t <= top).map((t) => `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${tick(t)}</text>`);
   const axis = ticks(0, reach, width < 300 ? 2 : 4).filter((t) => t <= reach).map((t) => `<text class="tick" x="${sx(t)}" y="${bottom + 14}" text-anchor="middle">${tick(t)}</text>`);
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${bars.join("")}${dashed}${side.join("")}${axis.join("")}` +

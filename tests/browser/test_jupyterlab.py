@@ -299,6 +299,77 @@ def test_dark_theme(session):
         session.wait_for_selector("body[data-jp-theme-light=true]", state="attached")
 
 
+MARGINS = """
+import time, torch, fimviz as fv
+class Slow(torch.nn.Module):
+    def __init__(self, own):
+        super().__init__()
+        self.own, self.pause = own, 0.0
+    def forward(self, x):
+        time.sleep(self.pause)
+        return self.own(x)
+images, _ = fv.zoo.digits()
+slow = Slow(fv.zoo.load("digits-mlp").model)
+m = fv.trace_margins(slow, images[:2], targets="runner-up", verify=False).widget()
+m
+"""
+
+
+def test_live_margins_trace_again_stop_and_let_the_latest_win(session, lab, chromium):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MARGINS)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, lab.root / "margins.ipynb")
+    page, complaints = lab.page(chromium)
+    try:
+        call(page, OPEN, ["margins.ipynb", True])
+        assert call(page, "() => jupyterapp.commands.execute('notebook:run-all-cells')")
+        assert page.evaluate(ERRORS) == []
+        view = live_view(page)
+        status, slider = view.locator(".fv-status"), view.locator("[data-set=damping]")
+        paths, stop = view.locator(".fv-targets button"), view.get_by_role("button", name="stop")
+        traced = "None if m.retraced is None else round(m.retraced.settings.damping, 6)"
+
+        def chosen():
+            return round(10 ** float(slider.input_value()), 6)
+
+        expect(status).to_contain_text("Shown")
+        cells = page.evaluate(CELLS)
+        slider.focus()
+        page.keyboard.press("PageUp")
+        expect(paths).to_have_count(2)
+        first = chosen()
+        assert first > 0.01
+        python_gets(page, traced, first)
+        expect(status).to_contain_text("Shown")
+
+        call(page, ASK, ["slow.pause = 0.3", "0"])
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        expect(status).to_contain_text("tracing sample")
+        stop.click()
+        expect(stop).to_be_disabled()
+        python_gets(page, "m._latest.wait(0)", True)
+        python_gets(page, traced, first)
+        expect(status).to_contain_text("Not traced yet")
+
+        slider.focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        last = chosen()
+        assert last > first
+        call(page, ASK, ["slow.pause = 0.0", "0"])
+        expect(paths).to_have_count(3)
+        python_gets(page, traced, last)
+        python_gets(page, "len(m.shown)", 4)
+        expect(status).to_contain_text("Shown")
+        expect(stop).to_be_disabled()
+        assert page.evaluate(CELLS) == cells, "no key reached the notebook"
+        shot(view, "lab-margins")
+    finally:
+        page.context.close()
+    assert complaints == []
+
+
 def test_untrusted_notebook_shows_the_still_picture(session, lab, chromium):
     call(session, SAVE)
     notebook = nbformat.read(lab.root / NOTEBOOK.name, 4)

@@ -244,6 +244,20 @@ def still():
     return fv.trace_margins(model, torch.rand(2, 1, 8, 8), verify=False)
 
 
+class Valley(torch.nn.Module):
+    """Its gap narrows toward grey pixels and widens beyond: long steps are halved."""
+
+    def forward(self, x):
+        gap = (x - 0.5).square().flatten(1).sum(1) + 0.5
+        return torch.stack([gap, torch.zeros_like(gap), gap - 5], 1)
+
+
+def valley():
+    return fv.trace_margins(
+        Valley(), torch.full((1, 1, 4, 4), 0.45), targets=[1], trust_region=2.0, step=3.0, verify=False
+    )
+
+
 CASES = {
     "two classes": lambda: trace(classes=2, labels=[0, 1, 0, 1]),
     "eleven classes with names": lambda: trace(classes=11, names=NAMES, gain=12.0),
@@ -253,6 +267,7 @@ CASES = {
     "a series": lambda: trace((20,), n=3),
     "stalled": stalled,
     "no slope": still,
+    "line search and smoothed slopes": valley,
     "out of steps": lambda: trace(max_steps=1, gain=40.0),
     "published": lambda: trace(method="published", damping=None, max_steps=20),
     "straight": lambda: trace(method="straight"),
@@ -282,6 +297,13 @@ def test_every_kind_of_model_and_path(opened, case):
     if case == "eleven classes with names":
         assert page.evaluate("window.hit") is None
         assert page.locator(".fimviz .fv-title b").count() == 0
+    if case == "line search and smoothed slopes":
+        page.evaluate(SLIDE, 0)
+        assert "shortened by the line search" in page.locator(".fv-step").inner_text()
+        assert re.search(r"the line search \d", page.locator(".fv-sub").inner_text())
+        page.evaluate(SLIDE, 1e9)
+        assert "along a smoothed slope" in page.locator(".fv-step").inner_text()
+        assert re.search(r"\d along a slope smoothed", page.locator(".fv-sub").inner_text())
     if case == "stalled":
         assert "stalls after" in page.locator(".fv-title").inner_text()
 
