@@ -93,7 +93,7 @@ export class Overview {
   }
 
   /** The dots, faint where the filter or the brush leaves them out. */
-  dots() {
+  dots(soon = false) {
     if (!this.width) return;
     const { view, height, axis } = this;
     const { data } = view;
@@ -115,7 +115,13 @@ export class Overview {
     const brush = `<rect class="fv-brush" y="${OVER - 6}" height="${height - OVER + 6}"/>`;
     svg.innerHTML = `${axisMarks(axis, OVER, height)}${brush}${joins}${lanes.join("")}<g class="fv-mark"></g><text class="fv-hover tick direct"></text>`;
     this.handles();
-    this.scatter(kept);
+    if (!soon) this.scatter(kept);
+    this.mark();
+  }
+
+  /** What waited for the brush to rest. */
+  rest() {
+    this.scatter(new Set(this.view.shown));
     this.mark();
   }
 
