@@ -105,6 +105,12 @@ export function second(values, kind, [bottom, top]) {
   if (!logs.length) return null;
   const low = Math.max(logs[0], logs[Math.floor(0.02 * logs.length)] - 6) - 0.15;
   const high = logs.at(-1) + 0.15;
+  if (kind === "nines" && high - low < 1.3) { // few nines: plain probabilities tell more
+    const [least, most] = [1 - Math.max(...known), 1 - Math.min(...known)];
+    const air = 0.08 * (most - least || 0.1);
+    const sy = scale([least - air, most + air], [bottom, top]);
+    return { at: (v) => sy(1 - v), ticks: ticks(least - air, most + air, 3).filter((t) => t >= 0 && t <= 1).map((t) => [sy(t), number(t)]) };
+  }
   const sy = scale([low, high], kind === "nines" ? [top, bottom] : [bottom, top]);
   const at = (v) => sy(Math.max(low, v > 0 ? Math.log10(v) : -Infinity));
   const nines = (e) => (e === 0 ? "0" : e >= -6 ? `${1 - 10 ** e}`.slice(0, 2 - e) : `1 − 10${number(10 ** e, 1).split("10")[1]}`);
