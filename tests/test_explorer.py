@@ -445,6 +445,14 @@ def test_axis_and_its_inverse_agree():
     assert out[1]
 
 
+def test_axis_is_broken_only_where_nothing_is():
+    even = "return strip.normAxis(data.logs, [0, 700], false).zones.length"
+    assert in_modules(even, logs=[v / 2 for v in range(-22, 8)]) == 1
+    assert in_modules(even, logs=[-80.0, -79.0, -1.0, 0.0, 2.0]) == 2
+    assert in_modules(even, logs=[]) == 1
+    assert in_modules("return [-0.9961, 0.62, -1].map(overview.rho)") == ["−0.9961", "0.62", "−1"]
+
+
 def test_every_trait_that_the_module_reads_exists():
     names = set()
     for stem in ("explorer", "overview", "detail", "planepanel", "panel", "live"):

@@ -210,9 +210,9 @@ class Explorer {
     const brushed = this.model.get("selected").length > 0;
     this.$(".fv-clear").hidden = !brushed;
     this.$(".fv-count").textContent = this.shown.length === this.data.total ? `all ${this.data.total}` : this.shown.length ? `${this.shown.length} of ${this.data.total}` : "no sample is both: clear the brush or show all";
-    this.overview.dots();
+    this.overview.dots(soon);
     clearTimeout(this.later);
-    if (soon) this.later = setTimeout(() => this.listed(), SOON);
+    if (soon) this.later = setTimeout(() => this.rested(), SOON);
     else this.listed();
   }
 
@@ -223,7 +223,12 @@ class Explorer {
 
   sifted() { this.filtered(); }
 
-  /** While a brush moves, the dots follow at once and the gallery when it rests. */
+  rested() {
+    this.overview.rest();
+    this.listed();
+  }
+
+  /** While a brush moves, its dots follow at once, the rest when it rests. */
   brushed() { this.filtered(true); }
 
   /** What the chosen sample changes. */
