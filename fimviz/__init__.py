@@ -15,6 +15,7 @@ from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.local import local_accuracy
 from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.divergence.reconstruction import Reconstruction, reconstruction
+from fimviz.explorer import Explorer, explore
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
@@ -34,6 +35,7 @@ __all__ = [
     "CertifiedRadius",
     "Classifier",
     "CrossCategoryKL",
+    "Explorer",
     "FisherMonitor",
     "LocalAccuracy",
     "MarginTraces",
@@ -50,6 +52,7 @@ __all__ = [
     "certified_radius",
     "compare_bounds",
     "compare_models",
+    "explore",
     "from_torchvision",
     "local_accuracy",
     "reconstruction",

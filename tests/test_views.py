@@ -355,7 +355,7 @@ def in_node(code, **data):
     folder = host._HERE.as_uri()
     script = (
         f"import * as pixels from '{folder}/pixels.js'; import * as chart from '{folder}/chart.js';"
-        f"import * as view from '{folder}/perturbation.js'; import * as waterfall from '{folder}/waterfall.js';"
+        f"import * as view from '{folder}/panel.js'; import * as waterfall from '{folder}/waterfall.js';"
         f"import * as bounds from '{folder}/comparison.js'; const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )

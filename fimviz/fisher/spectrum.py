@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz._options import named_options
+from fimviz._options import named_options, whole
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
+from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.walk import Walk, one_sided, reach, walk
 from fimviz.result import Result
 
@@ -191,6 +192,51 @@ class Spectrum(Result):
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
             raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
         return walk(self, k, eps)
+
+    @named_options
+    def plane(self, k: int = 0, across: Any = 1, *, points: int = 25, reach: Any = None) -> Plane:
+        """What the model says on the plane of eigenvector k and another direction, by points² forward passes an input.
+
+        Args:
+            k: which eigenvector is the first axis.
+            across: the second axis: the index of another eigenvector, or displacements (n, *input), an attack's for
+                instance, of which the part orthogonal to the first axis counts.
+            points: of the grid on each axis, an odd number of at least 3.
+            reach: half the plane's width in L2 pixel units, a number or (n,); by default `reach`.
+
+        Example, p = softmax(x): the input is a class boundary, and F there has one eigenvalue, ½ along (1, −1)/√2.
+            >>> import torch, fimviz as fv
+            >>> net = fv.Classifier(torch.nn.Identity().double(), input_range=None)
+            >>> s = fv.spectrum(net, torch.zeros(1, 2).double())
+            >>> p = s.plane(across=torch.ones(1, 2), points=3, reach=1.0)
+            >>> [round(v, 6) for v in p.information[0].tolist()], p.kl[0, 1].tolist()
+            ([0.5, 0.0], [0.0, 0.0, 0.0])
+        """
+        if self.eigenvectors is None:
+            raise ValueError("this spectrum has no eigenvectors to span a plane: compute it with vectors=True")
+        count = self.eigenvalues.shape[1]
+        if not 0 <= k < count:
+            raise ValueError(f"k is {k}, expected an index from 0 to {count - 1}")
+        if isinstance(across, int):
+            if not 0 <= across < count or across == k:
+                raise ValueError(
+                    f"across is {across}, expected another index from 0 to {count - 1} than k = {k}, or displacements"
+                )
+        else:
+            across = torch.as_tensor(across).detach().cpu()
+            if across.shape != self.images.shape or not across.is_floating_point() or not across.isfinite().all():
+                raise ValueError(
+                    f"across has shape {tuple(across.shape)}, expected an index or finite displacements "
+                    f"{tuple(self.images.shape)}"
+                )
+        if not isinstance(across, int) and isinstance(self.net, BlackBox):
+            raise ValueError("a BlackBox has no gradients to measure F along displacements: give an index as across")
+        if whole("points", points, 3) % 2 == 0:
+            raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
+        wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
+        if not (wide.isfinite() & (wide > 0)).all():
+            raise ValueError(f"reach is {reach}, expected positive distances")
+        return plane(self, k, across, points, wide)
 
     @cached_property
     def one_sided(self) -> Tensor:

@@ -6,6 +6,7 @@ speaks of. Views count such pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -142,15 +143,23 @@ def _first_change(
 
 
 def _logits(spectrum: Spectrum, k: int, rows: Tensor, epsilon: Tensor, precision: torch.dtype | None = None) -> Tensor:
-    """Logits (m, K), float64, of inputs `rows` (m,) moved by epsilon (m,) along v_k, in batches."""
-    precision = precision or spectrum.net.dtype
-    net = spectrum.net
+    """Logits (m, K), float64, of inputs `rows` (m,) moved by epsilon (m,) along v_k."""
     assert spectrum.eigenvectors is not None
+    return logits_at(spectrum, rows, [(spectrum.eigenvectors[:, k], epsilon)], precision)
+
+
+def logits_at(
+    spectrum: Spectrum, rows: Tensor, moves: Sequence[tuple[Tensor, Tensor]], precision: torch.dtype | None = None
+) -> Tensor:
+    """Logits (m, K), float64, of inputs `rows` (m,), moved by distances (m,) along directions (n, *input)."""
+    net = spectrum.net
+    precision = precision or net.dtype
+    size = max(1, min(256, _WORK // (4 * spectrum.images[0].numel())))
+    parts = [torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)]
     with net.at_rest(), torch.no_grad():
-        size = max(1, min(256, _WORK // (4 * spectrum.images[0].numel())))
-        parts = [torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)]
-        for some, eps in zip(rows.split(size), epsilon.split(size), strict=True):
-            v = spectrum.eigenvectors[some, k].to(precision)
-            x = spectrum.images[some].to(precision) + eps.to(v.dtype).view(-1, *[1] * (v.ndim - 1)) * v
+        for some, *steps in zip(rows.split(size), *(distances.split(size) for _, distances in moves), strict=True):
+            x = spectrum.images[some].to(precision)
+            for (v, _), step in zip(moves, steps, strict=True):
+                x = x + step.to(precision).view(-1, *[1] * (v.ndim - 1)) * v[some].to(precision)
             parts.append(net.logits(x.to(net.device)).cpu().double())
     return torch.cat(parts)

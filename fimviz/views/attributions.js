@@ -50,8 +50,7 @@ class Attributions {
       return;
     }
     const [h, w, channels] = this.data.shape;
-    const canvas = canvasIn(plate, w, h, side);
-    canvas.setAttribute("aria-label", label);
+    const canvas = canvasIn(plate, w, h, side, label);
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(w, h);
     if (scale === null) blend(pixels.data, new Uint8Array(this.part(code)), new Int8Array(h * w * channels), 0, channels);

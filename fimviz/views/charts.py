@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison
+    from fimviz.explorer import Explorer
     from fimviz.fisher.spectrum import Spectrum
 
 
@@ -39,6 +40,33 @@ def spectrum_figure(spectrum: Spectrum) -> go.Figure:
         xaxis={"title": "index of the eigenvalue", "dtick": 1 if len(index) <= 20 else None},
         yaxis={"title": "eigenvalue λ (nats per squared pixel unit)", "type": "log", "exponentformat": "power"},
         legend={"x": 1, "xanchor": "right", "y": 1},
+    )
+    return figure
+
+
+def explorer_figure(found: Explorer) -> go.Figure:
+    """1 − confidence against λ₁, both on log axes: one point a sample, crosses where the prediction is wrong."""
+    figure = go.Figure()
+    for (name, m), color in zip(found.models.items(), ("#1976d2", "#d55e00"), strict=False):
+        s = m.spectrum
+        right = [True] * len(s) if s.correct is None else s.correct.tolist()
+        r = found.ranks[name]["confidence"]
+        figure.add_scatter(
+            x=[v if v > 0 else None for v in s.spectral_norm.tolist()],
+            y=[v if v > 0 else None for v in s.doubt.tolist()],
+            mode="markers",
+            name=f"{html.escape(name) or 'samples'}, ρ with confidence {r.rho:.2f}".replace("-", "−"),
+            marker={"color": color, "size": 7, "symbol": ["circle" if ok else "x" for ok in right]},
+            text=[str(i) for i in range(len(s))],
+            hovertemplate="sample %{text}: λ₁ = %{x:.4g}, 1 − confidence %{y:.3g}<extra></extra>",
+        )
+    low, high = found.first.spectrum.spectral_norm.aminmax()
+    figure.update_layout(
+        template="plotly_white",
+        title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(found)} inputs",
+        xaxis={"title": "λ₁ (nats per squared pixel unit)", "type": "log", "exponentformat": "power"},
+        yaxis={"title": "1 − confidence", "type": "log", "exponentformat": "power"},
+        legend={"x": 0, "y": 1},
     )
     return figure
 

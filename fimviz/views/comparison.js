@@ -95,7 +95,7 @@ function layout(methods) {
       <label>sample <input type="range" aria-label="Which sample, by fragility" step="1"></label><output></output></div>
     <div class="fv-bounds">
       <div class="fv-ladder"><svg class="fv-marks" aria-hidden="true"></svg><div role="listbox" aria-label="Ways to know λ₁" class="fv-rows">
-        ${groups.map(([title, rows]) => `<div role="group" aria-label="${title}"><h4>${title}</h4>${rows.map(row).join("")}</div>`).join("")}</div>
+        ${groups.map(([title, rows]) => `<div role="group" aria-label="${title}"><h4 aria-hidden="true">${title}</h4>${rows.map(row).join("")}</div>`).join("")}</div>
         <div class="fv-axis"></div><p class="fv-signs">${signs}</p></div>
       <div class="fv-conv"><h4>Convergence against cost</h4><div class="fv-conv-box"></div><p class="fv-quiet fv-undrawn"></p></div>
       <div class="fv-detail" aria-live="polite"><h4></h4><p class="fv-read fv-what"></p>

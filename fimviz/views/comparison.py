@@ -90,12 +90,13 @@ class Comparison(Widget):
         return str(proposal["value"])
 
 
-def comparison(result: BoundComparison, *, samples: int, max_bytes: int) -> Figure:
-    """The view of the most fragile samples of a comparison."""
+def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
+    """The view of the most fragile samples of a comparison; `places` are their numbers in a larger batch."""
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
     fragile = result.reference.nan_to_num(-1.0)  # samples without a number come last
     order = fragile.argsort(descending=True, stable=True).tolist()[:samples]
+    called = [i if places is None else places[i] for i in order]
     names = rows_of(result)
     payload = Payload()
     logs = np.stack([np.stack([part.numpy() for part in logarithms(result, name)], 1) for name in names], 1)
@@ -104,7 +105,8 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int) -> Figu
         "unit": [1.0, VJP_COST, JVP_COST],
         "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
         "samples": [
-            {"index": i, "prediction": result.said[i], "confidence": float(result.confidence[i])} for i in order
+            {"index": called[at], "prediction": result.said[i], "confidence": float(result.confidence[i])}
+            for at, i in enumerate(order)
         ],
         "methods": [_method(result, name, order) for name in names],
         "values": payload.add(logs[order].astype(np.float64)),
@@ -116,14 +118,14 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int) -> Figu
         widget_class=Comparison,
         state={
             "payload": payload.pack(data),
-            "index": order[0],
+            "index": called[0],
             "method": "L5" if "L5" in layered else _best(result, names, order[0]),
             "everything": False,
         },
         still=_still(result, order[0]),
         summary=f"{len(names)} methods on {len(order)} of {len(result)} inputs",
         max_bytes=max_bytes,
-        setup={"samples": tuple(order), "rows": tuple(names)},
+        setup={"samples": tuple(called), "rows": tuple(names)},
     )
 
 

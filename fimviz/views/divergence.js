@@ -255,9 +255,7 @@ class Divergence {
       return;
     }
     const [h, w, channels] = shape;
-    const canvas = canvasIn(plate, w, h, target);
-    if (label) canvas.setAttribute("aria-label", label);
-    else canvas.setAttribute("aria-hidden", true);
+    const canvas = canvasIn(plate, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
     this.zero ??= new Int8Array(values.length);
     blend(frame.data, values, this.zero, 0, channels);

@@ -2,7 +2,8 @@
 
 A view is a hand-written ES module in anywidget's shape and a dictionary of state. `Figure.html` inlines both with
 a small stand-in for the model (host.js), so that the result needs no kernel and no network. A module may import
-pure helpers from its neighbours (`import { a } from "./b.js";`); they are put in its place when it is read.
+pure helpers from its neighbours (`import { a } from "./b.js";`) or a whole view (`import b from "./b.js";`); they are
+put in its place when it is read.
 """
 
 from __future__ import annotations
@@ -26,25 +27,40 @@ import numpy as np
 import traitlets
 
 _HERE = Path(__file__).parent
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.M)
+_IMPORT = re.compile(r'^import (\{[^}]*\}|\w+) from "\./(\w+)\.js";\n', re.M)
+_EXPORT = re.compile(r"^export (?:async )?(?:function|class|const) (\w+)", re.M)
 WARN_BYTES = 5_000_000
 
 
 @cache
 def module_source(name: str) -> str:
-    """The ES module of a view with its helpers inlined."""
+    """The ES module of a view with its helpers inlined, each in a scope of its own."""
     parts: dict[str, str] = {}
 
     def read(stem: str) -> None:
         source = (_HERE / f"{stem}.js").read_text(encoding="utf-8")
-        for helper in _IMPORT.findall(source):
+        for _, helper in _IMPORT.findall(source):
             if helper not in parts:
                 read(helper)
-        own = _IMPORT.sub("", source)
-        parts[stem] = own if stem == name else re.sub(r"^export ", "", own, flags=re.M)
+        own = _IMPORT.sub(_from_scope, source)
+        parts[stem] = own if stem == name else _scope(stem, own)
 
     read(name)
     return "\n".join(parts.values())
+
+
+def _from_scope(found: re.Match[str]) -> str:
+    names, helper = found.groups()
+    return f"const {names} = ${helper}{'' if names.startswith('{') else '.whole'};\n"
+
+
+def _scope(stem: str, source: str) -> str:
+    """A helper as an object of what it exports; its default, a whole view, goes by the name `whole`."""
+    names = _EXPORT.findall(source)
+    body = re.sub(r"^export default (.*);$", r"const whole = \1;", source, flags=re.M)
+    names += ["whole"] if body != source else []
+    body = re.sub(r"^export ", "", body, flags=re.M)
+    return f"const ${stem} = (() => {{\n{body}\nreturn {{ {', '.join(names)} }};\n}})();"
 
 
 @cache
@@ -136,7 +152,8 @@ class Figure:
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self.summary)}</title>"
-            "<style>:root{color-scheme:light dark}body{max-width:1400px;margin:24px auto;padding:0 16px}</style>"
+            "<style>:root{color-scheme:light dark}"
+            "body{background:Canvas;max-width:1400px;margin:24px auto;padding:0 16px}</style>"
             "</head>\n"
             f"<body>\n{self.html()}\n</body>\n</html>\n"
         )

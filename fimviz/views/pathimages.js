@@ -36,8 +36,7 @@ export const withImages = (Base) => class extends Base {
       return;
     }
     const [h, w, channels] = shape;
-    const canvas = canvasIn(plate, w, h, target);
-    canvas.setAttribute("aria-label", label);
+    const canvas = canvasIn(plate, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
     blend(frame.data, x, moved ? moved.values : new Int8Array(x.length), moved ? moved.scale / width : 0, channels);
     canvas.getContext("2d").putImageData(frame, 0, 0);
@@ -51,11 +50,10 @@ export const withImages = (Base) => class extends Base {
       return;
     }
     const [h, w, channels] = shape;
-    const canvas = canvasIn(plate, w, h, target);
+    const canvas = canvasIn(plate, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
     paint(frame.data, signedMap(Int8Array.from(values, Math.round), channels, "strongest"), w, 1);
     canvas.getContext("2d").putImageData(frame, 0, 0);
-    canvas.setAttribute("aria-label", label);
   }
 
   film() {

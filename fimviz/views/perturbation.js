@@ -1,39 +1,12 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
-import { blend, diverging, paint, signedMap } from "./pixels.js";
-import { across, along, classColors, escape, lineChart, locate, logBars, number, probability, series, ticks } from "./chart.js";
-import { canvasIn, fillTables, mounted } from "./stage.js";
+import { number } from "./chart.js";
+import { Gallery, shares } from "./gallery.js";
+import { picture } from "./inputs.js";
+import { kink, outcomeOf, Panel, readSample, sureness } from "./panel.js";
+import { mounted } from "./stage.js";
 
-const GREY = "var(--fv-faint)";
-
-/**
- * What the model says at ε, between the distances at which it was asked: log-probabilities are interpolated linearly, as
- * a ReLU network's logits run; KL through the logarithm of its ratio to ½ε²λ, which varies slowly where KL spans decades.
- */
-export function curveAt(direction, epsilon, exclusive) {
-  const { eps, kl, value, outcomes, shown } = direction;
-  const [i, t] = locate(eps, epsilon);
-  const raw = direction.logp.map((row) => row[i] + t * (row[i + 1] - row[i]));
-  const shift = exclusive && t > 0 && t < 1 ? Math.log(raw.reduce((sum, l) => sum + Math.exp(l), 0)) : 0;
-  const logp = raw.map((l) => l - shift);
-  const quadratic = 0.5 * epsilon ** 2 * value;
-  const ratio = (j) => Math.log(kl[j] / (0.5 * eps[j] ** 2 * value));
-  const [a, b] = eps[i] === 0 ? [ratio(i + 1), ratio(i + 1)] : eps[i + 1] === 0 ? [ratio(i), ratio(i)] : [ratio(i), ratio(i + 1)];
-  const smooth = Number.isFinite(a) && Number.isFinite(b);
-  const [before, after] = [outcomes[i], outcomes[i + 1]];
-  const likely = (o) => (Array.isArray(o) ? -Math.abs(epsilon - eps[o === before ? i : i + 1]) : logp[shown.indexOf(o)]);
-  const outcome = t === 0 ? before : t === 1 ? after : likely(after) > likely(before) ? after : before;
-  return { logp, outcome, quadratic, kl: smooth ? quadratic * Math.exp(a + t * (b - a)) : kl[i] + t * (kl[i + 1] - kl[i]) };
-}
-
-/** The distances at which a direction was asked: an even grid over ±reach and two more, the flips or the ends again. */
-export function nodes(reach, at) {
-  return [...Array.from({ length: 33 }, (_, i) => (i / 16 - 1) * reach), ...at].sort((a, b) => a - b);
-}
-
-function layout() {
-  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
-  return `
+const LAYOUT = `
     <div class="fv-head"><h3 class="fv-title"></h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>The <b>Fisher information</b> F of an input
       says how fast the model’s prediction changes when the input moves: a step of length ε along the unit direction v changes
@@ -43,319 +16,71 @@ function layout() {
       It was given x + εv as it is, also where the picture has to clip it.</p></details></div>
     <p class="fv-sub"></p>
     <div class="fv-gallery" role="listbox" aria-label="Samples, most fragile first" aria-orientation="horizontal"></div>
-    <div class="fv-main">
-      <div class="fv-hand">
-        <div class="fv-images">${image("original", "input x")}${image("direction", "")}${image("moved", "")}</div>
-        <div class="fv-slider"><label>ε <input type="range" aria-label="ε, step along the direction"></label><output></output>
-          <button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-toflip">to the flip</button></div>
-        <p class="fv-step"></p>
-      </div>
-      <div class="fv-says"><div class="fv-prob"></div><div class="fv-kl"></div></div>
-    </div>
-    <div class="fv-foot"><div class="fv-spectrum"></div><div class="fv-tables"></div></div>`;
-}
+    <div class="fv-perturbed"></div>`;
 
 class Perturbation {
   constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, part, channel: "strongest", width: 0, logKl: false });
-    for (const s of data.samples) {
-      for (const d of s.directions) {
-        d.eps = nodes(s.reach, d.at);
-        d.logp = d.logp.map((row) => row.map((l) => l ?? NaN)); // JSON's null is a number that does not exist
-        d.kl = d.kl.map((l) => l ?? NaN);
-      }
-    }
-    root.innerHTML = layout();
+    Object.assign(this, { model, root, data, width: 0 });
+    for (const s of data.samples) readSample(s, data, part);
+    root.innerHTML = LAYOUT;
     this.$ = (selector) => root.querySelector(selector);
-    this.gallery();
-    this.range = this.$("input[type=range]");
-    this.range.addEventListener("input", () => this.set("epsilon", Number(this.range.value)));
-    this.$(".fv-zero").addEventListener("click", () => this.set("epsilon", 0));
-    this.$(".fv-toflip").addEventListener("click", () => this.set("epsilon", this.nextFlip()));
-    for (const part of ["prob", "kl"]) this.draggable(this.$(`.fv-${part}`));
-    this.unit = data.kind === "image" ? "ε (L2, pixel units)" : "ε (L2, units of the input)";
+    const lengths = shares(data.samples.map((s) => s.directions[0].value));
+    const items = data.samples.map((s, i) => {
+      const wrong = s.correct === false;
+      return { key: s.index, share: lengths[i], wrong, draw: (plate) => picture(plate, s, data, 40),
+        label: `sample ${s.index}: predicted ${this.outcome(s.prediction)}${wrong ? ", wrong" : ""}, λ₁ = ${number(s.directions[0].value)}` };
+    });
+    this.gallery = new Gallery(this.$(".fv-gallery"), items, (index) => this.choose(index));
+    this.gallery.show(data.samples.map((s) => s.index));
+    const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
+    this.panel = new Panel(this.$(".fv-perturbed"), data, state, () => [this.table()]);
   }
 
-  get at() { return Math.max(0, this.data.samples.findIndex((s) => s.index === this.model.get("index"))); }
-  get sample() { return this.data.samples[this.at]; }
-  get order() { return Math.max(0, Math.min(this.model.get("direction"), this.sample.directions.length - 1)); }
-  get direction() { return this.sample.directions[this.order]; }
-  get sign() { return this.model.get("flipped") ? -1 : 1; }
-  get epsilon() { return Math.max(-this.sample.reach, Math.min(this.sample.reach, this.model.get("epsilon"))); }
-  sure(sample) { return probability(1 - sample.doubt, sample.doubt); }
-  name(c) { return c < 0 ? "others" : this.data.classes[c]; }
-  outcome(o) { return Array.isArray(o) ? (o.map((c) => this.name(c)).join(" + ") || "no label") : this.name(o); }
+  get sample() { return this.data.samples.find((s) => s.index === this.model.get("index")) ?? this.data.samples[0]; }
+  outcome(o) { return outcomeOf(this.data, o); }
 
   set(name, value) {
     this.model.set(name, value);
     this.model.save_changes();
   }
 
-  /** The nearest flips on the −ε and +ε side as the reader has turned the direction. */
-  flips() {
-    const [minus, plus] = this.direction.flips.map((f, side) => f === null ? null : { at: this.sign * f, to: this.outcome(this.direction.becomes[side]) });
-    return [minus, plus].filter(Boolean).sort((a, b) => a.at - b.at);
-  }
-
-  nextFlip() {
-    const near = this.flips().sort((a, b) => Math.abs(a.at) - Math.abs(b.at)).map((f) => f.at);
-    return near.find((f) => Math.abs(f - this.epsilon) > 1e-9) ?? near[0] ?? 0;
-  }
-
-  /** The curves at ε as the reader has turned the direction. */
-  curve(epsilon) { return curveAt(this.direction, this.sign * epsilon, !this.data.multilabel); }
-
-  gallery() {
-    const box = this.$(".fv-gallery");
-    const values = this.data.samples.map((s) => s.directions[0].value);
-    const logs = values.filter((v) => v > 0).map(Math.log10);
-    const [low, high] = [Math.min(...logs), Math.max(...logs)];
-    this.data.samples.forEach((s, i) => {
-      const share = values[i] > 0 ? 0.12 + 0.88 * (high > low ? (Math.log10(values[i]) - low) / (high - low) : 1) : 0.02;
-      const item = document.createElement("div");
-      const wrong = s.correct === false;
-      item.className = `fv-thumb${wrong ? " fv-wrong" : ""}`;
-      item.setAttribute("role", "option");
-      item.setAttribute("aria-label", `sample ${s.index}: predicted ${this.outcome(s.prediction)}${wrong ? ", wrong" : ""}, λ₁ = ${number(values[i])}`);
-      item.title = item.getAttribute("aria-label");
-      item.innerHTML = `<div class="fv-plate"></div><i style="width:${(100 * share).toFixed(0)}%"></i>`;
-      this.picture(item.firstChild, s, null, 0, 40);
-      item.addEventListener("click", () => this.choose(i));
-      box.append(item);
-    });
-    box.addEventListener("keydown", (event) => {
-      const tops = [...box.children].map((c) => c.offsetTop);
-      const columns = tops.findIndex((top) => top !== tops[0]);
-      const row = columns < 0 ? tops.length : columns;
-      const to = { ArrowRight: this.at + 1, ArrowLeft: this.at - 1, ArrowDown: this.at + row, ArrowUp: this.at - row, Home: 0, End: tops.length - 1 }[event.key];
-      if (to === undefined) return;
-      event.preventDefault();
-      if (to >= 0 && to < tops.length) this.choose(to);
-      box.children[this.at].focus();
-    });
-  }
-
   /** Choose a sample; the slider's knob stays where it is, so that ε keeps its share of the reach. */
-  choose(i) {
-    const share = this.epsilon / this.sample.reach;
-    this.model.set("index", this.data.samples[i].index);
-    this.model.set("epsilon", share * this.data.samples[i].reach);
+  choose(index) {
+    const share = this.panel.epsilon / this.sample.reach;
+    const next = this.data.samples.find((s) => s.index === index);
+    this.model.set("index", index);
+    this.model.set("epsilon", share * next.reach);
     this.model.save_changes();
   }
-
-  /** Fill a plate with an input, moved by ε along a direction where one is given; returns the values outside. */
-  picture(plate, sample, direction, epsilon, target, label = "") {
-    const { kind, shape, range } = this.data;
-    const width = range[1] - range[0];
-    if (kind === "series") {
-      const x = (sample.values ??= new Float32Array(this.part(sample.image)));
-      const v = direction && this.values(direction);
-      const moved = v ? x.map((a, i) => a + epsilon * v[i]) : x;
-      const pad = 0.05 * width;
-      plate.innerHTML = series({ width: target, height: Math.round(target * 0.6), values: moved, range: [Math.min(0, range[0]) - pad, range[1] + pad],
-        ghost: v ? x : null, color: "var(--fv-accent)", label: label || `${x.length} values` });
-      return moved.filter((a) => a < range[0] - 1e-6 || a > range[1] + 1e-6).length;
-    }
-    const [h, w, channels] = shape;
-    const x = (sample.bytes ??= new Uint8Array(this.part(sample.image)));
-    const v = direction ? this.map(direction) : new Int8Array(x.length);
-    const canvas = canvasIn(plate, w, h, target);
-    canvas.setAttribute("aria-label", label);
-    const frame = (canvas.frame ??= canvas.getContext("2d").createImageData(w, h));
-    const outside = blend(frame.data, x, v, direction ? (epsilon * direction.scale) / width : 0, channels);
-    canvas.getContext("2d").putImageData(frame, 0, 0);
-    return outside;
-  }
-
-  map(direction) { return (direction.bytes ??= new Int8Array(this.part(direction.map))); }
-  values(direction) { return (direction.values ??= new Float32Array(this.part(direction.map))); }
 
   /** Everything that depends on the chosen sample and direction. */
   show() {
     if (!this.width) return;
-    const { sample, direction, data } = this;
+    const { sample, data } = this;
     const position = sample.place === 1 ? `the most fragile of ${data.total}` : `number ${sample.place} of ${data.total} by fragility`;
     this.$(".fv-title").textContent = `λ₁ = ${number(sample.directions[0].value)} — ${position}`;
     const truth = sample.label === null ? "" : sample.correct ? ", which is right" : `; the label says ${this.outcome(sample.label)}`;
-    const sides = sample.oneSided.filter((r) => r !== null && Math.abs(r - 1) > 0.01);
-    const kink = sides.length ? ` It lies on a kink of the network: just beside it, KL is ${sample.oneSided.map((r) => number(r, 2)).join(" and ")} of ½ε²λ₁ toward −v₁ and +v₁.` : "";
-    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${this.sure(sample)}${truth}.${kink}`;
-    [...this.$(".fv-gallery").children].forEach((item, i) => {
-      item.setAttribute("aria-selected", i === this.at);
-      item.tabIndex = i === this.at ? 0 : -1;
-    });
-    this.picture(this.$(".fv-original .fv-plate"), sample, null, 0, this.target, `input ${sample.index}`);
-    this.$(".fv-original .fv-under").textContent = `${this.outcome(sample.prediction)} (p = ${this.sure(sample)})`;
-    this.showDirection();
-    Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
-    const quiet = this.flips().length === 0;
-    this.$(".fv-toflip").disabled = quiet;
-    this.shownColors = classColors(direction.shown);
-    this.spectrum();
-    this.charts();
-    this.move();
+    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}`;
+    this.gallery.select(sample.index);
+    this.panel.show(sample);
   }
 
-  showDirection() {
-    const { direction, sign, data } = this;
-    const figure = this.$(".fv-direction");
-    figure.querySelector("figcaption").textContent = `direction v${subscript(this.order + 1)}`;
-    const plate = figure.querySelector(".fv-plate");
-    if (data.kind === "series") {
-      const v = this.values(direction);
-      plate.innerHTML = series({ width: this.target, height: Math.round(this.target * 0.6), values: v.map((a) => sign * a),
-        range: [-direction.scale, direction.scale], color: "var(--fv-accent)", label: `direction, largest component ${number(direction.scale)}` });
-    } else {
-      const [h, w, channels] = data.shape;
-      const canvas = canvasIn(plate, w, h, this.target);
-      const frame = canvas.getContext("2d").createImageData(w, h);
-      paint(frame.data, signedMap(this.map(direction), channels, this.channel), w, sign);
-      canvas.getContext("2d").putImageData(frame, 0, 0);
-      canvas.setAttribute("aria-label", `direction ${this.order + 1}, values from −${number(direction.scale)} to ${number(direction.scale)}`);
-    }
-    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
-    const buttons = this.sample.directions.map((d, i) =>
-      `<button type="button" data-rank="${i}" aria-pressed="${i === this.order}" title="λ${subscript(i + 1)} = ${number(d.value)}">${i + 1}</button>`);
-    const channels = data.kind === "image" && data.shape[2] === 3
-      ? `<select aria-label="Which channel of the direction">${["strongest", "mean", "red", "green", "blue"].map((c, i) =>
-          `<option value="${i < 2 ? c : i - 2}" ${String(this.channel) === String(i < 2 ? c : i - 2) ? "selected" : ""}>${c === "strongest" ? "strongest channel" : c}</option>`).join("")}</select>` : "";
-    const bar = data.kind === "image" ? `<div class="fv-bar" style="background:linear-gradient(90deg,${stops})"></div>` : "";
-    const under = figure.querySelector(".fv-under");
-    const focused = under.contains(document.activeElement) ? [...under.querySelectorAll("button,select")].indexOf(document.activeElement) : -1;
-    const unknown = direction.scale > 0 ? "" : `<div>${direction.value > 0 ? "lost in rounding: λ is below its error" : "λ is 0: no direction matters"}</div>`;
-    under.innerHTML = (unknown || `${bar}<div class="fv-ends"><span>−${number(direction.scale)}</span><span>0</span><span>+${number(direction.scale)}</span></div>`) +
-      `<div class="fv-buttons" role="group" aria-label="Which direction">${buttons.join("")}<button type="button" class="fv-sign" aria-pressed="${sign < 0}" aria-label="Flip the sign of the direction" title="flip the sign">±</button></div>${channels}`;
-    under.querySelectorAll("[data-rank]").forEach((b) => b.addEventListener("click", () => this.set("direction", Number(b.dataset.rank))));
-    under.querySelector(".fv-sign").addEventListener("click", () => this.set("flipped", !this.model.get("flipped")));
-    under.querySelector("select")?.addEventListener("change", (event) => {
-      this.channel = Number.isNaN(Number(event.target.value)) ? event.target.value : Number(event.target.value);
-      this.showDirection();
-    });
-    if (focused >= 0) under.querySelectorAll("button,select")[focused]?.focus();
-  }
+  move() { this.panel.sample && this.width && this.panel.move(); }
 
-  spectrum() {
-    const { sample } = this;
-    const rows = sample.directions.map((d, i) => ({ name: `λ${subscript(i + 1)}`, value: d.value, doubtful: d.error >= d.value && d.value > 0,
-      text: d.error >= d.value && d.value > 0 ? `≤ ${number(d.value + d.error)}` : number(d.value) }));
-    const share = sample.trace > 0 ? ` — λ₁ is ${number(100 * sample.directions[0].value / sample.trace)} % of the trace` : "";
-    const width = Math.min(420, this.width);
-    this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logBars({ width, rows, chosen: this.order, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
-    this.tables();
-  }
-
-  tables() {
-    const { sample, direction, data } = this;
-    const order = direction.eps.map((_, i) => (this.sign < 0 ? direction.eps.length - 1 - i : i)).filter((i) => direction.eps[i] !== direction.eps[i + 1]);
-    const curve = order.map((i) => [number(this.sign * direction.eps[i]), ...direction.logp.map((row) => probability(Math.exp(row[i]), -Math.expm1(row[i]))),
-      number(direction.kl[i]), number(0.5 * direction.eps[i] ** 2 * direction.value)]);
-    const all = data.samples.map((s) => [s.index, ...(s.label === null ? [] : [this.outcome(s.label)]), this.outcome(s.prediction), this.sure(s),
-      number(s.directions[0].value), number(s.trace), number(s.frobenius), number(s.directions[0].error, 2)]);
-    const spectrum = sample.directions.map((d, i) => [`λ${subscript(i + 1)}`, number(d.value, 6), number(d.error, 2), ...d.flips.map((f) => (f === null ? "none" : number(f)))]);
-    fillTables(this.$(".fv-tables"), [
-      ["Table: the spectrum of this sample", ["", "eigenvalue", "error", "flip at −ε", "flip at +ε"], spectrum],
-      [`Table: along v${subscript(this.order + 1)}`, ["ε", ...direction.shown.map((c) => `p(${this.name(c)})`), "KL (nats)", "½ε²λ"], curve],
-      ["Table: all samples shown", ["sample", ...(sample.label === null ? [] : ["label"]), "prediction", "confidence", "λ₁", "trace", "‖F‖", "error of λ₁"], all],
-    ]);
-  }
-
-  charts() {
-    const { direction, sample, sign, shownColors } = this;
-    const width = this.chartWidth;
-    const x = [-sample.reach, sample.reach];
-    const marks = this.flips().filter((f) => Math.abs(f.at) <= sample.reach).map((f) => ({ x: f.at, label: `→ ${f.to.length > 12 ? `${f.to.slice(0, 11)}…` : f.to}` }));
-    const predicted = Array.isArray(sample.prediction) ? sample.prediction : [sample.prediction];
-    const fine = [...Array.from({ length: 161 }, (_, i) => (i / 80 - 1) * sample.reach), ...marks.map((m) => m.x)].sort((a, b) => a - b);
-    const curves = fine.map((e) => this.curve(e));
-    this.$(".fv-prob").innerHTML = `<h4>Probability along ε</h4>` + lineChart({ width, height: 170, x, y: [0, 1], yTicks: [0, 0.5, 1], xLabel: this.unit, marks,
-      label: "class probabilities along the direction",
-      lines: direction.shown.map((c, j) => ({ points: fine.map((e, i) => [e, Math.exp(curves[i].logp[j])]), color: shownColors[j],
-        width: predicted.includes(c) ? 3 : 1.5, label: direction.logp[j].some((l) => l > Math.log(0.08)) ? this.name(c) : null })) });
-    const real = curves.map((c) => c.kl).filter((v) => v > 0 && Number.isFinite(v));
-    const [low, high] = real.length ? [Math.min(...real), Math.max(...real)] : [0.1, 1];
-    const decades = Math.min(12, Math.max(1, Math.ceil(Math.log10(high / low))));
-    const top = Math.ceil(Math.log10(high));
-    const y = this.logKl ? [top - decades, top] : [0, high * 1.05];
-    const height = (v) => (this.logKl ? (v > 0 ? Math.max(Math.log10(v), y[0]) : y[0]) : v);
-    const yTicks = this.logKl ? ticks(y[0], y[1], 3).filter(Number.isInteger) : ticks(0, y[1], 3);
-    const solid = fine.map((e, i) => [e, Number.isNaN(curves[i].kl) ? NaN : height(curves[i].kl)]);
-    const dashed = fine.map((e, i) => [e, height(curves[i].quadratic)]).filter((p) => p[1] <= y[1]);
-    const box = this.$(".fv-kl");
-    const focused = box.contains(document.activeElement);
-    box.innerHTML = `<h4>Change of the prediction, KL in nats</h4><div class="fv-keys"><span><i class="fv-solid"></i>measured</span>` +
-      `<span><i class="fv-dashed"></i>½ε²λ, predicted</span><button type="button" aria-pressed="${this.logKl}">log axis</button></div>` +
-      lineChart({ width, height: 150, x, y, yTicks, yText: this.logKl ? (t) => number(10 ** t, 1) : number, xLabel: this.unit,
-        label: "KL divergence along the direction and its quadratic prediction",
-        lines: [{ points: solid, color: "currentColor", width: 2 }, { points: dashed, color: GREY, width: 1.5, dash: "5 4" }] }) + `<div class="fv-read"></div>`;
-    box.querySelector("button").addEventListener("click", () => {
-      this.logKl = !this.logKl;
-      this.charts();
-      this.move();
-    });
-    if (focused) box.querySelector("button").focus();
-  }
-
-  /** Everything that follows the slider: pictures, cursor and words. Nothing here asks Python. */
-  move() {
-    if (!this.width) return;
-    const { sample, direction, epsilon, sign } = this;
-    const now = this.curve(epsilon);
-    const outside = this.picture(this.$(".fv-moved .fv-plate"), sample, direction, sign * epsilon, this.target, "the input moved along the direction");
-    this.$(".fv-moved figcaption").textContent = `x ${epsilon < 0 ? "−" : "+"} ${number(Math.abs(epsilon))} v${subscript(this.order + 1)}`;
-    const same = String(now.outcome) === String(sample.prediction);
-    const at = direction.shown.indexOf(now.outcome);
-    const chance = this.data.multilabel ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
-    const words = Number.isNaN(now.kl) ? "now: the model returns NaN" : `now: ${this.outcome(now.outcome)}${chance}`;
-    const range = this.data.range.map((r) => number(r)).join(", ");
-    const under = this.$(".fv-moved .fv-under");
-    under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
-    under.classList.toggle("fv-flipped", !same);
-    this.range.value = epsilon;
-    this.range.setAttribute("aria-valuetext", `ε = ${number(epsilon)}, ${words}`);
-    this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
-    const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
-    this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
-      (flips ? `the prediction flips at ε = ${flips}` : `no flip within ±${number(sample.reach)}`);
-    this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
-    const x = along(this.chartWidth, sample.reach)(epsilon);
-    this.root.querySelectorAll(".cursor").forEach((line) => {
-      line.setAttribute("x1", x);
-      line.setAttribute("x2", x);
-    });
-  }
-
-  /** Dragging on a chart is the slider. */
-  draggable(box) {
-    const to = (event) => {
-      const { reach } = this.sample;
-      const raw = across(this.chartWidth, reach)(event.clientX - box.querySelector("svg").getBoundingClientRect().left);
-      this.set("epsilon", (Math.round(Math.max(-1, Math.min(1, raw / reach)) * 200) / 200) * reach);
-    };
-    box.addEventListener("pointerdown", (event) => {
-      if (!event.target.closest("svg")) return;
-      box.setPointerCapture(event.pointerId);
-      to(event);
-    });
-    box.addEventListener("pointermove", (event) => box.hasPointerCapture(event.pointerId) && to(event));
+  table() {
+    const { samples } = this.data;
+    const labelled = samples[0].label !== null;
+    return ["Table: all samples shown", ["sample", ...(labelled ? ["label"] : []), "prediction", "confidence", "λ₁", "trace", "‖F‖", "error of λ₁"],
+      samples.map((s) => [s.index, ...(labelled ? [this.outcome(s.label)] : []), this.outcome(s.prediction), sureness(s),
+        number(s.directions[0].value), number(s.trace), number(s.frobenius), number(s.directions[0].error, 2)])];
   }
 
   resize(width) {
     if (Math.abs(width - this.width) < 2) return;
     this.width = width;
-    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
-    const images = columns === 3 ? 0.62 * width - 24 : width;
-    this.target = Math.floor(Math.min(columns === 3 ? 224 : 256, (images - 2 * (columns === 1 ? 8 : 24)) / 3));
-    const hand = 3 * this.target + 48;
-    this.chartWidth = Math.floor(columns === 3 ? Math.min(640, width - hand - 32) : columns === 2 ? (width - 24) / 2 : width);
-    this.root.style.setProperty("--fv-hand", `${hand}px`);
-    this.root.dataset.columns = columns;
-    
+    this.panel.resize(width);
     this.show();
   }
-}
-
-function subscript(n) {
-  return [...String(n)].map((d) => "₀₁₂₃₄₅₆₇₈₉"[d]).join("");
 }
 
 const render = mounted((model, root, packed) => new Perturbation(model, root, packed), {

@@ -67,25 +67,12 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "multilabel": shown.predictions.ndim == 2,
         "total": len(spectrum),
         "samples": [
-            {
-                "index": index,
-                "place": rank[index],
-                "label": None if shown.labels is None else _outcome(shown.labels[i]),
-                "correct": None if shown.correct is None else bool(shown.correct[i]),
-                "prediction": _outcome(shown.predictions[i]),
-                "doubt": float(shown.doubt[i]),
-                "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
-                "trace": float(shown.trace[i]),
-                "frobenius": float(shown.frobenius[i]),
-                "reach": float(shown.reach[i]),
-                "image": inputs.encode(shown.images[i]),
-                "directions": [_direction(shown, inputs, walks[k], i, k) for k in range(count)],
-            }
+            sample_data(shown, inputs, walks, i, index=index, place=rank[index], reach=float(shown.reach[i]))
             for i, index in enumerate(chosen)
         ],
     }
     first = data["samples"][0]
-    epsilon = _just_past_the_flip(first["directions"][0], first["reach"])
+    epsilon = just_past_the_flip(first["directions"][0], first["reach"])
     return Figure(
         widget_class=Perturbation,
         state={
@@ -115,7 +102,38 @@ def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
     return [index for index in order if index in wanted]
 
 
-def _outcome(mode: Tensor) -> int | list[int]:
+def sample_data(
+    shown: Spectrum,
+    inputs: Inputs,
+    walks: Sequence[Walk],
+    i: int,
+    *,
+    index: int,
+    place: int,
+    reach: float,
+    image: list[int] | None = None,
+) -> dict[str, Any]:
+    """What the page needs of the i-th input and the walks along its eigenvectors, which go as far as `reach`.
+
+    `image` stands for the input where it is in the payload already.
+    """
+    return {
+        "index": index,
+        "place": place,
+        "label": None if shown.labels is None else outcome(shown.labels[i]),
+        "correct": None if shown.correct is None else bool(shown.correct[i]),
+        "prediction": outcome(shown.predictions[i]),
+        "doubt": float(shown.doubt[i]),
+        "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
+        "trace": float(shown.trace[i]),
+        "frobenius": float(shown.frobenius[i]),
+        "reach": reach,
+        "image": image or inputs.encode(shown.images[i]),
+        "directions": [_direction(shown, inputs, walk, i, k) for k, walk in enumerate(walks)],
+    }
+
+
+def outcome(mode: Tensor) -> int | list[int]:
     """A class, or the list of labels that are on."""
     return int(mode) if mode.ndim == 0 else mode.nonzero()[:, 0].tolist()
 
@@ -132,12 +150,12 @@ def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> d
         "linf": float(v.nan_to_num(0.0).abs().amax()),
         "map": image,
         "at": _ends(walk, i),
-        "outcomes": [_outcome(o) for o in walk.outcomes[i]],
+        "outcomes": [outcome(o) for o in walk.outcomes[i]],
         "shown": classes,
         "logp": [short(row, 4) for row in logp],
         "kl": short(walk.kl[i], 4),
         "flips": [float(f) if f.isfinite() else None for f in walk.flips[i]],
-        "becomes": [_outcome(b) for b in walk.becomes[i]],
+        "becomes": [outcome(b) for b in walk.becomes[i]],
     }
 
 
@@ -165,7 +183,8 @@ def _ends(walk: Walk, i: int) -> list[float]:
     return [max(minus, -reach), min(plus, reach)]
 
 
-def _just_past_the_flip(direction: dict[str, Any], reach: float) -> float:
+def just_past_the_flip(direction: dict[str, Any], reach: float) -> float:
+    """Where a view's slider starts: where the prediction has just become another, or half way out."""
     flips = [f for f in direction["flips"] if f is not None]
     return min(flips, key=abs) * 1.02 if flips else 0.5 * reach
 
@@ -186,7 +205,7 @@ def _still(shown: Spectrum, inputs: Inputs, epsilon: float, chosen: list[int]) -
     names = shown.net.classes
     rows = []
     for i, index in enumerate(chosen[:10]):
-        mode = _outcome(shown.predictions[i])
+        mode = outcome(shown.predictions[i])
         said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
         rows.append(
             f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{float(shown.confidence[i]):.4f}</td>"

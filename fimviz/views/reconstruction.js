@@ -90,9 +90,7 @@ class Reconstruction {
       return;
     }
     const [h, w, channels] = shape;
-    const canvas = canvasIn(box, w, h, target);
-    if (label) canvas.setAttribute("aria-label", label);
-    else canvas.setAttribute("aria-hidden", true);
+    const canvas = canvasIn(box, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
     if (signed) paint(frame.data, signedMap(values, channels, "strongest"), w, 1);
     else blend(frame.data, values, (this.zero ??= new Int8Array(values.length)), 0, channels);

@@ -63,15 +63,21 @@ export function fillTables(box, tables) {
   box.querySelectorAll("details").forEach((d, i) => (d.open = open[i] ?? false));
 }
 
-/** The canvas of a plate: whole pixels of the screen for each pixel of a small image. */
-export function canvasIn(plate, w, h, target) {
+/**
+ * The canvas of a plate: whole pixels of the screen for each pixel of a small image. Without a label it is silent: what
+ * it stands in has the words.
+ */
+export function canvasIn(plate, w, h, target, label = "") {
   let canvas = plate.querySelector("canvas");
   if (!canvas || canvas.width !== w || canvas.height !== h) {
-    plate.innerHTML = `<canvas role="img" width="${w}" height="${h}"></canvas>`;
+    plate.innerHTML = `<canvas width="${w}" height="${h}"></canvas>`;
     canvas = plate.firstChild;
   }
   const side = Math.max(w, h);
   const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : Math.min(1, target / side);
   Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= 128 ? "pixelated" : "auto" });
+  if (label) canvas.setAttribute("role", "img");
+  else canvas.removeAttribute("role");
+  if (label) canvas.setAttribute("aria-label", label);
   return canvas;
 }

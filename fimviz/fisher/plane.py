@@ -1,0 +1,90 @@
+"""What a model says on a plane through an input, spanned by an eigenvector and another direction, by forward passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.fisher.passes import Linearisation
+from fimviz.fisher.walk import logits_at
+
+if TYPE_CHECKING:
+    from fimviz.fisher.spectrum import Spectrum
+
+_CHUNK = 4  # inputs whose graph is held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Forward passes on an even grid x + a·u + b·w at each of n inputs; everything float64.
+
+    Attributes:
+        axes: (n, 2, *input) u and w, orthonormal; zeros where there is no such direction.
+        distances: (n, m) the places on both axes, in L2 pixel units, ascending; the middle one is 0.
+        logits: (n, m, m, K), first along u, then along w.
+        kl: (n, m, m) KL(p(x) ‖ p(x + a·u + b·w)) in nats.
+        outcomes: (n, m, m) the predicted class, or (n, m, m, K) booleans for several yes/no labels.
+        information: (n, 2) uᵀFu and wᵀFw. Since u is an eigenvector and w orthogonal to it, uᵀFw = 0, and the ellipse
+            ½(a²·uᵀFu + b²·wᵀFw) = c holds the steps of c nats, as F predicts them.
+    """
+
+    axes: Tensor
+    distances: Tensor
+    logits: Tensor
+    kl: Tensor
+    outcomes: Tensor
+    information: Tensor
+
+
+def plane(spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: Tensor) -> Plane:
+    """The plane of eigenvector k and another, or the part of displacements (n, *input) that is orthogonal to it."""
+    assert spectrum.eigenvectors is not None
+    u = spectrum.eigenvectors[:, k]
+    if isinstance(across, int):
+        w, other = spectrum.eigenvectors[:, across], spectrum.eigenvalues[:, across]
+    else:
+        w = _orthogonal(across.to(u), u)
+        other = _information(spectrum, w)
+    distances = torch.linspace(-1, 1, points, dtype=torch.float64) * reach[:, None]
+    distances[:, points // 2] = 0.0
+    grid = (points, points)
+    a = distances[:, :, None].expand(-1, *grid).flatten()
+    b = distances[:, None, :].expand(-1, *grid).flatten()
+    rows = torch.arange(len(u)).repeat_interleave(points**2)
+    z = logits_at(spectrum, rows, [(u, a), (w, b)])
+    likelihood = spectrum.net.likelihood
+    return Plane(
+        axes=torch.stack([u, w], 1),
+        distances=distances,
+        logits=z.view(len(u), *grid, -1),
+        kl=likelihood.kl(spectrum.logits[rows], z).view(len(u), *grid),
+        outcomes=likelihood.mode(z).unflatten(0, (len(u), *grid)),
+        information=torch.stack([spectrum.eigenvalues[:, k], other], 1),
+    )
+
+
+def _orthogonal(given: Tensor, u: Tensor) -> Tensor:
+    """The unit part of displacements (n, *input) that is orthogonal to u; zeros where there is none."""
+    flat, along = given.flatten(1).double(), u.flatten(1).double()
+    for _ in range(2):  # once more takes away what rounding left
+        flat = flat - (flat * along).sum(1, keepdim=True) * along
+    size = flat.norm(dim=1, keepdim=True)
+    seen = size > 1e-9 * given.flatten(1).double().norm(dim=1, keepdim=True)
+    return torch.where(seen, flat / size, 0.0).to(u.dtype).view_as(u)
+
+
+def _information(spectrum: Spectrum, w: Tensor) -> Tensor:
+    """WᵀFw (n,), by one product with the Jacobian."""
+    net, parts = spectrum.net, []
+    assert isinstance(net, Classifier)
+    with net.at_rest():
+        for x, some in zip(spectrum.images.split(_CHUNK), w.split(_CHUNK), strict=True):
+            passes = Linearisation(net, x.to(net.device, net.dtype))
+            parts.append(passes.jvp_once(some.to(net.device).flatten(1)).cpu().double())
+    factor = net.likelihood.factor(spectrum.logits)
+    whitened = factor.from_logits(torch.cat(parts)[..., None])[..., 0]
+    return factor.log_scale.exp() * (whitened**2).sum(1)

@@ -1,0 +1,169 @@
+"""What the explorer's page needs of a model and its samples, as JSON values and arrays of a payload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fimviz.views.comparison import comparison
+from fimviz.views.inputs import Inputs
+from fimviz.views.margins import margins
+from fimviz.views.perturbation import outcome, sample_data
+
+if TYPE_CHECKING:
+    from fimviz.comparison import BoundComparison
+    from fimviz.explorer import Detail, Explored, Explorer
+    from fimviz.fisher.plane import Plane
+    from fimviz.margins.traces import MarginTraces
+
+_THUMBS = 1_700_000  # bytes of all small pictures together
+_THUMB_SIDE = 64
+_REGIONS = 12  # outcomes that a plane names
+_LEAST_LOGP = -25.0
+_ANY = 10**9  # bytes: the whole page is weighed, not its parts
+
+
+def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str, Any], Inputs]:
+    """All of an explorer, and what its bytes stand in; labels may be None for some samples."""
+    s = found.first.spectrum
+    low, high = s.pixel_range
+    inputs = Inputs(s.images.shape[1:], low, high)
+    small, thumbs = _small_pictures(inputs, s.images)
+    models = [_model(m, name, inputs, found.ranks[name], small, thumbs) for name, m in found.models.items()]
+    for m in models:
+        if labels is not None:
+            both = zip(labels, m["predictions"], strict=True)
+            m["correct"] = [None if label is None else label == said for label, said in both]
+    return {
+        "kind": inputs.kind,
+        "shape": inputs.shape,
+        "range": [low, high],
+        "classes": s.net.classes,
+        "multilabel": s.predictions.ndim == 2,
+        "total": len(s),
+        "labels": None if labels is None else list(labels),
+        "thumbs": {"kind": inputs.kind, "shape": small, "range": [low, high], "at": thumbs},
+        "models": models,
+    }, inputs
+
+
+def _model(
+    m: Explored, name: str, inputs: Inputs, ranks: dict[str, Any], small: list[int], thumbs: list[int]
+) -> dict[str, Any]:
+    """One model: numbers of all samples, and the samples in detail."""
+    s = m.spectrum
+    columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "confidence": s.confidence}
+    columns |= {"doubt": s.doubt, "margin": m.margin}
+    columns |= {} if m.radius is None else {"radius": m.radius}
+    nested: dict[str, list[Any]] = {}
+    if m.bounds is not None:
+        nested["bounds"] = [nested_bounds(m.bounds, m.detail.places)]
+    if m.margins is not None:
+        nested["margins"] = [nested_margins(m.margins)]
+    return {
+        "name": name,
+        "temperature": s.net.temperature if hasattr(s.net, "temperature") else 1.0,
+        "method": s.method,
+        "numbers": {key: inputs.payload.add(values.double().numpy()) for key, values in columns.items()},
+        "predictions": [outcome(p) for p in s.predictions],
+        "correct": None,
+        "ranks": {key: [_finite(v) for v in (r.rho, r.low, r.high)] for key, r in ranks.items()},
+        "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None),
+        "planes": planes_data(m.detail, inputs),
+        "nested": nested,
+        "notes": m.notes,
+    }
+
+
+def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] | None = None) -> list[dict[str, Any]]:
+    """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
+    size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
+    order = m.spectrum.spectral_norm.argsort(descending=True, stable=True)
+    rank = {int(place): i + 1 for i, place in enumerate(order)}
+    return [
+        sample_data(
+            detail.spectrum,
+            inputs,
+            detail.walks,
+            i,
+            index=place,
+            place=rank[place],
+            reach=float(detail.reach[i]),
+            image=None if thumbs is None else [thumbs[0] + place * size, size],
+        )
+        for i, place in enumerate(detail.places)
+    ]
+
+
+def planes_data(detail: Detail, inputs: Inputs) -> list[dict[str, Any]]:
+    """The planes of the first samples in detail."""
+    if detail.planes is None:
+        return []
+    count = len(detail.planes.kl)
+    found = [_plane(detail.planes, detail, i, inputs) for i in range(count)]
+    if detail.spectrum.eigenvalues.shape[1] == 1:  # the second axis is no eigenvector, so that its map travels too
+        for i, p in enumerate(found):
+            scale, image = inputs.encode_signed(detail.planes.axes[i, 1])
+            p["across"] = {"scale": scale, "map": image}
+    return found
+
+
+def _plane(planes: Plane, detail: Detail, i: int, inputs: Inputs) -> dict[str, Any]:
+    logp = detail.spectrum.net.likelihood.log_probs(planes.logits[i].flatten(0, 1))
+    if planes.outcomes.ndim == 3:
+        met, counts = planes.outcomes[i].flatten().unique(return_counts=True)
+        shown = met[counts.argsort(descending=True)][:_REGIONS].sort().values
+        values, names = logp[:, shown], shown.tolist()
+    else:  # a set of labels is one outcome: the product of its labels' probabilities
+        sets, counts = planes.outcomes[i].flatten(0, 1).unique(dim=0, return_counts=True)
+        shown = sets[counts.argsort(descending=True)][:_REGIONS]
+        other = detail.spectrum.net.likelihood.log_probs(-planes.logits[i].flatten(0, 1))
+        values = torch.stack([torch.where(on, logp, other).sum(1) for on in shown], 1)
+        names = [outcome(on) for on in shown]
+    levels = (1000 * values.clamp(_LEAST_LOGP, 0)).nan_to_num(1000 * _LEAST_LOGP).round().to(torch.int16)
+    return {
+        "index": detail.places[i],
+        "reach": float(planes.distances[i, -1]),
+        "points": planes.distances.shape[1],
+        "information": planes.information[i].tolist(),
+        "shown": names,
+        "logp": inputs.payload.add(levels.T.numpy()),
+        "kl": inputs.payload.add(planes.kl[i].float().numpy()),
+    }
+
+
+def nested_bounds(bounds: BoundComparison, places: Sequence[int]) -> dict[str, Any]:
+    """The state of a bound view of these samples, and which they are."""
+    figure = comparison(bounds, samples=len(bounds), max_bytes=_ANY, places=places)
+    return {"places": list(figure.setup["samples"]), "state": figure.state}
+
+
+def nested_margins(traces: MarginTraces) -> dict[str, Any]:
+    """The state of a margin view, which samples it shows, and the sample of each trace."""
+    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY)
+    owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}
+    return {"places": sorted(set(owners.values())), "owners": list(owners.items()), "state": figure.state}
+
+
+def _small_pictures(inputs: Inputs, images: Tensor) -> tuple[list[int], list[int]]:
+    """The shape of small pictures and where their bytes stand; full ones where all of them are small enough."""
+    if inputs.kind == "series":
+        return inputs.shape, inputs.payload.add(images.flatten(1).float().numpy())
+    h, w, channels = inputs.shape
+    factor = max(1, -(-max(h, w) // _THUMB_SIDE))
+    while len(images) * channels * (h // factor) * (w // factor) > _THUMBS and min(h, w) // (factor + 1) >= 8:
+        factor += 1
+    size = [h // factor, w // factor, channels]
+    plates = [inputs.pixels(x)[: size[0] * factor, : size[1] * factor] for x in images]
+    if factor > 1:
+        blocks = (p.reshape(size[0], factor, size[1], factor, channels).mean((1, 3)) for p in plates)
+        plates = [b.round().astype(np.uint8) for b in blocks]
+    return size, inputs.payload.add(np.stack(plates))
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

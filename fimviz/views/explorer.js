@@ -1,0 +1,311 @@
+// The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
+// State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
+import { number, probability, powerOfTen, sharedColors } from "./chart.js";
+import { Detail } from "./detail.js";
+import { Gallery, shares } from "./gallery.js";
+import { picture } from "./inputs.js";
+import { Live } from "./live.js";
+import { outcomeOf } from "./panel.js";
+import { Overview } from "./overview.js";
+import { fillTables, mounted } from "./stage.js";
+import { unpack } from "./pixels.js";
+import { median } from "./strip.js";
+
+const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
+const SORTS = { norm: "most fragile first", margin: "least margin first", confidence: "least confident first", index: "in the batch's order" };
+const CLASSES_COLORED = 13;
+
+/** "a" or "an", as it is said before a name. */
+export function article(name) {
+  return /^([aeiou]|8|11$|18$)/i.test(name) ? "an" : "a";
+}
+
+/** The places (in the batch) that a filter lets through. */
+export function passing(show, table) {
+  const all = table.norm.map((_, i) => i);
+  const quarter = Math.max(1, Math.round(all.length / 4));
+  if (show === "misclassified") return all.filter((i) => table.correct?.[i] === false);
+  if (show === "fragile") return all.sort((a, b) => table.norm[b] - table.norm[a]).slice(0, quarter);
+  if (show === "uncertain") return all.sort((a, b) => table.margin[a] - table.margin[b]).slice(0, quarter);
+  if (show === "differing") return all.filter((i) => table.differs?.[i]);
+  if (show.startsWith("class:")) return all.filter((i) => table.group[i] === Number(show.slice(6)));
+  return all;
+}
+
+/** Places in the order of the gallery. */
+export function ordered(places, sort, table) {
+  const key = { norm: (i) => -table.norm[i], margin: (i) => table.margin[i], confidence: (i) => -table.doubt[i], index: (i) => i }[sort];
+  return [...places].sort((a, b) => key(a) - key(b) || a - b);
+}
+
+function layout(data) {
+  const option = ([value, text]) => `<option value="${value}">${text}</option>`;
+  const labelled = data.labels !== null;
+  const shows = Object.entries(SHOWS).filter(([name]) => (name !== "misclassified" || labelled) && (name !== "differing" || data.models.length > 1));
+  return `
+    <div class="fv-head"><h3 class="fv-title"></h3>
+      <details class="fv-help"><summary aria-label="What is this?">?</summary><p>Each dot is a sample of the batch. Its <b>spectral norm</b> λ₁
+      says how fast the prediction can change there: a step of length ε changes it by at most about ½ε²λ₁ nats of KL. λ₁ is the largest
+      eigenvalue of the Fisher information of the input. A sure prediction has a small λ₁ whether or not it is robust: a saturated softmax
+      hardly moves. So look at confidence beside it.</p></details></div>
+    <p class="fv-sub"></p>
+    <div class="fv-overview"></div>
+    <div class="fv-filter">
+      <label>show <select class="fv-show" aria-label="Which samples">${shows.map(option).join("")}</select></label>
+      <label>sorted <select class="fv-sort" aria-label="Order of the gallery">${Object.entries(SORTS).map(option).join("")}</select></label>
+      <label>sample <input type="search" class="fv-search" inputmode="numeric" placeholder="#" aria-label="Open a sample by its number" size="6"></label>
+      <button type="button" class="fv-clear" hidden>clear the brush</button><span class="fv-count" role="status"></span></div>
+    <div class="fv-place"></div>
+    <div class="fv-explore">
+      <div class="fv-gallery" role="listbox" aria-label="Samples" aria-orientation="horizontal"></div>
+      <div class="fv-chosen"></div></div>
+    <p class="fv-batch"></p>
+    <div class="fv-tables fv-all"></div>`;
+}
+
+class Explorer {
+  constructor(model, root, packed) {
+    Object.assign(this, { model, root, width: 0, key: `fv${Math.random().toString(36).slice(2)}` });
+    root.classList.add("fv-explorer");
+    this.$ = (selector) => root.querySelector(selector);
+    this.live = model.get("live") ? new Live(this, model) : null;
+    this.build(packed);
+  }
+
+  /** The whole view from what Python packed. */
+  build({ data, part }) {
+    const { model, root } = this;
+    Object.assign(this, { data, part, shown: null });
+    root.innerHTML = layout(data);
+    this.read();
+    this.colors = new Map();
+    this.legend = this.classesShown();
+    sharedColors([this.legend], this.colors);
+    const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
+    this.detail = new Detail(this.$(".fv-chosen"), this, state);
+    this.overview = new Overview(this.$(".fv-overview"), this, state);
+    this.gallery = new Gallery(this.$(".fv-gallery"), data.indices.map((i) => this.thumb(i)), (index) => this.choose(index));
+    if (this.live) this.$(".fv-place").replaceWith(this.live.drawn);
+    this.controls();
+    this.tables();
+  }
+
+  /** Another batch: Python has computed it anew. */
+  async rebuild() {
+    this.build(await unpack(this.model.get("payload")));
+    const { width } = this;
+    this.width = 0;
+    this.resize(width);
+  }
+
+  /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
+  read() {
+    const { data, part } = this;
+    data.indices = Array.from({ length: data.total }, (_, i) => i);
+    for (const m of data.models) {
+      m.table = Object.fromEntries(Object.entries(m.numbers).map(([name, at]) => [name, Array.from(new Float64Array(part(at)))]));
+      m.table.correct = m.correct;
+      m.table.group = data.labels ? data.labels.map((label, i) => label ?? m.predictions[i]) : m.predictions;
+    }
+    const [first, second] = data.models;
+    if (second) for (const m of data.models) m.table.differs = data.indices.map((i) => String(first.predictions[i]) !== String(second.predictions[i]));
+    this.table = first.table;
+    const size = data.thumbs.at[1] / data.total;
+    const whole = part(data.thumbs.at);
+    this.thumbs = data.indices.map((i) => {
+      const own = whole.slice(i * size, (i + 1) * size);
+      return data.kind === "series" ? { values: new Float32Array(own) } : { bytes: new Uint8Array(own) };
+    });
+    const order = ordered(data.indices, "norm", this.table);
+    this.rank = [];
+    order.forEach((i, place) => (this.rank[i] = place + 1));
+    this.shares = shares(this.table.norm);
+  }
+
+  /** The classes that have a colour of their own in the overview: all, or the most frequent. */
+  classesShown() {
+    const { data } = this;
+    if (data.multilabel) return [];
+    const count = new Map();
+    for (const c of this.table.group) count.set(c, (count.get(c) ?? 0) + 1);
+    return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
+  }
+
+  /** Colours of shown classes, the same wherever a class appears. */
+  colorsOf(shown) {
+    sharedColors([shown], this.colors);
+    return shown.map((c) => this.colors.get(c));
+  }
+
+  name(o) { return outcomeOf(this.data, o); }
+  get index() { return Math.max(0, Math.min(this.data.total - 1, this.model.get("index"))); }
+
+  /** What a sample is, in words: by its label, else by what the model says. */
+  called(i) {
+    const { labels, models } = this.data;
+    const said = this.name(models[0].predictions[i]);
+    if (!labels || labels[i] === null) return `taken for ${article(said)} ${said}`;
+    const truth = this.name(labels[i]);
+    return `${article(truth)} ${truth}${models[0].correct[i] !== false ? "" : ` taken for ${article(said)} ${said}`}`;
+  }
+
+  thumb(i) {
+    const { data, table } = this;
+    const wrong = table.correct?.[i] === false;
+    return { key: i, share: this.shares[i], wrong, label: `sample ${i}: ${this.called(i)}, λ₁ = ${number(table.norm[i])}`,
+      draw: (plate) => picture(plate, this.thumbs[i], data.thumbs, 40) };
+  }
+
+  set(name, value) {
+    this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  /** Open a sample; the slider's knob keeps its share of the reach. */
+  choose(index) {
+    const [before, after] = [this.detail.reachOf(this.index), this.detail.reachOf(index)];
+    if (before && after) this.model.set("epsilon", (this.model.get("epsilon") / before) * after);
+    this.set("index", index);
+  }
+
+  controls() {
+    const [show, sort, search] = [".fv-show", ".fv-sort", ".fv-search"].map(this.$);
+    if (!this.data.multilabel) {
+      const group = document.createElement("optgroup");
+      group.label = this.data.labels ? "of a class" : "taken for a class";
+      const present = [...new Set(this.table.group)].sort((a, b) => a - b);
+      group.append(...present.map((c) => new Option(this.name(c), `class:${c}`)));
+      show.append(group);
+    }
+    show.addEventListener("change", () => this.set("show", show.value));
+    sort.addEventListener("change", () => this.set("sort", sort.value));
+    search.addEventListener("keydown", (event) => event.key === "Enter" && this.find(search));
+    search.addEventListener("change", () => this.find(search));
+    this.$(".fv-clear").addEventListener("click", () => this.set("selected", []));
+  }
+
+  find(search) {
+    const text = search.value.trim().replace("#", "");
+    const index = Number(text);
+    const known = text !== "" && Number.isInteger(index) && index >= 0 && index < this.data.total;
+    search.setAttribute("aria-invalid", text !== "" && !known);
+    if (text !== "" && !known) this.$(".fv-count").textContent = `no sample ${text}: they run from 0 to ${this.data.total - 1}`;
+    if (known && index !== this.index) this.choose(index);
+  }
+
+  /** The samples that the filter and the brush leave, in the gallery's order. */
+  get visible() {
+    const brushed = new Set(this.model.get("selected"));
+    const passed = passing(this.model.get("show"), this.table);
+    return ordered(brushed.size ? passed.filter((i) => brushed.has(i)) : passed, this.model.get("sort"), this.table);
+  }
+
+  /** What the filter, the order and the brush change. */
+  filtered() {
+    if (!this.width) return;
+    this.shown = this.visible;
+    this.$(".fv-show").value = this.model.get("show");
+    this.$(".fv-sort").value = this.model.get("sort");
+    const brushed = this.model.get("selected").length > 0;
+    this.$(".fv-clear").hidden = !brushed;
+    this.$(".fv-count").textContent = this.shown.length === this.data.total ? `all ${this.data.total}` : this.shown.length ? `${this.shown.length} of ${this.data.total}` : "no sample is both: clear the brush or show all";
+    this.gallery.show(this.shown);
+    this.gallery.select(this.index);
+    this.overview.dots();
+  }
+
+  /** What the chosen sample changes. */
+  chosen() {
+    if (!this.width) return;
+    const { index, data, table } = this;
+    const place = this.rank[index];
+    const where = place === 1 ? `the most fragile of ${data.total}` : place === data.total ? `the least fragile of ${data.total}` : `number ${place} of ${data.total} by fragility`;
+    const said = this.called(index);
+    this.$(".fv-title").textContent = `Sample ${index}, ${said}, is ${where}: λ₁ = ${number(table.norm[index])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${number(data.models[1].table.norm[index])} for ${data.models[1].name}` : ""}`;
+    this.$(".fv-sub").textContent = this.sentence();
+    this.gallery.select(index);
+    this.overview.mark();
+    this.detail.show(index);
+  }
+
+  /** The batch in a sentence. */
+  sentence() {
+    const { data, table } = this;
+    const values = [...table.norm].sort((a, b) => a - b);
+    const at = (q) => values[Math.round(q * (values.length - 1))];
+    if (data.models.length > 1) {
+      const [a, b] = data.models;
+      const more = data.indices.filter((i) => a.table.norm[i] > b.table.norm[i]).length;
+      const r = a.ranks[`λ₁ of ${b.name}`];
+      const agree = r && r[0] !== null ? ` Their orders of fragility agree with ρ = ${number(r[0], 2)}${r[1] === null ? "" : ` (95 % ${number(r[1], 2)} to ${number(r[2], 2)})`}.` : "";
+      return `λ₁ is larger for ${a.name} on ${more} of ${data.total} samples.${agree}`;
+    }
+    const spread = at(0) > 0 ? at(1) / at(0) : Infinity;
+    const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
+    return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(at(0))} to ${number(at(1))}${times}.`;
+  }
+
+  status() {
+    const { data } = this;
+    const mean = (list) => list.reduce((sum, v) => sum + v, 0) / list.length;
+    const line = (m) => {
+      const known = m.correct?.filter((c) => c !== null);
+      const right = known?.length && `accuracy ${number((100 * known.filter(Boolean).length) / known.length)} %`;
+      const doubt = mean(m.table.doubt);
+      return [m.name, `${data.total} samples`, `median λ₁ ${number(median(m.table.norm))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
+    };
+    this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
+  }
+
+  tables() {
+    const { data } = this;
+    const box = this.$(".fv-all");
+    const tables = data.models.map((m) => {
+      const t = m.table;
+      const rows = () => data.indices.map((i) => [i, ...(data.labels ? [data.labels[i] === null ? "–" : this.name(data.labels[i])] : []), this.name(m.predictions[i]), probability(t.confidence[i], t.doubt[i]), number(t.margin[i]),
+        number(t.norm[i], 4), number(t.error[i], 2), number(t.trace[i]), ...(t.radius ? [number(t.radius[i])] : [])]);
+      return [`Table: all samples${m.name ? ` of ${m.name}` : ""}`, ["sample", ...(data.labels ? ["label"] : []), "prediction", "confidence", "margin", "λ₁", "error of λ₁", "trace", ...(t.radius ? ["certified radius"] : [])], rows];
+    });
+    fillTables(box, tables.map(([caption, head]) => [caption, head, []]));
+    // a thousand rows are made when they are asked for
+    box.querySelectorAll("details").forEach((details, i) => details.addEventListener("toggle", () => {
+      if (details.open && !details.querySelector("tbody tr")) {
+        const [caption, head, rows] = tables[i];
+        const made = document.createElement("div");
+        fillTables(made, [[caption, head, rows()]]);
+        details.querySelector(".fv-scroll").replaceWith(made.querySelector(".fv-scroll"));
+      }
+    }));
+  }
+
+  followed() { this.live?.follow(); }
+  many() {
+    this.live?.follow();
+    if (this.width) this.detail.show(this.index);
+  }
+
+  heard(message) { this.live?.heard(message); }
+  moved() { if (this.width) this.detail.move(); }
+  turned() { if (this.width) this.detail.turn(); }
+  tabbed() { if (this.width) this.detail.show(this.index); }
+  painted() { if (this.width) this.overview.draw(); }
+
+  resize(width) {
+    if (Math.abs(width - this.width) < 2) return;
+    this.width = width;
+    this.root.dataset.wide = width >= 900 ? "3" : width >= 560 ? "2" : "1";
+    this.overview.resize(width);
+    this.detail.resize(width >= 900 ? width - 220 - 32 : width);
+    this.status();
+    this.filtered();
+    this.chosen();
+  }
+}
+
+const render = mounted((model, root, packed) => new Explorer(model, root, packed), {
+  "change:index": "chosen", "change:direction": "turned", "change:flipped": "turned", "change:epsilon": "moved", "change:tab": "tabbed",
+  "change:color": "painted", "change:against": "painted", "change:sort": "filtered", "change:show": "filtered", "change:selected": "filtered",
+  "change:payload": "rebuild", "change:temperature": "followed", "change:directions": "many", "msg:custom": "heard",
+});
+
+export default { render };

@@ -1,0 +1,72 @@
+"""The explorer: norms of a batch, a gallery, and what happens at the chosen sample, linked in one view."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from fimviz.views.explored import batch_data
+from fimviz.views.exploring import Exploring
+from fimviz.views.figure import Figure
+from fimviz.views.inputs import Inputs, picture
+from fimviz.views.perturbation import just_past_the_flip, outcome
+
+if TYPE_CHECKING:
+    from fimviz.explorer import Explorer
+
+
+def explorer(found: Explorer, *, max_bytes: int) -> Figure:
+    """The view of an `Explorer`."""
+    s = found.first.spectrum
+    labels = None if s.labels is None else [outcome(label) for label in s.labels]
+    data, inputs = batch_data(found, labels)
+    first = int(s.spectral_norm.argmax())
+    shown = found.places[0] if found.places else first
+    epsilon = 0.0
+    if found.places:
+        sample = data["models"][0]["details"][0]
+        epsilon = just_past_the_flip(sample["directions"][0], sample["reach"])
+    return Figure(
+        widget_class=Exploring,
+        state={
+            "payload": inputs.payload.pack(data),
+            "index": shown,
+            "direction": 0,
+            "epsilon": epsilon,
+            "flipped": False,
+            "tab": "direction",
+            "color": "class" if s.predictions.ndim == 1 else "confidence",
+            "against": "confidence",
+            "sort": "norm",
+            "show": "all",
+            "selected": [],
+            "temperature": 1.0,
+            "directions": max(1, len(found.first.detail.walks)),
+            "live": False,
+        },
+        still=_still(found, inputs, epsilon),
+        setup={"source": found, "labels": labels, "total": len(s), "classes": len(s.net.classes), "live": True},
+        summary=f"{len(found.models)} models × {len(s)} inputs" if len(found.models) > 1 else f"{len(s)} inputs",
+        max_bytes=max_bytes,
+    )
+
+
+def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
+    """What is seen without scripts: the most fragile sample before and after its worst step, and a table."""
+    s, parts = found.first.spectrum, []
+    names = s.net.classes
+    if inputs.kind == "image" and found.places:
+        deep = found.first.detail.spectrum
+        assert deep.eigenvectors is not None
+        moved = deep.images[0].double() + epsilon * deep.eigenvectors[0, 0].double()
+        said = f"Sample {found.places[0]}, the most fragile shown: the input, and moved by {epsilon:.3g} along v₁."
+        parts.append(f'<img alt="{said}" src="{picture(inputs, [deep.images[0], moved])}"><p>{said}</p>')
+    head = "<tr><th>sample</th><th>prediction</th><th>confidence</th>"
+    head += "".join(f"<th>λ₁ {html.escape(name)}</th>" for name in found.models) + "</tr>"
+    rows = []
+    for i in s.spectral_norm.argsort(descending=True, stable=True)[:10].tolist():
+        mode = outcome(s.predictions[i])
+        said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
+        norms = "".join(f"<td>{float(m.spectrum.spectral_norm[i]):.4g}</td>" for m in found.models.values())
+        rows.append(f"<tr><td>{i}</td><td>{html.escape(said)}</td><td>{float(s.confidence[i]):.4f}</td>{norms}</tr>")
+    return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"

@@ -1,0 +1,283 @@
+"""The live explorer: what needs a kernel is computed beside it, one job at a time, the latest first."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import traitlets
+from torch import Tensor
+
+from fimviz._options import whole
+from fimviz.classifier import Classifier
+from fimviz.fisher.spectrum import Cost, Spectrum
+from fimviz.views.explored import batch_data, details_data, nested_bounds, nested_margins, planes_data
+from fimviz.views.figure import Widget, module_source, style_source
+from fimviz.views.inputs import Inputs
+from fimviz.views.latest import Latest, OvertakenError
+from fimviz.views.uploads import read_images
+
+if TYPE_CHECKING:
+    from fimviz.explorer import Explored, Explorer
+
+TABS = ("direction", "plane", "bounds", "margins")
+COLORS = ("class", "correct", "confidence")
+SORTS = ("norm", "margin", "confidence", "index")
+_OFTEN = 0.2  # seconds between two reports of progress
+
+Check = Callable[[], None]
+Tick = Callable[[int, int], None]
+
+
+class Exploring(Widget):
+    """The live explorer."""
+
+    _esm = module_source("explorer")
+    _css = style_source()
+    index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
+    direction = traitlets.Int(0, help="Which eigenvector, 0 for the leading one. Default: 0.").tag(sync=True)
+    epsilon = traitlets.Float(
+        0.0, help="Step along the direction, in L2 pixel units. Default: just past the nearest flip."
+    ).tag(sync=True)
+    flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
+    tab = traitlets.Enum(TABS, "direction", help="Which part of the detail. Default: direction.").tag(sync=True)
+    color = traitlets.Enum(COLORS, "class", help="What colours the dots. Default: class.").tag(sync=True)
+    against = traitlets.Unicode("confidence", help="What λ₁ is plotted against. Default: confidence.").tag(sync=True)
+    sort = traitlets.Enum(SORTS, "norm", help="Order of the gallery. Default: the most fragile first.").tag(sync=True)
+    show = traitlets.Unicode(
+        "all",
+        help="Which samples the gallery shows: all, misclassified, fragile (the upper quarter of λ₁), uncertain (the "
+        "lower quarter of the margin), differing (of two models) or class:3. Default: all.",
+    ).tag(sync=True)
+    selected = traitlets.List(
+        traitlets.Int(), help="The samples that were brushed, by their places; empty for all. Default: empty."
+    ).tag(sync=True)
+    temperature = traitlets.Float(
+        1.0, help="What the logits are divided by, besides the classifier's own temperature. Default: 1."
+    ).tag(sync=True)
+    directions = traitlets.Int(3, help="How many eigenvectors of a sample Python computes. Default: 3.").tag(sync=True)
+    live = traitlets.Bool(False, help="Whether Python answers: set by widget(). Default: False.").tag(sync=True)
+
+    source: Explorer | None = None  # what is shown: another one after another temperature, or with more images
+    labels: list[Any] | None = None
+    total = 0
+    classes = 0
+
+    def __init__(self, **state: Any) -> None:
+        super().__init__(**state)
+        self._latest = Latest()
+        self._jobs = itertools.count(1)
+        self.on_msg(self._heard)
+
+    @traitlets.validate("index")
+    def _known(self, proposal: Any) -> int:
+        if self.total and not 0 <= proposal.value < self.total:
+            raise traitlets.TraitError(f"index is {proposal.value}, expected a sample from 0 to {self.total - 1}")
+        return int(proposal.value)
+
+    @traitlets.validate("selected")
+    def _places(self, proposal: Any) -> list[int]:
+        wrong = [i for i in proposal.value if self.total and not 0 <= i < self.total]
+        if wrong:
+            raise traitlets.TraitError(f"selected holds {wrong[0]}, expected samples from 0 to {self.total - 1}")
+        return list(proposal.value)
+
+    @traitlets.validate("temperature")
+    def _warm(self, proposal: Any) -> float:
+        if not 0 < proposal.value < float("inf"):
+            raise traitlets.TraitError(f"temperature is {proposal.value}, expected a positive finite number")
+        return float(proposal.value)
+
+    @traitlets.validate("directions")
+    def _some(self, proposal: Any) -> int:
+        if proposal.value < 1:
+            raise traitlets.TraitError(f"directions is {proposal.value}, expected at least 1")
+        return int(proposal.value)
+
+    @traitlets.validate("show")
+    def _filter(self, proposal: Any) -> str:
+        known = ["all", "misclassified", "fragile", "uncertain", "differing"]
+        known += [f"class:{c}" for c in range(self.classes)] if self.classes else [proposal.value]
+        if proposal.value not in known:
+            raise traitlets.TraitError(
+                f"show is {proposal.value!r}, expected {', '.join(known[:5])} or class: and a class's number"
+            )
+        return str(proposal.value)
+
+    def close(self) -> None:
+        """Stop what runs for this view, and close it."""
+        if hasattr(self, "_latest"):
+            self._latest.stop()
+        super().close()
+
+    def wait(self, seconds: float = 60.0) -> bool:
+        """Whether all that was asked for is done within that time."""
+        return self._latest.wait(seconds)
+
+    # ---- requests ----
+
+    @traitlets.observe("temperature")
+    def _warmed(self, change: Any) -> None:
+        if self.source is not None:
+            self._start(f"λ₁ of all samples at temperature {change.new:g}", self._at_temperature)
+
+    def _heard(self, _: Any, content: Any, buffers: Any) -> None:
+        """A request of the page: {kind: "compute" | "images" | "stop", …}."""
+        kind = content.get("kind")
+        if kind == "stop":
+            self._latest.stop()
+        elif kind == "compute":
+            index, what = content.get("index"), content.get("what")
+            self._start(f"{what} of sample {index}", lambda tick, check: self._compute(what, index, tick, check))
+        elif kind == "images":
+            names, raw = list(content.get("names", [])), [bytes(b) for b in buffers or []]
+            self._start("λ₁ of the new images", lambda tick, check: self._add(names, raw, tick, check))
+        else:
+            self.send({"kind": "failed", "id": 0, "message": f"unknown request {kind!r}"})
+
+    def _start(self, doing: str, work: Callable[[Tick, Check], None]) -> None:
+        """Run work beside the kernel's thread, in place of what runs; the page hears how it goes."""
+        job_id = next(self._jobs)
+
+        def job(check: Check) -> None:
+            self.send({"kind": "working", "id": job_id, "doing": doing})
+            try:
+                work(self._ticker(job_id, check), check)
+            except OvertakenError:
+                self.send({"kind": "stopped", "id": job_id, "doing": doing})
+                raise
+            except Exception as error:
+                self.send({"kind": "failed", "id": job_id, "message": f"{type(error).__name__}: {error}"})
+            else:
+                self.send({"kind": "done", "id": job_id})
+
+        self._latest.ask(job)
+
+    def _ticker(self, job_id: int, check: Check) -> Tick:
+        told = time.monotonic()
+
+        def tick(done: int, total: int) -> None:
+            nonlocal told
+            check()
+            if time.monotonic() - told > _OFTEN:
+                told = time.monotonic()
+                self.send({"kind": "progress", "id": job_id, "done": done, "total": total})
+
+        return tick
+
+    # ---- work ----
+
+    def _compute(self, what: Any, index: Any, tick: Tick, check: Check) -> None:
+        """One part of the detail of one sample, for every model."""
+        from fimviz.explorer import examine, extended
+
+        found = self._shown()
+        if whole("index", index, 0) >= len(found):
+            raise ValueError(f"index is {index}, expected a sample from 0 to {len(found) - 1}")
+        inputs = Inputs(found.first.spectrum.images.shape[1:], *found.first.spectrum.pixel_range)
+        if what in ("direction", "plane"):
+            details = examine(found, [index], self.directions, planes=int(what == "plane"), progress=tick)
+            check()
+            models: list[dict[str, Any]] = [
+                {"details": details_data(found.models[name], d, inputs), "planes": planes_data(d, inputs)}
+                for name, d in details.items()
+            ]
+        elif what in ("bounds", "margins"):
+            models = []
+            for m in found.models.values():
+                more = extended(m, what, [index], found.seed, tick if what == "margins" else False)
+                check()
+                entry = nested_bounds(more.bounds, [index]) if more.bounds else None
+                entry = nested_margins(more.margins) if what == "margins" and more.margins else entry
+                models.append({"nested": {what: entry}})
+        else:
+            raise ValueError(f"what is {what!r}, expected direction, plane, bounds or margins")
+        self.send({
+            "kind": "computed", "what": what, "index": index, "payload": inputs.payload.pack({"models": models}),
+        })  # fmt: skip
+
+    def _at_temperature(self, tick: Tick, check: Check) -> None:
+        from fimviz.explorer import Explored, Explorer, extended, nothing
+        from fimviz.fisher.methods import spectrum
+
+        found, models = self._shown(), {}
+        for name, m in self._first_models().items():
+            now = found.models[name].spectrum
+            assert isinstance(m.spectrum.net, Classifier)
+            twin = copy.copy(m.spectrum.net)  # shares the module, so that nothing is held twice
+            twin.temperature = m.spectrum.net.temperature * self.temperature
+            s = spectrum(
+                twin,
+                now.images,
+                k=1,
+                vectors=False,
+                labels=now.labels,
+                method=now.method,
+                seed=found.seed,
+                progress=tick,
+            )
+            models[name] = Explored(s, nothing(s))
+            check()
+            if found.models[name].radius is not None:
+                models[name] = extended(models[name], "radius", (), found.seed)
+            check()
+        self._put(Explorer(models, found.seed))
+
+    def _add(self, names: list[str], raw: list[bytes], tick: Tick, check: Check) -> None:
+        from fimviz.explorer import Explored, Explorer, nothing
+        from fimviz.fisher.methods import spectrum
+
+        found = self._shown()
+        s = found.first.spectrum
+        images = read_images(names, raw, s.net, s.images.shape[1:], s.pixel_range)
+        check()
+        models = {}
+        for name, m in found.models.items():
+            more = spectrum(
+                m.spectrum.net, images, k=1, vectors=False, method=m.spectrum.method, seed=found.seed, progress=tick
+            )
+            both = _joined(m.spectrum, more)
+            models[name] = Explored(both, nothing(both))
+            check()
+        if self.labels is not None:
+            self.labels = [*self.labels, *[None] * len(images)]
+        self._put(Explorer(models, found.seed))
+        self.index = len(found)
+
+    def _put(self, found: Explorer) -> None:
+        """Show another batch; the page reads it anew."""
+        self.source, self.total = found, len(found)
+        data, inputs = batch_data(found, self.labels)
+        self.payload = inputs.payload.pack(data)
+
+    def _shown(self) -> Explorer:
+        if self.source is None:
+            raise RuntimeError("this view has no batch to start from: make it with Explorer.widget()")
+        return self.source
+
+    def _first_models(self) -> dict[str, Explored]:
+        if not hasattr(self, "_origin"):
+            self._origin = self._shown().models
+        return self._origin
+
+
+def _joined(a: Spectrum, b: Spectrum) -> Spectrum:
+    """The spectrum of two batches one after the other, without labels."""
+    longest = max(a.history.shape[1], b.history.shape[1])
+
+    def both(name: str) -> Tensor:
+        parts = [getattr(s, name) for s in (a, b)]
+        if name == "history":
+            parts = [torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in parts]
+        return torch.cat(parts)
+
+    names = [f.name for f in fields(a) if isinstance(getattr(b, f.name), Tensor) and f.name != "labels"]
+    joined: dict[str, Any] = {name: both(name) for name in names}
+    passes = {n: torch.cat([getattr(s.cost, n) for s in (a, b)]) for n in ("forwards", "vjps", "jvps")}
+    cost = Cost(**passes, seconds=a.cost.seconds + b.cost.seconds)
+    return replace(a, **joined, labels=None, cost=cost, _walks={}, _parts={})

@@ -1,0 +1,84 @@
+// Thumbnails of samples as a listbox: arrow keys move in rows and columns, one thumbnail takes the focus.
+
+/** How long the bars under thumbnails are, 0 to 1, on a log axis over all values. */
+export function shares(values) {
+  const logs = values.filter((v) => v > 0).map(Math.log10);
+  const [low, high] = [Math.min(...logs), Math.max(...logs)];
+  return values.map((v) => (v > 0 ? 0.12 + 0.88 * (high > low ? (Math.log10(v) - low) / (high - low) : 1) : 0.02));
+}
+
+/**
+ * items: {key, label, share (of the bar, 0 to 1), wrong, draw(plate)}; `choose` is told the key of the one picked.
+ * A thumbnail is made once and drawn when it first comes into sight, so that a thousand cost what a screenful does.
+ */
+export class Gallery {
+  constructor(box, items, choose) {
+    Object.assign(this, { box, choose, nodes: new Map(), shown: [], drawers: new Map() });
+    this.seen = new IntersectionObserver((entries) => entries.filter((e) => e.isIntersecting).forEach((e) => this.draw(e.target)), { root: box, rootMargin: "200px" });
+    this.add(items);
+    box.addEventListener("keydown", (event) => this.keys(event));
+    box.addEventListener("click", (event) => {
+      const node = event.target.closest("[role=option]");
+      if (node) choose(node.key);
+    });
+  }
+
+  add(items) {
+    for (const item of items) {
+      const node = document.createElement("div");
+      node.className = `fv-thumb${item.wrong ? " fv-wrong" : ""}`;
+      node.setAttribute("role", "option");
+      node.setAttribute("aria-label", item.label);
+      node.title = item.label;
+      node.innerHTML = `<div class="fv-plate"></div><i style="width:${(100 * item.share).toFixed(0)}%"></i>`;
+      node.key = item.key;
+      this.drawers.set(node, item.draw);
+      this.seen.observe(node);
+      this.nodes.set(item.key, node);
+    }
+  }
+
+  draw(node) {
+    this.drawers.get(node)?.(node.firstChild);
+    this.drawers.delete(node);
+    this.seen.unobserve(node);
+  }
+
+  /** Show the thumbnails of these keys, in this order. */
+  show(keys) {
+    if (keys.length === this.shown.length && keys.every((k, i) => k === this.shown[i])) return;
+    const focused = this.box.contains(document.activeElement);
+    this.shown = [...keys];
+    this.box.replaceChildren(...keys.map((k) => this.nodes.get(k)));
+    if (focused) this.box.querySelector("[tabindex='0']")?.focus();
+  }
+
+  /** Mark the chosen one, and bring it into the gallery's own sight. */
+  select(key) {
+    const chosen = this.shown.includes(key) ? key : this.shown[0];
+    for (const k of this.shown) {
+      const node = this.nodes.get(k);
+      if (node.getAttribute("aria-selected") !== String(k === key)) node.setAttribute("aria-selected", k === key);
+      node.tabIndex = k === chosen ? 0 : -1;
+    }
+    const node = this.nodes.get(chosen);
+    if (!node?.isConnected) return;
+    const [top, bottom] = [node.offsetTop - this.box.offsetTop, node.offsetTop - this.box.offsetTop + node.offsetHeight];
+    if (top < this.box.scrollTop) this.box.scrollTop = top - 4;
+    else if (bottom > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = bottom - this.box.clientHeight + 4;
+  }
+
+  keys(event) {
+    const at = this.shown.indexOf(event.target.closest("[role=option]")?.key);
+    if (at < 0) return;
+    const tops = [...this.box.children].map((c) => c.offsetTop);
+    const columns = tops.findIndex((top) => top !== tops[0]);
+    const row = columns < 0 ? tops.length : columns;
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + row, ArrowUp: at - row, Home: 0, End: tops.length - 1, Enter: at, " ": at }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    if (to < 0 || to >= tops.length) return;
+    this.choose(this.shown[to]);
+    this.nodes.get(this.shown[to])?.focus();
+  }
+}
