@@ -127,7 +127,7 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
     sums = torch.zeros(len(kept), 4 * count, dtype=torch.float64).index_add_(0, place, parts)
     shares, fr_margin, euclid, all_shielded = _table(sums.sum(0, keepdim=True), count)
     draw = np.random.default_rng(seed)
-    again = np.zeros((0, 0), dtype=np.int64)  # how often each resample holds each sample
+    again = np.zeros((0, len(kept)), dtype=np.int64)  # how often each resample holds each sample
     if len(kept) > 1:
         again = draw.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), resamples)
     tables = _table(torch.as_tensor(again).double() @ sums, count)

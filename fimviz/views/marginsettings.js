@@ -126,8 +126,8 @@ export const withSettings = (Base) => class extends Base {
     }
     if (points.length === 1) {
       const [only] = points;
-      box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} paths are shielded, at damping τ = ${number(only.damping)}</h4>` +
-        `<p class="fv-quiet">${only.low === null ? "One sample alone gives no interval." : `95 % bootstrap interval: ${number(100 * only.low, 2)} to ${number(100 * only.high, 2)} %.`} ${this.wrong()}One setting says little, because shielding depends on the damping: ` +
+      box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} ${only.successful === 1 ? "path is" : "paths are"} shielded, at damping τ = ${number(only.damping)}</h4>` +
+        `<p class="fv-quiet">${only.low === null ? "One sample alone gives no interval." : `95 % bootstrap interval: ${number(100 * only.low, 2)} to ${number(100 * only.high, 2)} %.`}${only.low !== null && only.low === only.high ? " Every resample gives the same, so that only more samples can tell how far off it is." : ""} ${this.wrong()}One setting says little, because shielding depends on the damping: ` +
         `${this.model.get("live") ? "“shielding against τ” traces with others" : "fv.shielding_curve traces with others, and view(curve=…) draws them here"}.</p>`;
       return;
     }

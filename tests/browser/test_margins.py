@@ -314,7 +314,13 @@ def test_every_kind_of_model_and_path(opened, case):
         assert "the slope is 0 everywhere" in ended.inner_text()
     if case == "out of steps":
         assert "all the steps that max_steps allows" in ended.inner_text()
+    if case == "a thousand classes":
+        colors = [t.get_attribute("fill") for t in page.locator(".fv-three text tspan").all()]
+        assert len(set(colors)) == 3
+        assert not {*colors} & {"#b8860b", "#6f4fb3"}, "those compared take the clearest colours"
     if case == "one trace":
+        assert page.locator(".fv-small circle.fv-only").count() == 1
+        assert "1 path is shielded" in page.locator(".fv-curve").inner_text()
         assert "One sample alone gives no interval" in page.locator(".fv-curve").inner_text()
 
 
