@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import flag, named_options, reporter, whole
+from fimviz.attributions import Attributions, attributions
 from fimviz.bounds.certificate import certified_radius
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.comparison import BoundComparison, compare_bounds
@@ -26,6 +27,7 @@ from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.ranking.spearman import Rank, spearman_of_many
 from fimviz.result import Result
+from fimviz.vulnerability import Vulnerability, vulnerability
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,13 +35,14 @@ if TYPE_CHECKING:
 
     from fimviz.views.figure import Figure
 
-PARTS = ("plane", "radius", "bounds", "margins")
+PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
 RUNGS = ("exact", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace")
 # Bytes that passes keep, over all samples in full detail: a few seconds' work. Planes take more passes than the rest.
 _DETAIL_WORK, _PLANE_WORK = 2**25, 2**23
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
 _POINTS = 21  # of a plane, on each axis
 _NODES = 33, 17  # distances along the leading direction, and along each other one
+_HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
 _ENOUGH = 10  # samples for an interval
 _FRAGILE = 0.75  # of the samples in detail; the others stand at even steps of the order
 
@@ -71,15 +74,20 @@ class Explored:
         spectrum: λ₁ of all n inputs, without eigenvectors.
         detail: everything about some of them.
         radius: (n,) the certified L2 radius, or None, for the reason that `notes` gives.
-        bounds, margins: of the samples in detail, where they were asked for.
+        attacks: the smallest successful attacks of all inputs, where they were asked for.
+        toward: some samples in detail with a smallest attack, and their planes of v₁ and that attack; or None.
+        bounds, margins, attributions: of the samples in detail, where they were asked for.
         notes: why a part is missing, by its name.
     """
 
     spectrum: Spectrum
     detail: Detail
     radius: Tensor | None = None
+    attacks: Vulnerability | None = None
+    toward: tuple[tuple[int, ...], Plane] | None = None
     bounds: BoundComparison | None = None
     margins: MarginTraces | None = None
+    attributions: Attributions | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -92,7 +100,8 @@ class Explored:
     def quantities(self) -> dict[str, Tensor]:
         """What λ₁ may be compared with, (n,) each."""
         found = {"confidence": self.spectrum.confidence, "margin": self.margin}
-        return found if self.radius is None else {**found, "radius": self.radius}
+        found |= {} if self.radius is None else {"radius": self.radius}
+        return found if self.attacks is None else {**found, "attack": self.attacks.best("l2")}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,7 +137,7 @@ class Explorer(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and model: the columns of `Spectrum.frame`, margin, correct, radius and the model's name."""
+        """One row a sample and model: the columns of `Spectrum.frame`, the model, correct, margin, radius, attack."""
         import pandas as pd
 
         parts = []
@@ -137,8 +146,9 @@ class Explorer(Result):
             part["margin"] = m.margin.numpy()
             if m.spectrum.correct is not None:
                 part["correct"] = m.spectrum.correct.numpy()
-            if m.radius is not None:
-                part["radius"] = m.radius.numpy()
+            for extra in ("radius", "attack"):
+                if extra in m.quantities:
+                    part[extra] = m.quantities[extra].numpy()
             if len(self.models) > 1:
                 part.insert(1, "model", name)
             parts.append(part)
@@ -213,9 +223,10 @@ def explore(
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
         k: how many directions of a sample in full detail.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, up to 64.
-        include: which of "plane" (the model on the plane of two directions), "radius" (certified, of all samples),
-            "bounds" (every formula of `compare_bounds`) and "margins" (paths to other classes); for the samples in
-            detail. By default "plane" and "radius" where they are cheap.
+        include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
+            `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
+            "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
+            of all samples. By default "plane" and "radius" where they are cheap.
         method: of λ₁, as in `spectrum`.
         seed: of everything random.
         progress: True for a tqdm bar, or a function called with (steps done, steps in all).
@@ -334,7 +345,38 @@ def extended(
         return replace(m, radius=certificate.radius)
     if part == "bounds":
         return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=RUNGS))
+    if part == "attributions":
+        known = m.detail.spectrum if m.detail.places == tuple(at) else None
+        return replace(m, attributions=attributions(s.net, s.images[at], spectrum=known, seed=seed, progress=progress))
+    if part == "attacks":
+        found = attacks_of(s, range(len(s)), seed, progress)
+        count = 0 if m.detail.planes is None else len(m.detail.planes.kl)
+        return replace(m, attacks=found, toward=toward_attacks(m.detail, found, at[:count]))
     return replace(m, margins=margins_of(s, at, seed, progress))
+
+
+def attacks_of(
+    s: Spectrum, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+) -> Vulnerability:
+    """The smallest change of some samples by which each attack makes the model miss, in L2."""
+    assert isinstance(s.net, Classifier)
+    at = list(places)
+    labels = None if s.labels is None else s.labels[at]
+    return vulnerability(s.net, s.images[at], labels, norm="l2", halvings=_HALVINGS, seed=seed, progress=progress)
+
+
+def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:
+    """The planes of v₁ and the smallest attack; `rows` are where the first samples in detail stand in `found`."""
+    at = list(rows)
+    best = found.epsilon[at].nan_to_num(torch.inf).where(found.epsilon[at] > 0, torch.inf)
+    length, which = best.min(1)
+    some = length.isfinite().nonzero()[:, 0].tolist()
+    if not some:
+        return None
+    shown = detail.spectrum.take(some)
+    moves = torch.stack([found.moved[at[i], which[i]].to(shown.images) - shown.images[j] for j, i in enumerate(some)])
+    reach = torch.maximum(detail.reach[some], 1.25 * moves.flatten(1).double().norm(dim=1))
+    return tuple(detail.places[i] for i in some), shown.plane(0, moves, points=_POINTS, reach=reach)
 
 
 def margins_of(

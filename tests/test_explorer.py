@@ -179,7 +179,7 @@ def test_bad_requests_get_a_sentence():
     for options, error, words in [
         ({"detail": [9]}, ValueError, "expected places in the batch from 0 to 3"),
         ({"detail": 0}, ValueError, "at least 1"),
-        ({"include": ["planes"]}, ValueError, "expected a list of some of plane, radius"),
+        ({"include": ["planes"]}, ValueError, "expected a list of some of plane, radius, bounds, attacks"),
         ({"include": "plane"}, ValueError, "expected a list"),
         ({"method": "guess"}, ValueError, "method is 'guess'"),
         ({"k": 0}, ValueError, "k is 0"),
@@ -223,6 +223,48 @@ def test_progress_ends_at_all():
     fv.explore(model(), images, labels, detail=3, progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.fixture(scope="module")
+def attacked():
+    images, labels = batch(n=6)
+    return fv.explore(model(), images, labels, detail=3, include=["plane", "attacks", "attributions"])
+
+
+def test_attacks_and_attributions_are_those_of_their_functions(attacked):
+    images, labels = batch(n=6)
+    found = attacked.first
+    v = fv.vulnerability(model(), images, labels, norm="l2", halvings=5)
+    np.testing.assert_allclose(attacked.frame.attack, v.best("l2"), rtol=0.04)
+    assert "attack" in set(attacked.correlations.against)
+    at = list(found.detail.places)
+    a = fv.attributions(model(), images[at])
+    torch.testing.assert_close(found.attributions.maps, a.maps, rtol=1e-3, atol=1e-5)
+    data, _ = unpacked(attacked.view())
+    (m,) = data["models"]
+    assert [row["index"] for row in m["attacks"]] == list(range(6))
+    for row in m["attacks"]:
+        for j, one in enumerate(row["tried"]):
+            assert one["epsilon"] == pytest.approx(float(found.attacks.epsilon[row["index"], j]), nan_ok=True)
+            assert ("image" in one) == (row["index"] in at and one["epsilon"] > 0)
+    assert m["nested"]["attributions"][0]["places"] == at
+
+
+def test_the_plane_toward_an_attack_contains_it(attacked):
+    places, planes = attacked.first.toward
+    found = attacked.first.attacks
+    assert places
+    for i, place in enumerate(places):
+        best = int(found.epsilon[place].where(found.epsilon[place] > 0, torch.inf).argmin())
+        d = (found.moved[place, best] - found.spectrum.images[place]).double().flatten()
+        u, w = planes.axes[i].double().flatten(1)
+        rest = d - (d @ u) * u - (d @ w) * w
+        assert rest.norm() < 1e-5 * d.norm() + 1e-7
+        assert d.norm() <= planes.distances[i, -1]
+        assert d @ w >= 0
+    (m,) = unpacked(attacked.view())[0]["models"]
+    assert [p["index"] for p in m["toward"]] == list(places)
+    assert all(p["across"] for p in m["toward"])
 
 
 # ---- the page ----
@@ -319,7 +361,7 @@ def test_every_kind_of_model_has_a_page(case):
         e.first.detail.spectrum.eigenvectors[:, 0, 0, 2, 3] = torch.nan
     data, _ = unpacked(e.view())
     assert len(data["models"][0]["planes"]) == 5
-    assert ("across" in data["models"][0]["planes"][0]) == (case == "two classes")
+    assert (data["models"][0]["planes"][0]["across"] is not None) == (case == "two classes")
     assert all(len(p["shown"]) <= 12 for p in data["models"][0]["planes"])
     assert e.plot().data
 
@@ -403,15 +445,23 @@ def test_axis_and_its_inverse_agree():
     assert out[1]
 
 
+def test_axis_is_broken_only_where_nothing_is():
+    even = "return strip.normAxis(data.logs, [0, 700], false).zones.length"
+    assert in_modules(even, logs=[v / 2 for v in range(-22, 8)]) == 1
+    assert in_modules(even, logs=[-80.0, -79.0, -1.0, 0.0, 2.0]) == 2
+    assert in_modules(even, logs=[]) == 1
+    assert in_modules("return [-0.9961, 0.62, -1].map(overview.rho)") == ["−0.9961", "0.62", "−1"]
+
+
 def test_every_trait_that_the_module_reads_exists():
     names = set()
     for stem in ("explorer", "overview", "detail", "planepanel", "panel", "live"):
         source = (host._HERE / f"{stem}.js").read_text()
         names |= set(re.findall(r'(?:model|state|this)\.(?:get|set)\("(\w+)"', source))
     names |= set(re.findall(r'"change:(\w+)"', (host._HERE / "explorer.js").read_text()))
-    assert names - {"trace"} <= set(Exploring.class_trait_names(sync=True))
+    assert names - {"trace", "sample"} <= set(Exploring.class_trait_names(sync=True))
     assert names >= {"index", "tab", "color", "against", "sort", "show", "selected", "epsilon"}
-    assert all(Exploring.class_traits(sync=True)[name].help for name in names - {"trace"})
+    assert all(Exploring.class_traits(sync=True)[name].help for name in names - {"trace", "sample"})
 
 
 def test_scopes_of_modules_do_not_meet():
@@ -484,7 +534,18 @@ def test_a_sample_is_computed_when_asked(widget):
     assert len(answers(widget, "done")) == 1
 
 
-@pytest.mark.parametrize("what", ["bounds", "margins"])
+def test_attacks_on_a_sample_are_tried_when_asked(widget):
+    widget._handle_custom_msg({"kind": "compute", "what": "attacks", "index": 5}, [])
+    (answer,) = answers(widget, "computed")
+    (m,) = packed(answer["payload"])[0]["models"]
+    assert m["attacks"][0]["index"] == 5
+    images, labels = batch(n=8)
+    v = fv.vulnerability(model(), images[[5]], labels[5:6], norm="l2", halvings=5)
+    assert [t["epsilon"] for t in m["attacks"][0]["tried"]] == pytest.approx(v.epsilon[0].tolist(), rel=1e-3)
+    assert [p["index"] for p in m["toward"]] == [5] * int((v.epsilon[0] > 0).any())
+
+
+@pytest.mark.parametrize("what", ["bounds", "margins", "attributions"])
 def test_whole_views_of_a_sample_are_computed_when_asked(widget, what):
     widget._handle_custom_msg({"kind": "compute", "what": what, "index": 5}, [])
     (answer,) = answers(widget, "computed")
@@ -492,7 +553,10 @@ def test_whole_views_of_a_sample_are_computed_when_asked(widget, what):
     entry = m["nested"][what]
     assert entry["places"] == [5]
     inner, _ = packed(entry["state"]["payload"])
-    assert {s["index"] for s in inner["samples"]} == {5}
+    if what == "attributions":
+        assert len(inner["samples"]) == 1
+    else:
+        assert {s["index"] for s in inner["samples"]} == {5}
 
 
 def test_another_temperature_is_computed_from_the_model(widget):

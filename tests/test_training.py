@@ -357,6 +357,21 @@ def test_lightning(probe, tmp_path):
         fit(True, Task())
 
 
+@pytest.mark.parametrize(
+    ("loss", "error", "words"),
+    [(torch.ones(3), ValueError, r"shape \(3,\), expected one number"), ("low", TypeError, "loss is 'low'")],
+)
+def test_a_loss_that_is_no_number_is_refused_before_work(probe, monkeypatch, loss, error, words):
+    monkeypatch.setattr("fimviz.training.monitor.measure", lambda *given: pytest.fail("it has measured"))
+    with pytest.raises(error, match=words):
+        fv.FisherMonitor(network(), *probe).record(0, loss=loss)
+
+
+def test_labels_are_missed(probe):
+    with pytest.raises(TypeError, match=r"labels is None, expected class indices \(24,\)"):
+        fv.FisherMonitor(network(), probe[0], None)
+
+
 @pytest.mark.parametrize(("module", "method"), [("lightning", "lightning"), ("transformers", "trainer")])
 def test_missing_framework_is_said(probe, monkeypatch, module, method):
     monkeypatch.setitem(sys.modules, module, None)

@@ -136,7 +136,8 @@ def test_stored_study_says_what_its_page_says():
         assert all(last > 2 for *_, last in found)
         assert ", ".join(f"{last:.2g}" for *_, last in found) in page
     assert study.told(samples) in page
-    assert study.ordered(capacity) in page
+    assert study.ordered(capacity, study.ACCURACIES) in page
+    assert study.ordered(capacity, study.PARTS) in page
     assert (samples.low > 0.5).all()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -199,7 +199,7 @@ class CrossCategoryKL(Result):
         """
         from fimviz.views.divergence_charts import distributions_figure
 
-        return distributions_figure({name: self, **(against or {})})
+        return distributions_figure(self._beside(name, against))
 
     @named_options
     def view(
@@ -221,7 +221,19 @@ class CrossCategoryKL(Result):
         """
         from fimviz.views.divergence import divergence
 
-        return divergence(self, against={name: self, **(against or {})}, pairs=pairs, max_bytes=max_bytes)
+        return divergence(self, against=self._beside(name, against), pairs=pairs, max_bytes=max_bytes)
+
+    def _beside(self, name: str, against: Any) -> dict[str, CrossCategoryKL]:
+        """This result and others by name, this one first."""
+        others = {} if against is None else against
+        if not isinstance(others, Mapping) or not all(isinstance(r, CrossCategoryKL) for r in others.values()):
+            given = f"a {type(others).__name__}"
+            if isinstance(others, Mapping):
+                given = f"{{{', '.join(f'{key!r}: a {type(r).__name__}' for key, r in others.items())}}}"
+            raise TypeError(f"against is {given}, expected results of fv.cckl by name: {{'robust': result}}")
+        if name in others:
+            raise ValueError(f"two models are called {name!r}: give name= for this one, or another name in against=")
+        return {name: self, **others}
 
 
 def quantiles(values: Tensor, at: Tensor) -> Tensor:

@@ -131,4 +131,4 @@ class LocalAccuracy(Result):
 def budget(epsilon: float) -> str:
     """A budget as people write it: in 255ths where it is a whole number of them."""
     parts = 255 * epsilon
-    return f"{round(parts)}/255" if abs(parts - round(parts)) < 1e-6 and round(parts) < 256 else f"{epsilon:.4g}"
+    return f"{round(parts)}/255" if abs(parts - round(parts)) < 1e-6 and 0 < round(parts) < 256 else f"{epsilon:.4g}"

@@ -46,13 +46,14 @@ def paths(result: CrossCategoryKL, places: Tensor, steps: int, dtype: torch.dtyp
     with net.at_rest(), torch.no_grad():
         # the ends are known, to float64 where the middle may not be
         grid = torch.cartesian_prod(places, torch.arange(1, steps))
-        parts = [torch.zeros(0, result.logits.shape[1], dtype=torch.float64)]
+        classes = result.logits.shape[1]
+        parts = [torch.zeros(0, classes, dtype=torch.float64)]
         for some in grid.view(-1, 2).split(size):
             a, b = images[result.i[some[:, 0]]], images[result.j[some[:, 0]]]
             share = t[some[:, 1]].view(-1, *[1] * (a.ndim - 1))
             x = torch.lerp(a.double(), b.double(), share).to(dtype)
             parts.append(net.logits(x.to(net.device)).cpu().double())
-        middle = torch.cat(parts).view(len(places), steps - 1, -1)
+        middle = torch.cat(parts).view(len(places), steps - 1, classes)
     for place, inner in zip(places.tolist(), middle, strict=True):
         i, j = int(result.i[place]), int(result.j[place])
         z = torch.cat([result.logits[i : i + 1], inner, result.logits[j : j + 1]])

@@ -93,7 +93,9 @@ class FisherMonitor:
         if self.net.likelihood.name != "categorical":
             raise ValueError("the model gives several yes/no labels, and CCKL compares images of different classes")
         truth = read_labels(labels, len(self._images), self.net)
-        if truth is None or len(truth.unique()) < 2:
+        if truth is None:
+            raise TypeError(f"labels is None, expected class indices ({len(self._images)},) of the probe set")
+        if len(truth.unique()) < 2:
             raise ValueError("labels hold fewer than two classes, expected a probe set of at least two")
         self._labels, self._max_memory = truth, max_memory
         self.name = str(name or (Path(log).stem if log is not None else type(self.net.model).__name__))
@@ -144,9 +146,14 @@ class FisherMonitor:
         step = whole("step", step, 0)
         if self.last_step is not None and step <= self.last_step:
             return None
+        if isinstance(loss, Tensor):
+            if loss.numel() != 1:
+                raise ValueError(f"loss has shape {tuple(loss.shape)}, expected one number: loss.mean()")
+            loss = loss.detach().item()
+        loss = None if loss is None else real("loss", loss)
         record = {"step": step} | measure(self.net, self._images, self._labels, self._max_memory)
         if loss is not None:
-            record["train_loss"] = finite(loss.detach() if isinstance(loss, Tensor) else loss)
+            record["train_loss"] = finite(loss)
             if record["train_loss"] is None:
                 record["note"] = "; ".join(filter(None, ["the training loss is NaN or infinite", record["note"]]))
         if self._log:

@@ -1,8 +1,10 @@
 // The detail of the explorer: tabs about the chosen sample, of one model or of two beside each other.
 import { escape, number, probability } from "./chart.js";
+import attributions from "./attributions.js";
+import { AttackPanel } from "./attackpanel.js";
 import bounds from "./comparison.js";
 import margins from "./margins.js";
-import { picture, readDirection } from "./inputs.js";
+import { picture, readDirection, readInput } from "./inputs.js";
 import { curveAt, kink, outcomeOf, Panel, readSample, sureness } from "./panel.js";
 import { unpack } from "./pixels.js";
 import { PlanePanel } from "./planepanel.js";
@@ -11,23 +13,27 @@ const TABS = {
   direction: ["direction", "What does the worst direction look like, and what does it do?"],
   plane: ["plane", "Which classes lie around, and where does F expect the change?"],
   bounds: ["bounds", "How close do formulas come to λ₁?"],
+  attacks: ["attacks", "How small a change makes the model miss?"],
   margins: ["margins", "How far is it to other classes, and which are met on the way?"],
+  attributions: ["attributions", "Does the model look where it is fragile?"],
 };
-const WHOLE = { bounds, margins }; // tabs that are views of their own
+const WHOLE = { bounds, margins, attributions }; // tabs that are views of their own
 const ABSENT = {
   bounds: "The formulas take every gradient and the norms of all layers.",
+  attacks: "The smallest change that each attack needs takes some hundred passes.",
   margins: "Each path takes some dozen steps with all gradients.",
+  attributions: "What methods say that the model looks at takes some dozen passes each.",
 };
-const HOW = { direction: "detail=[…]", plane: 'include=["plane"]', bounds: 'include=["bounds"]', margins: 'include=["margins"]' };
+const HOW = { direction: "detail=[…]", plane: 'include=["plane"]', bounds: 'include=["bounds"]', attacks: 'include=["attacks"]', margins: 'include=["margins"]', attributions: 'include=["attributions"]' };
 
 export class Detail {
   constructor(box, view, state) {
     Object.assign(this, { box, view, state, width: 0, mounted: new Map(), panels: [] });
     const { data, part } = view;
     for (const m of data.models) {
-      const { details, planes } = m;
-      Object.assign(m, { details: new Map(), planes: new Map() });
-      this.read(m, details, planes, part);
+      const { details, planes, toward, attacks } = m;
+      Object.assign(m, { details: new Map(), planes: new Map(), toward: new Map(), attacks: new Map() });
+      this.read(m, { details, planes, toward, attacks }, part);
     }
     const tabs = Object.entries(TABS).map(([name, [title]]) => `<button type="button" role="tab" id="${view.key}-${name}" aria-controls="${view.key}-panel" data-tab="${name}">${title}</button>`);
     box.innerHTML = `<div class="fv-tabs" role="tablist" aria-label="What to look at">${tabs.join("")}</div>
@@ -53,10 +59,15 @@ export class Detail {
     });
   }
 
-  read(m, details, planes, part) {
+  read(m, { details = [], planes = [], toward = [], attacks = [] }, part) {
     const { data } = this.view;
+    for (const a of attacks) {
+      for (const one of a.tried) if (one.image) readInput(one, data, part);
+      m.attacks.set(a.index, a.tried);
+    }
     for (const s of details) m.details.set(s.index, readSample(s, data, part));
     for (const p of planes) m.planes.set(p.index, readPlane(p, data, part));
+    for (const p of toward) m.toward.set(p.index, readPlane(p, data, part));
   }
 
   /** What Python has computed for one sample. */
@@ -64,7 +75,7 @@ export class Detail {
     const { data, part } = await unpack(payload);
     data.models.forEach((more, at) => {
       const m = this.view.data.models[at];
-      this.read(m, more.details ?? [], more.planes ?? [], part);
+      this.read(m, more, part);
       for (const [tab, entry] of Object.entries(more.nested ?? {})) (m.nested[tab] ??= []).unshift(entry);
     });
     if (index === this.index) this.show(index);
@@ -111,6 +122,7 @@ export class Detail {
     for (const [name, box] of s.kept) box.hidden = name !== this.tab;
     if (WHOLE[this.tab]) this.nested(s, index);
     else if (this.tab === "plane") this.plane(s, index, sample);
+    else if (this.tab === "attacks") this.attacks(s, index);
     else this.direction(s, index, sample);
   }
 
@@ -162,7 +174,18 @@ export class Detail {
     }
     const box = this.boxOf(s, "plane", (made) => new PlanePanel(made, this.view, this.state));
     s.plane = box.content;
-    s.plane.show(sample, plane, this.width);
+    s.plane.show(sample, plane, this.width, s.m.toward.get(index));
+  }
+
+  attacks(s, index) {
+    const tried = s.m.attacks.get(index);
+    if (!tried) {
+      this.missing(s, index, "attacks", ABSENT.attacks);
+      return;
+    }
+    const box = this.boxOf(s, "attacks", (made) => new AttackPanel(made, this.view.data));
+    const said = outcomeOf(this.view.data, this.view.data.labels?.[index] ?? s.m.predictions[index]);
+    box.content.show(tried, said, this.width, s.m.details.get(index));
   }
 
   /** A whole view in a tab: its own sample follows the explorer's, and the other way round. */
@@ -190,7 +213,7 @@ export class Detail {
 }
 
 /** A view with a model of its own inside this one: gives a function that opens a sample in it; `chose` hears what is chosen there. */
-function embed(box, tab, { state: packed, owners }, chose) {
+function embed(box, tab, { state: packed, owners, places, ordered }, chose) {
   const state = { ...packed, live: false };
   const heard = {};
   const model = {
@@ -207,7 +230,7 @@ function embed(box, tab, { state: packed, owners }, chose) {
   };
   box.className = `fv-nested fv-nested-${tab}`;
   const ofTrace = new Map(owners);
-  const open = owners ? (index) => ofTrace.get(state.trace) === index || model.set("trace", owners.find(([, own]) => own === index)[0]) : (index) => model.set("index", index);
+  const open = ordered ? (index) => model.set("sample", places.indexOf(index)) : owners ? (index) => ofTrace.get(state.trace) === index || model.set("trace", owners.find(([, own]) => own === index)[0]) : (index) => model.set("index", index);
   model.on("change:trace", () => chose(ofTrace.get(state.trace)));
   model.on("change:index", () => chose(state.index));
   WHOLE[tab].render({ model, el: box });

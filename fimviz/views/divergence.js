@@ -174,7 +174,6 @@ class Divergence {
     this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? ", darker on a log scale" : ", coloured by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;
     box.querySelectorAll("button").forEach((button) => button.addEventListener("click", () => this.choose(Number(button.dataset.a), Number(button.dataset.b))));
     this.pressed(focused);
-    fillTables(this.$(".fv-tables"), this.tables());
   }
 
   pressed(focus = false) {
@@ -339,12 +338,16 @@ class Divergence {
     const key = this.model.get("quantity");
     const names = data.shown.map((c) => this.name(c));
     const cell = (v) => (v === null ? "–" : key === "ratio" ? share(v) : number(v, 4));
+    const { pair, steps } = this;
+    const line = pair ? [[`Table: along the line from sample ${pair.i} to ${pair.j}`, ["t", "KL", "t² G1", "the model says", "p"], pair.along.map((v, k) =>
+      [(k / steps).toFixed(2), number(v, 5), number((k / steps) ** 2 * pair.g1, 5), this.name(pair.says[k]), probability(pair.p[k])])]] : [];
     return [
       ["Table: over all pairs", ["model", "quantity", "lower quartile", "median", "upper quartile", "left out"], data.models.flatMap((m, n) =>
         data.distributions.map((d) => [m.name, d.title, d.models[n].text[0], d.models[n].text[1], d.models[n].text[2], d.models[n].note]))],
       [`Table: by class, ${QUANTITIES[key].says}`, ["from \\ to", ...names], data.tables[key].map((row, a) => [names[a], ...row.map(cell)])],
       ["Table: the pairs of this page", ["i", "j", "from", "to", "which", "KL", "G1", "G2", "G2/KL", "½ λ₁ ‖Δ‖²", "‖Δ‖"], data.pairs.map((p) => [p.i, p.j, ...this.sits(p).map((c) => this.name(c)), p.role,
         number(p.kl, 5), number(p.g1, 5), number(p.kl - p.g1, 5), p.kl > 0 ? share((p.kl - p.g1) / p.kl) : "–", number(p.limit, 5), number(p.l2, 4)])],
+      ...line,
     ];
   }
 
@@ -363,11 +366,14 @@ class Divergence {
       this.list();
     } else this.selected();
     this.line();
+    fillTables(this.$(".fv-tables"), this.tables());
   }
 
   quantityChanged() {
     this.$("select").value = this.model.get("quantity");
-    if (this.width) this.map();
+    if (!this.width) return;
+    this.map();
+    fillTables(this.$(".fv-tables"), this.tables());
   }
 
   resize(width) {

@@ -15,10 +15,12 @@ from fimviz.views.margins import margins
 from fimviz.views.perturbation import outcome, sample_data
 
 if TYPE_CHECKING:
+    from fimviz.attributions import Attributions
     from fimviz.comparison import BoundComparison
     from fimviz.explorer import Detail, Explored, Explorer
     from fimviz.fisher.plane import Plane
     from fimviz.margins.traces import MarginTraces
+    from fimviz.vulnerability import Vulnerability
 
 _THUMBS = 1_700_000  # bytes of all small pictures together
 _THUMB_SIDE = 64
@@ -58,12 +60,14 @@ def _model(
     s = m.spectrum
     columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "confidence": s.confidence}
     columns |= {"doubt": s.doubt, "margin": m.margin}
-    columns |= {} if m.radius is None else {"radius": m.radius}
+    columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack")}
     nested: dict[str, list[Any]] = {}
     if m.bounds is not None:
         nested["bounds"] = [nested_bounds(m.bounds, m.detail.places)]
     if m.margins is not None:
         nested["margins"] = [nested_margins(m.margins)]
+    if m.attributions is not None:
+        nested["attributions"] = [nested_attributions(m.attributions, m.detail.places)]
     return {
         "name": name,
         "temperature": s.net.temperature if hasattr(s.net, "temperature") else 1.0,
@@ -75,6 +79,8 @@ def _model(
         "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None),
         "planes": planes_data(m.detail, inputs),
         "nested": nested,
+        "toward": toward_data(m.toward, s.net, inputs),
+        "attacks": [] if m.attacks is None else attacks_data(m.attacks, range(len(s)), m.detail.places, inputs),
         "notes": m.notes,
     }
 
@@ -103,17 +109,21 @@ def planes_data(detail: Detail, inputs: Inputs) -> list[dict[str, Any]]:
     """The planes of the first samples in detail."""
     if detail.planes is None:
         return []
-    count = len(detail.planes.kl)
-    found = [_plane(detail.planes, detail, i, inputs) for i in range(count)]
-    if detail.spectrum.eigenvalues.shape[1] == 1:  # the second axis is no eigenvector, so that its map travels too
-        for i, p in enumerate(found):
-            scale, image = inputs.encode_signed(detail.planes.axes[i, 1])
-            p["across"] = {"scale": scale, "map": image}
-    return found
+    alone = detail.spectrum.eigenvalues.shape[1] == 1  # the second axis is no eigenvector, so that its map travels too
+    return [
+        _plane(detail.planes, detail.spectrum.net, i, detail.places[i], inputs, alone)
+        for i in range(len(detail.planes.kl))
+    ]
 
 
-def _plane(planes: Plane, detail: Detail, i: int, inputs: Inputs) -> dict[str, Any]:
-    logp = detail.spectrum.net.likelihood.log_probs(planes.logits[i].flatten(0, 1))
+def toward_data(toward: tuple[tuple[int, ...], Plane] | None, net: Any, inputs: Inputs) -> list[dict[str, Any]]:
+    """The planes of the leading eigenvector and an attack."""
+    places, planes = toward or ((), None)
+    return [] if planes is None else [_plane(planes, net, i, place, inputs, True) for i, place in enumerate(places)]
+
+
+def _plane(planes: Plane, net: Any, i: int, place: int, inputs: Inputs, mapped: bool) -> dict[str, Any]:
+    logp = net.likelihood.log_probs(planes.logits[i].flatten(0, 1))
     if planes.outcomes.ndim == 3:
         met, counts = planes.outcomes[i].flatten().unique(return_counts=True)
         shown = met[counts.argsort(descending=True)][:_REGIONS].sort().values
@@ -121,12 +131,17 @@ def _plane(planes: Plane, detail: Detail, i: int, inputs: Inputs) -> dict[str, A
     else:  # a set of labels is one outcome: the product of its labels' probabilities
         sets, counts = planes.outcomes[i].flatten(0, 1).unique(dim=0, return_counts=True)
         shown = sets[counts.argsort(descending=True)][:_REGIONS]
-        other = detail.spectrum.net.likelihood.log_probs(-planes.logits[i].flatten(0, 1))
+        other = net.likelihood.log_probs(-planes.logits[i].flatten(0, 1))
         values = torch.stack([torch.where(on, logp, other).sum(1) for on in shown], 1)
         names = [outcome(on) for on in shown]
     levels = (1000 * values.clamp(_LEAST_LOGP, 0)).nan_to_num(1000 * _LEAST_LOGP).round().to(torch.int16)
+    across = None
+    if mapped:
+        scale, image = inputs.encode_signed(planes.axes[i, 1])
+        across = {"scale": scale, "map": image}
     return {
-        "index": detail.places[i],
+        "index": place,
+        "across": across,
         "reach": float(planes.distances[i, -1]),
         "points": planes.distances.shape[1],
         "information": planes.information[i].tolist(),
@@ -140,6 +155,38 @@ def nested_bounds(bounds: BoundComparison, places: Sequence[int]) -> dict[str, A
     """The state of a bound view of these samples, and which they are."""
     figure = comparison(bounds, samples=len(bounds), max_bytes=_ANY, places=places)
     return {"places": list(figure.setup["samples"]), "state": figure.state}
+
+
+def nested_attributions(found: Attributions, places: Sequence[int]) -> dict[str, Any]:
+    """The state of an attribution view, and which samples it shows, in its order."""
+    figure = found.view(samples=len(found), max_bytes=_ANY)
+    return {"places": list(places), "ordered": True, "state": figure.state}
+
+
+def attacks_data(
+    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], inputs: Inputs
+) -> list[dict[str, Any]]:
+    """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image."""
+    with found.spectrum.net.at_rest(), torch.no_grad():
+        rows = []
+        for i, place in enumerate(places):
+            tried = []
+            for j, (attack, norm) in enumerate(found.attacks):
+                epsilon, shown = float(found.epsilon[i, j]), place in pictured
+                one: dict[str, Any] = {
+                    "attack": attack,
+                    "norm": norm,
+                    "epsilon": _finite(epsilon),
+                    "length": _finite(found.length[i, j]),
+                }
+                if shown and epsilon > 0:
+                    x = found.moved[i, j]
+                    z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
+                    one |= {"image": inputs.encode(x), "becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
+                    one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
+                tried.append(one)
+            rows.append({"index": place, "tried": tried})
+    return rows
 
 
 def nested_margins(traces: MarginTraces) -> dict[str, Any]:
@@ -165,5 +212,5 @@ def _small_pictures(inputs: Inputs, images: Tensor) -> tuple[list[int], list[int
     return size, inputs.payload.add(np.stack(plates))
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(float(value)) else None

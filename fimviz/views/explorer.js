@@ -14,6 +14,7 @@ import { median } from "./strip.js";
 const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
 const SORTS = { norm: "most fragile first", margin: "least margin first", confidence: "least confident first", index: "in the batch's order" };
 const CLASSES_COLORED = 13;
+const SOON = 80; // milliseconds
 
 /** "a" or "an", as it is said before a name. */
 export function article(name) {
@@ -201,7 +202,7 @@ class Explorer {
   }
 
   /** What the filter, the order and the brush change. */
-  filtered() {
+  filtered(soon = false) {
     if (!this.width) return;
     this.shown = this.visible;
     this.$(".fv-show").value = this.model.get("show");
@@ -209,10 +210,26 @@ class Explorer {
     const brushed = this.model.get("selected").length > 0;
     this.$(".fv-clear").hidden = !brushed;
     this.$(".fv-count").textContent = this.shown.length === this.data.total ? `all ${this.data.total}` : this.shown.length ? `${this.shown.length} of ${this.data.total}` : "no sample is both: clear the brush or show all";
+    this.overview.dots(soon);
+    clearTimeout(this.later);
+    if (soon) this.later = setTimeout(() => this.rested(), SOON);
+    else this.listed();
+  }
+
+  listed() {
     this.gallery.show(this.shown);
     this.gallery.select(this.index);
-    this.overview.dots();
   }
+
+  sifted() { this.filtered(); }
+
+  rested() {
+    this.overview.rest();
+    this.listed();
+  }
+
+  /** While a brush moves, its dots follow at once, the rest when it rests. */
+  brushed() { this.filtered(true); }
 
   /** What the chosen sample changes. */
   chosen() {
@@ -304,7 +321,7 @@ class Explorer {
 
 const render = mounted((model, root, packed) => new Explorer(model, root, packed), {
   "change:index": "chosen", "change:direction": "turned", "change:flipped": "turned", "change:epsilon": "moved", "change:tab": "tabbed",
-  "change:color": "painted", "change:against": "painted", "change:sort": "filtered", "change:show": "filtered", "change:selected": "filtered",
+  "change:color": "painted", "change:against": "painted", "change:sort": "sifted", "change:show": "sifted", "change:selected": "brushed",
   "change:payload": "rebuild", "change:temperature": "followed", "change:directions": "many", "msg:custom": "heard",
 });
 

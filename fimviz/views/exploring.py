@@ -16,7 +16,16 @@ from torch import Tensor
 from fimviz._options import whole
 from fimviz.classifier import Classifier
 from fimviz.fisher.spectrum import Cost, Spectrum
-from fimviz.views.explored import batch_data, details_data, nested_bounds, nested_margins, planes_data
+from fimviz.views.explored import (
+    attacks_data,
+    batch_data,
+    details_data,
+    nested_attributions,
+    nested_bounds,
+    nested_margins,
+    planes_data,
+    toward_data,
+)
 from fimviz.views.figure import Widget, module_source, style_source
 from fimviz.views.inputs import Inputs
 from fimviz.views.latest import Latest, OvertakenError
@@ -25,7 +34,7 @@ from fimviz.views.uploads import read_images
 if TYPE_CHECKING:
     from fimviz.explorer import Explored, Explorer
 
-TABS = ("direction", "plane", "bounds", "margins")
+TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
 COLORS = ("class", "correct", "confidence")
 SORTS = ("norm", "margin", "confidence", "index")
 _OFTEN = 0.2  # seconds between two reports of progress
@@ -174,7 +183,7 @@ class Exploring(Widget):
 
     def _compute(self, what: Any, index: Any, tick: Tick, check: Check) -> None:
         """One part of the detail of one sample, for every model."""
-        from fimviz.explorer import examine, extended
+        from fimviz.explorer import attacks_of, examine, extended, toward_attacks
 
         found = self._shown()
         if whole("index", index, 0) >= len(found):
@@ -187,16 +196,34 @@ class Exploring(Widget):
                 {"details": details_data(found.models[name], d, inputs), "planes": planes_data(d, inputs)}
                 for name, d in details.items()
             ]
-        elif what in ("bounds", "margins"):
+        elif what == "attacks":
             models = []
             for m in found.models.values():
-                more = extended(m, what, [index], found.seed, tick if what == "margins" else False)
+                tried = attacks_of(m.spectrum, [index], found.seed, tick)
                 check()
-                entry = nested_bounds(more.bounds, [index]) if more.bounds else None
-                entry = nested_margins(more.margins) if what == "margins" and more.margins else entry
+                models.append({"attacks": attacks_data(tried, [index], [index], inputs), "tried": tried})
+            details = examine(found, [index], 1, planes=0, progress=tick)
+            for model, detail in zip(models, details.values(), strict=True):
+                check()
+                toward = toward_attacks(detail, model.pop("tried"), [0])
+                model["toward"] = toward_data(toward, detail.spectrum.net, inputs)
+        elif what in ("bounds", "margins", "attributions"):
+            models = []
+            for m in found.models.values():
+                more = extended(m, what, [index], found.seed, False if what == "bounds" else tick)
+                check()
+                if what == "bounds":
+                    assert more.bounds is not None
+                    entry = nested_bounds(more.bounds, [index])
+                elif what == "margins":
+                    assert more.margins is not None
+                    entry = nested_margins(more.margins)
+                else:
+                    assert more.attributions is not None
+                    entry = nested_attributions(more.attributions, [index])
                 models.append({"nested": {what: entry}})
         else:
-            raise ValueError(f"what is {what!r}, expected direction, plane, bounds or margins")
+            raise ValueError(f"what is {what!r}, expected one of {', '.join(TABS)}")
         self.send({
             "kind": "computed", "what": what, "index": index, "payload": inputs.payload.pack({"models": models}),
         })  # fmt: skip

@@ -155,7 +155,7 @@ class Figure:
             "<style>:root{color-scheme:light dark}"
             "body{background:Canvas;max-width:1400px;margin:24px auto;padding:0 16px}</style>"
             "</head>\n"
-            f"<body>\n{self.html()}\n</body>\n</html>\n"
+            f"<body>\n<main>\n{self.html()}\n</main>\n</body>\n</html>\n"
         )
         handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

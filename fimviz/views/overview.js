@@ -2,12 +2,15 @@
 import { classColors, escape, number, powerOfTen } from "./chart.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
 
-const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"] };
+const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"], attack: ["smallest successful attack, L2", "log", "attack"] };
 const SURE = ["#b3cde3", "#7aa6cf", "#4b80b8", "#2a5a99", "#143a6b"]; // light to dark: unsure to sure
 const SURENESS = [0.5, 0.9, 0.99, 0.999];
 const UNDER = 26; // room under the dots for the axis
 const OVER = 18;
 const LEGEND = 28;
+
+/** A correlation in two digits, or in as many as tell it from 1. */
+export const rho = (r) => number(r, Math.abs(r) > 0.99 && Math.abs(r) < 1 ? 4 : 2);
 
 /** Which of the five shades a confidence has. */
 export const shade = (doubt) => SURENESS.filter((p) => 1 - doubt >= p).length;
@@ -90,7 +93,7 @@ export class Overview {
   }
 
   /** The dots, faint where the filter or the brush leaves them out. */
-  dots() {
+  dots(soon = false) {
     if (!this.width) return;
     const { view, height, axis } = this;
     const { data } = view;
@@ -112,7 +115,13 @@ export class Overview {
     const brush = `<rect class="fv-brush" y="${OVER - 6}" height="${height - OVER + 6}"/>`;
     svg.innerHTML = `${axisMarks(axis, OVER, height)}${brush}${joins}${lanes.join("")}<g class="fv-mark"></g><text class="fv-hover tick direct"></text>`;
     this.handles();
-    this.scatter(kept);
+    if (!soon) this.scatter(kept);
+    this.mark();
+  }
+
+  /** What waited for the brush to rest. */
+  rest() {
+    this.scatter(new Set(this.view.shown));
     this.mark();
   }
 
@@ -134,7 +143,7 @@ export class Overview {
     this.cloudPlaces = data.indices.map((i) => [this.cloudAxis.at(norm[i] > 0 ? Math.log10(norm[i]) : -Infinity), sy.at(values[i])]);
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
-    const corner = !rank || rank[0] === null ? ["too few for a rank correlation"] : [`ρ = ${number(rank[0], 2)}`, rank[1] === null ? "too few for an interval" : `95 % ${number(rank[1], 2)} to ${number(rank[2], 2)}`];
+    const corner = !rank || rank[0] === null ? ["too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
     box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `λ₁${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel: `${title}${kind === "linear" ? "" : kind === "log" ? ", log axis" : ""}`,
       corner, chosen: `<g class="fv-mark"></g>`, label: `${title} against λ₁ of ${data.total} samples, rank correlation ${corner.join(", ")}` });
   }

@@ -10,7 +10,8 @@ export class PlanePanel {
   constructor(box, view, state) {
     Object.assign(this, { box, view, state, across: 0, clip: `fv-clip-${Math.random().toString(36).slice(2)}-${made++}` });
     box.innerHTML = `<div class="fv-planes"><div class="fv-plane"><canvas aria-hidden="true"></canvas><div class="fv-over"></div></div>
-      <div class="fv-there"><figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>
+      <div class="fv-there"><div class="fv-switch fv-second" role="group" aria-label="The plane's second axis"><button type="button" data-toward="">v₂</button><button type="button" data-toward="1">toward the attack</button></div>
+        <figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>
         <div class="fv-set"><label><span>along v₁</span><input type="range" class="fv-a" aria-label="Step along v₁"></label><output></output></div>
         <div class="fv-set"><label><span class="fv-other"></span><input type="range" class="fv-b"></label><output></output></div>
         <p class="fv-kls"></p>
@@ -22,6 +23,10 @@ export class PlanePanel {
       this.across = Number(event.target.value);
       this.move();
     });
+    this.box.querySelectorAll("[data-toward]").forEach((b) => b.addEventListener("click", () => {
+      this.toward = !!b.dataset.toward;
+      this.show(...this.last);
+    }));
     const over = this.$(".fv-over");
     const to = (event) => {
       const edge = over.getBoundingClientRect();
@@ -44,7 +49,13 @@ export class PlanePanel {
     return [clip(this.sign * this.state.get("epsilon")), clip(this.across)];
   }
 
-  show(sample, plane, width) {
+  /** `attacked` is the plane of v₁ and an attack, where there is one. */
+  show(sample, own, width, attacked) {
+    this.last = [sample, own, width, attacked];
+    const plane = (this.toward && attacked) || own;
+    this.attack = plane === attacked;
+    this.$(".fv-second").hidden = !attacked;
+    this.box.querySelectorAll("[data-toward]").forEach((b) => b.setAttribute("aria-pressed", !!b.dataset.toward === this.attack));
     const wide = width >= 620;
     const size = Math.floor(Math.min(440, wide ? width * 0.56 : width));
     const fresh = plane !== this.plane || size !== this.size;
@@ -55,9 +66,9 @@ export class PlanePanel {
     plane.clip = this.clip;
     this.second = plane.across ?? sample.directions[1];
     this.names = plane.shown.map((o) => outcomeOf(this.view.data, o));
-    const other = plane.across ? "across" : "along v₂";
-    this.$(".fv-other").textContent = other;
-    this.$(".fv-b").setAttribute("aria-label", plane.across ? "Step across v₁" : "Step along v₂");
+    this.axis = this.attack ? "toward the attack" : plane.across ? "across" : "along v₂";
+    this.$(".fv-other").textContent = this.axis;
+    this.$(".fv-b").setAttribute("aria-label", `Step ${this.axis}`);
     for (const part of ["a", "b"]) Object.assign(this.$(`.fv-${part}`), { min: -plane.reach, max: plane.reach, step: plane.reach / 100 });
     if (fresh) this.regions();
     this.move();
@@ -65,13 +76,12 @@ export class PlanePanel {
 
   /** Colours as numbers, since a canvas knows no variables. */
   rgb(color) {
-    this.box.style.color = "";
     const probe = document.createElement("i");
     probe.style.color = color;
     this.box.append(probe);
     const [r, g, b] = getComputedStyle(probe).color.match(/[\d.]+/g).map(Number);
     probe.remove();
-    return getComputedStyle(this.box).color && color.startsWith("color") ? [128, 128, 128] : [r, g, b];
+    return color.startsWith("var") ? [128, 128, 128] : [r, g, b]; // a mixed colour is written in fractions
   }
 
   regions() {
@@ -95,11 +105,11 @@ export class PlanePanel {
     const measured = between(plane.kl, m, u, v);
     const same = String(plane.shown[c]) === String(sample.prediction);
     const words = `now: ${this.names[c]} (p = ${probability(Math.exp(logp), -Math.expm1(logp))})`;
-    this.$(".fv-over").innerHTML = planeOverlay({ size, plane, names: this.names, at: place, xLabel: "along v₁ (L2, pixel units)", yLabel: plane.across ? "across v₁, toward more contrast" : "along v₂ (L2, pixel units)",
+    this.$(".fv-over").innerHTML = planeOverlay({ size, plane, names: this.names, at: place, xLabel: "along v₁ (L2, pixel units)", yLabel: this.attack ? "across v₁, toward the smallest attack found" : plane.across ? "across v₁, toward more contrast" : "along v₂ (L2, pixel units)",
       label: `Classes on the plane around sample ${sample.index}: ${this.names.join(", ")}. At the point, ${words}` });
     const moves = [[sample.directions[0], a], ...(this.second ? [[this.second, b]] : [])];
     const outside = picture(this.$(".fv-plate"), sample, this.view.data, this.target, "the input moved to the point", moves);
-    this.$("figcaption").textContent = `x + ${number(a)} v₁ ${b < 0 ? "−" : "+"} ${number(Math.abs(b))} ${plane.across ? "across" : "v₂"}`;
+    this.$("figcaption").textContent = `x + ${number(a)} v₁ ${b < 0 ? "−" : "+"} ${number(Math.abs(b))} ${plane.across ? "w" : "v₂"}`;
     const under = this.$(".fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong>${outside ? `<br><span class="fv-quiet">${outside} values shown clipped</span>` : ""}`;
     under.classList.toggle("fv-flipped", !same);

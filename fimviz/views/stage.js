@@ -58,7 +58,7 @@ export function fillTables(box, tables) {
   const open = [...box.querySelectorAll("details")].map((d) => d.open);
   const cells = (tag, row) => `<tr>${row.map((c) => `<${tag}>${escape(c)}</${tag}>`).join("")}</tr>`;
   box.innerHTML = tables.map(([caption, head, rows]) =>
-    `<details><summary>${escape(caption)}</summary><div class="fv-scroll"><table><thead>${cells("th", head)}</thead>` +
+    `<details><summary>${escape(caption)}</summary><div class="fv-scroll" role="region" tabindex="0" aria-label="${escape(caption)}"><table><thead>${cells("th", head)}</thead>` +
     `<tbody>${rows.map((r) => cells("td", r)).join("")}</tbody></table></div></details>`).join("");
   box.querySelectorAll("details").forEach((d, i) => (d.open = open[i] ?? false));
 }

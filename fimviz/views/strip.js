@@ -1,5 +1,7 @@
 // Dots of samples: swarms on a log axis, and a cloud against a second number. Pure functions: numbers in, SVG out.
-import { brokenAxis, decadeTicks, escape, number, powerOfTen, scale, ticks } from "./chart.js";
+import { decadeTicks, escape, number, powerOfTen, scale, ticks } from "./chart.js";
+
+const EMPTY = 8; // decades without a sample that the axis leaves out
 
 /** Heights of dots at places xs that do not overlap, as near to 0 as can be; those that find no room lie on the rim. */
 export function swarm(xs, radius, room) {
@@ -24,12 +26,35 @@ export function dotRadius(n, width, height) {
   return Math.max(1.8, Math.min(5.5, Math.sqrt((width * height * 0.16) / (Math.PI * n))));
 }
 
-/** The log axis that all swarms of a view share; zeros stand in a place of their own at its left. */
+/**
+ * The log axis that all swarms of a view share; zeros stand in a place of their own at its left. It is broken only where
+ * many decades hold no sample at all.
+ */
 export function normAxis(logs, [left, right], zeros) {
   const finite = logs.filter(Number.isFinite).sort((a, b) => a - b);
-  const axis = brokenAxis(finite, finite[finite.length >> 1] ?? 0, [left + (zeros ? 34 : 0), right]);
-  const at = (v) => (v > -Infinity ? axis.at(v) : left + 10);
-  return { ...axis, at, left, right, zeros };
+  if (!finite.length) finite.push(0);
+  const start = left + (zeros ? 34 : 0);
+  const wide = Math.max(EMPTY, 0.3 * (finite.at(-1) - finite[0]));
+  const groups = [[finite[0]]];
+  for (const v of finite.slice(1)) v - groups.at(-1).at(-1) > wide ? groups.push([v]) : groups.at(-1).push(v);
+  const spans = groups.map((g) => {
+    const air = Math.max(0.2, 0.04 * (g.at(-1) - g[0]), (0.9 - (g.at(-1) - g[0])) / 2);
+    return [g[0] - air, g.at(-1) + air];
+  });
+  const gap = 16;
+  const unit = (right - start - gap * (spans.length - 1)) / spans.reduce((sum, [from, to]) => sum + (to - from), 0);
+  let x = start;
+  const zones = spans.map(([from, to]) => {
+    const zone = { from, to, start: x, end: x + unit * (to - from) };
+    x = zone.end + gap;
+    return zone;
+  });
+  const at = (v) => {
+    if (!(v > -Infinity)) return left + 10;
+    const zone = zones.find((z) => v <= z.to) ?? zones.at(-1);
+    return scale([zone.from, zone.to], [zone.start, zone.end])(Math.max(zone.from, Math.min(zone.to, v)));
+  };
+  return { zones, at, left, right, zeros };
 }
 
 /** What a place on the axis stands for, as log₁₀; the inverse of `at`. */
@@ -105,6 +130,12 @@ export function second(values, kind, [bottom, top]) {
   if (!logs.length) return null;
   const low = Math.max(logs[0], logs[Math.floor(0.02 * logs.length)] - 6) - 0.15;
   const high = logs.at(-1) + 0.15;
+  if (kind === "nines" && high - low < 1.3) { // few nines: plain probabilities tell more
+    const [least, most] = [1 - Math.max(...known), 1 - Math.min(...known)];
+    const air = 0.08 * (most - least || 0.1);
+    const sy = scale([least - air, most + air], [bottom, top]);
+    return { at: (v) => sy(1 - v), ticks: ticks(least - air, most + air, 3).filter((t) => t >= 0 && t <= 1).map((t) => [sy(t), number(t)]) };
+  }
   const sy = scale([low, high], kind === "nines" ? [top, bottom] : [bottom, top]);
   const at = (v) => sy(Math.max(low, v > 0 ? Math.log10(v) : -Infinity));
   const nines = (e) => (e === 0 ? "0" : e >= -6 ? `${1 - 10 ** e}`.slice(0, 2 - e) : `1 − 10${number(10 ** e, 1).split("10")[1]}`);

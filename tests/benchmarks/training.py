@@ -161,13 +161,14 @@ def ranked(turned: np.ndarray, robust: np.ndarray, resamples: int = 1000) -> tup
 
 
 def capacity(study: Study) -> pd.DataFrame:
-    """Accuracy of networks of growing capacity after TRADES: clean, under PGD, under PGD on the CW margin."""
+    """Networks of growing capacity after TRADES: accuracy, clean, under PGD and under PGD on the CW margin; CCKL."""
     images, labels = (t[: study.images] for t in fv.zoo.digits("test"))
     rows = []
     for name, build in CAPACITY.items():
         for seed in study.capacity_seeds:
             net = study.network(name, build, "trades", seed)
             found = fv.spectrum(net, images, labels=labels, vectors=False, verify=False)
+            apart = fv.cckl(net, images, labels)
             rows.append(
                 {
                     "network": name,
@@ -178,6 +179,10 @@ def capacity(study: Study) -> pd.DataFrame:
                     "cw": attacked(study, net, "cw", seed).double().mean().item(),
                     "mean_frobenius": found.frobenius.mean().item(),
                     "confidence": found.confidence.mean().item(),
+                    "cckl": apart.cckl,
+                    "g1": apart.means["g1"].value,
+                    "g2": apart.means["g2"].value,
+                    "median_ratio": apart.summary.loc["ratio", "median"],
                 }
             )
     return pd.DataFrame(rows)
@@ -200,6 +205,10 @@ def page(command: str, study: Study, lines: pd.DataFrame, samples: pd.DataFrame,
         )
     capacities = [
         [name, one.parameters.iloc[0], *(_spread(one[c]) for c in ("clean", "pgd", "cw", "mean_frobenius"))]
+        for name, one in table.groupby("network", sort=False)
+    ]
+    parts = [
+        [name, *(_spread(one[c]) for c in ("confidence", "cckl", "g1", "g2", "median_ratio"))]
         for name, one in table.groupby("network", sort=False)
     ]
     ranks = [
@@ -258,9 +267,16 @@ The paper's table has VGG13, and ResNets of different depths too.
 
 {_table(["network", "parameters", "accuracy", "under PGD", "under CW", "mean ‖F‖_F"], capacities)}
 
-{ordered(table)}
+{ordered(table, ACCURACIES)}
 The seeds are in [capacity.csv](capacity.csv). More capacity also means a larger network here, as in
 the paper, except for the three VGGs, which have the same number of parameters.
+
+CCKL of the same networks over all pairs of test images of different classes, in its second-order part G1 and the rest
+G2 (`fimviz.cckl`): means, and the median of G2/KL. The paper's figure 5 has two ResNets.
+
+{_table(["network", "confidence", "CCKL", "G1", "G2", "median G2/KL"], parts)}
+
+{ordered(table, PARTS)}
 """
 
 
@@ -273,10 +289,14 @@ def told(samples: pd.DataFrame) -> str:
     )
 
 
-def ordered(table: pd.DataFrame) -> str:
-    """What became of the claim about capacity, in words."""
+ACCURACIES = {"clean": "accuracy", "pgd": "accuracy under PGD", "cw": "accuracy under CW"}
+PARTS = {"cckl": "CCKL", "g2": "G2", "median_ratio": "median G2/KL"}
+
+
+def ordered(table: pd.DataFrame, columns: dict[str, str]) -> str:
+    """What became of a claim about capacity, in words."""
     parts = []
-    for column, name in (("clean", "accuracy"), ("pgd", "accuracy under PGD"), ("cw", "accuracy under CW")):
+    for column, name in columns.items():
         wide = table.pivot(index="seed", columns="network", values=column)
         vgg = (wide["vgg-pure-linear"] < wide["vgg-half-linear"]) & (wide["vgg-half-linear"] < wide["vgg"])
         resnet = wide["resnet-narrow"] < wide["resnet-wide"]

@@ -7,7 +7,9 @@ import fimviz as fv
 from fimviz.views.figure import style_source
 from tests.test_explorer import batch, model, png
 
-SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+PARTS = ["plane", "radius", "bounds", "attacks", "margins", "attributions"]
+TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
+SETTLE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 120))"
 SLIDE = """([selector, value]) => {
   const range = document.querySelector(selector);
   range.value = value;
@@ -19,7 +21,7 @@ SLIDE = """([selector, value]) => {
 def found():
     images, labels = fv.zoo.digits()
     net = fv.zoo.load("digits-mlp")
-    return fv.explore(net, images[:40], labels[:40], detail=8, include=["plane", "radius", "bounds", "margins"])
+    return fv.explore(net, images[:40], labels[:40], detail=8, include=PARTS)
 
 
 @pytest.fixture
@@ -99,6 +101,7 @@ def test_brushing_selects_what_lies_within(opened, found):
     assert kept == order(found)[: len(kept)], "the right end of the axis is the most fragile"
     assert page.locator(".fv-count").inner_text() == f"{len(kept)} of 40"
     page.get_by_role("button", name="clear the brush").click()
+    page.evaluate(SETTLE)
     assert len(shown(page)) == 40
 
 
@@ -139,6 +142,7 @@ def test_keyboard_alone(opened, found):
             assert 0 < len(shown(page)) < 40
             assert page.locator(".fv-high").get_attribute("aria-valuetext").startswith("λ₁ = ")
             page.keyboard.press("Escape")
+            page.evaluate(SETTLE)
             assert len(shown(page)) == 40
         elif role == "option" and name.startswith("sample"):
             page.keyboard.press("ArrowRight")
@@ -212,6 +216,34 @@ def test_embedded_views_follow_the_sample(opened, found):
     page.locator(".fv-nested-margins .fv-matrix button").nth(3).click()
     page.evaluate(SETTLE)
     assert f"Sample {chosen(page)}:" in page.locator(".fv-nested-margins .fv-sub").inner_text()
+
+
+def test_attacks_of_the_sample(opened, found):
+    page = opened(found)
+    v = found.first.attacks
+    page.get_by_role("tab", name="attacks").click()
+    for i in found.places[:4]:
+        page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {i}:']").click()
+        text = page.locator(".fv-found").inner_text()
+        best = v.epsilon[i].nan_to_num(torch.inf).amin()
+        if best == 0:
+            assert "misses" in text
+            assert "as it is" in text
+        else:
+            assert f"is {float(f'{best:.3g}'):g} long" in text
+            assert page.locator(".fv-attempt canvas").count() == int((v.epsilon[i] > 0).sum())
+    other = next(i for i in range(40) if i not in found.places and v.epsilon[i].amin() > 0)
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {other}:']").click()
+    assert page.locator(".fv-attempt").count() == 3
+    place = found.first.toward[0][0]
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {place}:']").click()
+    page.get_by_role("tab", name="plane").click()
+    page.get_by_role("button", name="toward the attack").click()
+    assert page.get_by_label("Step toward the attack").is_visible()
+    page.get_by_role("tab", name="attributions").click()
+    page.wait_for_selector(".fv-nested-attributions figure canvas")
+    said = found.first.attributions.spectrum.spectral_norm[list(found.places).index(place)]
+    assert f"λ₁ = {float(f'{said:.3g}'):g}" in page.locator(".fv-nested-attributions").inner_text()
 
 
 def test_what_is_not_there_is_said(opened, found):
@@ -291,7 +323,7 @@ def test_every_kind_of_model_and_input(opened, case):
         for i in range(6):
             page.locator(".fv-thumb").nth(i).click()
         page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {e.places[0]}:']").click()
-        for tab in ("direction", "plane", "bounds", "margins"):
+        for tab in TABS:
             page.get_by_role("tab", name=tab).click()
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{tab} is cut at {width}"
             text = page.locator(".fimviz").inner_text()
@@ -304,7 +336,7 @@ def test_every_kind_of_model_and_input(opened, case):
 def test_no_violation_of_accessibility_rules(opened, found, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(found, color_scheme=scheme)
-    for tab in ("direction", "plane", "bounds", "margins"):
+    for tab in TABS:
         page.get_by_role("tab", name=tab).click()
         page.evaluate(SETTLE)
         options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
@@ -441,6 +473,7 @@ def test_live_images_are_dropped_and_refused(linked):
 def test_live_selection_is_pythons_too(linked):
     page, widget = linked.page, linked.widget
     page.evaluate("put('selected', [2, 5, 7])")
+    page.evaluate(SETTLE)
     assert set(shown(page)) == {2, 5, 7}
     page.locator(".fv-high").focus()
     for _ in range(8):

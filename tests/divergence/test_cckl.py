@@ -278,6 +278,21 @@ class TestResult:
         assert float(near) == pytest.approx(1, abs=0.2)
         with pytest.raises(ValueError, match="no pair"):
             result.path(i, i)
+        assert result.path(i, j, steps=1).kl.tolist() == [0, float(path.kl[-1])]
+
+    @pytest.mark.parametrize("show", ["plot", "view"])
+    @pytest.mark.parametrize(
+        ("options", "error", "words"),
+        [
+            ({"against": {"robust": 3}}, TypeError, "'robust': a int}, expected results of fv.cckl by name"),
+            ({"against": [1]}, TypeError, "against is a list"),
+            ({"against": "self", "name": "mine"}, ValueError, "two models are called 'mine'"),
+        ],
+    )
+    def test_what_does_not_stand_beside_it(self, result, show, options, error, words):
+        options = {**options, "against": {"mine": result} if options["against"] == "self" else options["against"]}
+        with pytest.raises(error, match=words):
+            getattr(result, show)(**options)
 
     def test_interrupt_keeps_complete_pairs(self):
         images, labels = fv.zoo.digits()

@@ -121,7 +121,7 @@ class TestResult:
         with pytest.raises(ValueError, match="expected one of median"):
             result.table(column="mode")
         assert len(PUBLISHED) == 8
-        assert [budget(e) for e in (8 / 255, 0.01)] == ["8/255", "0.01"]
+        assert [budget(e) for e in (8 / 255, 0.01, 1e-300)] == ["8/255", "0.01", "1e-300"]
         assert repr(result).startswith("LocalAccuracy(10 inputs, worst and fgsm")
 
     def test_plot_and_view(self, result):

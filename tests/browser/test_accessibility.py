@@ -1,0 +1,165 @@
+"""axe-core finds no violation of WCAG 2.2 AA in any view saved as HTML, light or dark; and what axe cannot see."""
+
+import pytest
+import torch
+
+import fimviz as fv
+from fimviz.training import TrainingHistory
+from tests.test_training_view import record
+
+AXE = pytest.importorskip("axe_playwright_python.base", reason="axe is absent: pip install 'fimviz[test]'")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+FOUND = """async tags => {
+  const {violations, passes} = await axe.run({runOnly: tags, resultTypes: ["violations"]});
+  const said = violations.flatMap(v => v.nodes.map(
+    n => `${v.id}: ${n.target} ${n.html.slice(0, 160)} ${n.failureSummary}`));
+  return [said, passes.map(p => p.id)];
+}"""
+SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# axe reads the colour of text in HTML only; text in a chart stands on the surface of the view
+FAINT = """() => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const seen = (...layers) => {
+    context.clearRect(0, 0, 1, 1);
+    for (const color of layers) { context.fillStyle = color; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const page = getComputedStyle(document.body).backgroundColor;
+  return [...document.querySelectorAll(".fimviz svg text")].filter((t) => t.checkVisibility()).flatMap((text) => {
+    const [a, b] = [light(seen(page)), light(seen(page, getComputedStyle(text).fill))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    return contrast < 4.5 ? [`${text.textContent}: ${contrast.toFixed(2)}`] : [];
+  });
+}"""
+
+
+def digits(name="digits-mlp", n=8):
+    images, labels = fv.zoo.digits()
+    return fv.zoo.load(name), images[:n], labels[:n]
+
+
+def perturbation():
+    net, images, labels = digits()
+    return fv.spectrum(net, images, labels=labels, k=3)
+
+
+def comparison():
+    net, images, _ = digits(n=3)
+    return fv.compare_bounds(net, images, probes=10)
+
+
+def ranking():
+    _, images, labels = digits(n=12)
+    nets = {name: fv.zoo.load(f"digits-{name}") for name in ("mlp", "mlp-robust", "vgg")}
+    return fv.compare_models(nets, images, labels, local_images=1, attack_images=4, attack_steps=4)
+
+
+def margins():
+    net, images, labels = digits()
+    return fv.trace_margins(net, images, labels, damping=0.1, verify=False)
+
+
+def divergence():
+    return fv.cckl(*digits(n=24))
+
+
+def local_accuracy():
+    return fv.local_accuracy(*digits(), epsilons=[0.01, 0.1], steps=2)
+
+
+def reconstruction():
+    return fv.reconstruction(perturbation())
+
+
+def training():
+    records = [record(10 * i, accuracy=0.1 + 0.08 * i, mean_frobenius=0.001 * 4**i) for i in range(6)]
+    lost = [
+        record(10 * i) | ({"loss": None, "note": "8 of 8 images have NaN logits"} if i > 3 else {}) for i in range(6)
+    ]
+    return TrainingHistory({"standard": tuple(records), "madry": tuple(lost)}, {"standard": 8, "madry": 8})
+
+
+def vulnerability():
+    return fv.vulnerability(*digits(n=24), norm="both", steps=3, halvings=3)
+
+
+def attributions():
+    net, images, _ = digits(n=3)
+    return fv.attributions(net, images)
+
+
+def explorer():
+    return fv.explore(*digits(n=12), detail=3, include=["plane", "radius", "bounds", "margins"])
+
+
+VIEWS = [
+    perturbation,
+    comparison,
+    ranking,
+    margins,
+    divergence,
+    local_accuracy,
+    reconstruction,
+    training,
+    vulnerability,
+    attributions,
+    explorer,
+]
+# where the keyboard should stop: all controls, of a set of choices one, and tables that may scroll
+STOPS = """() => [...document.querySelectorAll(
+    "a[href], button, input, select, textarea, summary, [tabindex='0'], [role=option], [role=tab]")]
+  .filter(e => e.checkVisibility() && !e.disabled)"""
+HERE = f"() => ({STOPS})().indexOf(document.activeElement)"
+SETS = "[role=listbox], [role=tablist], .fv-matrix, form"  # one stop each; arrow keys do the rest
+MISSED = f"""([seen, sets]) => {{
+  const stops = ({STOPS})();
+  const met = seen.map(i => stops[i]);
+  const alone = stops.filter(e => !met.includes(e) && !e.closest(sets));
+  const closed = [...document.querySelectorAll(sets)].filter(
+    s => stops.some(e => s.contains(e)) && !met.some(e => s.contains(e)));
+  return [...alone, ...closed].map(e => e.outerHTML.slice(0, 120));
+}}"""
+
+
+def walked(page):
+    """Press Tab from end to end: which stops were met, and those at which nothing showed the focus."""
+    count, seen, dim = len(page.evaluate(f"() => ({STOPS})().map(String)")), set(), []
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(count + 1):
+        page.keyboard.press("Tab")
+        if (here := page.evaluate(HERE)) < 0:
+            break
+        seen.add(here)
+        outlined = page.evaluate("""() => { const s = getComputedStyle(document.activeElement);
+          return s.outlineStyle !== "none" || !!document.activeElement.closest(".fv-upload"); }""")
+        dim += [] if outlined else [page.evaluate("document.activeElement.outerHTML.slice(0, 120)")]
+    missed = page.evaluate(MISSED, [sorted(seen), SETS])
+    return missed, dim
+
+
+@pytest.mark.parametrize("make", VIEWS, ids=lambda make: make.__name__)
+def test_every_view(make, open_page, tmp_path):
+    torch.manual_seed(0)
+    page = open_page(make().save(tmp_path / "view.html"), ".fimviz:not(.fimviz-still) h3")
+    page.add_script_tag(content=AXE.AXE_SCRIPT)
+    assert walked(page) == ([], []), "by keyboard alone"
+    page.evaluate("document.querySelectorAll('details').forEach(d => (d.open = true))")
+    if page.locator("svg[role=img]").count():
+        assert page.locator("details tbody tr, .fv-models tbody tr").count() > 0, (
+            "the numbers of its charts, as a table"
+        )
+    for scheme, width in (("light", 1200), ("dark", 480)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        tabs = page.get_by_role("tab").all()
+        for tab in tabs or [None]:
+            if tab:
+                tab.click()
+            page.evaluate(SETTLED)
+            violations, passed = page.evaluate(FOUND, RULES)
+            assert violations == [], scheme
+            assert {"color-contrast", "target-size", "document-title", "html-has-lang"} <= {*passed}
+            assert page.evaluate(FAINT) == []
