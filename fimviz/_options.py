@@ -61,7 +61,7 @@ def real(name: str, value: Any) -> float:
     raise TypeError(f"{name} is {value!r}, expected a number")
 
 
-def reporter(wanted: bool | Callable[[int, int], None], total: int) -> Callable[[int], None]:
+def reporter(wanted: bool | Callable[[int, int], None], total: int, unit: str = "input") -> Callable[[int], None]:
     """The option `progress` as a function of what is done."""
     if callable(wanted):
         return lambda done: wanted(done, total)
@@ -69,7 +69,7 @@ def reporter(wanted: bool | Callable[[int, int], None], total: int) -> Callable[
         return lambda done: None
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=total, unit="input", leave=False)
+    bar = tqdm(total=total, unit=unit, leave=False)
 
     def update(done: int) -> None:
         bar.update(done - bar.n)

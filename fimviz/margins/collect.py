@@ -70,7 +70,7 @@ def _length(trace: Trace) -> float:
 
 
 def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.dtype) -> float:
-    z = torch.stack(trace.logits)
+    z = trace.logits
     rounding = _ROUNDING * torch.finfo(dtype).eps * (1 + float((z.amax(1) - z.amin(1)).max()))
     error = sum(s.fr_error for s in trace.steps) + 2 * CLOSE + rounding  # its end's and the halved trace's
     if settings.verify and settings.method != "published":
@@ -87,19 +87,20 @@ def _bends(trace: Trace) -> float:
     """What the path's bends, within steps and between them, add to its length, which finer steps may save."""
     if not trace.steps:
         return 0.0
-    z, middle = torch.stack(trace.logits), torch.stack(trace.middles)
+    z, middle = trace.logits, torch.stack([s.middle for s in trace.steps])
     within = _length(trace) - float(between(z[:-1], z[1:]).sum())
     corners = between(middle[:-1], z[1:-1]) + between(z[1:-1], middle[1:]) - between(middle[:-1], middle[1:])
     return within + float(corners.sum())
 
 
 def _path(trace: Trace, image: Tensor) -> Path:
-    z, steps = torch.stack(trace.logits), trace.steps
+    z, steps = trace.logits, trace.steps
     log_p = _log_probs(z)
-    largest = [*trace.largest[: len(steps)], float("nan")]
+    largest = [*(s.largest for s in steps), float("nan")]
+    images = [s.image for s in steps if s.image is not None]
     lengths = torch.tensor([0.0, *(s.fr for s in steps)], dtype=torch.float64)
     return Path(
-        images=torch.stack([image.to(trace.images[0].dtype), *trace.images]) if trace.images else None,
+        images=torch.stack([image.to(images[0].dtype), *images]) if images else None,
         probabilities=log_p.exp(),
         logits=z,
         fr=lengths.cumsum(0),

@@ -29,8 +29,9 @@ class ShieldingCurve(Result):
     points: tuple[Shielding, ...]
 
     def __repr__(self) -> str:
-        low, high = (f(p.shielded.value for p in self.points) for f in (min, max))
-        return f"ShieldingCurve({len(self.points)} settings, {low:.1%} to {high:.1%} shielded)"
+        shares = [p.shielded.value for p in self.points if p.successful]
+        found = f"{min(shares):.1%} to {max(shares):.1%} shielded" if shares else "no path changed the class"
+        return f"ShieldingCurve({len(self.points)} settings, {found})"
 
     @cached_property
     def frame(self) -> pd.DataFrame:

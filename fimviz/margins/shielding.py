@@ -48,7 +48,7 @@ class Shielding(Result):
         shielded: share of successful paths that met another class than their target.
         rank_correlation: Spearman's, over samples, of the smallest Fisher–Rao length and the smallest L2 length.
         intervals: (low, high) of "shielding", "fr_margin" and "l2", each (K,), by bootstrap over the samples, since
-            the paths of one sample are not independent.
+            the paths of one sample are not independent; NaN where fewer than two samples are behind a number.
         attempted, successful: traces in all, and those that changed the class; left_out: those of misclassified
             samples, in neither.
         settings: of the traces.
@@ -73,8 +73,9 @@ class Shielding(Result):
     traces: MarginTraces
 
     def __repr__(self) -> str:
+        shielded = f"{self.shielded.value:.1%} shielded" if self.successful else "none changed the class"
         return (
-            f"Shielding({self.successful} of {self.attempted} paths, {self.shielded.value:.1%} shielded, "
+            f"Shielding({self.successful} of {self.attempted} paths, {shielded}, "
             f"{self.settings.method}, damping {self.settings.damping:g}, step {self.settings.step:g})"
         )
 
@@ -126,11 +127,13 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
     sums = torch.zeros(len(kept), 4 * count, dtype=torch.float64).index_add_(0, place, parts)
     shares, fr_margin, euclid, all_shielded = _table(sums.sum(0, keepdim=True), count)
     draw = np.random.default_rng(seed)
-    again = np.zeros((0, 0), dtype=np.int64)  # how often each resample holds each sample
-    if len(kept):
+    again = np.zeros((0, len(kept)), dtype=np.int64)  # how often each resample holds each sample
+    if len(kept) > 1:
         again = draw.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), resamples)
     tables = _table(torch.as_tensor(again).double() @ sums, count)
     tail = (1 - level) / 2
+    known = (sums[:, count : 2 * count] > 0).sum(0) > 1
+    bands = (tables[0], tables[1].where(known, torch.nan), tables[2].where(known, torch.nan))
     through = paths.sum() - paths.sum((1, 2)) - paths.sum((0, 2))  # no path both starts from a class and aims at it
     order = fr_margin[0].nan_to_num(-1).argsort(descending=True)
     rank = torch.zeros(count, dtype=torch.long).scatter_(0, order, torch.arange(1, count + 1))
@@ -149,8 +152,7 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
         shielded=Interval(float(all_shielded[0]), *(float(v) for v in _quantiles(tables[3], tail))),
         rank_correlation=_spearman(nearest, again, tail),
         intervals={
-            name: _quantiles(values, tail)
-            for name, values in zip(("shielding", "fr_margin", "l2"), tables, strict=False)
+            name: _quantiles(values, tail) for name, values in zip(("shielding", "fr_margin", "l2"), bands, strict=True)
         },
         attempted=int(usable.sum()),
         successful=int(good.sum()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 PACES = ("step", "trust region", "box", "line search", "boundary")
@@ -31,14 +32,18 @@ class Rules(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One step of one trace: how long it was, by several measures, and who set its pace."""
+    """One step of one trace: how long it was, by several measures, who set its pace, and where it led."""
 
     fr: float  # measured length
     fr_error: float
     natural: float  # √(δᵀFδ) at the step's start
+    largest: float  # λ_max there
     l2: float
     pace: int
     smoothed: bool  # whether its slope was a smoothed one
+    middle: Tensor  # (K,) logits half-way
+    z: Tensor  # (K,) logits at its end
+    image: Tensor | None  # (*input) there, where images are kept
 
 
 @dataclass(eq=False)
@@ -52,10 +57,6 @@ class Trace:
     z: Tensor  # (K,), float64
     share: float = 1.0  # of η and of r, which its steps are held to
     first: Tensor = field(init=False)
-    images: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-    middles: list[Tensor] = field(default_factory=list)  # logits half-way of each step
-    largest: list[float] = field(default_factory=list)  # λ_max at each point but the last
     steps: list[Taken] = field(default_factory=list)
     status: str = "interrupted"
     least: float = field(init=False)  # the narrowest gap so far
@@ -65,4 +66,12 @@ class Trace:
 
     def __post_init__(self) -> None:
         self.first, self.least = self.z, float(self.z[self.source] - self.z[self.target])
-        self.logits.append(self.z)
+
+    @property
+    def logits(self) -> Tensor:
+        """(T + 1, K), at the start and after every step."""
+        return torch.stack([self.first, *(s.z for s in self.steps)])
+
+    def take(self, step: Taken, x: Tensor) -> None:
+        """Move on to x. Nothing is called between the assignments, so that an interrupt finds all of them or none."""
+        self.x, self.z, self.steps = x, step.z, [*self.steps, step]

@@ -160,25 +160,27 @@ def trace_margins(
         ]
         chunk = _chunk(net, x, rules, max_memory)
         store = torch.float16 if keep_images else None
-        report = reporter(progress, len(traces))
+        report = reporter(progress, len(traces), "trace")
         halved: dict[int, Trace] = {}
+        times = 2 if verify and not literal else 1  # that each is traced
         try:
             group = max(_GROUP, chunk)
             for place in range(0, len(traces), group):
                 some = traces[place : place + group]
+                begun = [*some]
 
-                def tick(done: int = place) -> None:
-                    report(done)
+                def tick(place: int = place, begun: list[Trace] = begun) -> None:
+                    report(place + sum(t.status != "interrupted" for t in begun) // times)
 
                 _bring(net, rules, method, store, some, chunk, tick)
-                if verify and not literal:
+                if times == 2:
                     again = [
                         Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample], _largest_share(t, rules) / 2)
                         for t in some
                     ]
+                    begun += again
                     _bring(net, rules._replace(max_steps=2 * max_steps), method, None, again, chunk, tick)
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
-                report(min(place + group, len(traces)))
         except KeyboardInterrupt:
             done = sum(t.status != "interrupted" for t in traces)
             warnings.warn(f"interrupted: {done} of {len(traces)} traces are complete", stacklevel=2)

@@ -137,23 +137,20 @@ class Stepper:
         reached = _moved(x, delta, share, box)
         l2 = (reached - x).flatten(1).double().norm(dim=1)
         for i, trace in enumerate(traces):
-            trace.largest.append(float(largest[i]))
-            trace.steps.append(
-                Taken(
-                    fr=float(length[i]),
-                    fr_error=float(growth[i]),
-                    natural=float(natural[i] * share[i]),
-                    l2=float(l2[i]),
-                    pace=int(pace[i]),
-                    smoothed=trace.lost,
-                )
-            )
-            trace.middles.append(middle[i].clone())
             left = trace.z
-            trace.x, trace.z = reached[i].clone(), end[i].clone()
-            trace.logits.append(trace.z)
-            if self.store is not None:
-                trace.images.append(trace.x.to(self.store))
+            step = Taken(
+                fr=float(length[i]),
+                fr_error=float(growth[i]),
+                natural=float(natural[i] * share[i]),
+                largest=float(largest[i]),
+                l2=float(l2[i]),
+                pace=int(pace[i]),
+                smoothed=trace.lost,
+                middle=middle[i].clone(),
+                z=end[i].clone(),
+                image=None if self.store is None else reached[i].to(self.store),
+            )
+            trace.take(step, reached[i].clone())
             now = float(trace.z[trace.source] - trace.z[trace.target])
             better = now < trace.least - self.eps * (1 + abs(trace.least))
             trace.least, trace.idle = (now, 0) if better else (trace.least, trace.idle + 1)

@@ -93,7 +93,9 @@ class MarginTraces(Result):
         distance: (n,) Fisher–Rao distance of the two ends.
         l2: (n,) ‖x_end − x_start‖ in pixel units.
         steps: (n,); counted: (n,) step × steps, the published measure of length.
-        status: "flipped"; "stalled": twenty steps gained nothing; "budget": max_steps; "interrupted".
+        status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
+            the pixels' edges: larger damping (1), which goes along the plain gradient, or method="pgd" often gets
+            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted".
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
         smoothed: (n,) share of steps whose slope is a smoothed one.

@@ -75,10 +75,16 @@ export function classColors(shown) {
 // For views where more classes than these stand side by side.
 const MORE_COLORS = ["#882255", "#999933", "#44aa99", "#6f4fb3", "#b8860b", "#5b7f95"];
 
-/** Colours of classes that are the same in several charts, each of which shows a list of them: added to those of `own`. */
-export function sharedColors(lists, own = new Map()) {
+/**
+ * Colours of classes that are the same in several charts, each of which shows a list of them: added to those of `own`.
+ * Among many classes those of `first` choose before the others, so that the ones compared are the easiest told apart.
+ */
+export function sharedColors(lists, own = new Map(), first = []) {
   const colors = [...CLASS_COLORS, ...MORE_COLORS];
-  for (const c of [...new Set(lists.flat())].sort((a, b) => a - b)) {
+  const all = new Set(lists.flat());
+  const ranked = first.length > 0 && Math.max(...all) >= colors.length;
+  const order = [...all].sort((a, b) => a - b);
+  for (const c of ranked ? [...first.filter((k) => all.has(k)), ...order] : order) {
     if (own.has(c)) continue;
     if (c < 0) {
       own.set(c, "var(--fv-faint)");
@@ -86,7 +92,7 @@ export function sharedColors(lists, own = new Map()) {
     }
     const beside = new Set(lists.filter((list) => list.includes(c)).flat().map((k) => own.get(k)));
     const taken = new Set(own.values());
-    const free = colors.map((_, i) => colors[(c + i) % colors.length]).filter((color) => !beside.has(color));
+    const free = colors.map((_, i) => colors[ranked ? i : (c + i) % colors.length]).filter((color) => !beside.has(color));
     own.set(c, free.find((color) => !taken.has(color)) ?? free[0] ?? colors[c % colors.length]);
   }
   return own;

@@ -19,10 +19,11 @@ const PACE = {
 };
 /** In words what set the pace; one that is not known here is said as it comes. */
 const paced = (name) => PACE[name] ?? [name, `its length set by: ${name}`];
+// How a path that met no class ended: what it did, why, and what to try.
 const STOPPED = {
-  stalled: ["stalls", ": twenty steps in a row gained nothing"],
-  budget: ["runs out of steps", ""],
-  interrupted: ["was interrupted", ""],
+  stalled: ["stalls", "Twenty steps in a row did not narrow the gap"],
+  budget: ["runs out of steps", "It made all the steps that max_steps allows", "trace with more of them, or with a longer step η and trust region r."],
+  interrupted: ["was interrupted", "What is shown is as far as it came", "trace again to see its end."],
 };
 
 function layout() {
@@ -34,7 +35,7 @@ function layout() {
       prediction travels on the way, 2 arccos Σ√(pq) between neighbours. The dashed
       <b>floor</b>, 2 arcsin((√p_y − √p_k)/√2), is the least length by which any path can get there; it is at most π/2 ≈ 1.57. A class that is met before the one aimed
       at <b>shields</b> it. The model was asked at the end of every step; between these, what is drawn runs along the shortest way.</p></details></div>
-    <p class="fv-sub"></p>
+    <p class="fv-sub"></p><p class="fv-ended" hidden></p>
     <div class="fv-margin">
       <div class="fv-choose">
         <h4>From class (row), which class is met first (column)?</h4>
@@ -112,7 +113,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
   /** Colours of a trace's classes: every class has one and the same on all traces of a sample. */
   colorsOf(trace) {
     this.palettes ??= new Map();
-    const own = sharedColors(this.traces.filter((t) => t.sample === trace.sample).map((t) => t.shown), this.palettes.get(trace.sample));
+    const all = this.traces.filter((t) => t.sample === trace.sample);
+    const own = sharedColors(all.map((t) => t.shown), this.palettes.get(trace.sample), ["source", "hit", "target"].flatMap((role) => all.map((t) => t[role])));
     this.palettes.set(trace.sample, own);
     return trace.shown.map((c) => own.get(c));
   }
@@ -143,7 +145,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
     const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
     const bar = this.data.kind === "image" ? `<div class="fv-bar" style="background:linear-gradient(90deg,${stops})"></div>` : "";
     this.$(".fv-direction .fv-under").innerHTML = trace.scale > 0
-      ? `${bar}<div class="fv-ends"><span>−${number(trace.scale, 2)}</span><span>0</span><span>+${number(trace.scale, 2)}</span></div>` : "the image has not moved";
+      ? `${bar}<div class="fv-ends"><span>−${number(trace.scale, 2)}</span>${number(trace.scale, 2).length > 5 ? "" : "<span>0</span>"}<span>+${number(trace.scale, 2)}</span></div>` : "the image has not moved";
     this.film();
     this.charts();
     this.others();
@@ -158,17 +160,31 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
     const [source, target, hit] = [t.source, t.target, t.hit].map((c) => this.name(c));
     const over = t.bound > 0 ? 100 * (t.length / t.bound - 1) : NaN;
     const more = Number.isNaN(over) ? "" : over < 0.05 ? ", which is the closed-form floor" : over < 100 ? `, ${number(Math.max(0, over), 2)} % more than the closed-form floor` : `, ${number(t.length / t.bound, 2)} times the closed-form floor`;
-    this.$(".fv-title").textContent = t.hit < 0 ? `The path from ${source} to ${target} ${STOPPED[t.status][0]} after ${number(t.length)}${STOPPED[t.status][1]}`
+    this.$(".fv-title").textContent = t.hit < 0 ? `The path from ${source} to ${target} ${STOPPED[t.status][0]} after ${number(t.length)}`
       : this.shields(t) ? `On the way from ${source} to ${target} the path meets ${hit} first, after ${number(t.length)}: ${hit} shields ${target}`
         : `${source} turns into ${target} after ${number(t.length)}${more}`;
     const truth = sample.label === null ? "" : sample.label === sample.prediction ? ", which is right" : `; the label says ${this.name(sample.label)}`;
     const error = t.error === null ? "" : ` ± ${number(t.error, 2)}${t.verified ? "" : " (the step’s own part not measured)"}`;
     const pace = [...new Set(t.pace)].map((p) => `${paced(p)[0]} ${t.pace.filter((q) => q === p).length}`);
     const floor = `${number(t.bound)} is the floor to ${t.hit < 0 ? target : hit}`;
+    const ended = this.$(".fv-ended");
+    ended.hidden = t.hit >= 0;
+    ended.textContent = t.hit < 0 ? this.ended(t) : "";
     this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.name(sample.prediction)} with probability ${this.sure(sample)}${truth}. ` +
       `Fisher–Rao length ${number(t.length)}${error}; its ends are ${number(t.distance)} apart; ${floor}. In pixels, L2 ${number(t.l2)}. ` +
-      (t.pace.length ? `${t.pace.length} ${t.pace.length === 1 ? "step" : "steps"}, their length set by: ${pace.join(", ")}${this.smoothed(t)}.` : "No step was made.") +
+      (t.pace.length ? `${t.pace.length} ${t.pace.length === 1 ? "step, its" : "steps, their"} length set by: ${pace.join(", ")}${this.smoothed(t)}.` : "No step was made.") +
       (sample.traced > this.siblings.filter((s) => !s.asked).length ? ` The page holds the nearest ${this.siblings.filter((s) => !s.asked).length} of ${sample.traced} targets.` : "") + (t.asked ? ` Traced again with${this.own(t)}.` : "");
+  }
+
+  /** Why a path met no class, by what its last steps ran into, and what to try. */
+  ended(t) {
+    const [, why, then] = STOPPED[t.status];
+    const lost = t.status !== "stalled" || !t.pace.length ? "" : t.norm.every((v) => !(v > 0)) ? ", as the slope is 0 everywhere on it"
+      : t.pace.at(-1) === "box" ? ": the pixels that would have to move are at their bounds already" : t.pace.at(-1) === "line search" ? ": the slope there says little about where even a short step leads" : "";
+    const { method, damping } = t.settings;
+    const next = then ?? (method === "natural" && damping < 1 ? "try damping τ of 1 or more, which goes along the plain gradient, or method=\"pgd\", which needs only its signs."
+      : method === "pgd" ? "try a larger trust region r, or another class." : "try method=\"pgd\", which needs only the gradient’s signs.");
+    return `${why}${lost}. To get further, ${next}`;
   }
 
   /** How many steps follow a slope that is not the network's own at the point. */
@@ -202,7 +218,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
     const lerp = (list) => (list[step] ?? NaN) + share * ((list[step + 1] ?? NaN) - (list[step] ?? NaN));
     const norm = t.norm[step];
     this.$(".fv-step").textContent = t.pace.length ? `Step ${step + 1} of ${t.pace.length}: natural length ${number(t.natural[step])}, L2 ${number(t.step[step])}, ${paced(t.pace[step])[1]}${t.smoothed[step] ? ", along a smoothed slope" : ""} · ` +
-      `logit gap to ${this.name(t.target)} ${number(lerp(t.gap), 2)}${norm === null ? "" : ` · λ_max at its start ${number(norm)}`}` : "";
+      `logit gap to ${this.name(t.target)}: ${number(lerp(t.gap), 2)}${norm === null ? "" : ` · λ_max at its start: ${number(norm)}`}` : "";
     const x = scale([0, this.reach], [MARGIN.left, this.chartWidth - MARGIN.right])(position);
     const y = scale([0, this.reach], [MARGIN.left, this.smallWidth - MARGIN.right])(position);
     this.root.querySelectorAll(".fv-prob .cursor").forEach((line) => ["x1", "x2"].forEach((a) => line.setAttribute(a, x)));
@@ -284,7 +300,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
     const matrix = Math.max(300, Math.min(420, 100 + 26 * this.data.matrix.columns.length));
     this.root.style.setProperty("--fv-matrix", `${matrix}px`);
     this.right = columns === 3 ? width - matrix - 32 : width;
-    const beside = this.right >= 860;
+    const beside = this.right >= (this.data.classes.length < 3 ? 1200 : 860); // without a triangle there is little to stand there
     this.root.dataset.beside = beside;
     const hand = beside ? 376 : this.right;
     const gap = columns === 1 ? 8 : 16;

@@ -126,8 +126,8 @@ export const withSettings = (Base) => class extends Base {
     }
     if (points.length === 1) {
       const [only] = points;
-      box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} paths are shielded, at damping τ = ${number(only.damping)}</h4>` +
-        `<p class="fv-quiet">95 % bootstrap interval: ${number(100 * only.low, 2)} to ${number(100 * only.high, 2)} %. ${this.wrong()}One setting says little, because shielding depends on the damping: ` +
+      box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} ${only.successful === 1 ? "path is" : "paths are"} shielded, at damping τ = ${number(only.damping)}</h4>` +
+        `<p class="fv-quiet">${only.low === null ? "One sample alone gives no interval." : `95 % bootstrap interval: ${number(100 * only.low, 2)} to ${number(100 * only.high, 2)} %.`}${only.low !== null && only.low === only.high ? " Every resample gives the same, so that only more samples can tell how far off it is." : ""} ${this.wrong()}One setting says little, because shielding depends on the damping: ` +
         `${this.model.get("live") ? "“shielding against τ” traces with others" : "fv.shielding_curve traces with others, and view(curve=…) draws them here"}.</p>`;
       return;
     }
@@ -140,8 +140,8 @@ export const withSettings = (Base) => class extends Base {
     const lines = steps.map((step, i) => ({ points: points.filter((p) => p.step === step).map((p) => [Math.log10(p.damping), 100 * p.shielded]), color: classColors([i])[0], width: 2, label: steps.length > 1 ? `η = ${number(step)}` : null }));
     const over = (sx, sy) => points.map((p) => {
       const [cx, low, high] = [sx(Math.log10(p.damping)), sy(100 * p.low), sy(100 * p.high)];
-      return `<g><title>τ = ${number(p.damping)}, η = ${number(p.step)}: ${number(100 * p.shielded)} % of ${p.successful} paths, from ${number(100 * p.low)} to ${number(100 * p.high)}</title>` +
-        `<path class="fv-stroke" d="M${cx},${low}V${high}M${cx - 3},${low}H${cx + 3}M${cx - 3},${high}H${cx + 3}"/><circle class="fv-guess" cx="${cx}" cy="${sy(100 * p.shielded)}" r="4.5"/></g>`;
+      return `<g><title>τ = ${number(p.damping)}, η = ${number(p.step)}: ${number(100 * p.shielded)} % of ${p.successful} paths${p.low === null ? "" : `, from ${number(100 * p.low)} to ${number(100 * p.high)}`}</title>` +
+        (p.low === null ? "" : `<path class="fv-stroke" d="M${cx},${low}V${high}M${cx - 3},${low}H${cx + 3}M${cx - 3},${high}H${cx + 3}"/>`) + `<circle class="fv-guess" cx="${cx}" cy="${sy(100 * p.shielded)}" r="4.5"/></g>`;
     }).join("") + `<line class="fv-set-here" x1="${sx(here)}" x2="${sx(here)}" y1="${MARGIN.top}" y2="${170 - MARGIN.bottom}"/>`;
     const first = points[0], last = points.at(-1);
     const title = `Shielding depends on damping: ${number(100 * first.shielded, 2)} % at τ = ${number(first.damping)}, ${number(100 * last.shielded, 2)} % at τ = ${number(last.damping)}`;

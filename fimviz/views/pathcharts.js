@@ -32,9 +32,11 @@ export const withCharts = (Base) => class extends Base {
     const [bottom, top] = logs.length ? [Math.min(...logs), Math.max(...logs)] : [0, 1];
     const air = Math.max(0.1, 0.08 * (top - bottom));
     const round = decadeTicks([bottom - air, top + air], 100, 26);
-    const decades = new Map(round.length ? round : [[bottom, number(10 ** bottom, 2)]]);
+    const brief = (text) => text.replace(".0·", "·").replace(/^1·/, "");
+    const decades = new Map(round.length ? round.map(([at, text]) => [at, brief(text)]) : [[bottom, number(10 ** bottom, 2)]]);
     const norm = norms.length ? lineChart({ width: small, height: 130, x, xTicks, xText, y: [bottom - air, top + air], yTicks: [...decades.keys()], yText: (v) => decades.get(v), xLabel: "log axis · Fisher–Rao length",
-      label: `λ_max along the path, from ${number(10 ** logs[0])} to ${number(10 ** logs.at(-1))}`, lines: [{ points: norms, color: "currentColor", width: 2 }] })
+      label: `λ_max along the path, from ${number(10 ** logs[0])} to ${number(10 ** logs.at(-1))}`, lines: [{ points: norms, color: "currentColor", width: 2 }],
+      over: (sx, sy) => norms.length > 1 ? "" : `<circle class="fv-only" cx="${sx(norms[0][0])}" cy="${sy(norms[0][1])}" r="3.5" fill="currentColor"/>` })
       : `<p class="fv-quiet">this method does not need λ_max</p>`;
     const cut = (i) => t.pace[i] === "box";
     const literal = t.settings.method === "published";
@@ -81,12 +83,12 @@ export const withCharts = (Base) => class extends Base {
     box.setAttribute("aria-label", this.$(".fv-others").textContent);
     const mostly = Math.max(104, Math.floor((this.right + 8) / Math.max(1, Math.floor((this.right + 8) / 128))) - 8);
     box.innerHTML = siblings.length < 2 ? "" : siblings.map((t) => {
-      const met = t.hit < 0 ? t.status : this.shields(t) ? `meets ${this.name(t.hit)}` : "met";
+      const met = t.hit < 0 ? (t.status === "budget" ? "out of steps" : t.status) : this.shields(t) ? `meets ${this.name(t.hit)}` : "met";
       const svg = stacked({ width: mostly - 12, height: 44, reach, points: finePath(t, 2), order: stackOrder(t), colors: this.colorsOf(t),
         names: t.shown.map((c) => this.name(c)), bold: [t.source, t.target, t.hit].map((c) => t.shown.indexOf(c)), floor: t.bound, label: "", bare: true });
       const said = `toward ${this.name(t.target)}: length ${number(t.length)}, ${met}${this.own(t)}`;
       return `<button type="button" data-id="${t.id}" aria-pressed="${t.id === trace.id}" aria-label="${escape(said)}" title="${escape(said)}" style="width:${mostly}px">` +
-        `<b>→ ${escape(this.name(t.target))}</b>${svg}<span class="${this.shields(t) ? "fv-shielded" : ""}">${number(t.length)} · ${escape(met)}</span>${t.asked ? `<span>${escape(this.own(t).slice(2, -1))}</span>` : ""}</button>`;
+        `<b>→ ${escape(this.name(t.target))}</b>${svg}<span class="${this.shields(t) ? "fv-shielded" : ""}">${number(t.length, t.length < 1e-3 ? 1 : 3)} · ${escape(met)}</span>${t.asked ? `<span>${escape(this.own(t).slice(2, -1))}</span>` : ""}</button>`;
     }).join("");
     box.querySelectorAll("button").forEach((button) => button.addEventListener("click", () => this.open(this.traces.find((t) => t.id === Number(button.dataset.id)))));
     if (focused) box.querySelector("[aria-pressed=true]")?.focus();

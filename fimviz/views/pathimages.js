@@ -61,9 +61,9 @@ export const withImages = (Base) => class extends Base {
     const most = Math.max(2, Math.floor((this.right + 4) / 62));
     const count = Math.min(most, trace.kept.length);
     const places = [...new Set(Array.from({ length: count }, (_, i) => Math.round((i * (trace.kept.length - 1)) / Math.max(1, count - 1))))];
-    // as few digits as tell the frames apart
+    // as few digits as tell the frames apart; a path that goes nowhere has steps to tell, but no lengths
     const texts = (digits) => places.map((place) => number(trace.fr[trace.kept[place]], trace.fr[trace.kept[place]] < 1e-3 ? Math.max(1, digits - 1) : digits));
-    const labels = texts([2, 3, 4].find((d) => new Set(texts(d)).size === places.length) ?? 4);
+    const labels = trace.length < 1e-3 ? places.map((place) => `step ${trace.kept[place]}`) : texts([2, 3, 4].find((d) => new Set(texts(d)).size === places.length) ?? 4);
     this.$(".fv-film").replaceChildren(...places.map((place, at) => {
       const point = trace.kept[place];
       const button = document.createElement("button");

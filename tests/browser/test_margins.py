@@ -304,8 +304,24 @@ def test_every_kind_of_model_and_path(opened, case):
         page.evaluate(SLIDE, 1e9)
         assert "along a smoothed slope" in page.locator(".fv-step").inner_text()
         assert re.search(r"\d along a slope smoothed", page.locator(".fv-sub").inner_text())
+    ended = page.locator(".fv-ended")
+    assert ended.is_visible() == (not result.flipped[chosen(page)])
     if case == "stalled":
         assert "stalls after" in page.locator(".fv-title").inner_text()
+        assert "did not narrow the gap" in ended.inner_text()
+        assert "damping τ of 1 or more" in ended.inner_text()
+    if case == "no slope":
+        assert "the slope is 0 everywhere" in ended.inner_text()
+    if case == "out of steps":
+        assert "all the steps that max_steps allows" in ended.inner_text()
+    if case == "a thousand classes":
+        colors = [t.get_attribute("fill") for t in page.locator(".fv-three text tspan").all()]
+        assert len(set(colors)) == 3
+        assert not {*colors} & {"#b8860b", "#6f4fb3"}, "those compared take the clearest colours"
+    if case == "one trace":
+        assert page.locator(".fv-small circle.fv-only").count() == 1
+        assert "1 path is shielded" in page.locator(".fv-curve").inner_text()
+        assert "One sample alone gives no interval" in page.locator(".fv-curve").inner_text()
 
 
 def test_readable_without_scripts(open_page, tmp_path, digits):

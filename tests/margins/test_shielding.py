@@ -74,6 +74,24 @@ def test_nothing_flipped(traces):
     assert s.shielding.isnan().all()
     assert math.isnan(s.shielded.value)
     assert isinstance(s.rank_correlation, Interval)
+    assert repr(s).startswith("Shielding(0 of 18 paths, none changed the class,")
+
+
+def test_one_sample_alone_has_no_interval(traces):
+    images, labels = fv.zoo.digits()
+    s = trace_margins(fv.zoo.load("digits-mlp"), images[:1], labels[:1], targets="runner-up", verify=False).shielding()
+    assert s.successful == 1
+    assert math.isnan(s.shielded.low)
+    assert math.isnan(s.rank_correlation.low)
+    assert all(bound.isnan().all() for pair in s.intervals.values() for bound in pair)
+    several = traces.shielding(resamples=50)
+    f = traces.frame
+    f = f[(f.label == f.source) & (f.status == "flipped")]
+    samples = f.groupby("source")["sample"].nunique()
+    assert {1, 2} & set(samples), "some class has one sample alone"
+    for name in ("fr_margin", "l2"):
+        for c in range(10):
+            assert several.intervals[name][0][c].isnan() == (samples.get(c, 0) < 2)
 
 
 def test_more_damping_shields_more():

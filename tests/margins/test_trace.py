@@ -1,6 +1,8 @@
 """Traces: what must hold for any network, for the zoo's, and for real ones."""
 
 import math
+import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 import fimviz as fv
 from fimviz.margins import length as lengths
 from fimviz.margins import simplex, tracer
+from fimviz.margins.state import Trace
 from fimviz.margins.trace import trace_margins
 
 
@@ -347,6 +350,56 @@ class TestOptions:
         assert "interrupted" in t.status
         assert t.length_error.isinf().all()
         assert (t.length >= t.distance - 1e-9).all()
+
+    @pytest.mark.parametrize("function", ["advance", "take"])
+    def test_an_interrupt_on_any_line_of_a_step(self, function):
+        """It may come between any two lines: a trace then has all of a step or nothing of it."""
+        net = fv.Classifier(small_net(), input_range=None)
+        x = torch.rand(2, 6, generator=torch.Generator().manual_seed(0)).double()
+        code = getattr({"advance": tracer.Stepper, "take": Trace}[function], function).__code__
+
+        def interrupted(line):
+            """Traces of a run that is interrupted on the n-th line of the function that is come to."""
+            left = [line]
+
+            def watch(frame, event, _):
+                if event == "line":
+                    left[0] -= 1
+                    if left[0] == 0:
+                        sys.settrace(None)
+                        raise KeyboardInterrupt
+                return watch
+
+            before = sys.gettrace()
+            sys.settrace(lambda frame, *_: watch if frame.f_code is code else None)
+            try:
+                with warnings.catch_warnings(record=True) as heard:
+                    warnings.simplefilter("always")
+                    return trace_margins(net, x, targets="runner-up", step=0.05, verify=False), heard
+            finally:
+                sys.settrace(before)
+
+        for line in range(1, 160 if function == "advance" else 8):
+            t, heard = interrupted(line)
+            assert "interrupted: " in str(heard[0].message)
+            assert "interrupted" in t.status
+            for i, path in enumerate(t.paths):
+                steps = len(path.pace)
+                assert len(path.probabilities) == len(path.fr) == len(path.spectral_norm) == steps + 1
+                assert len(path.images) == steps + 1 if steps else path.images is None
+                assert torch.allclose(net(t.ends[[i]]).exp(), path.probabilities[-1:]), (
+                    "the end is that of the last whole step"
+                )
+
+    def test_progress_counts_the_traces_that_are_complete(self):
+        images, _ = fv.zoo.digits()
+        seen = []
+        trace_margins(fv.zoo.load("digits-mlp"), images[:2], progress=lambda *a: seen.append(a))
+        done = [d for d, _ in seen]
+        assert done == sorted(done)
+        assert done[0] == 0
+        assert done[-1] == 18
+        assert len(set(done)) > 3
 
     def test_progress_frame_and_repr(self):
         images, labels = fv.zoo.digits()
