@@ -71,8 +71,8 @@ def standard_errors(values: Tensor, i: Tensor, j: Tensor, count: int, resamples:
 
     A resample holds a pair as often as it holds its first sample times its second. That counts the part of a value
     which is the pair's alone, and not its samples', three times: the variance of a product of two independent counts
-    of mean and variance 1 is 3. Two are taken away again (for all pairs they hardly matter). NaN where there are too
-    few samples to tell.
+    of mean and variance 1 is 3. Two are taken away again (for all pairs they hardly matter), down to one, which is the
+    error of pairs that share no sample. NaN for one pair of samples alone.
     """
     if count < 3:
         return torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
@@ -91,6 +91,5 @@ def standard_errors(values: Tensor, i: Tensor, j: Tensor, count: int, resamples:
         apart = column - column.mean()
         means = (sums(apart) / sizes)[sizes > 0]
         own = float(((apart + apart[reverse]) ** 2).sum()) / 2 / len(column) ** 2
-        variance = float(means.var()) - 2 * own if len(means) > 1 else -1.0
-        out.append(variance**0.5 if variance >= 0 else float("nan"))
+        out.append(max(float(means.var()) - 2 * own, own) ** 0.5 if len(means) > 1 else float("nan"))
     return torch.tensor(out, dtype=torch.float64)
