@@ -121,7 +121,7 @@ class Explorer(Result):
 
     def __repr__(self) -> str:
         s = self.first.spectrum
-        median = float(s.spectral_norm.median())
+        median = float(s.spectral_norm.quantile(0.5))
         several = f"{len(self.models)} models, " if len(self.models) > 1 else ""
         return f"Explorer({several}{len(self)} inputs, {len(self.places)} in full detail: median λ₁ {median:.3g})"
 

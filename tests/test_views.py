@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import warnings
 import zlib
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -50,8 +51,26 @@ def test_html_is_deterministic_and_needs_no_network(spectrum):
     html = spectrum.view().html()
     again = fv.spectrum(spectrum.net, spectrum.images, labels=spectrum.labels, k=3).view().html()
     assert html == again
-    assert not re.search(r"https?://", html)
-    assert 'from "./' not in json.loads(payload_script(html))["module"], "helpers are inlined"
+    module = zlib.decompress(base64.b64decode(json.loads(payload_script(html))["module"])).decode()
+    assert module == host.module_source("perturbation")
+    assert not re.search(r"https?://", html + module)
+    assert 'from "./' not in module, "helpers are inlined"
+
+
+def test_no_view_asks_the_network():
+    sources = list(Path(host.__file__).parent.glob("*.js"))
+    assert len(sources) > 20
+    assert not [
+        path.name for path in sources if re.search(r"https?://|\bfetch\(|XMLHttpRequest|WebSocket", path.read_text())
+    ]
+
+
+def test_views_use_only_the_portable_surface_of_the_model():
+    """Of anywidget's model get, set, on, off, save_changes and send; VS Code, Colab, Voila and marimo have these."""
+    for path in Path(host.__file__).parent.glob("*.js"):
+        used = set(re.findall(r"\bmodel\.(\w+)\(", path.read_text()))
+        assert used <= {"get", "set", "on", "off", "save_changes", "send"}, path.name
+        assert not re.search(r"widget_manager|experimental|require\(|\bJupyter\b", path.read_text()), path.name
 
 
 def payload_script(html):

@@ -69,6 +69,11 @@ def style_source() -> str:
     return (_HERE / "style.css").read_text(encoding="utf-8")
 
 
+def deflated(content: bytes) -> str:
+    """Bytes as a string that a page can carry: deflated, in base64."""
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
 class Payload:
     """A JSON value and arrays as one string that both hosts can carry: deflated, in base64.
 
@@ -88,7 +93,7 @@ class Payload:
         """The string; NaN and infinities are refused, JSON has none."""
         text = json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
         whole = len(text).to_bytes(4, "little") + text + bytes(self._arrays)
-        return base64.b64encode(zlib.compress(whole, 9)).decode()
+        return deflated(whole)
 
 
 class Widget(anywidget.AnyWidget):
@@ -129,7 +134,7 @@ class Figure:
     def html(self) -> str:
         """A self-contained fragment for a notebook's output."""
         self._weigh()
-        data = {"module": str(self.widget_class._esm), "state": self.state}
+        data = {"module": deflated(str(self.widget_class._esm).encode()), "state": self.state}
         # inside a script element only "</" and "<!--" could end or change it
         content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
         key = hashlib.sha256((content + style_source()).encode()).hexdigest()[:16]

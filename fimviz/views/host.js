@@ -16,7 +16,9 @@
       save_changes() {},
       send() {},
     };
-    const url = URL.createObjectURL(new Blob([module], { type: "text/javascript" }));
+    const deflated = new Blob([Uint8Array.from(atob(module), (c) => c.charCodeAt(0))]);
+    const source = await new Response(deflated.stream().pipeThrough(new DecompressionStream("deflate"))).blob();
+    const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
     const stage = document.createElement("div");
     try {
       const view = (await import(url)).default;

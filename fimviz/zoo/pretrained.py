@@ -67,7 +67,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
         member = weights if isinstance(weights, known) else known[str(weights)]
         model = _downloaded(name, member)
     preset = member.transforms()
-    head = [p for p in model.parameters() if p.ndim == 2][-1]
+    head = [p for p in model.parameters() if p.ndim > 1][-1]  # a linear layer, or in SqueezeNet a convolution
     names: Sequence[str] | None = classes
     if names is None and len(head) == len(member.meta["categories"]):
         names = member.meta["categories"]
