@@ -255,7 +255,7 @@ def explore(
         detail = min(n, max(1, min(_DETAIL, afford)) if detail is None else whole("detail", detail, 1))
         count = detail
     else:
-        detail = [whole("detail", place, 0) for place in detail]
+        detail = list(dict.fromkeys(whole("detail", place, 0) for place in detail))
         if not detail or max(detail) >= n:
             raise ValueError(f"detail is {detail}, expected places in the batch from 0 to {n - 1}")
         count = len(detail)

@@ -156,7 +156,7 @@ class Figure:
         page = (
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{html.escape(self.summary)}</title>"
+            f"<title>{self.widget_class.__name__}: {html.escape(self.summary)} — fimviz</title>"
             "<style>:root{color-scheme:light dark}"
             "body{background:Canvas;max-width:1400px;margin:24px auto;padding:0 16px}</style>"
             "</head>\n"

@@ -71,7 +71,7 @@ export class Overview {
     const all = this.lanes.flatMap((m) => m.table.norm);
     const logs = all.map((v) => (v > 0 ? Math.log10(v) : -Infinity));
     this.axis = normAxis(logs, [10, this.stripWidth - 10], logs.includes(-Infinity));
-    this.cloudAxis = normAxis(logs, [44, this.cloudWidth - 8], logs.includes(-Infinity));
+    this.logs = logs;
     this.radius = dotRadius(this.view.data.total, this.stripWidth, this.laneHeight);
     const room = this.laneHeight / 2 - this.radius;
     this.places = this.lanes.map((m, lane) => {
@@ -140,6 +140,8 @@ export class Overview {
       return;
     }
     const m = data.models.find((q) => q.name === model);
+    const left = Math.max(44, 12 + 6.4 * Math.max(...sy.ticks.map(([, text]) => text.length)));
+    this.cloudAxis = normAxis(this.logs, [left, this.cloudWidth - 8], this.logs.includes(-Infinity));
     this.cloudPlaces = data.indices.map((i) => [this.cloudAxis.at(norm[i] > 0 ? Math.log10(norm[i]) : -Infinity), sy.at(values[i])]);
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
@@ -258,7 +260,7 @@ export class Overview {
     for (const [name, x] of [["low", low], ["high", high]]) {
       const handle = this.$(`.fv-${name}`);
       handle.style.left = `${x}px`;
-      handle.style.top = `${this.height}px`;
+      handle.style.top = `${this.height - 8}px`; // clear of the axis' numbers
       Object.entries({ valuemin: Math.round(this.axis.left), valuemax: Math.round(this.axis.right), valuenow: Math.round(x), valuetext: `λ₁ = ${words(x)}` }).forEach(([key, v]) => handle.setAttribute(`aria-${key}`, v));
     }
   }

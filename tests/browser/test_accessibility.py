@@ -92,7 +92,9 @@ def attributions():
 
 
 def explorer():
-    return fv.explore(*digits(n=12), detail=3, include=["plane", "radius", "bounds", "margins"])
+    return fv.explore(
+        *digits(n=12), detail=3, include=["plane", "radius", "bounds", "attacks", "margins", "attributions"]
+    )
 
 
 VIEWS = [

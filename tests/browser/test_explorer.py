@@ -332,21 +332,6 @@ def test_every_kind_of_model_and_input(opened, case):
     assert page.evaluate("window.hit") is None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_violation_of_accessibility_rules(opened, found, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = opened(found, color_scheme=scheme)
-    for tab in TABS:
-        page.get_by_role("tab", name=tab).click()
-        page.evaluate(SETTLE)
-        options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
-        report = axe.run(page, options=options).response
-        found_here = [
-            (v["id"], v["nodes"][0]["html"][:160], v["nodes"][0]["failureSummary"][:300]) for v in report["violations"]
-        ]
-        assert found_here == [], tab
-
-
 LIVE = """async ([source, state]) => {
   const listeners = {};
   const fire = (event, ...said) => (listeners[event] ?? []).forEach((call) => call(...said));

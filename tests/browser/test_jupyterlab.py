@@ -1,7 +1,8 @@
-"""The quickstart in a real JupyterLab: run, moved by hand and from Python, saved, reopened without a kernel."""
+"""The quickstart and the live explorer in a real JupyterLab: moved by hand and from Python, saved, reopened."""
 
 import ast
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -368,6 +369,80 @@ def test_live_margins_trace_again_stop_and_let_the_latest_win(session, lab, chro
     finally:
         page.context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def explorer(lab, chromium):
+    """The live explorer of a notebook of its own, whose kernel has `e`, on a page."""
+    expect.set_options(timeout=PATIENCE)
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "import fimviz as fv\n"
+        "images, labels = fv.zoo.digits()\n"
+        "e = fv.explore(fv.zoo.load('digits-mlp'), images[:12], labels[:12], detail=2, include=[]).widget()\n"
+        "e"
+    )
+    cells = [nbformat.v4.new_code_cell(code)]
+    known = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}  # or a dialog asks
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=known), lab.root / "explorer.ipynb")
+    page, complaints = lab.page(chromium)
+    call(page, OPEN, ["explorer.ipynb", True])
+    assert call(page, "() => jupyterapp.commands.execute('notebook:run-all-cells')"), "every cell ran"
+    assert page.evaluate(ERRORS) == []
+    page.wait_for_selector(".fv-live")
+    yield page
+    page.context.close()
+    assert complaints == []
+
+
+def test_explorer_and_python_follow_each_other(explorer):
+    view = live_view(explorer)
+    call(explorer, ASK, ["e.index, e.show = 7, 'fragile'", "0"])
+    expect(view.locator(".fv-title").first).to_contain_text("Sample 7,")
+    expect(view.locator(".fv-count")).to_have_text("3 of 12")
+    view.get_by_label("Which samples").select_option("all")
+    view.get_by_label("Open a sample by its number").fill("4")
+    explorer.keyboard.press("Enter")
+    python_gets(explorer, "(e.index, e.show)", (4, "all"))
+    expect(view.locator(".fv-title").first).to_contain_text("Sample 4,")
+
+
+def test_explorer_computes_what_is_asked_for(explorer):
+    view = live_view(explorer)
+    call(explorer, ASK, ["e.index, e.tab = e.source.places[0], 'margins'", "0"])
+    view.locator(".fv-compute:visible").click()
+    view.locator(".fv-nested-margins .fv-title").wait_for()
+    assert view.locator(".fv-failed:visible").count() == 0
+    norms = "[round(float(v), 9) for v in e.source.first.spectrum.spectral_norm]"
+    before = call(explorer, ASK, ["", norms])
+    heat = view.get_by_label("Temperature, that the logits are divided by")
+    heat.focus()
+    explorer.keyboard.press("PageUp")
+    expect(view.locator(".fv-batch")).to_contain_text(re.compile(r"temperature 1\.\d"))
+    assert call(explorer, ASK, ["", norms]) != before
+    said = view.locator(".fv-batch").inner_text().split("temperature ")[1]
+    python_gets(explorer, f"abs(e.temperature - {said}) < 0.01", True)
+
+
+def test_explorer_stops_and_says_what_failed(explorer):
+    view = live_view(explorer)
+    # a job that only ends when it is stopped, in the place of the margins
+    slow = (
+        "import time\n"
+        "def endless(what, index, tick, check):\n"
+        "    while True: tick(3, 8); time.sleep(0.05)\n"
+        "e._compute = endless\n"
+        "e.index, e.tab = 5, 'margins'"
+    )
+    call(explorer, ASK, [slow, "0"])
+    view.locator(".fv-compute:visible").click()
+    expect(view.locator(".fv-busy")).to_contain_text("3 of 8")
+    view.locator(".fv-live .fv-stop").click()
+    expect(view.locator(".fv-busy")).to_contain_text("stopped")
+    python_gets(explorer, "e.wait(60)", True)
+    call(explorer, ASK, ["def broken(*args): raise ValueError('no <b>margins</b> today')\ne._compute = broken", "0"])
+    view.locator(".fv-compute:visible").click()
+    expect(view.locator(".fv-failed:visible")).to_contain_text("no <b>margins</b> today")
 
 
 def test_untrusted_notebook_shows_the_still_picture(session, lab, chromium):
