@@ -235,9 +235,9 @@ def explore(
 
     Example, p = softmax(x) at p = (½, ½), where λ₁ = ½ and moves along (1, −1)/√2:
         >>> import torch, fimviz as fv
-        >>> net = fv.Classifier(torch.nn.Identity().double(), input_range=None)
-        >>> found = fv.explore(net, torch.zeros(2, 2).double())
-        >>> found.frame.spectral_norm.round(12).tolist(), found.places
+        >>> net = fv.Classifier(torch.nn.Identity(), input_range=None)
+        >>> found = fv.explore(net, torch.zeros(2, 2))
+        >>> found.frame.spectral_norm.round(6).tolist(), found.places
         ([0.5, 0.5], (0, 1))
     """
     nets = {name: as_classifier(model) for name, model in _named(net).items()}
