@@ -125,8 +125,11 @@ class Classifier:
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
-        The batch stays on its device, which is the CPU's or the model's.
+        The batch stays on its device, which is the CPU's or the model's. A model with a geometry of its own takes
+        paths, PIL images, lists and data sets too: whatever `prepare` takes.
         """
+        if self.prepare is not None and not hasattr(images, "shape"):
+            images = self.prepare(images)
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
