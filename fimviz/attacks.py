@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from fimviz import _memory
-from fimviz._images import read, read_labels
+from fimviz._images import read_labels
 from fimviz._options import named_options, real, whole
 from fimviz.bounds import descent
 from fimviz.classifier import Classifier, as_classifier
@@ -406,9 +406,7 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
     """The problem of attacking these images: checked, and the model's own predictions where labels are None."""
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: attacks need gradients")
-    net = as_classifier(net)
+    net = _white_box(net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:
@@ -416,6 +414,12 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
             parts = x.split(chunk(net, x))
             truth = torch.cat([net.likelihood.mode(net.logits(part.to(net.device))) for part in parts])
     return Problem(net, x.to(net.device), truth.to(net.device), norm)
+
+
+def _white_box(net: Any) -> Classifier:
+    if not isinstance(net, Classifier | nn.Module):
+        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: attacks need gradients")
+    return as_classifier(net)
 
 
 def _attack(
@@ -428,8 +432,9 @@ def _attack(
     options: Ascent | None = None,
     seed: int = 0,
 ) -> Tensor:
-    seed = whole("seed", seed, 0)
-    task = pose(net, images, labels, norm)
+    seed, net = whole("seed", seed, 0), _white_box(net)
+    given = net.batch(images).detach()
+    task = pose(net, given, labels, norm)
     eps = _lengths("epsilon", epsilon, len(task.x))
     size = None if options is None or options.step is None else _lengths("step", options.step, len(eps))
     others = starts(task, options.restarts - 1, seed) if options else []
@@ -443,7 +448,7 @@ def _attack(
             else:
                 found = [d[at] for d in ways] if ways else part.directions(name)
             out.append(part.better([part.moved(d, eps[at]) for d in found]))
-    given, wide = read(images).detach(), torch.float32 if task.x.device.type == "mps" else torch.float64
+    wide = torch.float32 if task.x.device.type == "mps" else torch.float64
     step = (torch.cat(out).to(wide) - task.x.to(wide)).to(given.device)
     return _toward(given, _inside(given.to(wide), step, task.net.input_range))
 

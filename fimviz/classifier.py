@@ -128,8 +128,6 @@ class Classifier:
         The batch stays on its device, which is the CPU's or the model's. A model with a geometry of its own takes
         paths, PIL images, lists and data sets too: whatever `prepare` takes.
         """
-        if self.prepare is not None and not hasattr(images, "shape"):
-            images = self.prepare(images)
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
@@ -181,8 +179,14 @@ class Classifier:
         yield from self.model.parameters()
         yield from self.model.buffers()
 
+    def batch(self, images: Any) -> Tensor:
+        """The images, in whatever form they come, as a floating-point batch (n, …) in their own dtype."""
+        if self.prepare is not None and not hasattr(images, "shape"):
+            images = self.prepare(images)
+        return read(images)
+
     def _checked(self, images: Any) -> Tensor:
-        images = read(images)
+        images = self.batch(images)
         devices = {t.device for t in self._state()}
         if len(devices) > 1:
             raise ValueError(

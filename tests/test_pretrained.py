@@ -56,6 +56,7 @@ def test_images_in_every_form_give_the_same_batch(tmp_path):
     for form in (array, array[None], planes, planes[None], [planes], planes / 255):
         assert torch.allclose(net.prepare(form), net.prepare(planes), atol=0.005)
     assert torch.equal(net.admit([tmp_path / "a.png"]), first)
+    assert torch.allclose(fv.attacks.fgsm(net, [tmp_path / "a.png"], None, 0.01), first, atol=0.01001)
     many = net.prepare([image, tmp_path / "a.png", photo((30, 90))])
     assert many.shape == (3, 3, 224, 224)
     assert torch.equal(net.prepare(many), many)
