@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fimviz._images import read_labels
 from fimviz._options import flag, named_options, reporter, whole
-from fimviz.attacks import chunk
+from fimviz.attacks.problem import chunk
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import spectrum as fisher_spectrum
 from fimviz.fisher.spectrum import Spectrum

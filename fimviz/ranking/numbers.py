@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimviz.attacks import smallest_attack
+from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.ladder import Ladder
 from fimviz.classifier import Classifier

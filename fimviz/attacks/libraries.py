@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz.attacks import OWN, Problem
+from fimviz.attacks.problem import Problem
 from fimviz.classifier import Classifier
 
+OWN = ("spectral", "fgsm", "pgd", "random")
 _GRID = 24  # budgets, a factor √2 apart, for attacks that want one budget for a whole batch
 Search = Callable[[Problem, float], tuple[Tensor, Tensor]]
 

@@ -1,0 +1,175 @@
+"""The attacks by their names: FGSM, PGD, the leading eigenvector, a random direction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimviz._options import named_options, whole
+from fimviz.attacks.problem import inside, lengths, pose, toward, white_box
+from fimviz.attacks.steps import Ascent, ascend, directions, starts
+from fimviz.classifier import Classifier
+
+
+@named_options
+def fgsm(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *, norm: str = "linf") -> Tensor:
+    """One step along the gradient of the loss: its sign in L∞, the gradient itself in L2.
+
+    The loss is the log-odds against the label, log((1 − p)/p), which grows with cross-entropy, so that its gradient has
+    the same direction; it does not vanish where p rounds to 1.
+
+    Args:
+        net: a `Classifier`, or a module from pixels in [0, 1] to logits.
+        images: (n, …) floats.
+        labels: what the model should miss: classes (n,), for yes/no labels (n, K) of 0 and 1; None for its predictions.
+        epsilon: the budget in pixel units, a number or (n,).
+        norm: "linf", the most that a pixel may change, or "l2", the length of the change.
+
+    Returns:
+        (n, …) the changed images, on the device of `images` and in their dtype. They lie in the input range, and no
+        farther than epsilon from `images` (in float64 up to rounding); where the range stops a pixel, nearer.
+
+    Source: Goodfellow et al. (2015), by captum.robust. Captum takes gradients up to 1e-6 for zero, here none is.
+
+    Example, two classes apart by x₁ − x₂, where all that matters is sign(w₂ − w₁) = (−1, 1):
+        >>> import torch, fimviz as fv
+        >>> fv.attacks.fgsm(torch.nn.Identity(), torch.tensor([[0.5, 0.25]]), [0], 0.125).tolist()
+        [[0.375, 0.375]]
+    """
+    return _attack("fgsm", net, images, labels, epsilon, norm)
+
+
+@named_options
+def pgd(
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any,
+    epsilon: Any,
+    *,
+    norm: str = "linf",
+    steps: int = 20,
+    step: Any = None,
+    loss: str = "ce",
+    restarts: int = 1,
+    seed: int = 0,
+) -> Tensor:
+    """Projected gradient ascent: many steps along the gradient, each brought back into the budget and the range.
+
+    Of all points on the way the one with the least margin is returned, so that more steps never do less. The first
+    start is the image itself, the others are random in the budget; with one, nothing is random.
+
+    Args:
+        net: as in `fgsm`.
+        images: (n, …) floats.
+        labels: what to miss, as in `fgsm`.
+        epsilon: the budget in pixel units, a number or (n,).
+        norm: "linf" or "l2".
+        steps: of every ascent.
+        step: the length of one, in pixel units, a number or (n,); by default 2.5 · epsilon / steps.
+        loss: "ce", the log-odds against the label (see `fgsm`), or "cw", the margin of the logits.
+        restarts: how many ascents.
+        seed: of the random starts.
+
+    Returns:
+        As `fgsm`.
+
+    Source: Madry et al. (2018), by captum.robust; the margin, Carlini and Wagner (2017). Captum 0.9 steps along the
+    sign of the gradient in L2 too, and its random start in L2 fails on batches: both are replaced here.
+
+    Example, p = softmax(x): the shortest way to the second class leads along (−1, 1).
+        >>> import torch, fimviz as fv
+        >>> moved = fv.attacks.pgd(torch.nn.Identity(), torch.tensor([[0.5, 0.25]]), [0], 0.25, norm="l2")
+        >>> [round(v, 4) for v in moved[0].tolist()]
+        [0.3232, 0.4268]
+    """
+    return _attack("pgd", net, images, labels, epsilon, norm, Ascent(steps, step, loss, restarts), seed)
+
+
+@named_options
+def spectral(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *, norm: str = "l2") -> Tensor:
+    """One step along the leading eigenvector of the Fisher information: ±ε v₁, the better of both signs.
+
+    In L2 no direction changes the prediction more to second order. In L∞ the step is ±ε sign(v₁), which is what FGSM
+    makes of a gradient; it is not the worst one of that norm, which is hard to find. Labels only choose the sign.
+
+    Args:
+        net: as in `fgsm`.
+        images: (n, …) floats.
+        labels: what to miss, as in `fgsm`.
+        epsilon: the budget in pixel units, a number or (n,).
+        norm: "linf" or "l2".
+
+    Returns:
+        As `fgsm`; an image whose eigenvector is lost in rounding stays as it is.
+
+    Source: Zhao et al. (2019), with the exact eigenvector.
+
+    Example, where F = p₁ p₂ (w₁ − w₂)(w₁ − w₂)ᵀ, so that the way is that of the gradient:
+        >>> import torch, fimviz as fv
+        >>> moved = fv.attacks.spectral(torch.nn.Identity(), torch.tensor([[0.5, 0.25]]), [0], 0.25)
+        >>> [round(v, 4) for v in moved[0].tolist()]
+        [0.3232, 0.4268]
+    """
+    return _attack("spectral", net, images, labels, epsilon, norm)
+
+
+@named_options
+def random(
+    net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *, norm: str = "l2", seed: int = 0
+) -> Tensor:
+    """One step along a random direction, the better of both signs: what a change does that knows nothing.
+
+    Uniform on the sphere in L2; ±ε at every pixel in L∞.
+
+    Args:
+        net: as in `fgsm`.
+        images: (n, …) floats.
+        labels: what to miss, as in `fgsm`.
+        epsilon: the budget in pixel units, a number or (n,).
+        norm: "linf" or "l2".
+        seed: of the direction.
+
+    Returns:
+        As `fgsm`.
+
+    Example:
+        >>> import torch, fimviz as fv
+        >>> moved = fv.attacks.random(torch.nn.Identity(), torch.full((1, 2), 0.5), [0], 0.25, norm="linf")
+        >>> (moved - 0.5).abs().tolist()
+        [[0.25, 0.25]]
+    """
+    return _attack("random", net, images, labels, epsilon, norm, seed=seed)
+
+
+def _attack(
+    name: str,
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any,
+    epsilon: Any,
+    norm: str,
+    options: Ascent | None = None,
+    seed: int = 0,
+) -> Tensor:
+    seed, net = whole("seed", seed, 0), white_box(net)
+    given = net.batch(images).detach()
+    task = pose(net, given, labels, norm)
+    eps = lengths("epsilon", epsilon, len(task.x))
+    size = None if options is None or options.step is None else lengths("step", options.step, len(eps))
+    others = starts(task, options.restarts - 1, seed) if options else []
+    out = []
+    with task.net.at_rest():
+        ways = directions(task, name, seed) if name == "random" else None
+        for part, at in task.split():
+            if options:
+                one = replace(options, step=None if size is None else size[at])
+                found = [ascend(part, eps[at], one, start) for start in (None, *(s[at] for s in others))]
+            else:
+                found = [d[at] for d in ways] if ways else directions(part, name)
+            out.append(part.better([part.moved(d, eps[at]) for d in found]))
+    wide = torch.float32 if task.x.device.type == "mps" else torch.float64
+    step = (torch.cat(out).to(wide) - task.x.to(wide)).to(given.device)
+    return toward(given, inside(given.to(wide), step, task.net.input_range))

@@ -1,0 +1,152 @@
+"""What every attack shares: inputs and the labels to miss, and images that stay within the budget and the range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimviz import _memory
+from fimviz._images import read_labels
+from fimviz._options import real
+from fimviz.classifier import Classifier, as_classifier
+from fimviz.fisher.passes import footprint
+
+NORMS = ("linf", "l2")
+TINY = 1e-30
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Inputs x (n, …) and the outcomes that the model should miss, on its device; in which norm. Use it at rest."""
+
+    net: Classifier
+    x: Tensor
+    labels: Tensor
+    norm: str
+
+    def __getitem__(self, at: Tensor | slice) -> Problem:
+        return replace(self, x=self.x[at], labels=self.labels[at])
+
+    def split(self) -> Iterator[tuple[Problem, slice]]:
+        """Parts that fit the memory, and their places."""
+        size = chunk(self.net, self.x)
+        for start in range(0, len(self.x), size):
+            at = slice(start, start + size)
+            yield self[at], at
+
+    def moved(self, d: Tensor, epsilon: Tensor) -> Tensor:
+        """X + ε d for directions d (n, …) of length 1 at most, within the range and the budget.
+
+        In float64, and rounded toward x: float32 next to x may lie farther than ε.
+        """
+        wide = torch.float32 if self.x.device.type == "mps" else torch.float64
+        x, step, room = self.x.to(wide), d.to(wide), per_input(epsilon.to(self.x.device, wide), self.x)
+        step = step * (room / per_input(self.length(step), self.x).clamp_min(TINY)).clamp_max(room)
+        step = step * (1 - 1e-12) if self.norm == "l2" else step  # its length is a rounded number
+        return toward(self.x, inside(x, step, self.net.input_range))
+
+    def length(self, d: Tensor) -> Tensor:
+        """The length (n,) of changes in the norm."""
+        return d.flatten(1).norm(dim=1, p=2 if self.norm == "l2" else math.inf)
+
+    def missed(self, moved: Tensor) -> Tensor:
+        """Whether (n,) the model misses the labels there."""
+        with torch.no_grad():
+            return miss(self.net, self.net.logits(moved), self.labels)
+
+    def better(self, candidates: list[Tensor]) -> Tensor:
+        """Of several changed images of every input the one with the least margin."""
+        if len(candidates) == 1:
+            return candidates[0]
+        with torch.no_grad():
+            left = torch.stack([self.net.likelihood.margin(self.net.logits(c), self.labels) for c in candidates])
+        return torch.stack(candidates)[left.argmin(0), torch.arange(len(self.x), device=self.x.device)]
+
+    def both_ways(self, v: Tensor) -> list[Tensor]:
+        """± the direction of length 1 that vectors (n, …) give in the norm."""
+        d = self.unit(v.to(self.x))
+        return [d, -d]
+
+    def linear_distance(self) -> Tensor:
+        """The budget (n,) at which the margin would close if it were linear."""
+        x = self.x.detach().requires_grad_()
+        margin = self.net.likelihood.margin(self.net.logits(x), self.labels)
+        (g,) = torch.autograd.grad(margin.sum(), x)
+        slope = g.flatten(1).norm(dim=1, p=2 if self.norm == "l2" else 1)
+        return margin.detach().clamp_min(0) / slope.clamp_min(TINY)
+
+    def unit(self, g: Tensor) -> Tensor:
+        """The direction of length 1 along which wᵀx with w = g grows most."""
+        return g.sign() if self.norm == "linf" else g / per_input(self.length(g), g).clamp_min(TINY)
+
+
+def miss(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
+    """Whether (n,) the outcome of logits (n, K) is not the labels, one of several yes/no labels being enough."""
+    other = net.likelihood.mode(z) != labels
+    return other if other.ndim == 1 else other.any(1)
+
+
+def chunk(net: Classifier, x: Tensor) -> int:
+    """How many inputs to attack at a time."""
+    room = _memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])
+    return max(1, min(_CHUNK, room))
+
+
+def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Problem:
+    """The problem of attacking these images: checked, and the model's own predictions where labels are None."""
+    if norm not in NORMS:
+        raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
+    net = white_box(net)
+    x = net.admit(images).detach()
+    truth = read_labels(labels, len(x), net)
+    if truth is None:
+        with net.at_rest(), torch.no_grad():
+            parts = x.split(chunk(net, x))
+            truth = torch.cat([net.likelihood.mode(net.logits(part.to(net.device))) for part in parts])
+    return Problem(net, x.to(net.device), truth.to(net.device), norm)
+
+
+def white_box(net: Any) -> Classifier:
+    """The classifier that a model is, or the reason why it cannot be attacked."""
+    if not isinstance(net, Classifier | nn.Module):
+        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: attacks need gradients")
+    return as_classifier(net)
+
+
+def inside(x: Tensor, step: Tensor, input_range: tuple[float, float] | None) -> Tensor:
+    """X + step, stopped where the range ends, or at x where that lies a rounding beyond it."""
+    low, high = input_range or (-math.inf, math.inf)
+    return (x + step).clamp(x.clamp_max(low), x.clamp_min(high))
+
+
+def toward(x: Tensor, goal: Tensor) -> Tensor:
+    """A goal in the precision of x, rounded toward x: its neighbour on the other side would be farther."""
+    moved = goal.to(x.dtype)
+    over = (moved.to(goal.dtype) - x.to(goal.dtype)).abs() > (goal - x.to(goal.dtype)).abs()
+    return torch.where(over, torch.nextafter(moved, x), moved)
+
+
+def lengths(name: str, given: Any, n: int) -> Tensor:
+    """A budget for every input (n,), float64."""
+    if isinstance(given, str | bytes | bool):
+        real(name, given)
+    try:
+        values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} is a {type(given).__name__}, expected a number or one an image ({n},)") from None
+    if values.ndim and values.shape != (n,):
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, expected a number or one an image ({n},)")
+    if not (values.isfinite() & (values >= 0)).all():
+        raise ValueError(f"{name} is {given}, expected lengths from 0, in pixel units")
+    return values.expand(n)
+
+
+def per_input(v: Tensor, x: Tensor) -> Tensor:
+    """Numbers (n,) in a shape that multiplies x (n, …)."""
+    return v.view(-1, *[1] * (x.ndim - 1))
