@@ -18,7 +18,7 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 
 import fimviz as fv
-from fimviz.explorer import examine
+from fimviz.explorer.detail import examine
 from fimviz.views import figure as host
 from fimviz.views.explorer import Exploring
 from tests.test_views import in_node, unpacked
@@ -648,9 +648,9 @@ def test_requests_that_make_no_sense_are_answered(widget):
 
 def test_the_latest_request_wins_and_stop_stops(widget, monkeypatch):
     started, go = threading.Event(), threading.Event()
-    import fimviz.explorer
+    import fimviz.explorer.detail
 
-    real_examine = fimviz.explorer.examine
+    real_examine = fimviz.explorer.detail.examine
 
     def slow(found, places, k, *, planes, progress):
         started.set()
@@ -658,7 +658,7 @@ def test_the_latest_request_wins_and_stop_stops(widget, monkeypatch):
         progress(0, 1)
         return real_examine(found, places, k, planes=planes, progress=progress)
 
-    monkeypatch.setattr(fimviz.explorer, "examine", slow)
+    monkeypatch.setattr(fimviz.explorer.detail, "examine", slow)
     widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
     assert started.wait(30)
     widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 2}, [])

@@ -17,7 +17,7 @@ from fimviz.views.perturbation import outcome, sample_data
 if TYPE_CHECKING:
     from fimviz.attributions import Attributions
     from fimviz.comparison import BoundComparison
-    from fimviz.explorer import Detail, Explored, Explorer
+    from fimviz.explorer.results import Detail, Explored, Explorer
     from fimviz.fisher.plane import Plane
     from fimviz.margins.traces import MarginTraces
     from fimviz.vulnerability import Vulnerability

@@ -32,7 +32,7 @@ from fimviz.views.latest import Latest, OvertakenError
 from fimviz.views.uploads import read_images
 
 if TYPE_CHECKING:
-    from fimviz.explorer import Explored, Explorer
+    from fimviz.explorer.results import Explored, Explorer
 
 TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
 COLORS = ("class", "correct", "confidence")
@@ -183,7 +183,8 @@ class Exploring(Widget):
 
     def _compute(self, what: Any, index: Any, tick: Tick, check: Check) -> None:
         """One part of the detail of one sample, for every model."""
-        from fimviz.explorer import attacks_of, examine, extended, toward_attacks
+        from fimviz.explorer.detail import examine, toward_attacks
+        from fimviz.explorer.parts import attacks_of, extended
 
         found = self._shown()
         if whole("index", index, 0) >= len(found):
@@ -229,7 +230,9 @@ class Exploring(Widget):
         })  # fmt: skip
 
     def _at_temperature(self, tick: Tick, check: Check) -> None:
-        from fimviz.explorer import Explored, Explorer, extended, nothing
+        from fimviz.explorer.detail import nothing
+        from fimviz.explorer.parts import extended
+        from fimviz.explorer.results import Explored, Explorer
         from fimviz.fisher.methods import spectrum
 
         found, models = self._shown(), {}
@@ -256,7 +259,8 @@ class Exploring(Widget):
         self._put(Explorer(models, found.seed))
 
     def _add(self, names: list[str], raw: list[bytes], tick: Tick, check: Check) -> None:
-        from fimviz.explorer import Explored, Explorer, nothing
+        from fimviz.explorer.detail import nothing
+        from fimviz.explorer.results import Explored, Explorer
         from fimviz.fisher.methods import spectrum
 
         found = self._shown()

@@ -1,0 +1,40 @@
+"""Which samples are shown in full detail, and how many a few seconds are enough for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from fimviz.classifier import Classifier
+from fimviz.fisher.passes import footprint
+from fimviz.fisher.spectrum import Spectrum
+
+# Bytes that passes keep, over all samples in full detail: a few seconds' work. Planes take more passes than the rest.
+DETAIL_WORK, PLANE_WORK = 2**25, 2**23
+_FRAGILE = 0.75  # of the samples in detail; the others stand at even steps of the order
+
+
+def affordable(nets: Iterable[Classifier], inputs: Iterable[Tensor], work: int) -> int:
+    """How many samples the given work is enough for, whichever of the models sees them."""
+    counts = []
+    for net, x in zip(nets, inputs, strict=True):
+        with net.at_rest():
+            counts.append(work // max(1, footprint(net, x[:1].to(net.device))[0]))
+    return min(counts)
+
+
+def chosen(norms: list[Spectrum], detail: int | Sequence[int]) -> tuple[int, ...]:
+    """The samples in full detail, the most fragile first: of each model in turn, and some along the first's order."""
+    orders = [s.spectral_norm.argsort(descending=True, stable=True).tolist() for s in norms]
+    if isinstance(detail, Sequence):
+        return tuple(sorted(set(detail), key=orders[0].index))
+    n = len(orders[0])
+    fragile = [place for places in zip(*orders, strict=True) for place in places]
+    worst = list(dict.fromkeys(fragile))[: round(_FRAGILE * detail) if detail < n else n]
+    even = [orders[0][round(q)] for q in np.linspace(n - 1, 0, 4 * detail)]
+    left = [place for place in dict.fromkeys([orders[0][-1], *even]) if place not in worst]
+    spread = [left[round(q)] for q in np.linspace(0, len(left) - 1, detail - len(worst))] if left else []
+    kept = dict.fromkeys([*worst, *spread])
+    return tuple(sorted(kept, key=orders[0].index))

@@ -1,0 +1,153 @@
+"""`explore`: where is a model fragile? Norms of a whole batch, and some of its samples in full detail."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from fimviz._options import flag, named_options, reporter, whole
+from fimviz.classifier import Classifier, as_classifier
+from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
+from fimviz.explorer.detail import examine, nothing
+from fimviz.explorer.parts import PARTS, extended
+from fimviz.explorer.results import Explored, Explorer
+from fimviz.fisher.methods import METHODS, spectrum
+from fimviz.fisher.spectrum import Spectrum
+
+_DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
+
+
+@named_options
+def explore(
+    net: Classifier | nn.Module | Mapping[str, Classifier | nn.Module],
+    images: Any,
+    labels: Any = None,
+    *,
+    k: int = 3,
+    detail: int | Sequence[int] | None = None,
+    include: Sequence[str] | None = None,
+    method: str = "auto",
+    seed: int = 0,
+    progress: bool | Callable[[int, int], None] = False,
+) -> Explorer:
+    """Everything about a batch of inputs in one view, which stays alive without a kernel.
+
+    λ₁ is computed for every input. What takes many passes for each (eigenvectors, what the model says along them, the
+    plane of two) is computed for some, three in four of them the most fragile; the live view, `.widget()`, computes
+    the same for any other sample when it is opened.
+
+    Args:
+        net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
+        images: (n, …) floats.
+        labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
+        k: how many directions of a sample in full detail.
+        detail: how many samples in full detail, or which; by default as many as take a few seconds, up to 64.
+        include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
+            `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
+            "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
+            of all samples. By default "plane" and "radius" where they are cheap.
+        method: of λ₁, as in `spectrum`.
+        seed: of everything random.
+        progress: True for a tqdm bar, or a function called with (steps done, steps in all).
+
+    An interrupt returns what is complete.
+
+    Example, p = softmax(x) at p = (½, ½), where λ₁ = ½ and moves along (1, −1)/√2:
+        >>> import torch, fimviz as fv
+        >>> net = fv.Classifier(torch.nn.Identity(), input_range=None)
+        >>> found = fv.explore(net, torch.zeros(2, 2))
+        >>> found.frame.spectral_norm.round(6).tolist(), found.places
+        ([0.5, 0.5], (0, 1))
+    """
+    nets = {name: as_classifier(model) for name, model in _named(net).items()}
+    k, seed = whole("k", k, 1), whole("seed", seed, 0)
+    flag("progress", callable(progress) or progress)
+    if method not in METHODS or method == "blackbox":
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(m for m in METHODS if m != 'blackbox')}")
+    if isinstance(include, str) or not set(include or ()) <= set(PARTS):
+        raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
+    inputs = [model.admit(images).detach() for model in nets.values()]
+    _same_classes(nets)
+    n = len(inputs[0])
+    afford = affordable(nets.values(), inputs, DETAIL_WORK)
+    if not isinstance(detail, Iterable):
+        detail = min(n, max(1, min(_DETAIL, afford)) if detail is None else whole("detail", detail, 1))
+        count = detail
+    else:
+        detail = list(dict.fromkeys(whole("detail", place, 0) for place in detail))
+        if not detail or max(detail) >= n:
+            raise ValueError(f"detail is {detail}, expected places in the batch from 0 to {n - 1}")
+        count = len(detail)
+    parts = (("plane", "radius") if afford >= 12 else ()) if include is None else tuple(include)
+    planes = 0 if "plane" not in parts else count
+    if include is None:
+        planes = min(planes, _PLANES, affordable(nets.values(), inputs, PLANE_WORK))
+    later = [part for part in parts if part != "plane"]
+    steps = _Steps(progress, len(nets) * (n + count + len(later)))
+
+    norms: dict[str, Spectrum] = {}
+    options: dict[str, Any] = {"method": method, "seed": seed}
+    for (name, model), x in zip(nets.items(), inputs, strict=True):
+        norms[name] = spectrum(model, x, k=1, vectors=False, labels=labels, progress=steps.within(n), **options)
+    shortest = min(len(s) for s in norms.values())
+    if shortest < n:  # interrupted: the samples that all models have
+        norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
+    places = chosen(list(norms.values()), detail)
+    found = Explorer({name: Explored(s, nothing(s)) for name, s in norms.items()}, seed)
+    if shortest < n:
+        return found
+    models = dict(found.models)
+    try:
+        details = examine(found, places, k, planes=planes, progress=steps.within(count * len(nets)))
+        for name, detailed in details.items():
+            models[name] = replace(models[name], detail=detailed)
+        for name in nets:
+            for part in later:
+                models[name] = extended(models[name], part, places, seed)
+                steps.add(1)
+    except KeyboardInterrupt:
+        warnings.warn("interrupted: the explorer holds what was complete", stacklevel=3)
+    return Explorer(models, seed)
+
+
+def _named(net: Any) -> dict[str, Classifier | nn.Module]:
+    if not isinstance(net, Mapping) or isinstance(net, nn.Module):  # an nn.ModuleDict is a module
+        return {"": net}
+    if len(net) not in (1, 2) or not all(isinstance(name, str) and name for name in net):
+        raise ValueError(f"the models are {list(net)}, expected one or two, each under a name")
+    return dict(net)
+
+
+def _same_classes(nets: dict[str, Classifier]) -> None:
+    first, *others = nets.items()
+    for name, other in others:
+        if other.classes != first[1].classes or other.likelihood.name != first[1].likelihood.name:
+            raise ValueError(
+                f"{first[0]} has {len(first[1].classes)} classes and {name} has {len(other.classes)}, expected two "
+                "models of the same classes under the same names: give both the same classes="
+            )
+
+
+class _Steps:
+    """One count of progress over several computations."""
+
+    def __init__(self, wanted: bool | Callable[[int, int], None], total: int) -> None:
+        self._report, self._done = reporter(wanted, total), 0
+
+    def add(self, steps: int) -> None:
+        self._done += steps
+        self._report(self._done)
+
+    def within(self, steps: int) -> Callable[[int, int], None]:
+        """The progress of a computation that counts as that many steps."""
+        before = self._done
+
+        def tick(done: int, total: int) -> None:
+            self._done = before + steps * done // total
+            self._report(self._done)
+
+        return tick

@@ -1,0 +1,69 @@
+"""What else can be known of a model on a batch: bounds, attacks, margins, attributions, the certified radius."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from fimviz.attributions import attributions
+from fimviz.bounds.certificate import certified_radius
+from fimviz.classifier import Classifier
+from fimviz.comparison import compare_bounds
+from fimviz.explorer.detail import toward_attacks
+from fimviz.explorer.results import Explored
+from fimviz.fisher.spectrum import Spectrum
+from fimviz.margins.trace import trace_margins
+from fimviz.margins.traces import MarginTraces
+from fimviz.vulnerability import Vulnerability, vulnerability
+
+PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
+RUNGS = ("exact", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace")
+_HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
+
+
+def extended(
+    m: Explored, part: str, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+) -> Explored:
+    """The model with one part more, or with the reason why it has none; `places` are those that the part is about."""
+    s, at = m.spectrum, list(places)
+    assert isinstance(s.net, Classifier)
+    if part == "radius":
+        certificate = certified_radius(s.net, s.images, attack=False)
+        if certificate.reason:
+            return replace(m, notes={**m.notes, part: certificate.reason})
+        return replace(m, radius=certificate.radius)
+    if part == "bounds":
+        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=RUNGS))
+    if part == "attributions":
+        known = m.detail.spectrum if m.detail.places == tuple(at) else None
+        return replace(m, attributions=attributions(s.net, s.images[at], spectrum=known, seed=seed, progress=progress))
+    if part == "attacks":
+        found = attacks_of(s, range(len(s)), seed, progress)
+        count = 0 if m.detail.planes is None else len(m.detail.planes.kl)
+        return replace(m, attacks=found, toward=toward_attacks(m.detail, found, at[:count]))
+    return replace(m, margins=margins_of(s, at, seed, progress))
+
+
+def attacks_of(
+    s: Spectrum, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+) -> Vulnerability:
+    """The smallest change of some samples by which each attack makes the model miss, in L2."""
+    assert isinstance(s.net, Classifier)
+    at = list(places)
+    labels = None if s.labels is None else s.labels[at]
+    return vulnerability(s.net, s.images[at], labels, norm="l2", halvings=_HALVINGS, seed=seed, progress=progress)
+
+
+def margins_of(
+    s: Spectrum, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+) -> MarginTraces:
+    """Paths from some samples to every other class, or to the nearest where there are many; all samples beside them."""
+    assert isinstance(s.net, Classifier)
+    at = list(places)
+    targets = "all" if len(s.net.classes) <= 24 else "runner-up"
+    labels = None if s.labels is None else s.labels[at]
+    traces = trace_margins(s.net, s.images[at], labels, targets=targets, seed=seed, verify=False, progress=progress)
+    own = torch.tensor(at)[traces.sample]
+    return replace(traces, sample=own, images=s.images, labels=s.labels, probabilities=s.probabilities)
