@@ -32,8 +32,7 @@ _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str, Any], Inputs]:
     """All of an explorer, and what its bytes stand in; labels may be None for some samples."""
     s = found.first.spectrum
-    low, high = s.pixel_range
-    inputs = Inputs(s.images.shape[1:], low, high)
+    inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     small, thumbs = _small_pictures(inputs, s.images)
     models = [_model(m, name, inputs, found.ranks[name], small, thumbs) for name, m in found.models.items()]
     for m in models:
@@ -41,14 +40,12 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
             both = zip(labels, m["predictions"], strict=True)
             m["correct"] = [None if label is None else label == said for label, said in both]
     return {
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [low, high],
+        **inputs.header,
         "classes": s.net.classes,
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
         "labels": None if labels is None else list(labels),
-        "thumbs": {"kind": inputs.kind, "shape": small, "range": [low, high], "at": thumbs},
+        "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs
 

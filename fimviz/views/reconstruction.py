@@ -10,7 +10,7 @@ import torch
 import traitlets
 
 from fimviz.views.distributions import finite, text
-from fimviz.views.figure import Figure, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, picture
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ class ReconstructionView(Widget):
     """The live view of a reconstruction."""
 
     _esm = module_source("reconstruction")
-    _css = style_source()
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
     draws = traitlets.Float(1.0, help="How many labels are drawn, from 1 to 10⁹. Default: the result's.").tag(sync=True)
 
@@ -53,9 +52,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         )
     data = {
         "size": spectrum.images[0].numel(),
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [inputs.low, inputs.high],
+        **inputs.header,
         "samples": rows,
     }
     return Figure(
