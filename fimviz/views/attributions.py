@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import traitlets
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, picture
+from fimviz.views.inputs import Inputs, finite, picture
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,7 +41,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         maps = []
         for j, name in enumerate(result.methods):
             size, code = inputs.encode_signed(result.maps[i, j])
-            scores = [_plain(float(v[i, j])) for v in (result.cosine, result.rank)]
+            scores = [finite(v[i, j]) for v in (result.cosine, result.rank)]
             maps.append({"name": name, "scale": size, "map": code, "cosine": scores[0], "rank": scores[1]})
         rows.append(
             {
@@ -104,7 +104,3 @@ def _still(result: Attributions, inputs: Inputs) -> str:
         f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
         f"<table><tr><th>method</th><th>median cosine</th><th>median ρ</th></tr>{rows}</table>"
     )
-
-
-def _plain(value: float) -> float | None:
-    return None if value != value else value

@@ -13,10 +13,10 @@ import traitlets
 
 from fimviz._options import whole
 from fimviz.divergence.path import Path, paths
-from fimviz.views.distributions import COLORS, Distribution, distributions, finite, percent, text
+from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL

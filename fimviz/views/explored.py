@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs
+from fimviz.views.inputs import Inputs, finite
 from fimviz.views.margins import margins
 from fimviz.views.perturbation import outcome, sample_data
 
@@ -72,7 +72,7 @@ def _model(
         "numbers": {key: inputs.payload.add(values.double().numpy()) for key, values in columns.items()},
         "predictions": [outcome(p) for p in s.predictions],
         "correct": None,
-        "ranks": {key: [_finite(v) for v in (r.rho, r.low, r.high)] for key, r in ranks.items()},
+        "ranks": {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in ranks.items()},
         "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None),
         "planes": planes_data(m.detail, inputs),
         "nested": nested,
@@ -173,8 +173,8 @@ def attacks_data(
                 one: dict[str, Any] = {
                     "attack": attack,
                     "norm": norm,
-                    "epsilon": _finite(epsilon),
-                    "length": _finite(found.length[i, j]),
+                    "epsilon": finite(epsilon),
+                    "length": finite(found.length[i, j]),
                 }
                 if shown and epsilon > 0:
                     x = found.moved[i, j]
@@ -207,7 +207,3 @@ def _small_pictures(inputs: Inputs, images: Tensor) -> tuple[list[int], list[int
         blocks = (p.reshape(size[0], factor, size[1], factor, channels).mean((1, 3)) for p in plates)
         plates = [b.round().astype(np.uint8) for b in blocks]
     return size, inputs.payload.add(np.stack(plates))
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(float(value)) else None

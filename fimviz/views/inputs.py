@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +69,11 @@ def picture(inputs: Inputs, row: list[Tensor]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def finite(value: Any) -> float | None:
+    """A number as JSON has it: None for NaN and for an infinite one."""
+    return number if math.isfinite(number := float(value)) else None
 
 
 def short(values: Tensor, digits: int) -> list[float | None]:

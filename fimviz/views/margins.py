@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fimviz._options import real, whole
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
 from fimviz.views.latest import Latest, OvertakenError
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "hit": int(traces.hit[i]),
         "status": traces.status[i],
         "length": float(traces.length[i]),
-        "error": _finite(traces.length_error[i]),
+        "error": finite(traces.length_error[i]),
         "verified": settings.verify and settings.method != "published",
         "bound": float(traces.bound[i]),
         "distance": float(traces.distance[i]),
@@ -352,17 +352,11 @@ def _point(shielding: Shielding) -> dict[str, Any]:
     return {
         "damping": s.damping,
         "step": s.step,
-        "shielded": _finite(shielding.shielded.value),
-        "low": _finite(shielding.shielded.low),
-        "high": _finite(shielding.shielded.high),
+        "shielded": finite(shielding.shielded.value),
+        "low": finite(shielding.shielded.low),
+        "high": finite(shielding.shielded.high),
         "successful": shielding.successful,
-        "attempted": shielding.attempted,
     }
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if np.isfinite(number) else None
 
 
 def _still(traces: MarginTraces, inputs: Inputs, shown: list[int], first: int) -> str:

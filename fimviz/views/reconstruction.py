@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 import torch
 import traitlets
 
-from fimviz.views.distributions import finite, text
+from fimviz.views.distributions import text
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, picture
+from fimviz.views.inputs import Inputs, finite, picture
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
@@ -41,7 +41,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
                 "image": inputs.encode(spectrum.images[i]),
                 "visible": map_,
                 "scale": scale,
-                "share": finite(float(result.share[i])),
+                "share": finite(result.share[i]),
                 "wrong": spectrum.correct is not None and not spectrum.correct[i],
                 "says": " + ".join(spectrum.net.classes[int(c)] for c in said) or "no label",
                 "confidence": float(spectrum.confidence[i]),
