@@ -375,7 +375,7 @@ def in_node(code, **data):
     script = (
         f"import * as pixels from '{folder}/pixels.js'; import * as chart from '{folder}/chart.js';"
         f"import * as view from '{folder}/panel.js'; import * as waterfall from '{folder}/waterfall.js';"
-        f"import * as bounds from '{folder}/comparison.js'; const data = {json.dumps(data)};"
+        f"const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )
     done = subprocess.run([NODE, "--input-type=module", "-e", script], capture_output=True, text=True, check=False)
@@ -517,8 +517,8 @@ def test_labels_spread_within_their_chart():
 def test_quartiles_are_numpys():
     values = [3.0, 1.0, 10.0, 4.0, 2.5, 7.0]
     expected = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    assert in_node("return bounds.quartiles([...data.v, NaN])", v=values) == pytest.approx(expected)
-    assert in_node("return bounds.quartiles([NaN])") is None
+    assert in_node("return chart.quartiles([...data.v, NaN])", v=values) == pytest.approx(expected)
+    assert in_node("return chart.quartiles([NaN])") is None
 
 
 def test_waterfall_ends_at_the_rung():

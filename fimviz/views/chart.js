@@ -30,13 +30,25 @@ export function powerOfTen(log, digits = 3) {
   return `${mantissa}·10${raised(exponent)}`;
 }
 
-const raised = (exponent) => [...String(exponent)].map((c) => SUPERSCRIPT[c]).join("");
+/** An exponent as small raised signs. */
+export const raised = (exponent) => [...String(exponent)].map((c) => SUPERSCRIPT[c]).join("");
 
 /** A probability in plain digits, never a false 0 or 1: near 1 it is said by what is missing. */
 export function probability(p, doubt = 1 - p) {
   if (Number.isNaN(p)) return "–";
   if (p > 0 && p < 0.001) return number(p, 2);
   return doubt > 0 && doubt < 0.0005 ? `1 − ${number(doubt, 2)}` : p.toFixed(3);
+}
+
+/** Minimum, quartiles and maximum of the numbers among values; null where there is none. */
+export function quartiles(values) {
+  const known = [...values].filter((v) => !Number.isNaN(v)).sort((a, b) => a - b);
+  if (!known.length) return null;
+  return [0, 0.25, 0.5, 0.75, 1].map((q) => {
+    const at = q * (known.length - 1);
+    const [a, b] = [known[Math.floor(at)], known[Math.ceil(at)]];
+    return a === b ? a : a + (at - Math.floor(at)) * (b - a);
+  });
 }
 
 /** About `count` round values in [low, high]. */

@@ -1,6 +1,6 @@
 // The ranking view: which number puts models in the order of the attacks?
 // State shared with Python or the stand-in host: column (the number on the right).
-import { escape, number, scale, ticks } from "./chart.js";
+import { escape, number, raised, scale, ticks } from "./chart.js";
 import { fillTables, mounted } from "./stage.js";
 
 const KINDS = {
@@ -8,7 +8,6 @@ const KINDS = {
   estimate: "Fisher information at the images",
   context: "context — claims no ranking",
 };
-const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
 /** A power of ten as text, also where it leaves the range of floating point. */
 export function power(log) {
@@ -16,8 +15,7 @@ export function power(log) {
   if (log > -3.001 && log < 4.001) return number(10 ** log, 2);
   const exponent = Math.floor(log + 1e-9);
   const mantissa = 10 ** (log - exponent);
-  const raised = String(Math.abs(exponent)).replace(/\d/g, (c) => RAISED[c]);
-  return `${mantissa < 1.05 ? "" : `${number(mantissa, 2)}×`}10${exponent < 0 ? "⁻" : ""}${raised}`;
+  return `${mantissa < 1.05 ? "" : `${number(mantissa, 2)}×`}10${raised(exponent)}`;
 }
 
 /** A column's value as it stands on the axis: a logarithm where the column spans decades. */

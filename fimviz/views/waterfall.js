@@ -73,3 +73,78 @@ export function stepRows(steps, shown, chosen) {
       `<span class="fv-g">${s.joins ? "joins" : `×${powerOfTen(s.gain, 2)}`}</span><span class="fv-r">${powerOfTen(s.to, 2)}</span></div>`;
   }).join("");
 }
+
+/** The view with this part of it. */
+export const withWaterfall = (Base) => class extends Base {
+  /** What the chosen row says, and its waterfall where it is a product over layers. */
+  detail() {
+    const { chosen: m, at } = this;
+    const method = this.methods[m];
+    const value = this.log(at, m);
+    const packed = method.falls && !Number.isNaN(value) && value !== -Infinity ? (method.local ? this.data.local?.[at] : null) ?? this.data.layers : null;
+    this.steps = [];
+    const means = method.formula ? `${method.name} = ${method.formula}. ` : "";
+    this.$(".fv-what").textContent = Number.isNaN(value) ? `${means}${this.why(method)}` : `${means}${method.needs ? `Needs ${method.needs}. ` : ""}${this.words(m)}`;
+    if (packed) {
+      const rows = this.data.tables[packed.table].map(([name, kind, formula]) => [name, this.data.words[kind], this.data.words[formula]]);
+      const numbers = new Float32Array(this.part(packed.numbers));
+      this.steps = fall(rows, numbers.subarray(0, rows.length), numbers.subarray(rows.length), value, method.falls);
+      const most = costliest(this.steps);
+      const where = method.local && this.data.local?.[at] ? ` at sample ${this.data.samples[at].index}` : "";
+      this.$(".fv-detail h4").textContent = most.length
+        ? `${method.name}${where}: ${most.map((s, i) => `${calledInFull(s)} ${i ? "" : "costs "}×${powerOfTen(s.gain, 2)}`).join(", ")}`
+        : `${method.name}${where}: no layer costs a tenth`;
+    } else {
+      this.$(".fv-detail h4").textContent = Number.isNaN(value) ? `${method.name}: no value here` : `${method.name} = ${powerOfTen(value)}`;
+      if (method.group !== "estimate" && !Number.isNaN(value)) this.$(".fv-what").textContent += ["L4", "L5", "L6"].includes(method.name) ? "" : " No layers are multiplied: it reads the network’s own derivatives at the input.";
+    }
+    this.$(".fv-fall").hidden = !packed;
+    if (this.step >= this.steps.length) this.step = -1;
+    if (packed) this.waterfall();
+  }
+
+  waterfall() {
+    const { steps } = this;
+    const few = steps.map((_, i) => i).filter((i) => matters(steps[i]));
+    const quiet = steps.length - few.length;
+    const shown = this.unfolded || quiet < 3 ? steps.map((_, i) => i) : few;
+    const box = this.$(".fv-steps");
+    box.innerHTML = stepRows(steps, shown, this.step);
+    if (!shown.includes(this.step)) box.firstElementChild?.setAttribute("tabindex", 0);
+    const fold = this.$(".fv-fold");
+    fold.hidden = quiet < 3;
+    fold.textContent = this.unfolded ? `fold the ${quiet} steps that change it by less than a tenth` : `show the ${quiet} steps that change it by less than a tenth`;
+    this.$(".fv-profile").innerHTML = profile({ width: this.fallWidth, height: 112, steps, label: `the bound after each of ${steps.length} steps, up to ${powerOfTen(steps.at(-1).to, 2)}` });
+    this.said();
+  }
+
+  /** Choose a step of the waterfall. */
+  pick(i) {
+    this.step = i;
+    const box = this.$(".fv-steps");
+    const listed = [...box.children];
+    const chosen = listed.find((row) => Number(row.dataset.i) === i);
+    listed.forEach((row) => {
+      row.setAttribute("aria-selected", row === chosen);
+      row.tabIndex = row === chosen || (!chosen && row === listed[0]) ? 0 : -1;
+    });
+    if (chosen) { // scrollIntoView would move the page too
+      if (chosen.offsetTop < box.scrollTop) box.scrollTop = chosen.offsetTop;
+      if (chosen.offsetTop + chosen.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = chosen.offsetTop + chosen.offsetHeight - box.clientHeight;
+    }
+    this.said();
+  }
+
+  /** The chosen step on the profile and in words. */
+  said() {
+    const { steps, step } = this;
+    const s = steps[step];
+    const cursor = this.$(".fv-profile .cursor");
+    const x = placeOf(step, this.fallWidth, steps.length);
+    cursor.toggleAttribute("hidden", !s);
+    if (s) ["x1", "x2"].forEach((name) => cursor.setAttribute(name, x));
+    this.$(".fv-formula").textContent = s
+      ? `${s.name}, ${s.kind}: ${s.joins ? "joins tensors" : `×${powerOfTen(s.gain)}`}, bound so far ${powerOfTen(s.to)}. ${s.formula}`
+      : "λ grows with the square of the Jacobian, so a layer of norm 3 counts ×9. Choose a step for its formula.";
+  }
+};

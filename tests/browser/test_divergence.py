@@ -108,7 +108,7 @@ def test_other_models(open_page, tmp_path, classes, shape):
 
 def test_pure_functions(open_page, results, tmp_path):
     page = open_page(results[0].save(tmp_path / "d.html"), ".fv-hist svg")
-    code = f"import(URL.createObjectURL(new Blob([{module_source('divergence')!r}], {{type: 'text/javascript'}})))"
+    code = f"import(URL.createObjectURL(new Blob([{module_source('classpairs')!r}], {{type: 'text/javascript'}})))"
     said = page.evaluate(f"""async () => {{ const m = await {code};
       return [m.share(0.99971), m.share(0.5), m.share(null), [12.3, 0.123, -1.26, 1e-9, 12345, 0, null].map(m.brief),
               m.shade(0, [-1, 1], true)[0], m.shade(null, [], true)[0], m.shade(0, [1, 2], false)[0]]; }}""")
