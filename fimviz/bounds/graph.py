@@ -101,7 +101,7 @@ class Walk:
     """
 
     def __init__(self, traced: fx.GraphModule, x: Tensor, start: Flow, pointwise: bool) -> None:
-        self._traced, self._pointwise = traced, pointwise
+        self._pointwise = pointwise
         self._modules = dict(traced.named_modules())
         self._flows: dict[fx.Node, Any] = {}
         self._values: dict[fx.Node, Any] = {}

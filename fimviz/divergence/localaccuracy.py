@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from fimviz.views.figure import Figure
 
-# |KL − G1|/KL at 1/255 … 8/255: a VGG13 trained by TRADES on CIFAR-10. The paper says neither which changes these are
-# nor whether they are means or medians.
-PUBLISHED = (0.058, 0.098, 0.135, 0.170, 0.202, 0.234, 0.263, 0.290)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LocalAccuracy(Result):

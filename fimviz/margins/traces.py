@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fimviz.margins.shielding import Shielding
     from fimviz.views.figure import Figure
 
-STATUSES = ("flipped", "stalled", "budget", "interrupted")
-
 
 @dataclass(frozen=True, eq=False)
 class Path:

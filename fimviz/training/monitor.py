@@ -102,7 +102,6 @@ class FisherMonitor:
         header = {"run": self.name, "probe": _digest_of_images(self._images, truth), "model": _digest_of(self.net)}
         self._log = None if log is None else Log(log, header | {"samples": len(truth)}, resume)
         self._records: list[dict[str, Any]] = self._log.records if self._log else []
-        self._resumed = len(self._records)
         self._called: int | None = None
         self._widgets: weakref.WeakSet[Training] = weakref.WeakSet()
 

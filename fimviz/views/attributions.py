@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import traitlets
 
-from fimviz.views.figure import Figure, Widget, module_source, style_source
-from fimviz.views.inputs import Inputs, picture
+from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.inputs import Inputs, finite, picture
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -27,7 +27,6 @@ class AttributionView(Widget):
     """The live attribution view."""
 
     _esm = module_source("attributions")
-    _css = style_source()
     sample = traitlets.Int(0, help="Which sample, by its place in the batch. Default: 0.").tag(sync=True)
 
 
@@ -35,15 +34,14 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     """The view of the first samples of a result."""
     s = result.spectrum
     assert s.eigenvectors is not None
-    low, high = s.pixel_range
-    inputs = Inputs(s.images.shape[1:], low, high)
+    inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     rows = []
     for i in range(min(samples, len(result))):
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):
             size, code = inputs.encode_signed(result.maps[i, j])
-            scores = [_plain(float(v[i, j])) for v in (result.cosine, result.rank)]
+            scores = [finite(v[i, j]) for v in (result.cosine, result.rank)]
             maps.append({"name": name, "scale": size, "map": code, "cosine": scores[0], "rank": scores[1]})
         rows.append(
             {
@@ -59,11 +57,9 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     data = {
         "title": _title(result),
         "help": _HELP,
-        "kind": inputs.kind,
-        "shape": inputs.shape,
+        **inputs.header,
         "chance": list(result.chance),
         "samples": rows,
-        "range": [low, high],
     }
     return Figure(
         widget_class=AttributionView,
@@ -108,7 +104,3 @@ def _still(result: Attributions, inputs: Inputs) -> str:
         f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
         f"<table><tr><th>method</th><th>median cosine</th><th>median ρ</th></tr>{rows}</table>"
     )
-
-
-def _plain(value: float) -> float | None:
-    return None if value != value else value

@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.comparison import JVP_COST, VJP_COST
-from fimviz.views.figure import Figure, Payload, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Payload, Widget, module_source
 
 if TYPE_CHECKING:
     from fimviz.bounds import Layer
@@ -64,7 +64,6 @@ class Comparison(Widget):
     """The live bound view."""
 
     _esm = module_source("comparison")
-    _css = style_source()
     index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
     method = traitlets.Unicode(help="The chosen row: a method or rung. Default: the bound from weights only.").tag(
         sync=True

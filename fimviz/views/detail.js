@@ -5,7 +5,7 @@ import { AttackPanel } from "./attackpanel.js";
 import bounds from "./comparison.js";
 import margins from "./margins.js";
 import { picture, readDirection, readInput } from "./inputs.js";
-import { curveAt, kink, outcomeOf, Panel, readSample, sureness } from "./panel.js";
+import { kink, outcomeOf, Panel, readSample } from "./panel.js";
 import { unpack } from "./pixels.js";
 import { PlanePanel } from "./planepanel.js";
 

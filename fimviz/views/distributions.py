@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz.divergence.crosscategory import quantiles
+from fimviz.views.inputs import finite
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -127,8 +128,8 @@ def _model(
         notes.append(f"{percent(lost / len(values))} have none: KL is 0")
     return {
         "shares": shares.tolist(),
-        "median": finite(float(middle[1])),
-        "quartiles": [finite(float(middle[0])), finite(float(middle[2]))],
+        "median": finite(middle[1]),
+        "quartiles": [finite(middle[0]), finite(middle[2])],
         "places": [float(p) if ok else None for p, ok in zip(place(middle).tolist(), inside.tolist(), strict=True)],
         "text": [text(v) for v in middle.tolist()],
         "note": "; ".join(notes),
@@ -173,8 +174,3 @@ def text(value: float, digits: int = 3) -> str:
         mantissa, power = shown.split("e")
         shown = f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPT)}"
     return shown.replace("-", "−")
-
-
-def finite(value: float) -> float | None:
-    """A number as JSON has it."""
-    return value if math.isfinite(value) else None

@@ -13,10 +13,10 @@ import traitlets
 
 from fimviz._options import whole
 from fimviz.divergence.path import Path, paths
-from fimviz.views.distributions import COLORS, Distribution, distributions, finite, percent, text
+from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
-from fimviz.views.figure import Figure, Widget, module_source, style_source
-from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -32,7 +32,6 @@ class Divergence(Widget):
     """The live divergence view."""
 
     _esm = module_source("divergence")
-    _css = style_source()
     quantity = traitlets.Enum(QUANTITIES, "kl", help="What the map shows. Default: kl.").tag(sync=True)
     pair = traitlets.Int(-1, help="The chosen pair, by its place in the result; −1 for none.").tag(sync=True)
     position = traitlets.Int(0, help="How far along its line, from 0 to steps. Default: halfway.").tag(sync=True)
@@ -67,8 +66,7 @@ def divergence(
             f"{len(against)} models are given, expected at most {len(COLORS)}, as many as there are colours"
         )
     net = result.net
-    low, high = net.input_range or (float(v) for v in result.images.aminmax())
-    inputs = Inputs(result.images.shape[1:], low, high if high > low else low + 1)
+    inputs = inputs_of(net, result.images)
     count = torch.tensor(result.by_class["pairs"].values)
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
@@ -95,9 +93,7 @@ def divergence(
         "left_out": len(present[(count.sum(0) + count.sum(1))[present] > 0]) - len(classes),
         "tables": tables,
         "drawn": result.drawn,
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [inputs.low, inputs.high],
+        **inputs.header,
         "samples": [
             {
                 "index": s,

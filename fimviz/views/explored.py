@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs
+from fimviz.views.inputs import Inputs, finite
 from fimviz.views.margins import margins
 from fimviz.views.perturbation import outcome, sample_data
 
@@ -32,8 +32,7 @@ _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str, Any], Inputs]:
     """All of an explorer, and what its bytes stand in; labels may be None for some samples."""
     s = found.first.spectrum
-    low, high = s.pixel_range
-    inputs = Inputs(s.images.shape[1:], low, high)
+    inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     small, thumbs = _small_pictures(inputs, s.images)
     models = [_model(m, name, inputs, found.ranks[name], small, thumbs) for name, m in found.models.items()]
     for m in models:
@@ -41,14 +40,12 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
             both = zip(labels, m["predictions"], strict=True)
             m["correct"] = [None if label is None else label == said for label, said in both]
     return {
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [low, high],
+        **inputs.header,
         "classes": s.net.classes,
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
         "labels": None if labels is None else list(labels),
-        "thumbs": {"kind": inputs.kind, "shape": small, "range": [low, high], "at": thumbs},
+        "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs
 
@@ -75,7 +72,7 @@ def _model(
         "numbers": {key: inputs.payload.add(values.double().numpy()) for key, values in columns.items()},
         "predictions": [outcome(p) for p in s.predictions],
         "correct": None,
-        "ranks": {key: [_finite(v) for v in (r.rho, r.low, r.high)] for key, r in ranks.items()},
+        "ranks": {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in ranks.items()},
         "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None),
         "planes": planes_data(m.detail, inputs),
         "nested": nested,
@@ -176,8 +173,8 @@ def attacks_data(
                 one: dict[str, Any] = {
                     "attack": attack,
                     "norm": norm,
-                    "epsilon": _finite(epsilon),
-                    "length": _finite(found.length[i, j]),
+                    "epsilon": finite(epsilon),
+                    "length": finite(found.length[i, j]),
                 }
                 if shown and epsilon > 0:
                     x = found.moved[i, j]
@@ -210,7 +207,3 @@ def _small_pictures(inputs: Inputs, images: Tensor) -> tuple[list[int], list[int
         blocks = (p.reshape(size[0], factor, size[1], factor, channels).mean((1, 3)) for p in plates)
         plates = [b.round().astype(np.uint8) for b in blocks]
     return size, inputs.payload.add(np.stack(plates))
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(float(value)) else None

@@ -26,9 +26,10 @@ from fimviz.views.explored import (
     planes_data,
     toward_data,
 )
-from fimviz.views.figure import Widget, module_source, style_source
+from fimviz.views.figure import module_source
 from fimviz.views.inputs import Inputs
 from fimviz.views.latest import Latest, OvertakenError
+from fimviz.views.perturbation import Along
 from fimviz.views.uploads import read_images
 
 if TYPE_CHECKING:
@@ -43,17 +44,10 @@ Check = Callable[[], None]
 Tick = Callable[[int, int], None]
 
 
-class Exploring(Widget):
+class Exploring(Along):
     """The live explorer."""
 
     _esm = module_source("explorer")
-    _css = style_source()
-    index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
-    direction = traitlets.Int(0, help="Which eigenvector, 0 for the leading one. Default: 0.").tag(sync=True)
-    epsilon = traitlets.Float(
-        0.0, help="Step along the direction, in L2 pixel units. Default: just past the nearest flip."
-    ).tag(sync=True)
-    flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
     tab = traitlets.Enum(TABS, "direction", help="Which part of the detail. Default: direction.").tag(sync=True)
     color = traitlets.Enum(COLORS, "class", help="What colours the dots. Default: class.").tag(sync=True)
     against = traitlets.Unicode("confidence", help="What λ₁ is plotted against. Default: confidence.").tag(sync=True)

@@ -99,6 +99,7 @@ class Payload:
 class Widget(anywidget.AnyWidget):
     """The live host of a view. Its payload is made once; what the reader moves is in the other traits."""
 
+    _css = style_source()
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
     summary = "widget"
 

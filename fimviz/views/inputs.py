@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fimviz.classifier import Classifier
 from fimviz.views.figure import Payload
 
 
@@ -23,6 +26,11 @@ class Inputs:
         square = tuple(shape) if len(shape) == 3 else (1, *shape) if len(shape) == 2 else ()
         self.kind = "image" if square and square[0] in (1, 3) and min(square[1:]) > 1 else "series"
         self.shape = [*square[1:], square[0]] if self.kind == "image" else [int(np.prod(shape))]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the page needs to know to read them."""
+        return {"kind": self.kind, "shape": self.shape, "range": [self.low, self.high]}
 
     def pixels(self, x: Tensor) -> np.ndarray:
         """An input as bytes (height, width, channels)."""
@@ -46,6 +54,12 @@ class Inputs:
         return scale, self.payload.add(planes.to(torch.int8).numpy())
 
 
+def inputs_of(net: Classifier, images: Tensor) -> Inputs:
+    """Of images in the classifier's range, or in their own where it has none."""
+    low, high = net.input_range or (float(v) for v in images.aminmax())
+    return Inputs(images.shape[1:], low, high if high > low else low + 1)
+
+
 def picture(inputs: Inputs, row: list[Tensor]) -> str:
     """Images side by side as the address of a PNG, for readers without scripts."""
     factor = max(1, 192 // inputs.shape[0])
@@ -55,6 +69,11 @@ def picture(inputs: Inputs, row: list[Tensor]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def finite(value: Any) -> float | None:
+    """A number as JSON has it: None for NaN and for an infinite one."""
+    return number if math.isfinite(number := float(value)) else None
 
 
 def short(values: Tensor, digits: int) -> list[float | None]:

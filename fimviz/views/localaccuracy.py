@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.distributions import COLORS, finite, text
+from fimviz.views.distributions import COLORS, text
 from fimviz.views.divergence_charts import local_title
-from fimviz.views.figure import Figure, Payload, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Payload, Widget, module_source
+from fimviz.views.inputs import finite
 
 if TYPE_CHECKING:
     from fimviz.divergence.localaccuracy import LocalAccuracy
@@ -22,7 +23,6 @@ class LocalAccuracyView(Widget):
     """The live view of local accuracy."""
 
     _esm = module_source("localaccuracy")
-    _css = style_source()
     position = traitlets.Int(0, help="Which budget, by its place among them. Default: the last.").tag(sync=True)
 
 

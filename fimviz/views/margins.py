@@ -14,8 +14,8 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import real, whole
-from fimviz.views.figure import Figure, Widget, module_source, style_source
-from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
 from fimviz.views.latest import Latest, OvertakenError
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ class Margins(Widget):
     """The live margin view: it traces again what the reader asks for, off the kernel's main thread."""
 
     _esm = module_source("margins")
-    _css = style_source()
     trace = traitlets.Int(0, help="Which trace, by its place in the result, or a new one. Default: 0.").tag(sync=True)
     position = traitlets.Float(0.0, help="Fisher–Rao length along the trace. Default: its end.").tag(sync=True)
     live = traitlets.Bool(False, help="Whether Python answers: set by widget(). Default: False.").tag(sync=True)
@@ -122,7 +121,7 @@ class Margins(Widget):
             progress=self._ticker(content["id"], check),
         )
         check()
-        inputs = _inputs(own)
+        inputs = inputs_of(own.net, own.images)
         name = max(self.shown) + 1
         trace = {**_trace(found, 0, inputs, _FRAMES[1]), "id": name, "sample": sample}
         self.shown, self.retraced = (*self.shown, name), found
@@ -165,7 +164,7 @@ def margins(
     """The view of the traces of some samples; the path matrix counts all."""
     if not len(traces):
         raise ValueError("there are no traces to show")
-    inputs = _inputs(traces)
+    inputs = inputs_of(traces.net, traces.images)
     chosen = _chosen(traces, samples)
     shown = [i for sample in chosen for i in _of_sample(traces, sample)]
     size = traces.images[0].numel()
@@ -173,9 +172,7 @@ def margins(
     first = _telling(traces, shown)
     rows, columns = _occurring(traces)
     data: dict[str, Any] = {
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [inputs.low, inputs.high],
+        **inputs.header,
         "classes": traces.net.classes,
         "total": len(traces),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
@@ -198,11 +195,6 @@ def margins(
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,
     )
-
-
-def _inputs(traces: MarginTraces) -> Inputs:
-    low, high = traces.net.input_range or (float(v) for v in traces.images.aminmax())
-    return Inputs(traces.images.shape[1:], low, high if high > low else low + 1)
 
 
 def _of_sample(traces: MarginTraces, sample: int) -> list[int]:
@@ -307,7 +299,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "hit": int(traces.hit[i]),
         "status": traces.status[i],
         "length": float(traces.length[i]),
-        "error": _finite(traces.length_error[i]),
+        "error": finite(traces.length_error[i]),
         "verified": settings.verify and settings.method != "published",
         "bound": float(traces.bound[i]),
         "distance": float(traces.distance[i]),
@@ -360,17 +352,11 @@ def _point(shielding: Shielding) -> dict[str, Any]:
     return {
         "damping": s.damping,
         "step": s.step,
-        "shielded": _finite(shielding.shielded.value),
-        "low": _finite(shielding.shielded.low),
-        "high": _finite(shielding.shielded.high),
+        "shielded": finite(shielding.shielded.value),
+        "low": finite(shielding.shielded.low),
+        "high": finite(shielding.shielded.high),
         "successful": shielding.successful,
-        "attempted": shielding.attempted,
     }
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if np.isfinite(number) else None
 
 
 def _still(traces: MarginTraces, inputs: Inputs, shown: list[int], first: int) -> str:

@@ -1,5 +1,5 @@
 // The overview of the explorer: a strip of dots on a log axis, with a brush, and a cloud against a second number.
-import { classColors, escape, number, powerOfTen } from "./chart.js";
+import { escape, number, powerOfTen } from "./chart.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
 
 const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"], attack: ["smallest successful attack, L2", "log", "attack"] };

@@ -11,7 +11,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.views.figure import Figure, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, picture, short
 
 if TYPE_CHECKING:
@@ -22,19 +22,23 @@ _CLASSES_SHOWN = 5  # beside "others", where there are more than eight
 _PAGE = 5_000_000  # bytes that a page may have before fewer samples are shown than asked for by default
 
 
-class Perturbation(Widget):
-    """The live perturbation view."""
+class Along(Widget):
+    """What a reader moves of one sample and its directions, in a view of its own or within the explorer."""
 
-    samples: tuple[int, ...] = ()
-
-    _esm = module_source("perturbation")
-    _css = style_source()
     index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
     direction = traitlets.Int(0, help="Which eigenvector, 0 for the leading one. Default: 0.").tag(sync=True)
     epsilon = traitlets.Float(
         0.0, help="Step along the direction, in L2 pixel units. Default: just past the nearest flip."
     ).tag(sync=True)
     flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
+
+
+class Perturbation(Along):
+    """The live perturbation view."""
+
+    samples: tuple[int, ...] = ()
+
+    _esm = module_source("perturbation")
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:
@@ -56,13 +60,10 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     chosen = _chosen(order, samples)
     shown = spectrum.take(chosen)
     walks = [shown.walk(k) for k in range(count)]
-    low, high = spectrum.pixel_range
-    inputs = Inputs(spectrum.images.shape[1:], low, high)
+    inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [low, high],
+        **inputs.header,
         "classes": spectrum.net.classes,
         "multilabel": shown.predictions.ndim == 2,
         "total": len(spectrum),

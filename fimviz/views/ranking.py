@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.ranking.comparison import QUANTITIES, missing
-from fimviz.views.figure import Figure, Payload, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Payload, Widget, module_source
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -31,7 +31,6 @@ class Ranking(Widget):
     """The live ranking view."""
 
     _esm = module_source("ranking")
-    _css = style_source()
     column = traitlets.Enum(
         [name for name, q in QUANTITIES.items() if q.kind != "measured"],
         "weights_only",

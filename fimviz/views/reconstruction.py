@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 import torch
 import traitlets
 
-from fimviz.views.distributions import finite, text
-from fimviz.views.figure import Figure, Widget, module_source, style_source
-from fimviz.views.inputs import Inputs, picture
+from fimviz.views.distributions import text
+from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.inputs import Inputs, finite, picture
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
@@ -21,7 +21,6 @@ class ReconstructionView(Widget):
     """The live view of a reconstruction."""
 
     _esm = module_source("reconstruction")
-    _css = style_source()
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
     draws = traitlets.Float(1.0, help="How many labels are drawn, from 1 to 10⁹. Default: the result's.").tag(sync=True)
 
@@ -42,7 +41,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
                 "image": inputs.encode(spectrum.images[i]),
                 "visible": map_,
                 "scale": scale,
-                "share": finite(float(result.share[i])),
+                "share": finite(result.share[i]),
                 "wrong": spectrum.correct is not None and not spectrum.correct[i],
                 "says": " + ".join(spectrum.net.classes[int(c)] for c in said) or "no label",
                 "confidence": float(spectrum.confidence[i]),
@@ -53,9 +52,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         )
     data = {
         "size": spectrum.images[0].numel(),
-        "kind": inputs.kind,
-        "shape": inputs.shape,
-        "range": [inputs.low, inputs.high],
+        **inputs.header,
         "samples": rows,
     }
     return Figure(

@@ -1,5 +1,5 @@
 // Dots of samples: swarms on a log axis, and a cloud against a second number. Pure functions: numbers in, SVG out.
-import { decadeTicks, escape, number, powerOfTen, scale, ticks } from "./chart.js";
+import { decadeTicks, escape, number, scale, ticks } from "./chart.js";
 
 const EMPTY = 8; // decades without a sample that the axis leaves out
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.training.measure import MEASURED
-from fimviz.views.figure import Figure, Payload, Widget, module_source, style_source
+from fimviz.views.figure import Figure, Payload, Widget, module_source
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,7 +33,6 @@ class Training(Widget):
     """The live training view; its payload grows with the run."""
 
     _esm = module_source("training")
-    _css = style_source()
     step = traitlets.Int(-1, help="At which step the numbers are read, −1 at the newest record. Default: −1.").tag(
         sync=True
     )

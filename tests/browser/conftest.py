@@ -55,6 +55,16 @@ def open_page(chromium):
     assert complaints == []
 
 
+@pytest.fixture
+def opened(open_page, tmp_path):
+    """Save a result, with options of its view, and open the page."""
+
+    def show(result, options=None, **page):
+        return open_page(result.save(tmp_path / "view.html", **(options or {})), **page)
+
+    return show
+
+
 @pytest.fixture(scope="session")
 def jupyter_env(tmp_path_factory):
     """The environment of a Jupyter process that reads and writes nothing of the user's."""

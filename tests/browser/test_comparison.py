@@ -36,9 +36,9 @@ def comparison():
 
 
 @pytest.fixture
-def opened(open_page, tmp_path):
+def opened(opened):
     def show(result, **options):
-        page = open_page(result.save(tmp_path / "bounds.html"), **options)
+        page = opened(result, **options)
         page.wait_for_selector(".fv-marks path", state="attached")
         return page
 

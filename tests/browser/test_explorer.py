@@ -1,20 +1,18 @@
 """The explorer in a real browser, from file://, with the network off."""
 
+import functools
+
 import pytest
 import torch
 
 import fimviz as fv
 from fimviz.views.figure import style_source
+from tests.browser.test_perturbation import slide
 from tests.test_explorer import batch, model, png
 
 PARTS = ["plane", "radius", "bounds", "attacks", "margins", "attributions"]
 TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
 SETTLE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 120))"
-SLIDE = """([selector, value]) => {
-  const range = document.querySelector(selector);
-  range.value = value;
-  range.dispatchEvent(new Event('input', {bubbles: true}));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +23,8 @@ def found():
 
 
 @pytest.fixture
-def opened(open_page, tmp_path):
-    def show(result, **options):
-        return open_page(result.save(tmp_path / "view.html"), wait=".fv-batch", **options)
-
-    return show
+def opened(opened):
+    return functools.partial(opened, wait=".fv-batch")
 
 
 def order(found):
@@ -173,8 +168,8 @@ def test_numbers_of_the_plane_are_pythons(opened, found):
     planes = found.first.detail.planes
     page.evaluate("document.querySelectorAll('.fv-planes input').forEach(r => r.step = 'any')")
     for a, b in [(14, 10), (4, 17), (20, 0)]:
-        page.evaluate(SLIDE, [".fv-a", float(planes.distances[0, a])])
-        page.evaluate(SLIDE, [".fv-b", float(planes.distances[0, b])])
+        slide(page, float(planes.distances[0, a]), ".fv-a")
+        slide(page, float(planes.distances[0, b]), ".fv-b")
         said = page.locator(".fv-kls").inner_text().split()
         values = [float(w.replace("×10⁻", "e-")) for w in (said[2], said[5])] if "×" not in said[2] + said[5] else None
         if values:
@@ -187,7 +182,7 @@ def test_numbers_of_the_plane_are_pythons(opened, found):
 
 def test_epsilon_is_one_for_all_tabs(opened, found):
     page = opened(found)
-    page.evaluate(SLIDE, [".fv-slider input[type=range]", 0.5 * float(found.first.detail.reach[0])])
+    slide(page, 0.5 * float(found.first.detail.reach[0]), ".fv-slider input[type=range]")
     epsilon = page.locator(".fv-slider output").inner_text().removeprefix("ε = ")
     page.get_by_role("tab", name="plane").click()
     assert page.locator(".fv-planes output").first.inner_text() == epsilon
@@ -273,7 +268,7 @@ def test_two_models_stand_side_by_side(opened):
     assert page.locator(".fv-lane .fv-ring").count() == 2
     assert page.locator(".fv-panel").count() == 2
     outputs = page.locator(".fv-slider output")
-    page.evaluate(SLIDE, [".fv-slider input[type=range]", 0.3 * float(e.first.detail.reach[0])])
+    slide(page, 0.3 * float(e.first.detail.reach[0]), ".fv-slider input[type=range]")
     assert len(set(outputs.all_inner_texts())) == 1
     axes = page.locator(".fv-prob svg .tick").all_inner_texts()
     assert axes[: len(axes) // 2] == axes[len(axes) // 2 :] or len(axes) % 2, "the same distances for both"

@@ -9,17 +9,9 @@ import torch
 
 import fimviz as fv
 from fimviz.views import margins as view
-from tests.browser.test_perturbation import linear
+from tests.browser.test_perturbation import linear, rgba, slide
 
-SLIDE = """value => {
-  const r = document.querySelector('.fv-trace input[type=range]');
-  r.value = value;
-  r.dispatchEvent(new Event('input', {bubbles: true}));
-}"""
-PIXELS = """part => {
-  const c = document.querySelector(part + ' canvas');
-  return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data];
-}"""
+PATH = ".fv-trace input[type=range]"
 NAMES = ["<script>window.hit=1</script>", "a" * 40, "with <b>bold</b> & \"quotes'", *(f"class {i}" for i in range(8))]
 
 
@@ -34,14 +26,6 @@ def digits():
     images, labels = fv.zoo.digits()
     net = fv.zoo.load("digits-resnet")
     return fv.trace_margins(net, images[:12], labels[:12], damping=0.1, verify=False)
-
-
-@pytest.fixture
-def opened(open_page, tmp_path):
-    def show(result, options=None, **page):
-        return open_page(result.save(tmp_path / "view.html", **(options or {})), **page)
-
-    return show
 
 
 def chosen(page):
@@ -88,7 +72,7 @@ def test_the_scrubber_shows_pythons_points(opened, digits):
     page.evaluate("() => document.querySelector('.fv-trace input[type=range]').step = 'any'")
     start = digits.images[int(digits.sample[i])].double()
     for point in (0, len(path.pace) // 2, len(path.pace)):
-        page.evaluate(SLIDE, float(path.fr[point]))
+        slide(page, float(path.fr[point]), PATH)
         assert said(page) == pytest.approx(float(path.fr[point]), rel=6e-3, abs=1e-9)
         best = int(path.probabilities[point].argmax())
         here = page.locator(".fv-moved .fv-under").inner_text()
@@ -96,7 +80,7 @@ def test_the_scrubber_shows_pythons_points(opened, digits):
         value = float(path.probabilities[point, best])
         if value < 0.999:
             assert f"p = {value:.3f}" in here
-        shown = np.array(page.evaluate(PIXELS, ".fv-moved")).reshape(8, 8, 4)[..., 0]
+        shown = rgba(page, ".fv-moved")[..., 0]
         scale = float((path.images.double() - start).abs().amax())
         assert np.abs(shown - 255 * path.images[point, 0].double().numpy()).max() <= 255 * scale / 254 + 1.5
         assert (
@@ -285,9 +269,9 @@ def test_every_kind_of_model_and_path(opened, case):
         page.wait_for_selector(".fv-prob svg")
         for button in page.locator(".fv-matrix button").all()[:3]:
             button.click()
-            page.evaluate(SLIDE, 0)
-            page.evaluate(SLIDE, 0.3)
-            page.evaluate(SLIDE, 1e9)
+            slide(page, 0, PATH)
+            slide(page, 0.3, PATH)
+            slide(page, 1e9, PATH)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut at the side"
         text = page.locator(".fimviz").inner_text()
         assert "NaN" not in text
@@ -298,10 +282,10 @@ def test_every_kind_of_model_and_path(opened, case):
         assert page.evaluate("window.hit") is None
         assert page.locator(".fimviz .fv-title b").count() == 0
     if case == "line search and smoothed slopes":
-        page.evaluate(SLIDE, 0)
+        slide(page, 0, PATH)
         assert "shortened by the line search" in page.locator(".fv-step").inner_text()
         assert re.search(r"the line search \d", page.locator(".fv-sub").inner_text())
-        page.evaluate(SLIDE, 1e9)
+        slide(page, 1e9, PATH)
         assert "along a smoothed slope" in page.locator(".fv-step").inner_text()
         assert re.search(r"\d along a slope smoothed", page.locator(".fv-sub").inner_text())
     ended = page.locator(".fv-ended")

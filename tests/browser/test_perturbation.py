@@ -10,12 +10,6 @@ PIXELS = """part => {
   const c = document.querySelector(part + ' canvas');
   return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data];
 }"""
-SLIDE = """value => {
-  const r = document.querySelector('input[type=range]');
-  r.value = value;
-  r.dispatchEvent(new Event('input', {bubbles: true}));
-  return Number(r.value);
-}"""
 
 
 def linear(shape, classes, seed=0, gain=1.0):
@@ -32,12 +26,16 @@ def spectrum(shape=(1, 8, 8), classes=4, n=6, names=None, gain=4.0, **options):
     return fv.spectrum(net, images, labels=[i % classes for i in range(n)], k=min(5, classes - 1), **options)
 
 
-@pytest.fixture
-def opened(open_page, tmp_path):
-    def show(result, **options):
-        return open_page(result.save(tmp_path / "view.html"), **options)
-
-    return show
+def slide(page, value, slider="input[type=range]"):
+    """Where a slider then stands; `fill` would refuse a value between two steps, or beyond an end."""
+    return page.locator(slider).first.evaluate(
+        """(range, value) => {
+          range.value = value;
+          range.dispatchEvent(new Event('input', {bubbles: true}));
+          return Number(range.value);
+        }""",
+        value,
+    )
 
 
 def rgba(page, part):
@@ -50,7 +48,7 @@ def test_moved_image_is_numpys(opened, shape):
     s = spectrum(shape)
     page = opened(s)
     i = int(s.spectral_norm.argmax())
-    epsilon = page.evaluate(SLIDE, 0.4 * float(s.reach[i]))
+    epsilon = slide(page, 0.4 * float(s.reach[i]))
     x, v = (t.numpy().astype(float) for t in (s.images[i], s.eigenvectors[i, 0]))
     if x.ndim == 2:
         x, v = x[None], v[None]
@@ -75,7 +73,7 @@ def test_numbers_on_the_page_are_pythons(opened):
     walk = s.walk(0)
     m = 5
     page.evaluate("s => document.querySelector(s).step = 'any'", "input[type=range]")
-    page.evaluate(SLIDE, float(walk.epsilon[i, m]))
+    slide(page, float(walk.epsilon[i, m]))
     said = page.locator(".fv-read").inner_text()
     measured, predicted = (float(w) for w in (said.split()[2], said.split()[4]))
     assert measured == pytest.approx(float(walk.kl[i, m]), rel=6e-3)
@@ -119,7 +117,7 @@ def test_shown_outcome_is_the_models_at_every_distance(opened):
     walk = s.walk(0)
     page.evaluate("s => document.querySelector(s).step = 'any'", "input[type=range]")
     for j in range(walk.epsilon.shape[1]):
-        page.evaluate(SLIDE, float(walk.epsilon[i, j]))
+        slide(page, float(walk.epsilon[i, j]))
         assert page.locator(".fv-moved strong").inner_text().startswith(f"now: {int(walk.outcomes[i, j])} (p")
 
 
@@ -135,7 +133,7 @@ def test_log_axis_of_kl(opened):
 def test_sign_flip_mirrors_everything(opened):
     page = opened(spectrum())
     map_before, title = rgba(page, ".fv-direction"), page.locator(".fv-title").inner_text()
-    page.evaluate(SLIDE, 0.25)
+    slide(page, 0.25)
     at = page.locator(".fv-slider output").inner_text()
     page.get_by_role("button", name="ε = 0").click()
     page.get_by_role("button", name="Flip the sign of the direction").click()
@@ -143,10 +141,10 @@ def test_sign_flip_mirrors_everything(opened):
     assert not np.array_equal(map_before, mirrored)
     page.get_by_role("button", name="Flip the sign of the direction").click()
     assert np.array_equal(map_before, rgba(page, ".fv-direction"))
-    page.evaluate(SLIDE, 0.25)
+    slide(page, 0.25)
     plus = rgba(page, ".fv-moved")
     page.get_by_role("button", name="Flip the sign of the direction").click()
-    page.evaluate(SLIDE, -0.25)
+    slide(page, -0.25)
     assert np.array_equal(plus, rgba(page, ".fv-moved"))
     assert page.locator(".fv-title").inner_text() == title
     assert at.startswith("ε = ")
@@ -235,7 +233,7 @@ def test_names_are_text(opened):
     page = opened(s)
     for i in range(6):
         page.locator(".fv-thumb").nth(i).click()
-        page.evaluate(SLIDE, 0.5)
+        slide(page, 0.5)
     assert page.evaluate("window.hit") is None
     assert page.locator(".fimviz b").count() == 2  # the help's own
     said = names[int(s.predictions[s.spectral_norm.argmin()])]
@@ -296,8 +294,8 @@ def test_every_kind_of_model_and_input(opened, case):
         page.wait_for_selector(".fv-prob svg")
         for place in range(min(3, len(s))):
             page.locator(".fv-thumb").nth(place).click()
-        page.evaluate(SLIDE, 1e9)
-        page.evaluate(SLIDE, -1e9)
+        slide(page, 1e9)
+        slide(page, -1e9)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut at the side"
         text = page.locator(".fimviz").inner_text()
         assert ("NaN" in text) == (case == "NaN in a map")
