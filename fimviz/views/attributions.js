@@ -58,9 +58,7 @@ class Attributions {
     context.putImageData(pixels, 0, 0);
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
+  resize() {
     this.show();
   }
 }

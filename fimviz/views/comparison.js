@@ -196,10 +196,8 @@ class Comparison extends withWaterfall(withConvergence(withRows(Object))) {
     fillTables(this.$(".fv-tables"), tables);
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+  resize() {
+    const { width, columns } = this;
     this.root.dataset.columns = columns;
     this.sideWidth = Math.floor(columns === 3 ? 0.46 * (width - 40) : width);
     this.fallWidth = this.sideWidth;

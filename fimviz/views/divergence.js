@@ -119,10 +119,8 @@ class Divergence extends withLine(withClassPairs(withDistributions(Object))) {
     fillTables(this.$(".fv-tables"), this.tables());
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+  resize() {
+    const { width, columns } = this;
     this.root.dataset.columns = columns;
     this.mapWidth = columns === 3 ? Math.min(0.46 * width, 110 + 40 * this.data.shown.length) : width;
     this.root.style.setProperty("--fv-matrix", `${Math.max(320, this.mapWidth)}px`);

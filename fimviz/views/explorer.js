@@ -94,9 +94,7 @@ class Explorer {
   /** Another batch: Python has computed it anew. */
   async rebuild() {
     this.build(await unpack(this.model.get("payload")));
-    const { width } = this;
-    this.width = 0;
-    this.resize(width);
+    if (this.width) this.resize();
   }
 
   /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
@@ -307,12 +305,11 @@ class Explorer {
   tabbed() { if (this.width) this.detail.show(this.index); }
   painted() { if (this.width) this.overview.draw(); }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    this.root.dataset.wide = width >= 900 ? "3" : width >= 560 ? "2" : "1";
+  resize() {
+    const { width, columns } = this;
+    this.root.dataset.wide = columns;
     this.overview.resize(width);
-    this.detail.resize(width >= 900 ? width - 220 - 32 : width);
+    this.detail.resize(columns === 3 ? width - 220 - 32 : width);
     this.status();
     this.filtered();
     this.chosen();

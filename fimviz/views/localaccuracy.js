@@ -86,10 +86,8 @@ class LocalAccuracy {
     });
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+  resize() {
+    const { width, columns } = this;
     this.root.dataset.columns = columns;
     const beside = width >= 760 && this.data.panels.length > 1;
     this.root.dataset.beside = beside;

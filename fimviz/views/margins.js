@@ -292,10 +292,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
     box.addEventListener("pointermove", (event) => this.held?.isConnected && box.hasPointerCapture(event.pointerId) && to(event, this.held));
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+  resize() {
+    const { width, columns } = this;
     this.root.dataset.columns = columns;
     const matrix = Math.max(300, Math.min(420, 100 + 26 * this.data.matrix.columns.length));
     this.root.style.setProperty("--fv-matrix", `${matrix}px`);

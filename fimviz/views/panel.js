@@ -3,7 +3,7 @@
 import { across, along, classColors, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
 import { diverging } from "./pixels.js";
 import { picture, readDirection, readInput, signedPicture } from "./inputs.js";
-import { fillTables } from "./stage.js";
+import { columnsOf, fillTables } from "./stage.js";
 
 const GREY = "var(--fv-faint)";
 
@@ -261,7 +261,7 @@ export class Panel {
   resize(width) {
     if (Math.abs(width - this.width) < 2) return;
     this.width = width;
-    const columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+    const columns = columnsOf(width);
     const images = columns === 3 ? 0.62 * width - 24 : width;
     this.target = Math.floor(Math.min(columns === 3 ? 224 : 256, (images - 2 * (columns === 1 ? 8 : 24)) / 3));
     const hand = 3 * this.target + 48;

@@ -75,10 +75,8 @@ class Perturbation {
         number(s.directions[0].value), number(s.trace), number(s.frobenius), number(s.directions[0].error, 2)])];
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    this.panel.resize(width);
+  resize() {
+    this.panel.resize(this.width);
     this.show();
   }
 }

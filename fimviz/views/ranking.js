@@ -174,10 +174,8 @@ class Ranking {
     box.classList.toggle("fv-stacked", box.scrollWidth > box.clientWidth + 1);
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    this.root.dataset.columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+  resize() {
+    this.root.dataset.columns = this.columns;
     this.show();
   }
 }

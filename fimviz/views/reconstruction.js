@@ -145,11 +145,10 @@ class Reconstruction {
     this.$(".fv-std").innerHTML = deviations({ width: this.chartWidth, sample, draws, span: this.span, label: `least standard deviations with ${drawn}: ${sample.one.map((s) => number(s === null ? Infinity : s / Math.sqrt(draws), 2)).join(", ")}` });
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    this.root.dataset.columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
-    const beside = width >= 900;
+  resize() {
+    const { width, columns } = this;
+    this.root.dataset.columns = columns;
+    const beside = columns === 3;
     this.root.dataset.beside = beside;
     this.target = Math.max(72, Math.min(160, Math.floor(((beside ? 0.5 * width : width) - 48) / 3)));
     this.chartWidth = Math.floor(beside ? width * 0.5 - 32 : Math.min(width, 640));

@@ -2,9 +2,12 @@
 import { unpack } from "./pixels.js";
 import { escape } from "./chart.js";
 
+/** How many columns stand side by side in a width. */
+export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);
+
 /**
- * The `render` of a view. `make` gets (model, root, {data, part}) and returns an object with `resize(width)`; `heard` names
- * the method that follows each event of the model.
+ * The `render` of a view. `make` gets (model, root, {data, part}) and returns an object whose `resize()` follows a new `width`
+ * and number of `columns`; `heard` names the method that follows each event of the model.
  */
 export function mounted(make, heard) {
   return async ({ model, el }) => {
@@ -25,7 +28,11 @@ export function mounted(make, heard) {
     const view = make(model, root, await unpack(model.get("payload")));
     const calls = Object.entries(heard).map(([event, method]) => [event, (...said) => view[method](...said)]);
     calls.forEach(([event, call]) => model.on(event, call));
-    const watch = new ResizeObserver(([entry]) => entry.contentRect.width && view.resize(entry.contentRect.width));
+    const watch = new ResizeObserver(([{ contentRect: { width } }]) => {
+      if (!width || Math.abs(width - view.width) < 2) return;
+      Object.assign(view, { width, columns: columnsOf(width) });
+      view.resize();
+    });
     watch.observe(root);
     return () => {
       watch.disconnect();

@@ -82,8 +82,7 @@ class Training {
     return wanted < 0 || !steps.length ? steps.at(-1) ?? 0 : steps[Math.max(0, steps.findLastIndex((s) => s <= wanted))];
   }
   get quantity() { return QUANTITIES[this.model.get("quantity")] ? this.model.get("quantity") : "mean_frobenius"; }
-  get columns() { return this.width >= 560 ? 2 : 1; }
-  get chartWidth() { return Math.max(200, (this.width - 32 * (this.columns - 1)) / this.columns); }
+  get chartWidth() { return Math.max(200, this.columns > 1 ? (this.width - 32) / 2 : this.width); }
   /** Whether names stand at the ends of the lines; where not, they stand above the charts only. */
   get named() { return this.data.runs.length > 1 && this.data.runs.length <= MOST_LABELS && this.chartWidth >= 480; }
   /** First and last value of the step axis. */
@@ -233,10 +232,8 @@ class Training {
     ]));
   }
 
-  resize(width) {
-    if (Math.abs(width - this.width) < 2) return;
-    this.width = width;
-    this.root.dataset.columns = width >= 900 ? 3 : width >= 560 ? 2 : 1;
+  resize() {
+    this.root.dataset.columns = this.columns;
     this.show();
   }
 }
