@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -15,9 +15,6 @@ from torch import nn
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
-
-_users = 0
-_process = ExitStack()
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
@@ -41,7 +38,7 @@ def at_rest(model: nn.Module, device: torch.device, keep_rng: bool = True) -> It
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
-        _exact_process(),
+        _exact_process.turned(),
     ):
         model.eval()
         model.requires_grad_(False)
@@ -93,28 +90,6 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 @contextmanager
-def _exact_process() -> Iterator[None]:
-    """Full float32, no compiled code, no fused attention: the process's switches, turned by the first model at rest."""
-    global _users
-    with _guard:
-        if _users == 0:
-            # Compiled code can go back once, and for one cotangent: no spectrum comes out of it. Nobody has compiled
-            # where torch._dynamo is not loaded, and loading it takes seconds.
-            if "torch._dynamo" in sys.modules:
-                _process.enter_context(torch.compiler.set_stance("force_eager"))
-            _process.enter_context(_ieee_float32())
-            _process.enter_context(_plain_attention())
-        _users += 1
-    try:
-        yield
-    finally:
-        with _guard:
-            _users -= 1
-            if _users == 0:
-                _process.close()
-
-
-@contextmanager
 def _ieee_float32() -> Iterator[None]:
     """Full float32 products: TF32, the default of CUDA convolutions, keeps three decimal digits only."""
     cudnn, cuda, mkldnn = (getattr(torch.backends, name) for name in ("cudnn", "cuda", "mkldnn"))
@@ -155,3 +130,48 @@ def _plain_attention() -> Iterator[None]:
     finally:
         for switch, before in fused:
             switch(before)
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """No compiled code: it can go back once, and for one cotangent; no spectrum comes out of it.
+
+    Nobody has compiled where torch._dynamo is not loaded, and loading it takes seconds.
+    """
+    with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+        yield
+
+
+@contextmanager
+def _no_onednn() -> Iterator[None]:
+    before, *_ = torch.backends.mkldnn.set_flags(False, _fp32_precision=None)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before, _fp32_precision=None)
+
+
+class _Process:
+    """Switches of the whole process, turned by the first thread that needs them so and back by the last."""
+
+    def __init__(self, *switches: Callable[[], AbstractContextManager[None]]) -> None:
+        self._switches, self._users, self._stack = switches, 0, ExitStack()
+
+    @contextmanager
+    def turned(self) -> Iterator[None]:
+        with _guard:
+            if self._users == 0:
+                for switch in self._switches:
+                    self._stack.enter_context(switch())
+            self._users += 1
+        try:
+            yield
+        finally:
+            with _guard:
+                self._users -= 1
+                if self._users == 0:
+                    self._stack.close()
+
+
+_exact_process = _Process(_eager, _ieee_float32, _plain_attention)
+plain_kernels = _Process(_no_onednn)

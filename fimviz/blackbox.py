@@ -59,7 +59,7 @@ class BlackBox:
         ([[0.2689, 0.7311]], 3)
     """
 
-    has_float64 = False
+    has_float64 = precise = False
 
     @named_options
     def __init__(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._images import check_values, likely_mistake, read
 from fimviz._options import named_options, real
+from fimviz._precise import float64_values
 from fimviz.likelihood import LIKELIHOODS
 
 
@@ -82,9 +83,12 @@ class Classifier:
         self._draws = True
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
-        # Whether products along directions come in forward mode, and can be taped: known after the first.
-        self.forward_mode: bool | None = None
+        self.precise = False  # whether a forward pass can take float64's values in float32; known after the first call
+        # Whether products along directions come from differentiating twice, and can be taped: known after the first.
+        self.double_backward: bool | None = None
         self.repeatable: bool | None = None
+        # What a pass over one input takes, by its shape and precision (`fimviz.fisher.passes.footprint`).
+        self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int]] = {}
 
     # What makes a batch of raw images, where the model came with a geometry of its own (`from_torchvision`).
     prepare: Callable[[Any], Tensor] | None = None
@@ -267,7 +271,7 @@ class Classifier:
                 )
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
             if own != torch.float64 and self.device.type != "mps":
-                self._runs_in(torch.float64, pair.detach())
+                self.precise = self._runs_in(torch.float64, pair) and self._takes_float64_values(pair.detach())
             self._draws = not torch.equal(before, self._rng_state())
         if one_logit:
             self.likelihood = LIKELIHOODS["categorical"]
@@ -292,12 +296,28 @@ class Classifier:
         self._dtypes.remove(dtype)
         return False
 
+    def _takes_float64_values(self, x: Tensor) -> bool:
+        """Whether operations in float64 beneath a float32 graph give what the network gives in float64."""
+        x, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+        expected = self._outputs(wide)
+        with suppress(RuntimeError):  # an operation that knows float32 alone, or sparse float64 gradients
+            with float64_values() as values:
+                z = self._outputs(x)
+                got = values.of(z.detach())
+            ours, theirs = (torch.autograd.grad(out.sum(), at)[0] for out, at in ((z, x), (expected, wide)))
+            return _close(got, expected.detach(), 1e-6) and _close(ours, theirs, 1e-2)
+        return False
+
     def _alone(self, x: Tensor) -> Tensor:
         return torch.cat([self.logits(one) for one in x.detach().split(1)]).detach()
 
     def _rng_state(self) -> Tensor:
         state = torch.get_rng_state()
         return torch.cat([state, torch.cuda.get_rng_state(self.device)]) if self.device.type == "cuda" else state
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return bool((a - b).norm() <= tolerance * b.norm())
 
 
 def as_classifier(net: Classifier | nn.Module) -> Classifier:

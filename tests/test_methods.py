@@ -265,7 +265,7 @@ class TestPower:
             assert torch.allclose(s.spectral_norm, exact.spectral_norm, rtol=1e-4)
 
 
-class Forward(torch.autograd.Function):
+class Once(torch.autograd.Function):
     """tanh, whose backward pass cannot be differentiated again."""
 
     @staticmethod
@@ -287,6 +287,14 @@ class Forward(torch.autograd.Function):
         return t * (1 - ctx.saved_tensors[0] ** 2)
 
 
+class Contradiction(Once):
+    """The same with a forward mode that contradicts its backward pass."""
+
+    @staticmethod
+    def jvp(ctx, t):
+        return 2 * t
+
+
 class Backward(torch.autograd.Function):
     """tanh without forward mode."""
 
@@ -301,24 +309,22 @@ class Backward(torch.autograd.Function):
 
 
 class PastTorch(Backward):
-    """tanh whose forward mode computes in NumPy, which no tape sees."""
+    """tanh whose second derivative computes in NumPy, which no tape sees."""
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_forward(x.tanh())
-        return Backward.forward(ctx, x)
+    def backward(ctx, g):
+        return Scaled.apply(g, 1 - ctx.saved_tensors[0] ** 2)
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, g, factor):
+        ctx.save_for_backward(factor)
+        return g * factor
 
     @staticmethod
-    def jvp(ctx, t):
-        return torch.from_numpy(t.numpy() * (1 - ctx.saved_tensors[0].numpy() ** 2))
-
-
-class Wrong(Backward):
-    """tanh with a forward mode that contradicts its backward pass."""
-
-    @staticmethod
-    def jvp(ctx, t):
-        return 2 * t
+    def backward(ctx, g):
+        return torch.from_numpy(g.detach().numpy() * ctx.saved_tensors[0].detach().numpy()), None
 
 
 class Custom(nn.Module):
@@ -331,12 +337,20 @@ class Custom(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["lanczos", "power"])
-@pytest.mark.parametrize(("function", "forward"), [(Forward, True), (Backward, False), (Wrong, False)])
-def test_models_with_one_way_to_a_jvp(method, function, forward):
+@pytest.mark.parametrize(("function", "twice"), [(Once, False), (Backward, True)])
+def test_models_with_one_way_to_a_jvp(method, function, twice):
     net, plain, x = fv.Classifier(Custom(function.apply)), Custom(torch.tanh), pixels(3, 12)
     s = fv.spectrum(net, x, method=method)
-    assert net.forward_mode is forward
+    assert net.double_backward is twice
     assert torch.allclose(s.spectral_norm, truth(plain, x).spectral_norm, rtol=1e-5)
+
+
+def test_a_forward_mode_that_contradicts_the_backward_pass_is_refused():
+    net, x = fv.Classifier(Custom(Contradiction.apply)), pixels(3, 12)
+    with pytest.raises(RuntimeError, match="contradicts its backward pass.*method='exact'"):
+        fv.spectrum(net, x, method="lanczos")
+    exact = fv.spectrum(net, x, method="exact")
+    assert torch.allclose(exact.spectral_norm, truth(Custom(torch.tanh), x).spectral_norm, rtol=1e-5)
 
 
 class Beside(nn.Module):
@@ -356,7 +370,7 @@ class Beside(nn.Module):
 def test_what_no_tape_sees_is_not_taped(method):
     net, x = fv.Classifier(Beside(PastTorch.apply)), pixels(3, 12)
     s = fv.spectrum(net, x, method=method)
-    assert net.forward_mode
+    assert net.double_backward
     assert not net.repeatable
     assert torch.allclose(s.spectral_norm, truth(Beside(torch.tanh), x).spectral_norm, rtol=1e-4)
 

@@ -242,7 +242,7 @@ class Kinked(nn.Module):
 
 @pytest.mark.parametrize(("method", "k"), [("exact", 2), ("lanczos", 2), ("power", 1)])
 @pytest.mark.parametrize("lead", [2.0**-30, -(2.0**-30)])
-def test_inputs_that_rounding_moved_are_computed_in_float64(lead, method, k):
+def test_rounding_moves_no_input_across_a_kink(lead, method, k):
     torch.manual_seed(0)
     model, x = Kinked(lead), torch.cat([torch.ones(3, 2), torch.rand(3, 4)], 1)
     x[1, :2] = 0.5  # far from the kink, in the same batch
@@ -255,8 +255,8 @@ def test_inputs_that_rounding_moved_are_computed_in_float64(lead, method, k):
     assert off[1] < 1e-5
     if lead > 0:  # at 0 itself a ReLU's derivative is 0, as it is below
         assert (off[[0, 2]] > 0.01).all()
-        assert torch.allclose(s.eigenvalues[[0, 2]], expected[[0, 2]], rtol=1e-10)
-    assert s.cost.forwards.tolist() == ([3, 2, 3] if lead > 0 else [2, 2, 2])
+        assert torch.allclose(s.eigenvalues[[0, 2]], expected[[0, 2]], rtol=1e-6)
+    assert s.cost.forwards.tolist() == [1, 1, 1]
     assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all()
 
 

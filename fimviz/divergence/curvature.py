@@ -70,21 +70,21 @@ def _from_rows(net: Classifier, x: Tensor, cotangents: int) -> Iterator[Point]:
     if not rows.isfinite().all():
         raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
     mu = torch.linalg.eigvalsh(inner(rows, rows))[:, -1].clamp_min(0)
-    noise, doubt, _ = ground.rounding(rows)
+    noise, doubt = ground.rounding(rows)
     scale = factor.log_scale.exp()
     for i, a in enumerate(rows):
 
         def push(deltas: Tensor, a: Tensor = a) -> Tensor:
             return (deltas.to(a) @ a.T).cpu().double().norm(dim=1)
 
-        form = _half_form(push, float(scale[i]), float(noise[i]), float(doubt[i]))
+        form = _half_form(push, float(scale[i]), float(noise[i, 0]), float(doubt[i]))
         yield Point(ground.logits[i], float(mu[i] * scale[i]), form)
 
 
 def _from_products(net: Classifier, x: Tensor) -> Iterator[Point]:
     """One input x (1, …)."""
     block = lanczos(net, x, 1, False, 1e-10, _STEPS, 0, False)
-    ground = Ground(net, x, False)
+    ground = Ground(net, x, False, along=True)
     scale = ground.factor.log_scale.exp()
 
     def push(deltas: Tensor) -> Tensor:

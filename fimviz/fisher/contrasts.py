@@ -55,7 +55,7 @@ class Contrasts:
 
 def contrasts(net: Classifier, x: Tensor) -> Contrasts:
     """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
-    verify = net.has_float64 and net.dtype != torch.float64
+    verify = net.precise
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
         inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None)
@@ -83,17 +83,17 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
     mu = torch.linalg.eigvalsh((white + white.mT) / 2).flip(-1).clamp_min(0)
     g = torch.randn(*rows.shape[:2], 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     size = white.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
-    white_noise, white_moved = ground.compared(rows, whitening.mT @ g, factor.to_logits(g), size)
+    white_noise = ground.compared(rows, whitening.mT @ g, factor.to_logits(g), size)
     size = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
-    noise, moved = ground.compared(rows, g, _spread(factor, g, classes), size)
-    z_error = logit_error(ground.logits, torch.finfo(torch.float64 if verify else x.dtype).eps)
+    noise = ground.compared(rows, g, _spread(factor, g, classes), size)[:, 0]
+    z_error = ground.doubt() / 2
     error = rounding_error(mu, white_noise, 4 * z_error, factor.rank)
     trace = mu.sum(1)
-    off = 2 * trace.sqrt() * white_noise + white_noise**2 + (4 * z_error + 1e-12) * trace
+    off = 2 * trace.sqrt() * white_noise[:, 0] + white_noise[:, 0] ** 2 + (4 * z_error + 1e-12) * trace
     per_input = zip(ground.logits, gram, noise, strict=True)
     widest, centred, log_pair = torch.stack([_norms(net.likelihood, *one) for one in per_input]).unbind(1)
     passes = ground.passes()
-    result = Contrasts(
+    return Contrasts(
         logits=ground.logits,
         logit_error=z_error,
         widest=widest,
@@ -109,8 +109,6 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
         forwards=passes["forwards"],
         vjps=passes["vjps"],
     )
-    del ground, rows
-    return _mended(net, result, moved | white_moved, x)
 
 
 def _norms(likelihood: Likelihood, z: Tensor, gram: Tensor, noise: Tensor) -> Tensor:
@@ -136,16 +134,6 @@ def _norms(likelihood: Likelihood, z: Tensor, gram: Tensor, noise: Tensor) -> Te
 
 def _norm(gram: Tensor) -> Tensor:
     return torch.linalg.eigvalsh((gram + gram.mT) / 2)[-1].clamp_min(0).sqrt()
-
-
-def _mended(net: Classifier, block: Contrasts, moved: Tensor, x: Tensor) -> Contrasts:
-    """With the inputs computed again in float64 that rounding has taken across a kink; the passes add up."""
-    for at in moved.nonzero()[:, 0]:
-        again = _contrasts(net, x[at : at + 1].double(), 1, False)
-        for f in fields(Contrasts):
-            old, new = getattr(block, f.name), getattr(again, f.name)
-            old[at] = new[0] + (old[at] if f.name in ("forwards", "vjps") else 0)
-    return block
 
 
 def _spread(factor: Factor, y: Tensor, classes: int, winner: float = -1.0) -> Tensor:

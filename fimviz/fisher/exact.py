@@ -26,11 +26,11 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
         raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
     mu, u = torch.linalg.eigh(inner(rows, rows))
     mu, u = mu.flip(-1).clamp_min(0), u.flip(-1)[..., :k]
-    noise, doubt, moved = ground.rounding(rows)
+    noise, doubt = ground.rounding(rows)
     error = rounding_error(mu, noise, doubt, factor.rank)
     trace, frobenius, scale = mu.sum(1), mu.norm(dim=1), factor.log_scale.exp()
     none = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
-    block = Block(
+    return Block(
         logits=ground.logits,
         eigenvalues=mu[:, :k] * scale[:, None],
         error=error[:, :k] * scale[:, None],
@@ -42,6 +42,3 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
         history=trace.new_zeros(len(x), 0),
         **ground.passes(),
     )
-    del ground, rows
-    # No more passes at once than the verifying one took.
-    return block.mended(moved, x, lambda part: exact(net, part, k, vectors, max(1, len(x) // len(part)), False))

@@ -20,10 +20,8 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, inner, polished, ritz_error, true_residual
+from fimviz.fisher.block import Block, Ground, inner, ritz_error, ritz_vectors, rounding_error
 
-_VAGUE = 1e-2  # the relative error from which on an input that rounding has moved is computed again in float64
-_HIDDEN = 0.1  # of √μ: a slip off the found directions from which on another eigenvalue may hide there
 # Of the smallest wanted value. Three steps miss about one in three hundred of the clusters tried, and so does this.
 _FAR = 0.03
 
@@ -32,48 +30,43 @@ def lanczos(
     net: Classifier, x: Tensor, k: int, vectors: bool, tolerance: float, max_steps: int, seed: int, verify: bool
 ) -> Block:
     """The k largest eigenvalues at every input of x (n, …) to a relative iteration error, inside `at_rest()`."""
-    ground = Ground(net, x, verify)
+    ground = Ground(net, x, verify, along=True)
     search = _search(ground, k, tolerance, max_steps, torch.Generator().manual_seed(seed))
-    basis, s = search.basis, search.turn
-    leading = x.new_zeros(len(x), min(k, s.shape[2]), x[0].numel())
+    u = search.basis @ search.turn[..., :k]
+    rows = x.new_zeros(len(x), u.shape[2], x[0].numel())
     while search.rows:  # one by one: together they would take their memory twice
         row = search.rows.pop()
-        leading += s[:, len(search.rows), :k, None].to(row) * row
-    found = polished(ground, leading, basis @ s[..., :k])
-    k = found.mu.shape[1]
-    theta = torch.cat([found.mu, search.theta[:, k:]], 1)
-    off = torch.nn.functional.pad(found.off, (0, theta.shape[1] - k))
-    residual, hidden = search.residual + off, torch.zeros_like(found.moved)
-    if ground.truth is not None:
-        g, row = search.probe
-        hidden = ground.slip(ground.factor.to_logits(g), row) > _HIDDEN * found.mu[:, -1].sqrt()
-        if found.moved.any():
-            measured = true_residual(ground, found)
-            residual[:, :k] = torch.where(found.moved[:, None], measured, residual[:, :k])
-    error = found.error + ritz_error(theta, residual)[:, :k]
+        rows += search.turn[:, len(search.rows), :k, None].to(row) * row
+    # Once more among themselves: the sums were rounded.
+    mu, turn = torch.linalg.eigh(inner(rows, rows))
+    mu, turn = mu.flip(-1).clamp_min(0), turn.flip(-1)
+    rows, u = turn.mT.to(rows) @ rows, u @ turn
+    factor, scale, k = ground.factor, ground.factor.log_scale.exp(), mu.shape[1]
+    theta = torch.cat([mu, search.theta[:, k:]], 1)
+    root = theta[:, :1].sqrt()
+    each = ground.noise(search.sizes, search.apart / root.clamp_min(1e-300))
+    noise = (search.turn.square().mT @ each.square()[..., None])[..., 0].sqrt()
+    residual = search.residual + 2 * root * noise  # a product with F moves as its row does, and as the JVP does
+    noise = noise[:, :k]
+    rounding = rounding_error(mu, noise, ground.doubt(), factor.rank)
+    error = rounding + ritz_error(theta, residual)[:, :k]
     captured, rest, rest_error = search.trace
-    captured = captured + (found.mu - search.theta[:, :k]).sum(1)
+    captured = captured + (mu - search.theta[:, :k]).sum(1)
     # λ_i ≤ θ_i + the trace that the basis leaves (Weyl); eight probes put it below a tenth of itself once in a thousand
     # times at most.
     bound = error if search.confirmed else torch.maximum(error, 10 * rest[:, None])
-    noise = found.error.sum(1) + off.sum(1)
-    factor = ground.factor
-    scale = factor.log_scale.exp()
-    block = Block(
+    return Block(
         logits=ground.logits,
-        eigenvalues=found.mu * scale[:, None],
+        eigenvalues=mu * scale[:, None],
         error=bound * scale[:, None],
         trace=(captured + rest) * scale,
-        trace_error=(noise + rest_error) * scale,
+        trace_error=(rounding.sum(1) + rest_error) * scale,
         frobenius=theta.norm(dim=1) * scale,
-        frobenius_error=(noise + 2**0.5 * residual.norm(dim=1) + rest + rest_error) * scale,
-        eigenvectors=found.eigenvectors(factor.ascent, vectors),
+        frobenius_error=(rounding.sum(1) + 2**0.5 * residual.norm(dim=1) + rest + rest_error) * scale,
+        eigenvectors=ritz_vectors(rows, u, mu, factor.ascent, noise, vectors),
         history=search.history * scale[:, None],
         **ground.passes(),
     )
-    del ground
-    again = hidden | found.moved & (bound > _VAGUE * found.mu).any(1)
-    return block.mended(again, x, lambda part: lanczos(net, part, k, vectors, tolerance, max_steps, seed, False))
 
 
 @dataclass
@@ -88,7 +81,8 @@ class _Search:
     history: Tensor  # (n, m), λ₁ after every step
     confirmed: bool  # whether another random vector has found nothing more
     trace: tuple[Tensor, Tensor, Tensor]  # (n,): what a basis holds, what it leaves, and the standard error of that
-    probe: tuple[Tensor, Tensor]  # a random g (n, r, 1) of class space, and gᵀA (n, 1, D)
+    sizes: Tensor  # (n, m), ‖v_j‖
+    apart: Tensor  # (n, m), how far Rayleigh quotients with v_j from VJPs and from a JVP are apart: rounding
 
 
 def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator: torch.Generator) -> _Search:
@@ -102,7 +96,7 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
     q = factor.from_logits(factor.to_logits(factor.a[..., None] * random(1)))[..., 0]
     q = torch.nn.functional.normalize(q, dim=1)
     exploring, confirmed = 0, False
-    settled = allowed = captured = q.new_zeros(count, 0)
+    settled = allowed = captured = apart = q.new_zeros(count, 0)
     spread = sample = q.new_zeros(count)
     known = 0
     rows: list[Tensor] = []
@@ -126,6 +120,7 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
                 break
         basis, rows, rayleigh = torch.cat([basis, q[..., None]], 2), [*rows, v], _bordered(rayleigh, column)
         w = factor.from_logits(ground.here.jvp(v[:, 0]).cpu().double()[..., None])
+        apart = torch.cat([apart, ((basis.mT @ w)[..., 0] - column).norm(dim=1, keepdim=True)], 1)
         w = _orthogonal(w, basis)
         left = torch.cat([_orthogonal(left, q[..., None]), w], 2)
         theta, s = torch.linalg.eigh(rayleigh)
@@ -154,12 +149,9 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         inside, samples, probes = basis[..., :known], sample[:, None], 2
     else:
         inside, samples, probes, captured = basis, sample.new_zeros(count, 0), 8, theta.sum(1)
-    rest, rest_error, g, row = _rest(ground, inside, generator, probes, samples)
-    weights = torch.randn(count, inside.shape[2], 1, dtype=torch.float64, generator=generator)
-    for weight, own in zip(weights.unbind(1), rows, strict=False):
-        row = row + weight[..., None].to(own) * own
-    trace, probe = (captured, rest, rest_error), (g + inside @ weights, row)
-    return _Search(basis, rows, theta, s, residual, torch.stack(history, 1), confirmed, trace, probe)
+    rest, rest_error = _rest(ground, inside, generator, probes, samples)
+    trace, sizes = (captured, rest, rest_error), rayleigh.diagonal(dim1=1, dim2=2).sqrt()
+    return _Search(basis, rows, theta, s, residual, torch.stack(history, 1), confirmed, trace, sizes, apart)
 
 
 def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
@@ -178,10 +170,10 @@ def _orthogonal(w: Tensor, basis: Tensor) -> Tensor:
 
 def _rest(
     ground: Ground, basis: Tensor, generator: torch.Generator, probes: int, samples: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Hutchinson on what the basis leaves; `samples` (n, m) are those of the probes that were taken already.
 
-    Returns the trace (n,) there with its standard error, and a random vector g (n, r, 1) there with its gᵀA (n, 1, D).
+    Returns the trace (n,) there with its standard error.
     """
     missing = ground.factor.rank - basis.shape[2]
     count = probes - samples.shape[1]
@@ -189,12 +181,10 @@ def _rest(
         samples, count = samples[:, :0], missing
     g = torch.randn(len(basis), ground.factor.rank, count, dtype=torch.float64, generator=generator)
     g = _orthogonal(g, basis)
-    mix = torch.eye(count, 1, dtype=torch.float64).expand(len(basis), -1, -1)
     if missing <= probes:
         g = torch.linalg.qr(g).Q * missing**0.5
-        mix = torch.randn(len(basis), count, 1, dtype=torch.float64, generator=generator) / max(1, missing) ** 0.5
     rows = ground.here.vjp(ground.factor.to_logits(g))
     squares = rows.double().square().sum(2).cpu()
     mean = torch.cat([samples, squares], 1).sum(1) / max(1, samples.shape[1] + count)
     # With so few probes their own spread says little; for a rank of one it is √2 of the value.
-    return mean, mean * ((2 / probes) ** 0.5 if missing > probes else 0), g @ mix, mix.mT.to(rows) @ rows
+    return mean, mean * ((2 / probes) ** 0.5 if missing > probes else 0)

@@ -70,10 +70,10 @@ def spectrum(
         probes: random directions of "blackbox"; it asks 2·probes + 1 questions an input, and a few to choose the step.
         step: its finite-difference step, an L2 length in input units; by default chosen for every input.
         seed: of everything random.
-        verify: whether to compare every input with passes in float64, and to compute again there what rounding has
-            moved across a kink of the network. It costs a forward pass in float64 and one VJP an input; with "lanczos"
-            k + 1 VJPs, and k JVPs where rounding did move the input; with "power" one. By default done wherever the
-            model and the device can. Without it, `error` counts ordinary rounding only.
+        verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
+            network, and to measure the rounding of the passes back, which stay in float32. It costs the difference of
+            the two forward passes, and with "exact" one VJP. By default done wherever the model and the device can.
+            Without it, `error` counts ordinary rounding only.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
@@ -110,9 +110,9 @@ def spectrum(
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
-    if verify and not net.has_float64:
-        raise ValueError("verify=True needs float64 passes, which this model or device cannot do: leave it out")
-    verify = net.has_float64 and net.dtype != torch.float64 if verify is None else verify
+    if verify and not net.precise:
+        raise ValueError("verify=True needs a float64 pass, which this model or device cannot do: leave it out")
+    verify = net.precise if verify is None else verify
     rank = net.likelihood.rank(len(net.classes))
     method, reason = _choose(net, method, k, rank)
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
@@ -210,12 +210,12 @@ def plan(
     size, classes = x[0].numel(), len(net.classes)
     width = x.dtype.itemsize
     kept = 2 * len(x) * width * size * k if vectors and net.device.type == "cpu" else 0
-    # What was measured as peaks of resnet18 (tests/test_spectrum.py): copies of the weights in another precision (one
-    # each for a graph, a product along a direction, and a tape), graphs, float64 inputs, rows, vectors in float64
-    # on their way.
+    # What was measured as peaks of resnet18 (tests/test_spectrum.py): copies of the weights in another precision,
+    # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
+    # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * ((24 if twice else 8) * verify + width * (t.dtype != x.dtype)) for t in weights)
-    own = saved * (1 + 2 * verify + 3 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
+    copies = sum(t.numel() * (8 * verify + width * (t.dtype != x.dtype)) for t in weights)
+    own = saved * (1 + max(2 * verify, 3 * twice)) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fimviz._precise import float64_values
 from fimviz.classifier import Classifier
 from fimviz.fisher.tape import RepeatError, repeatable
 
@@ -22,15 +24,20 @@ from fimviz.fisher.tape import RepeatError, repeatable
 class Linearisation:
     """A classifier at a batch x (n, …) on its device: `logits` (n, K), and products with J = ∂z/∂x, counted.
 
-    Make and use it inside `net.at_rest()`.
+    Make and use it inside `net.at_rest()`. `precise` takes the forward pass in float64 (`fimviz._precise`), so that
+    `logits` are float64's and the products those of its linear piece, in the precision of x. `along` says that
+    products J v are wanted too: the first VJP then keeps the graph that gives them.
     """
 
-    def __init__(self, net: Classifier, x: Tensor) -> None:
-        self._net = net
+    def __init__(self, net: Classifier, x: Tensor, *, precise: bool = False, along: bool = False) -> None:
+        self._net, self._precise, self._along = net, precise, along
         self._x = x.detach().clone().requires_grad_()
-        self._z = net.logits(self._x)
+        with float64_values() if precise else nullcontext() as values:
+            self._z = net.logits(self._x)
+            z = self._z.detach()
+            self.logits = z if values is None else values.of(z)
+        self._bend: tuple[Tensor, Tensor] | None = None  # a cotangent w with wᵀJ, differentiable toward w
         self._push: Callable[[Tensor], Tensor] | None = None
-        self.logits = self._z.detach()
         self.vjps = self.jvps = 0
 
     def vjp(self, cotangents: Tensor) -> Tensor:
@@ -39,7 +46,9 @@ class Linearisation:
         self.vjps += len(c)
         if not len(c):
             return self._x.new_zeros(len(self._x), 0, self._x[0].numel())
-        if self._net.batched_vjp and len(c) > 1:
+        if len(c) == 1 and self._along and self._bend is None and self._net.double_backward:
+            g = self._bent(c[0])[None]
+        elif self._net.batched_vjp and len(c) > 1:
             g = torch.func.vmap(self._pull)(c)
         else:
             g = torch.stack([self._pull(one) for one in c])
@@ -48,74 +57,77 @@ class Linearisation:
     def _pull(self, cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(self._z, self._x, cotangent, retain_graph=True)[0]
 
+    def _bent(self, cotangent: Tensor) -> Tensor:
+        w = cotangent.clone().requires_grad_()
+        with torch.enable_grad():
+            (g,) = torch.autograd.grad(self._z, self._x, w, create_graph=True)
+        self._bend = w, g
+        return g.detach()
+
     def jvp(self, v: Tensor) -> Tensor:
         """Products J v (n, K) for displacements v (n, D) of the inputs: one pass.
 
-        The first call takes forward mode, at some 3 passes; the next ones repeat what of it depends on v. A model with
-        a function that has no forward mode gives J v as the derivative of wᵀJ toward w instead.
+        wᵀJ is linear in w, with J v as its derivative along v. The first call takes that from the graph of a backward
+        pass, and the next ones repeat what of it depends on v. A model with a function that cannot be differentiated
+        twice gives J v in forward mode instead.
         """
+        self.jvps += 1
+        v = v.to(self._x).view_as(self._x).detach()
         if self._push is None:
-            self._push = linear = self._linear()
+            self._push = linear = self._linear(v)
             if self._net.repeatable is not False:
                 try:
-                    out, again = repeatable(linear, self._shaped(v))
+                    out, again = repeatable(linear, v)
                 except RepeatError:
                     self._net.repeatable = False
                 else:
                     if self._net.repeatable is None:
-                        self._net.repeatable = _agree(linear, again, self._shaped(v))
+                        self._net.repeatable = _agree(linear, again, v)
                     if self._net.repeatable:
                         self._push = again
-                    self.jvps += 1
                     return out
-        self.jvps += 1
         with torch.no_grad():
-            return self._push(self._shaped(v))
+            return self._push(v)
 
-    def jvp_once(self, v: Tensor) -> Tensor:
-        """The same by itself, without a tape, which would take memory."""
-        self.jvps += 1
-        return self._linear()(self._shaped(v))
+    def _linear(self, v: Tensor) -> Callable[[Tensor], Tensor]:
+        if self._net.double_backward is not False and self._bend is None:
+            self._bent(torch.zeros_like(self._z))
+        if self._net.double_backward is None:
+            self._net.double_backward = self._can_bend(v)
+        return self._double_backward if self._net.double_backward else self._forward_mode
 
-    def _shaped(self, v: Tensor) -> Tensor:
-        return v.to(self._x).view_as(self._x).detach()
+    def _double_backward(self, v: Tensor) -> Tensor:
+        assert self._bend is not None
+        w, g = self._bend
+        with torch.enable_grad():
+            return torch.autograd.grad(g, w, v, retain_graph=True)[0].detach()
 
-    def _linear(self) -> Callable[[Tensor], Tensor]:
-        if self._net.forward_mode is None:
-            self._net.forward_mode = self._has_forward_mode()
-        return self._forward_mode if self._net.forward_mode else self._double_backward()
-
-    def _has_forward_mode(self) -> bool:
-        """Whether J v comes out in forward mode, and agrees with the backward pass: w · J v = wᵀJ · v."""
-        generator = torch.Generator().manual_seed(0)
-        v, w = (torch.randn(t.shape, generator=generator).to(t) for t in (self._x, self._z))
-        pulled = self._pull(w)
+    def _can_bend(self, v: Tensor) -> bool:
+        """Whether the model can be differentiated twice; if not, whether its forward mode can be trusted."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
-                pushed = self._forward_mode(v)
+            self._double_backward(v)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # a function of the model has no rule for it
-            return False
-        ours, theirs = (w * pushed).flatten(1), (pulled * v).flatten(1)
+        except RuntimeError:
+            self._bend = None
+        else:
+            return True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
+            pushed = self._forward_mode(v)
+        w = torch.randn(self._z.shape, generator=torch.Generator().manual_seed(0)).to(self._z)
+        ours, theirs = (w * pushed).flatten(1), (self._pull(w) * v).flatten(1)
         size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
-        return bool(((ours.sum(1) - theirs.sum(1)).abs() <= 1e-3 * size).all())
+        if ((ours.sum(1) - theirs.sum(1)).abs() > 1e-3 * size).any():
+            raise RuntimeError(
+                "a function of the model has a forward mode (jvp) that contradicts its backward pass, expected the "
+                "same derivative: mend it, or use method='exact', which needs no products along directions"
+            )
+        return False
 
     def _forward_mode(self, v: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), float64_values(v) if self._precise else nullcontext():
             return tangent(self._net.logits, self._x.detach(), v)
-
-    def _double_backward(self) -> Callable[[Tensor], Tensor]:
-        w = torch.zeros_like(self._z, requires_grad=True)
-        with torch.enable_grad():
-            (g,) = torch.autograd.grad(self._z, self._x, w, create_graph=True)
-
-        def along(v: Tensor) -> Tensor:
-            with torch.enable_grad():
-                return torch.autograd.grad(g, w, v, retain_graph=True)[0].detach()
-
-        return along
 
 
 def tangent(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
@@ -153,6 +165,13 @@ def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
 
     Returns what it keeps for its backward pass, the largest part of that, and what a convolution in float64 adds.
     """
+    known = net.footprints
+    if (at := (x.shape, x.dtype)) not in known:
+        known[at] = _footprint(net, x)
+    return known[at]
+
+
+def _footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
     tensors = (*net.model.parameters(), *net.model.buffers())
     weights = {t.untyped_storage().data_ptr() for t in tensors if t.layout == torch.strided}
     sizes: dict[int, int] = {x.untyped_storage().data_ptr(): x.nbytes}

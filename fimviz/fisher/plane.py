@@ -84,7 +84,7 @@ def _information(spectrum: Spectrum, w: Tensor) -> Tensor:
     with net.at_rest():
         for x, some in zip(spectrum.images.split(_CHUNK), w.split(_CHUNK), strict=True):
             passes = Linearisation(net, x.to(net.device, net.dtype))
-            parts.append(passes.jvp_once(some.to(net.device).flatten(1)).cpu().double())
+            parts.append(passes.jvp(some.to(net.device).flatten(1)).cpu().double())
     factor = net.likelihood.factor(spectrum.logits)
     whitened = factor.from_logits(torch.cat(parts)[..., None])[..., 0]
     return factor.log_scale.exp() * (whitened**2).sum(1)

@@ -12,23 +12,24 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, polished
+from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error
 
 
 def power(
     net: Classifier, x: Tensor, vectors: bool, tolerance: float, max_steps: int, seed: int, verify: bool
 ) -> Block:
     """The leading eigenvalue at every input of x (n, …), to a relative residual, inside `at_rest()`."""
-    ground = Ground(net, x, verify)
+    ground = Ground(net, x, verify, along=True)
+    factor = ground.factor
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)
     v = torch.nn.functional.normalize(v, dim=1)
     history: list[Tensor] = []
     for _ in range(max_steps):
-        h = ground.factor.from_logits(ground.here.jvp(v).cpu().double()[..., None])
+        h = factor.from_logits(ground.here.jvp(v).cpu().double()[..., None])
         theta = h.square().sum((1, 2))
         history.append(theta)
-        fv = ground.here.vjp(ground.factor.to_logits(h))[:, 0]
+        fv = ground.here.vjp(factor.to_logits(h))[:, 0]
         if not fv.isfinite().all():
             raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
         residual = (fv - theta[:, None].to(fv) * v).norm(dim=1).cpu().double()
@@ -36,20 +37,23 @@ def power(
             break
         v = torch.nn.functional.normalize(fv, dim=1)
     y = torch.nn.functional.normalize(h, dim=1)
-    found = polished(ground, ground.here.vjp(ground.factor.to_logits(y)), y)
-    error = found.error + found.off + residual[:, None]
-    scale, unknown = ground.factor.log_scale.exp(), torch.full_like(theta, torch.nan)
-    block = Block(
+    rows = ground.here.vjp(factor.to_logits(y))
+    mu = inner(rows, rows)[..., 0]
+    root = mu.sqrt()
+    # vᵀF v is also v · F v: what they are apart is rounding.
+    apart = (v[:, None].double() @ fv[..., None].double())[..., 0].cpu() - theta[:, None]
+    noise = ground.noise(root, apart.abs() / root.clamp_min(1e-300))
+    error = rounding_error(mu, noise, ground.doubt(), factor.rank) + 2 * root * noise + residual[:, None]
+    scale, unknown = factor.log_scale.exp(), torch.full_like(theta, torch.nan)
+    return Block(
         logits=ground.logits,
-        eigenvalues=found.mu * scale[:, None],
+        eigenvalues=mu * scale[:, None],
         error=error * scale[:, None],
         trace=unknown,
         trace_error=unknown,
         frobenius=unknown,
         frobenius_error=unknown,
-        eigenvectors=found.eigenvectors(ground.factor.ascent, vectors),
+        eigenvectors=ritz_vectors(rows, y, mu, factor.ascent, noise, vectors),
         history=torch.stack(history, 1) * scale[:, None],
         **ground.passes(),
     )
-    del ground
-    return block.mended(found.moved, x, lambda part: power(net, part, vectors, tolerance, max_steps, seed, False))
