@@ -19,7 +19,7 @@ from fimviz.margins.traces import MarginTraces
 from fimviz.vulnerability import Vulnerability, vulnerability
 
 PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
-RUNGS = ("exact", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace")
+_RUNGS = ("exact", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace")
 _HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
 
 
@@ -35,7 +35,7 @@ def extended(
             return replace(m, notes={**m.notes, part: certificate.reason})
         return replace(m, radius=certificate.radius)
     if part == "bounds":
-        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=RUNGS))
+        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=_RUNGS))
     if part == "attributions":
         known = m.detail.spectrum if m.detail.places == tuple(at) else None
         return replace(m, attributions=attributions(s.net, s.images[at], spectrum=known, seed=seed, progress=progress))

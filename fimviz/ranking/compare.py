@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from fimviz._options import named_options, real, whole
+from fimviz._options import named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.ranking.comparison import ModelComparison
 from fimviz.ranking.numbers import ModelNumbers, Settings, model_numbers
@@ -94,7 +94,7 @@ def compare_models(
         seed=whole("seed", seed, 0),
     )
     given = _by_model(models, images)
-    report = _reporter(progress, len(models))
+    report = reporter(progress, len(models), "model")
     done: dict[str, ModelNumbers] = {}
     try:
         for name, net in models.items():
@@ -103,7 +103,7 @@ def compare_models(
             except Exception as error:
                 error.add_note(f"while comparing the model {name!r}")
                 raise
-            report(len(done), len(models))
+            report(len(done))
     except KeyboardInterrupt:
         if len(done) < 2:
             raise
@@ -120,20 +120,3 @@ def _by_model(models: Mapping[str, Any], images: Any) -> Mapping[str, Any]:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"images hold {lengths}, expected the same pictures, and so as many, for every model")
     return images
-
-
-def _reporter(wanted: bool | Callable[[int, int], None], total: int) -> Callable[[int, int], None]:
-    if callable(wanted):
-        return wanted
-    if not wanted:
-        return lambda done, total: None
-    from tqdm.auto import tqdm
-
-    bar = tqdm(total=total, unit="model", leave=False)
-
-    def update(done: int, total: int) -> None:
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update

@@ -2,13 +2,14 @@
 // State shared with Python or the stand-in host: sample.
 import { escape, number, series } from "./chart.js";
 import { blend, paint, signedMap } from "./pixels.js";
-import { canvasIn, fillTables, mounted } from "./stage.js";
+import { canvasIn, fillTables, mounted, View } from "./stage.js";
 
 const two = (v) => (v === null ? "–" : v.toFixed(2).replace("-", "−"));
 
-class Attributions {
-  constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, part, width: 0 });
+class Attributions extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    const { data } = packed;
     const count = data.samples.length;
     const maps = data.samples[0].maps.map((m) => m.name);
     const figure = (name) => `<figure><figcaption>${escape(name)}</figcaption><div class="fv-plate"></div><p class="fv-quiet"></p></figure>`;
@@ -16,11 +17,7 @@ class Attributions {
         <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
       <div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div>
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
-    this.$ = (selector) => root.querySelector(selector);
-    this.$("input").addEventListener("input", (event) => {
-      model.set("sample", Number(event.target.value));
-      model.save_changes();
-    });
+    this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
     fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ"])],
       data.samples.map((s, i) => [i, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank)])])]]);
   }
@@ -63,6 +60,6 @@ class Attributions {
   }
 }
 
-const render = mounted((model, root, packed) => new Attributions(model, root, packed), { "change:sample": "show" });
+const render = mounted(Attributions, { "change:sample": "show" });
 
 export default { render };

@@ -1,7 +1,7 @@
 // The bound view: how close do formulas and estimates come to the truth, and at what cost?
 // State shared with Python or the stand-in host: index (of the chosen sample), method (the chosen row), everything (all samples).
 import { escape, number, powerOfTen, probability, quartiles } from "./chart.js";
-import { fillTables, mounted, roving } from "./stage.js";
+import { fillTables, mounted, roving, View } from "./stage.js";
 import { SHAPES, shows, withRows } from "./boundrows.js";
 import { withConvergence } from "./convergence.js";
 import { stepAt, withWaterfall } from "./waterfall.js";
@@ -46,17 +46,17 @@ function layout(methods) {
     <div class="fv-tables"></div>`;
 }
 
-class Comparison extends withWaterfall(withConvergence(withRows(Object))) {
-  constructor(model, root, { data, part }) {
-    super();
-    Object.assign(this, { model, root, data, part, width: 0, step: -1, unfolded: false });
+class Comparison extends withWaterfall(withConvergence(withRows(View))) {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    Object.assign(this, { step: -1, unfolded: false });
+    const { data, part } = packed;
     this.logs = new Float64Array(part(data.values)); // samples × methods × (value, low, high), log₁₀
     for (const c of data.curves) c.logs = new Float32Array(part(c.values));
     this.methods = data.methods;
     this.unit = data.unit; // what a forward pass, a VJP and a JVP cost
     this.reference = this.methods.findIndex((m) => m.name === data.reference);
     root.innerHTML = layout(this.methods);
-    this.$ = (selector) => root.querySelector(selector);
     this.range = this.$("input");
     Object.assign(this.range, { min: 0, max: data.samples.length - 1 });
     this.range.disabled = data.samples.length < 2;
@@ -78,11 +78,6 @@ class Comparison extends withWaterfall(withConvergence(withRows(Object))) {
   get all() { return !!this.model.get("everything"); }
   get truth() { return this.log(this.at, this.reference); }
   get truthName() { return this.methods[this.reference].guarantee === "exact" ? "the truth" : this.methods[this.reference].name; }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
 
   /** log₁₀ of value (0), low (1) or high (2) of a method at a sample. */
   log(sample, method, part = 0) { return this.logs[(sample * this.methods.length + method) * 3 + part]; }
@@ -205,8 +200,6 @@ class Comparison extends withWaterfall(withConvergence(withRows(Object))) {
   }
 }
 
-const render = mounted((model, root, packed) => new Comparison(model, root, packed), {
-  "change:index": "show", "change:method": "show", "change:everything": "show",
-});
+const render = mounted(Comparison, { "change:index": "show", "change:method": "show", "change:everything": "show" });
 
 export default { render };

@@ -2,7 +2,7 @@
 // State shared with Python or the stand-in host: quantity (of the map), pair (its place), position (along its line), steps.
 import { escape, number, probability, series } from "./chart.js";
 import { blend } from "./pixels.js";
-import { canvasIn, fillTables, mounted, roving } from "./stage.js";
+import { canvasIn, fillTables, mounted, roving, View } from "./stage.js";
 import { QUANTITIES, share, withClassPairs } from "./classpairs.js";
 import { withDistributions } from "./distributions.js";
 import { withLine } from "./pairline.js";
@@ -32,15 +32,15 @@ function layout(data) {
     <div class="fv-tables"></div>`;
 }
 
-class Divergence extends withLine(withClassPairs(withDistributions(Object))) {
-  constructor(model, root, { data, part }) {
-    super();
-    Object.assign(this, { model, root, data, width: 0, cell: null });
+class Divergence extends withLine(withClassPairs(withDistributions(View))) {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    this.cell = null;
+    const { data, part } = packed;
     this.samples = new Map(data.samples.map((s) => [s.index, s]));
     const Kind = data.kind === "series" ? Float32Array : Uint8Array;
     data.samples.forEach((s) => (s.values = new Kind(part(s.image))));
     root.innerHTML = layout(data);
-    this.$ = (selector) => root.querySelector(selector);
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => this.set("position", Number(this.range.value)));
     this.$("select").addEventListener("change", (event) => this.set("quantity", event.target.value));
@@ -55,11 +55,6 @@ class Divergence extends withLine(withClassPairs(withDistributions(Object))) {
   name(c) { return this.data.classes[c]; }
   ends(pair) { return [this.samples.get(pair.i), this.samples.get(pair.j)]; }
   sits(pair) { return this.ends(pair).map((s) => s.label); }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
 
   picture(plate, values, target, label) {
     const { kind, shape, range } = this.data;
@@ -135,7 +130,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(Object))) {
   }
 }
 
-const render = mounted((model, root, packed) => new Divergence(model, root, packed), {
+const render = mounted(Divergence, {
   "change:quantity": "quantityChanged",
   "change:pair": "changed",
   "change:position": "move",

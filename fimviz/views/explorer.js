@@ -7,7 +7,7 @@ import { picture } from "./inputs.js";
 import { Live } from "./live.js";
 import { outcomeOf } from "./panel.js";
 import { Overview } from "./overview.js";
-import { fillTables, mounted } from "./stage.js";
+import { fillTables, mounted, View } from "./stage.js";
 import { unpack } from "./pixels.js";
 import { median } from "./strip.js";
 
@@ -64,11 +64,11 @@ function layout(data) {
     <div class="fv-tables fv-all"></div>`;
 }
 
-class Explorer {
+class Explorer extends View {
   constructor(model, root, packed) {
-    Object.assign(this, { model, root, width: 0, key: `fv${Math.random().toString(36).slice(2)}` });
+    super(model, root, packed);
+    this.key = `fv${Math.random().toString(36).slice(2)}`;
     root.classList.add("fv-explorer");
-    this.$ = (selector) => root.querySelector(selector);
     this.live = model.get("live") ? new Live(this, model) : null;
     this.build(packed);
   }
@@ -153,11 +153,6 @@ class Explorer {
     const wrong = table.correct?.[i] === false;
     return { key: i, share: this.shares[i], wrong, label: `sample ${i}: ${this.called(i)}, λ₁ = ${number(table.norm[i])}`,
       draw: (plate) => picture(plate, this.thumbs[i], data.thumbs, 40) };
-  }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
   }
 
   /** Open a sample; the slider's knob keeps its share of the reach. */
@@ -316,7 +311,7 @@ class Explorer {
   }
 }
 
-const render = mounted((model, root, packed) => new Explorer(model, root, packed), {
+const render = mounted(Explorer, {
   "change:index": "chosen", "change:direction": "turned", "change:flipped": "turned", "change:epsilon": "moved", "change:tab": "tabbed",
   "change:color": "painted", "change:against": "painted", "change:sort": "sifted", "change:show": "sifted", "change:selected": "brushed",
   "change:payload": "rebuild", "change:temperature": "followed", "change:directions": "many", "msg:custom": "heard",

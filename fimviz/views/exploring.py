@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,9 @@ from fimviz.views.explored import (
 )
 from fimviz.views.figure import module_source
 from fimviz.views.inputs import Inputs
-from fimviz.views.latest import Latest, OvertakenError
 from fimviz.views.perturbation import Along
 from fimviz.views.uploads import read_images
+from fimviz.views.working import Check, Tick, Working
 
 if TYPE_CHECKING:
     from fimviz.explorer.results import Explored, Explorer
@@ -38,13 +37,9 @@ if TYPE_CHECKING:
 TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
 COLORS = ("class", "correct", "confidence")
 SORTS = ("norm", "margin", "confidence", "index")
-_OFTEN = 0.2  # seconds between two reports of progress
-
-Check = Callable[[], None]
-Tick = Callable[[int, int], None]
 
 
-class Exploring(Along):
+class Exploring(Along, Working):
     """The live explorer."""
 
     _esm = module_source("explorer")
@@ -64,7 +59,6 @@ class Exploring(Along):
         1.0, help="What the logits are divided by, besides the classifier's own temperature. Default: 1."
     ).tag(sync=True)
     directions = traitlets.Int(3, help="How many eigenvectors of a sample Python computes. Default: 3.").tag(sync=True)
-    live = traitlets.Bool(False, help="Whether Python answers: set by widget(). Default: False.").tag(sync=True)
 
     source: Explorer | None = None  # what is shown: another one after another temperature, or with more images
     labels: list[Any] | None = None
@@ -73,9 +67,7 @@ class Exploring(Along):
 
     def __init__(self, **state: Any) -> None:
         super().__init__(**state)
-        self._latest = Latest()
         self._jobs = itertools.count(1)
-        self.on_msg(self._heard)
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:
@@ -112,16 +104,6 @@ class Exploring(Along):
             )
         return str(proposal.value)
 
-    def close(self) -> None:
-        """Stop what runs for this view, and close it."""
-        if hasattr(self, "_latest"):
-            self._latest.stop()
-        super().close()
-
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Whether all that was asked for is done within that time."""
-        return self._latest.wait(seconds)
-
     # ---- requests ----
 
     @traitlets.observe("temperature")
@@ -149,29 +131,10 @@ class Exploring(Along):
 
         def job(check: Check) -> None:
             self.send({"kind": "working", "id": job_id, "doing": doing})
-            try:
-                work(self._ticker(job_id, check), check)
-            except OvertakenError:
-                self.send({"kind": "stopped", "id": job_id, "doing": doing})
-                raise
-            except Exception as error:
-                self.send({"kind": "failed", "id": job_id, "message": f"{type(error).__name__}: {error}"})
-            else:
-                self.send({"kind": "done", "id": job_id})
+            work(self._ticker(job_id, check), check)
+            self.send({"kind": "done", "id": job_id})
 
-        self._latest.ask(job)
-
-    def _ticker(self, job_id: int, check: Check) -> Tick:
-        told = time.monotonic()
-
-        def tick(done: int, total: int) -> None:
-            nonlocal told
-            check()
-            if time.monotonic() - told > _OFTEN:
-                told = time.monotonic()
-                self.send({"kind": "progress", "id": job_id, "done": done, "total": total})
-
-        return tick
+        self._run(job_id, job, doing=doing)
 
     # ---- work ----
 

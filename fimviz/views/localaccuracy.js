@@ -1,7 +1,7 @@
 // The view of local accuracy: up to what size of a change does ½ δᵀFδ tell its divergence?
 // State shared with Python or the stand-in host: position (which budget).
 import { decadeTicks, escape, lineChart, MARGIN, number, scale } from "./chart.js";
-import { fillTables, mounted } from "./stage.js";
+import { fillTables, mounted, View } from "./stage.js";
 
 const NAMES = { worst: "worst direction", fgsm: "FGSM", pgd: "PGD", random: "random direction" };
 
@@ -27,16 +27,13 @@ function layout(data) {
     <div class="fv-tables"></div>`;
 }
 
-class LocalAccuracy {
-  constructor(model, root, { data }) {
-    Object.assign(this, { model, root, data, width: 0 });
+class LocalAccuracy extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    const { data } = packed;
     root.innerHTML = layout(data);
-    this.$ = (selector) => root.querySelector(selector);
     this.range = this.$("input");
-    this.range.addEventListener("input", () => {
-      model.set("position", Number(this.range.value));
-      model.save_changes();
-    });
+    this.range.addEventListener("input", () => this.set("position", Number(this.range.value)));
     fillTables(this.$(".fv-tables"), data.panels.map((p) => [`Table: budget in ${p.norm}`,
       ["direction", "ε", "median", "lower quartile", "upper quartile", "pooled", "median KL", "median ‖δ‖₂", "images", "KL is 0", "failed"],
       p.lines.flatMap((l) => p.names.map((e, k) => [NAMES[l.name] ?? l.name, e, ...[l.median, l.q25, l.q75, l.pooled, l.kl, l.length].map((v) => number(v[k])), l.measured[k], l.zero[k], l.failed[k]]))]));
@@ -96,6 +93,6 @@ class LocalAccuracy {
   }
 }
 
-const render = mounted((model, root, packed) => new LocalAccuracy(model, root, packed), { "change:position": "move" });
+const render = mounted(LocalAccuracy, { "change:position": "move" });
 
 export default { render };

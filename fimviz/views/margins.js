@@ -3,7 +3,7 @@
 import { diverging } from "./pixels.js";
 import { escape, MARGIN, number, probability, scale, sharedColors } from "./chart.js";
 import { inTriangle, pathAt } from "./paths.js";
-import { mounted } from "./stage.js";
+import { mounted, View } from "./stage.js";
 import { withMatrix } from "./pathmatrix.js";
 import { withImages } from "./pathimages.js";
 import { withCharts } from "./pathcharts.js";
@@ -62,14 +62,14 @@ function layout() {
     <div class="fv-tables"></div>`;
 }
 
-class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
-  constructor(model, root, { data, part }) {
-    super();
-    Object.assign(this, { model, root, data, width: 0, asked: 0, busy: null, wanted: {}, playing: 0 });
+class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    Object.assign(this, { asked: 0, busy: null, wanted: {}, playing: 0 });
+    const { data, part } = packed;
     this.traces = data.traces.map((t) => ({ ...t, part }));
     this.samples = new Map(data.samples.map((s) => [s.index, { ...s, bytes: null, part }]));
     root.innerHTML = layout();
-    this.$ = (selector) => root.querySelector(selector);
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => {
       this.pause();
@@ -95,11 +95,6 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
   name(c) { return c < 0 ? "others" : this.data.classes[c]; }
   sure(sample) { return probability(1 - sample.doubt, sample.doubt); }
   shields(t) { return t.hit >= 0 && t.hit !== t.target; }
-
-  set(name, value, save = true) {
-    this.model.set(name, value);
-    if (save) this.model.save_changes();
-  }
 
   /** Open a trace at its end; the scrubber starts again. */
   open(trace) {
@@ -254,7 +249,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
       began ??= time;
       const at = from + ((time - began) / 4000) * trace.length;
       const shown = calm ? Math.max(0, ...trace.fr.filter((s) => s <= at)) : Math.min(trace.length, at);
-      this.set("position", shown, false);
+      this.model.set("position", shown);
       if (at >= trace.length) return this.pause();
       this.playing = requestAnimationFrame(step);
     };
@@ -313,8 +308,6 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(Object)))) {
   }
 }
 
-const render = mounted((model, root, packed) => new Margins(model, root, packed), {
-  "change:trace": "show", "change:position": "move", "msg:custom": "heard",
-});
+const render = mounted(Margins, { "change:trace": "show", "change:position": "move", "msg:custom": "heard" });
 
 export default { render };

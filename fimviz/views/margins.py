@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import html
 import operator
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import real, whole
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import Figure, module_source
 from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
-from fimviz.views.latest import Latest, OvertakenError
+from fimviz.views.working import Check, Working
 
 if TYPE_CHECKING:
     from fimviz.margins.curve import ShieldingCurve
@@ -30,37 +29,24 @@ _FRAMES = (3, 40)  # images on the way of one trace, at least and at most
 _POINT = 100  # bytes of numbers a step
 _CURVE_SAMPLES = 20  # that a live curve traces
 _DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
-_OFTEN = 0.2  # seconds between two reports of progress
 
 
-class Margins(Widget):
+class Margins(Working):
     """The live margin view: it traces again what the reader asks for, off the kernel's main thread."""
 
     _esm = module_source("margins")
     trace = traitlets.Int(0, help="Which trace, by its place in the result, or a new one. Default: 0.").tag(sync=True)
     position = traitlets.Float(0.0, help="Fisher–Rao length along the trace. Default: its end.").tag(sync=True)
-    live = traitlets.Bool(False, help="Whether Python answers: set by widget(). Default: False.").tag(sync=True)
 
     source: MarginTraces | None = None
     shown: tuple[int, ...] = ()
     retraced: MarginTraces | None = None  # what the reader asked for last
-
-    def __init__(self, **state: Any) -> None:
-        super().__init__(**state)
-        self._latest = Latest()
-        self.on_msg(self._heard)
 
     @traitlets.validate("trace")
     def _known(self, proposal: Any) -> int:
         if self.shown and proposal.value not in self.shown:
             raise traitlets.TraitError(f"trace is {proposal.value}, expected one that is shown: {self.shown}")
         return int(proposal.value)
-
-    def close(self) -> None:
-        """Stop what runs for this view, and close it."""
-        if hasattr(self, "_latest"):
-            self._latest.stop()
-        super().close()
 
     def _heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A request of the page: {kind: "trace" | "curve" | "stop", id, …}. Its answers carry the same id."""
@@ -72,33 +58,9 @@ class Margins(Widget):
         if work is None:
             self.send({"kind": "failed", "id": asked, "message": f"unknown request {kind!r}"})
             return
+        self._run(asked, lambda check: work(content, check))
 
-        def job(check: Callable[[], None]) -> None:
-            try:
-                work(content, check)
-            except OvertakenError:
-                self.send({"kind": "stopped", "id": asked})
-                raise
-            except Exception as error:
-                self.send({"kind": "failed", "id": asked, "message": f"{type(error).__name__}: {error}"})
-
-        self._latest.ask(job)
-
-    def _ticker(self, asked: Any, check: Callable[[], None]) -> Callable[[int, int], None]:
-        """Progress that ends an unwanted job and tells the page now and then how far it is."""
-        steps, told = 0, time.monotonic()
-
-        def tick(done: int, total: int) -> None:
-            nonlocal steps, told
-            check()
-            steps += 1
-            if time.monotonic() - told > _OFTEN:
-                told = time.monotonic()
-                self.send({"kind": "progress", "id": asked, "steps": steps, "done": done, "total": total})
-
-        return tick
-
-    def _retrace(self, content: Any, check: Callable[[], None]) -> None:
+    def _retrace(self, content: Any, check: Check) -> None:
         from fimviz.margins.trace import trace_margins
 
         own = self._traces()
@@ -127,7 +89,7 @@ class Margins(Widget):
         self.shown, self.retraced = (*self.shown, name), found
         self.send({"kind": "traced", "id": content["id"], "payload": inputs.payload.pack({"trace": trace})})
 
-    def _curve(self, content: Any, check: Callable[[], None]) -> None:
+    def _curve(self, content: Any, check: Check) -> None:
         from fimviz.margins.curve import shielding_curve
 
         own = self._traces()

@@ -4,7 +4,7 @@ import { number } from "./chart.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness } from "./panel.js";
-import { mounted } from "./stage.js";
+import { mounted, View } from "./stage.js";
 
 const LAYOUT = `
     <div class="fv-head"><h3 class="fv-title"></h3>
@@ -18,12 +18,12 @@ const LAYOUT = `
     <div class="fv-gallery" role="listbox" aria-label="Samples, most fragile first" aria-orientation="horizontal"></div>
     <div class="fv-perturbed"></div>`;
 
-class Perturbation {
-  constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, width: 0 });
+class Perturbation extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    const { data, part } = packed;
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
-    this.$ = (selector) => root.querySelector(selector);
     const lengths = shares(data.samples.map((s) => s.directions[0].value));
     const items = data.samples.map((s, i) => {
       const wrong = s.correct === false;
@@ -38,11 +38,6 @@ class Perturbation {
 
   get sample() { return this.data.samples.find((s) => s.index === this.model.get("index")) ?? this.data.samples[0]; }
   outcome(o) { return outcomeOf(this.data, o); }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
 
   /** Choose a sample; the slider's knob stays where it is, so that ε keeps its share of the reach. */
   choose(index) {
@@ -81,7 +76,7 @@ class Perturbation {
   }
 }
 
-const render = mounted((model, root, packed) => new Perturbation(model, root, packed), {
+const render = mounted(Perturbation, {
   "change:index": "show", "change:direction": "show", "change:flipped": "show", "change:epsilon": "move",
 });
 

@@ -1,7 +1,7 @@
 // The ranking view: which number puts models in the order of the attacks?
 // State shared with Python or the stand-in host: column (the number on the right).
 import { escape, number, raised, scale, ticks } from "./chart.js";
-import { fillTables, mounted } from "./stage.js";
+import { fillTables, mounted, View } from "./stage.js";
 
 const KINDS = {
   formula: "formulas — guaranteed, worst case",
@@ -118,18 +118,13 @@ function cell(value, column) {
   return value === null ? "–" : column.log === "log10" ? value.toFixed(2).replace("-", "−") : number(value);
 }
 
-class Ranking {
-  constructor(model, root, { data }) {
-    Object.assign(this, { model, root, data, width: 0 });
+class Ranking extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    const { data } = packed;
     root.innerHTML = layout(data);
-    this.$ = (selector) => root.querySelector(selector);
     this.$("form").addEventListener("submit", (event) => event.preventDefault());
-    root.querySelectorAll("input").forEach((input) => {
-      input.addEventListener("change", () => {
-        model.set("column", input.value);
-        model.save_changes();
-      });
-    });
+    root.querySelectorAll("input").forEach((input) => input.addEventListener("change", () => this.set("column", input.value)));
     fillTables(this.$(".fv-tables"), [
       ["Table: the correlations", ["number", "claims", "models", "ρ", "low", "high", "p", "pairs in the wrong order", "in words"],
         data.columns.filter((c) => c.kind !== "measured").map((c) => [c.title, ["less is fragile", "nothing", "more is fragile"][c.expected + 1], c.models,
@@ -180,6 +175,6 @@ class Ranking {
   }
 }
 
-const render = mounted((model, root, packed) => new Ranking(model, root, packed), { "change:column": "show" });
+const render = mounted(Ranking, { "change:column": "show" });
 
 export default { render };

@@ -2,7 +2,7 @@
 // State shared with Python or the stand-in host: sample (place among those shown), draws (how many labels).
 import { decadeTicks, escape, number, probability, scale, series } from "./chart.js";
 import { blend, diverging, paint, signedMap } from "./pixels.js";
-import { canvasIn, fillTables, mounted, roving } from "./stage.js";
+import { canvasIn, fillTables, mounted, roving, View } from "./stage.js";
 
 const MOST = 9; // decades of labels on the slider
 
@@ -50,16 +50,16 @@ function layout() {
     <div class="fv-tables"></div>`;
 }
 
-class Reconstruction {
-  constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, width: 0 });
+class Reconstruction extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    const { data, part } = packed;
     const series_ = data.kind === "series";
     data.samples.forEach((s) => {
       s.values = new (series_ ? Float32Array : Uint8Array)(part(s.image));
       s.map = new (series_ ? Float32Array : Int8Array)(part(s.visible));
     });
     root.innerHTML = layout();
-    this.$ = (selector) => root.querySelector(selector);
     this.range = this.$("input");
     this.range.addEventListener("input", () => this.set("draws", Math.round(10 ** Number(this.range.value))));
     roving(this.$(".fv-gallery"), (option) => this.set("sample", Number(option.dataset.place)));
@@ -74,11 +74,6 @@ class Reconstruction {
   get place() { return Math.max(0, Math.min(this.data.samples.length - 1, this.model.get("sample"))); }
   get sample() { return this.data.samples[this.place]; }
   get draws() { return Math.max(1, this.model.get("draws")); }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
 
   /** Fill a plate: an image, its values plus a signed part, or the signed part alone. */
   plate(box, values, target, label, signed = false) {
@@ -157,6 +152,6 @@ class Reconstruction {
   }
 }
 
-const render = mounted((model, root, packed) => new Reconstruction(model, root, packed), { "change:sample": "show", "change:draws": "labels" });
+const render = mounted(Reconstruction, { "change:sample": "show", "change:draws": "labels" });
 
 export default { render };

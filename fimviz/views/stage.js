@@ -5,11 +5,24 @@ import { escape } from "./chart.js";
 /** How many columns stand side by side in a width. */
 export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);
 
+/** A view: what it shares with Python or the stand-in host, what it shows, and its root on the page, 0 wide until it is seen. */
+export class View {
+  constructor(model, root, { data, part }) {
+    Object.assign(this, { model, root, data, part, width: 0 });
+    this.$ = (selector) => root.querySelector(selector);
+  }
+
+  set(name, value) {
+    this.model.set(name, value);
+    this.model.save_changes();
+  }
+}
+
 /**
- * The `render` of a view. `make` gets (model, root, {data, part}) and returns an object whose `resize()` follows a new `width`
- * and number of `columns`; `heard` names the method that follows each event of the model.
+ * The `render` of a kind of `View`, whose `resize()` follows a new `width` and number of `columns`; `heard` names the method
+ * that follows each event of the model.
  */
-export function mounted(make, heard) {
+export function mounted(Kind, heard) {
   return async ({ model, el }) => {
     const root = document.createElement("div");
     root.className = "fimviz";
@@ -25,7 +38,7 @@ export function mounted(make, heard) {
     root.addEventListener("focusout", () => suppress(true));
     el.append(root);
     root.textContent = "reading the samples …";
-    const view = make(model, root, await unpack(model.get("payload")));
+    const view = new Kind(model, root, await unpack(model.get("payload")));
     const calls = Object.entries(heard).map(([event, method]) => [event, (...said) => view[method](...said)]);
     calls.forEach(([event, call]) => model.on(event, call));
     const watch = new ResizeObserver(([{ contentRect: { width } }]) => {

@@ -2,7 +2,7 @@
 // State shared with Python or the stand-in host: payload (grows while a run goes on), step (−1 follows the newest record),
 // quantity (which number of the Fisher information).
 import { classColors, decadeTicks, escape, lineChart, MARGIN, number, scale, spread, ticks } from "./chart.js";
-import { fillTables, mounted } from "./stage.js";
+import { fillTables, mounted, View } from "./stage.js";
 import { unpack } from "./pixels.js";
 
 /** The steps at which any run has a record, ascending. */
@@ -58,21 +58,17 @@ function layout(data) {
     <div class="fv-tables"></div>`;
 }
 
-class Training {
-  constructor(model, root, { data }) {
-    Object.assign(this, { model, root, data, width: 0, asked: 0 });
+class Training extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    this.asked = 0;
+    const { data } = packed;
     root.innerHTML = layout(data);
-    this.$ = (selector) => root.querySelector(selector);
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => this.go(Number(this.range.value)));
     this.$(".fv-newest").addEventListener("click", () => this.set("step", -1));
     root.querySelectorAll("[data-quantity]").forEach((b) => b.addEventListener("click", () => this.set("quantity", b.dataset.quantity)));
     this.draggable(this.$(".fv-training"));
-  }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
   }
 
   get steps() { return allSteps(this.data.runs); }
@@ -238,7 +234,6 @@ class Training {
   }
 }
 
-const render = mounted((model, root, packed) => new Training(model, root, packed),
-  { "change:payload": "reread", "change:step": "move", "change:quantity": "show" });
+const render = mounted(Training, { "change:payload": "reread", "change:step": "move", "change:quantity": "show" });
 
 export default { render };
