@@ -130,10 +130,9 @@ def _one_by_one(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
     that takes five times as long.
     """
     convolve = torch.ops.aten.convolution.default
-    if x.device.type != "cpu":
-        return convolve(x, weight, *rest)
-    some = max(1, _PATCHES // max(1, weight[0].numel() * x[0, 0].numel()))
-    return torch.cat([convolve(part, weight, *rest) for part in x.split(some)])
+    some = max(1, _PATCHES // max(1, weight[0].numel() * x[0, 0].numel())) if x.device.type == "cpu" else len(x)
+    parts = [convolve(part, weight, *rest) for part in x.split(max(1, some))]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:

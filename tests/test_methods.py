@@ -347,7 +347,7 @@ def test_models_with_one_way_to_a_jvp(method, function, twice):
 
 def test_a_forward_mode_that_contradicts_the_backward_pass_is_refused():
     net, x = fv.Classifier(Custom(Contradiction.apply)), pixels(3, 12)
-    with pytest.raises(RuntimeError, match="contradicts its backward pass.*method='exact'"):
+    with pytest.raises(RuntimeError, match=r"contradicts its backward pass.*method='exact'"):
         fv.spectrum(net, x, method="lanczos")
     exact = fv.spectrum(net, x, method="exact")
     assert torch.allclose(exact.spectral_norm, truth(Custom(torch.tanh), x).spectral_norm, rtol=1e-5)

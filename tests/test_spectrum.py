@@ -240,6 +240,31 @@ class Kinked(nn.Module):
         return self.head(torch.cat([torch.relu((x[:, :2] + self.lead) - 1), x[:, 2:]], 1))
 
 
+class Cancelling(nn.Module):
+    """Two branches whose gradients cancel, and leave thousands of machine epsilons of rounding."""
+
+    def __init__(self, gain):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gain, self.branch, self.head = gain, nn.Linear(20, 30), nn.Linear(30, 12)
+
+    def forward(self, x):
+        a = self.branch(x)
+        return self.gain * (self.head(torch.tanh(a)) - self.head(torch.tanh(a + 1 / self.gain)))
+
+
+@pytest.mark.parametrize(("method", "k"), [("exact", 3), ("lanczos", 3), ("power", 1)])
+@pytest.mark.parametrize("gain", [10.0, 1e3, 1e4])
+def test_rounding_that_is_larger_than_usual_is_measured(gain, method, k):
+    model, x = Cancelling(gain), torch.rand(8, 20, generator=torch.Generator().manual_seed(1))
+    s = fv.spectrum(model, x, method=method, k=k, max_steps=1000)
+    expected = reference(model, x)[0][:, :k]
+    off = (s.eigenvalues - expected).abs()
+    assert (off <= s.error).all()
+    if gain == 1e4:
+        assert (off[:, 0] > 1e-4 * expected[:, 0]).any(), "too easy: this tests nothing"
+
+
 @pytest.mark.parametrize(("method", "k"), [("exact", 2), ("lanczos", 2), ("power", 1)])
 @pytest.mark.parametrize("lead", [2.0**-30, -(2.0**-30)])
 def test_rounding_moves_no_input_across_a_kink(lead, method, k):

@@ -37,7 +37,7 @@ class _Step:
     """An operation with the tensors that it took, made and wrote to."""
 
     def __init__(self, func: OpOverload, args: Any, kwargs: Any, out: Any) -> None:
-        self.func = func
+        self.func, self.args, self.kwargs = func, args, kwargs
         self.leaves: list[Any]
         self.spec: TreeSpec
         self.leaves, self.spec = tree_flatten((args, kwargs))
@@ -58,6 +58,10 @@ class _Recorder(TorchDispatchMode):
         self.steps: list[_Step] = []
         self.moving = {_home(v)}
         self._blank: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes seconds, only to keep it away from here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -103,18 +107,16 @@ def _program(steps: list[_Step], moving: set[int], v: Tensor, result: Tensor) ->
         targets = [
             None if not isinstance(made, Tensor) else slots.setdefault(id(made), len(slots)) for made in step.made
         ]
-        fixed = [leaf if at is None else None for leaf, at in zip(step.leaves, sources, strict=True)]
-        lines.append((step.func, fixed, step.spec, sources, targets))
+        lines.append((step.func, _arguments(step, sources), sources, targets))
     if id(result) not in slots:
         raise RepeatError("the result was not made by a recorded operation")
     end = slots[id(result)]
-    last = {slot: at for at, line in enumerate(lines) for slot in (*line[4], *line[3]) if slot is not None}
+    last = {slot: at for at, line in enumerate(lines) for slot in (*line[3], *line[2]) if slot is not None}
 
     def run(v: Tensor) -> Tensor:
         values = {0: v}
-        for at, (func, fixed, spec, sources, targets) in enumerate(lines):
-            leaves = [leaf if slot is None else values[slot] for leaf, slot in zip(fixed, sources, strict=True)]
-            args, kwargs = tree_unflatten(leaves, spec)
+        for at, (func, arguments, sources, targets) in enumerate(lines):
+            args, kwargs = arguments(values)
             for slot, made in zip(targets, tree_leaves(func(*args, **kwargs)), strict=True):
                 if slot is not None:
                     values[slot] = made
@@ -124,3 +126,33 @@ def _program(steps: list[_Step], moving: set[int], v: Tensor, result: Tensor) ->
         return values[end]
 
     return run
+
+
+def _arguments(step: _Step, sources: list[int | None]) -> Callable[[dict[int, Tensor]], tuple[Any, Any]]:
+    """What gives an operation's arguments from the values of the slots that its leaves come from."""
+    fixed = [leaf if slot is None else None for leaf, slot in zip(step.leaves, sources, strict=True)]
+    spec = step.spec
+
+    def anywhere(values: dict[int, Tensor]) -> tuple[Any, Any]:
+        leaves = [leaf if slot is None else values[slot] for leaf, slot in zip(fixed, sources, strict=True)]
+        args, kwargs = tree_unflatten(leaves, spec)
+        return args, kwargs
+
+    plain = list(step.args)
+    slots = {id(leaf): slot for leaf, slot in zip(step.leaves, sources, strict=True) if slot is not None}
+    places = [(at, slots[id(given)]) for at, given in enumerate(plain) if id(given) in slots]
+    if len(places) < sum(slot is not None for slot in sources):
+        return anywhere  # in a list of tensors, say
+    kwargs = step.kwargs
+    for at, _ in places:
+        plain[at] = None
+
+    def direct(
+        values: dict[int, Tensor],
+    ) -> tuple[Any, Any]:  # putting a tree together takes as long as small operations
+        args = plain.copy()
+        for at, slot in places:
+            args[at] = values[slot]
+        return args, kwargs
+
+    return direct
