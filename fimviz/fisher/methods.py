@@ -26,8 +26,8 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
 GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
 # Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
-# 30 to 34 for one and 42 to 47 for three.
-_CROSSOVER = 24, 8
+# 23 to 26 for one and 30 to 38 for three.
+_CROSSOVER = 18, 6
 _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 
 

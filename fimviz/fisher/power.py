@@ -19,7 +19,7 @@ def power(
     net: Classifier, x: Tensor, vectors: bool, tolerance: float, max_steps: int, seed: int, verify: bool
 ) -> Block:
     """The leading eigenvalue at every input of x (n, …), to a relative residual, inside `at_rest()`."""
-    ground = Ground(net, x, verify, along=True)
+    ground = Ground(net, x, verify)
     factor = ground.factor
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)
