@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -137,12 +138,14 @@ def _one_by_one(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors into which an operation writes."""
-    out: list[Tensor] = []
-    for at, slot in enumerate(func._schema.arguments):
-        if slot.alias_info is not None and slot.alias_info.is_write:
-            given = args[at] if at < len(args) else kwargs.get(slot.name)
-            out += [t for t in tree_leaves(given) if isinstance(t, Tensor)]
-    return out
+    given = [args[at] if at < len(args) else kwargs.get(name) for at, name in _outputs(func)]
+    return [t for t in tree_leaves(given) if isinstance(t, Tensor)]
+
+
+@cache
+def _outputs(func: Any) -> list[tuple[int, str]]:
+    slots = enumerate(func._schema.arguments)
+    return [(at, slot.name) for at, slot in slots if slot.alias_info is not None and slot.alias_info.is_write]
 
 
 def _stored(t: Tensor) -> bool:
