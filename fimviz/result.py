@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import anywidget
     import pandas as pd
     import plotly.graph_objects as go
+    from torch import Tensor
 
     from fimviz.views.figure import Figure
 
@@ -40,3 +41,8 @@ class Result(ABC):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.view().html()}
+
+
+def outcome_column(outcomes: Tensor) -> Any:
+    """A frame's column of outcomes: classes (n,) as integers, sets of labels (n, K) as tuples."""
+    return outcomes.numpy() if outcomes.ndim == 1 else [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]

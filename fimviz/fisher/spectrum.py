@@ -16,7 +16,7 @@ from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.walk import Walk, one_sided, reach, walk
-from fimviz.result import Result
+from fimviz.result import Result, outcome_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ class Spectrum(Result):
         modes = self.predictions
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": _column(modes),
+            "prediction": outcome_column(modes),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
@@ -149,7 +149,7 @@ class Spectrum(Result):
             "error": self.error[:, 0].numpy(),
         }
         if self.labels is not None:
-            columns["label"] = _column(self.labels)
+            columns["label"] = outcome_column(self.labels)
         return pd.DataFrame(columns)
 
     def take(self, samples: Sequence[int]) -> Spectrum:
@@ -282,8 +282,3 @@ class Spectrum(Result):
         from fimviz.views.perturbation import perturbation
 
         return perturbation(self, samples=samples, directions=directions, max_bytes=max_bytes)
-
-
-def _column(outcomes: Tensor) -> Any:
-    """Classes as integers, or sets of labels as tuples."""
-    return outcomes.numpy() if outcomes.ndim == 1 else [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]
