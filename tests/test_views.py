@@ -65,6 +65,13 @@ def test_no_view_asks_the_network():
     ]
 
 
+def test_views_share_no_class_by_accident():
+    """One sheet serves all views: a name that two of them define is one that the later overrides."""
+    names = re.findall(r"^(\.fv-[\w-]+) \{", (Path(host.__file__).parent / "style.css").read_text(), re.MULTILINE)
+    assert len(names) > 50
+    assert sorted(names) == sorted(set(names))
+
+
 def test_views_use_only_the_portable_surface_of_the_model():
     """Of anywidget's model get, set, on, off, save_changes and send; VS Code, Colab, Voila and marimo have these."""
     for path in Path(host.__file__).parent.glob("*.js"):

@@ -22,7 +22,7 @@ function layout(data) {
       leading eigenvector, where ½ δᵀFδ = ½ ε²λ₁ in L2; FGSM and PGD attack the label. Lines are medians over the images, shades reach from quartile to quartile.</p></details></div>
     <p class="fv-sub">${data.count} ${data.count === 1 ? "image" : "images"}, |KL − ½ δᵀFδ| ÷ KL against the budget ε in pixel units</p>
     <div class="fv-keys">${data.panels[0].lines.map((l) => `<span><i style="color:${l.color}"></i>${escape(NAMES[l.name] ?? l.name)}</span>`).join("")}</div>
-    <div class="fv-norms">${data.panels.map((p) => `<div class="fv-norm"><h4>Budget in ${p.norm}</h4><div class="fv-chart"></div><div class="fv-now"></div></div>`).join("")}</div>
+    <div class="fv-budgets">${data.panels.map((p) => `<div class="fv-norm"><h4>Budget in ${p.norm}</h4><div class="fv-chart"></div><div class="fv-now"></div></div>`).join("")}</div>
     <div class="fv-slider"><label>budget <input type="range" aria-label="Budget" min="0" max="${data.panels[0].budgets.length - 1}" step="1"></label><output></output></div>
     <div class="fv-tables"></div>`;
 }
