@@ -1,10 +1,11 @@
 """A float32 graph of a network at the activations that float64 gives.
 
 Where a ReLU's input or a max pool's lead is smaller than rounding, a forward pass in float32 takes another linear piece
-of the network than exact arithmetic would: gradients can be off by percents. Which piece it is, is decided in the
-forward pass alone. So every operation of that pass runs in float64, and what autograd keeps of it is the outcome
-rounded to float32: masks and positions are float64's, and backward passes, which take nearly all the time, stay in
-float32, right to a few machine epsilons.
+of the network than exact arithmetic would: gradients can be off by percents. Layers that remember signs and positions
+decide this in the forward pass alone. So every operation of that pass runs in float64, and what autograd keeps of it is
+the outcome rounded to float32: signs and positions are float64's, and backward passes, which take nearly all the time,
+stay in float32, right to a few machine epsilons. That does not hold where a backward pass compares what was rounded
+(`amax`, ReLU6), subtracts it (tanh), or computes the layer again (checkpoints): `Steady` tells.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ _WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
 _SWEEP = 32  # operations after which memory of tensors that are gone is given back
 _PATCHES = 2**17  # numbers that stay in a processor's cache
+# What goes back without comparing or subtracting what the forward pass has left.
+_STEADY = {
+    *("convolution_backward", "threshold_backward", "leaky_relu_backward", "native_batch_norm_backward"),
+    *("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "avg_pool2d_backward"),
+    *("_adaptive_avg_pool2d_backward", "upsample_nearest2d_backward", "upsample_bilinear2d_backward"),
+    *("mm", "bmm", "mv", "add", "mul", "div", "neg", "sum", "where", "masked_fill", "cat", "index_select"),
+    *("slice_backward", "select_backward", "constant_pad_nd", "slice", "select", "split", "unbind", "expand"),
+    *("view", "_unsafe_view", "as_strided", "permute", "t", "transpose", "squeeze", "unsqueeze", "alias", "detach"),
+    *("clone", "copy_", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "empty_like", "new_empty_strided"),
+}
 
 
 @contextmanager
@@ -105,7 +116,8 @@ class Float64Values(TorchDispatchMode):
         if self._count % _SWEEP == 0:
             self._twins = {at: pair for at, pair in self._twins.items() if not pair[0].expired()}
         narrowing = kwargs.get("dtype") in _WIDE and any(t.dtype in _NARROW for t in tensors)
-        if func.is_view or not (narrowing or any(t.dtype in _WIDE for t in tensors)):
+        turns = func.is_view or torch.Tag.inplace_view in func.tags
+        if turns or not (narrowing or any(t.dtype in _WIDE for t in tensors)):
             return func(*args, **kwargs)
         wide_args, wide_kwargs = tree_map(lambda a: self.of(a) if isinstance(a, Tensor) else a, (args, kwargs))
         asked = kwargs.get("dtype")
@@ -122,6 +134,23 @@ class Float64Values(TorchDispatchMode):
         if asked in _NARROW or (any(t.dtype in _NARROW and t.ndim for t in tensors) and not narrowing):
             return out  # the model asked for float64 itself
         return tree_map(self._rounded, out)
+
+
+class Steady(TorchDispatchMode):
+    """Whether a backward pass under it depends on what was rounded as on any number: `yes`."""
+
+    yes = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        # A ReLU's threshold is 0, which rounding keeps; statistics of the input itself are subtracted from it.
+        unsteady = (name == "threshold_backward" and args[2] != 0) or (name == "native_batch_norm_backward" and args[7])
+        self.yes &= name in _STEADY and not unsteady
+        return func(*args, **(kwargs or {}))
 
 
 def _one_by_one(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._images import check_values, likely_mistake, read
 from fimviz._options import named_options, real
-from fimviz._precise import float64_values
+from fimviz._precise import Steady, float64_values
 from fimviz.likelihood import LIKELIHOODS
+
+_REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
 
 
 class Classifier:
@@ -83,7 +85,9 @@ class Classifier:
         self._draws = True
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
-        self.precise = False  # whether a forward pass can take float64's values in float32; known after the first call
+        # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz._precise`): known
+        # after the first call.
+        self.precise = False
         # Whether products along directions come from differentiating twice, and can be taped: known after the first.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
@@ -288,7 +292,7 @@ class Classifier:
         """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""
         self._dtypes.add(dtype)
         x = x.detach().to(dtype).requires_grad_()
-        with suppress(RuntimeError):  # a dtype is written into the model's forward, or it computes again going back
+        with suppress(*_REFUSALS):  # a dtype is written into the model's forward, or it computes again going back
             z = self._outputs(x)
             if z.dtype == dtype:
                 torch.autograd.grad(z.sum(), x)
@@ -300,12 +304,15 @@ class Classifier:
         """Whether operations in float64 beneath a float32 graph give what the network gives in float64."""
         x, wide = x.clone().requires_grad_(), x.double().requires_grad_()
         expected = self._outputs(wide)
-        with suppress(RuntimeError):  # an operation that knows float32 alone, or sparse float64 gradients
+        with suppress(*_REFUSALS):  # an operation that knows float32 alone
             with float64_values() as values:
                 z = self._outputs(x)
                 got = values.of(z.detach())
-            ours, theirs = (torch.autograd.grad(out.sum(), at)[0] for out, at in ((z, x), (expected, wide)))
-            return _close(got, expected.detach(), 1e-6) and _close(ours, theirs, 1e-2)
+            c = torch.linspace(1, 2, z.shape[1]).expand_as(z)  # plain sums are constant where the outputs are centred
+            with Steady() as steady:
+                ours = torch.autograd.grad(z, x, c.to(z))[0]
+            theirs = torch.autograd.grad(expected, wide, c.to(expected))[0]
+            return steady.yes and _close(got, expected.detach(), 1e-6) and _close(ours, theirs, 1e-2)
         return False
 
     def _alone(self, x: Tensor) -> Tensor:

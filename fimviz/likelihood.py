@@ -63,10 +63,6 @@ class Factor:
         a = self.a[..., None]
         return a * t - self.gamma[:, None, None] * a * (a**2 * t).sum(1, keepdim=True)
 
-    def __getitem__(self, rows: Tensor) -> Factor:
-        parts = (self.a, self.gamma, self.log_scale, self.ascent, self.others, self.winner)
-        return Factor(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
-
 
 class Likelihood(Protocol):
     """The distribution that the logits of a model describe."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
 from fimviz._precise import float64_values
@@ -103,12 +104,13 @@ def test_ties_and_signs_are_float64s():
     class Kinked(nn.Module):
         def forward(self, x):
             a = torch.relu((x[:, :2] + lead) - 1)
-            b = torch.stack([x[:, 2], x[:, 2] + lead], 1)
-            return torch.cat([a, torch.max_pool1d(b[:, None], 2)[:, 0], b.amax(1, keepdim=True)], 1)
+            b = torch.stack([x[:, 2], x[:, 3] + lead], 1)
+            return torch.cat([a, torch.max_pool1d(b[:, None], 2)[:, 0]], 1)
 
     got, expected, gradient, wide = both(Kinked(), torch.ones(3, 4))
     assert torch.equal(got, expected)
     assert_close(gradient.double(), wide)
+    assert gradient[0].tolist()[2] == 0
     assert gradient[0].count_nonzero() == 3
 
 
@@ -147,6 +149,88 @@ def test_memory_is_given_back():
     assert len(values._twins) < 2 * len(model) + 100
 
 
+def pooled(x):
+    return x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
+
+
+class Recomputed(torch.autograd.Function):
+    """Max pooling that finds its maxima again on the way back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.max_pool2d(x, 2)
+
+    @staticmethod
+    def backward(ctx, g):
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            return torch.autograd.grad(torch.max_pool2d(x, 2), x, g, create_graph=True)[0]
+
+
+POOLS = {
+    "amax": lambda x: pooled(x).amax((3, 5)),
+    "maximum": lambda x: torch.maximum(torch.maximum(x[..., ::2, ::2], x[..., 1::2, ::2]),
+                                       torch.maximum(x[..., ::2, 1::2], x[..., 1::2, 1::2])),
+    "norm": lambda x: torch.linalg.vector_norm(pooled(x) + 8, float("inf"), (3, 5)) - 8,
+    "checkpoint": lambda x: checkpoint(lambda y: torch.max_pool2d(y, 2), x, use_reentrant=False),
+    "function": Recomputed.apply,
+    "in place": lambda x: torch.max_pool2d(x.unsqueeze_(2).squeeze_(2), 2),
+    "max_pool2d": lambda x: torch.max_pool2d(x, 2),
+}  # fmt: skip
+
+
+class Pooled(nn.Module):
+    """Near ties in every pool of a nearly flat image."""
+
+    def __init__(self, pool):
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv, self.head, self.pool = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(128, 12), pool
+
+    def forward(self, x):
+        return self.head(self.pool(self.conv(x)).flatten(1))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("method", ["exact", "lanczos", "power"])
+def test_maxima_that_are_found_again_on_the_way_back(pool, method):
+    model = Pooled(POOLS[pool])
+    wide = fv.Classifier(Pooled(POOLS["max_pool2d"]).double())
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.stack([torch.randperm(64, generator=generator) for _ in range(12)])
+    x = (0.3 + 2.0**-25 * steps).view(12, 1, 8, 8)  # no two pixels the same, and none far apart
+    expected = fv.spectrum(wide, x.double(), method="exact", k=1).spectral_norm
+    net = fv.Classifier(model)
+    s = fv.spectrum(net, x, method=method, k=1, max_steps=2000)
+    assert net.precise is (pool in ("in place", "max_pool2d"))
+    assert ((s.spectral_norm - expected).abs() <= s.error[:, 0]).all()
+    assert (s.error[:, 0] < 1e-3 * expected).all()
+
+
+@pytest.mark.parametrize(
+    "cap", [lambda z: 5 * torch.tanh(3 * (2 + z)), lambda z: 10 * torch.sigmoid(10 + z), nn.Hardtanh(-0.1, 0.1),
+            lambda z: nn.functional.relu6(6 + z), lambda z: (z - z.mean(1, keepdim=True)) @ torch.eye(3).to(z)],
+)  # fmt: skip
+def test_saturated_outputs(cap):
+    torch.manual_seed(0)
+    small = Fn(torch.relu)
+
+    class Capped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small = small
+
+        def forward(self, x):
+            return cap(self.small(x))
+
+    x = torch.rand(6, 6)
+    s = fv.spectrum(Capped(), x)
+    expected = fv.spectrum(copy.deepcopy(Capped()).double(), x.double()).eigenvalues
+    assert ((s.eigenvalues - expected).abs() <= s.error).all()
+    assert (s.error[:, 0] <= 1e-3 * expected[:, 0]).all()
+
+
 class OnlyFloat32(nn.Module):
     """A network with an operation that knows no float64."""
 
@@ -156,14 +240,17 @@ class OnlyFloat32(nn.Module):
 
     def forward(self, x):
         if x.dtype == torch.float64:
-            raise RuntimeError("not implemented for Double")
+            raise self.refusal
         return self.net(x)
 
 
-def test_a_model_that_knows_no_float64_is_not_verified():
+@pytest.mark.parametrize("refusal", [RuntimeError("not implemented for Double"), AssertionError(), TypeError("float")])
+def test_a_model_that_knows_no_float64_is_not_verified(refusal):
     net, x = fv.Classifier(OnlyFloat32()), torch.rand(3, 6)
+    net.model.refusal = refusal
     s = fv.spectrum(net, x)
     assert not net.precise
+    assert s.reason.endswith("`error` leaves out kinks of the network that rounding may have crossed")
     assert torch.equal(s.eigenvalues, fv.spectrum(net, x, verify=False).eigenvalues)
     with pytest.raises(ValueError, match="verify=True needs a float64 pass"):
         fv.spectrum(net, x, verify=True)
@@ -179,3 +266,44 @@ def test_real_networks(realdata, name):
     assert_close(got, expected, rtol=1e-12, atol=1e-12)
     off = (gradient - wide).flatten(1).norm(dim=1) / wide.flatten(1).norm(dim=1)
     assert off.max() < 16 * torch.finfo(torch.float32).eps
+
+
+def test_passes_are_counted():
+    """One VJP more than there are gradients, where rounding is measured; none in float64."""
+    for activation, more in ((nn.ReLU(), 1), (nn.Tanh(), 0)):
+        s = fv.spectrum(nn.Sequential(nn.Linear(6, 8), activation, nn.Linear(8, 4)), torch.rand(2, 6))
+        assert s.cost.vjps.tolist() == [3 + more] * 2
+        assert s.cost.forwards.tolist() == [1, 1]
+        assert s.eigenvectors.dtype == torch.float32
+
+
+def test_models_without_products_along_directions():
+    """What "exact" can do and the iterations cannot is said by them."""
+
+    class Powers(nn.Module):
+        """Its second derivative is 0 · ∞ where a pool is all zeros."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8 * 49, 40)
+            self.conv.bias.data -= 0.3
+
+        def forward(self, x):
+            return self.head(nn.functional.lp_pool2d(self.conv(x).relu(), 4.0, 4).flatten(1))
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return 2 * g
+
+    x, image = torch.rand(2, 6), torch.rand(4, 1, 28, 28)
+    for model, inputs, error in ((Fn(Once.apply), x, NotImplementedError), (Powers(), image, FloatingPointError)):
+        assert fv.spectrum(model, inputs, method="exact").error.isfinite().all()
+        with pytest.raises(error, match="method='exact'"):
+            fv.spectrum(model, inputs, method="lanczos")

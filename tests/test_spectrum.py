@@ -250,7 +250,8 @@ class Cancelling(nn.Module):
 
     def forward(self, x):
         a = self.branch(x)
-        return self.gain * (self.head(torch.tanh(a)) - self.head(torch.tanh(a + 1 / self.gain)))
+        b = a + 1 / self.gain
+        return self.gain * (self.head(b * b) - self.head(a * a))
 
 
 @pytest.mark.parametrize(("method", "k"), [("exact", 3), ("lanczos", 3), ("power", 1)])
@@ -487,7 +488,7 @@ class TestResult:
         assert spectrum.eigenvalues.dtype == spectrum.trace.dtype == spectrum.probabilities.dtype == torch.float64
         assert spectrum.trace.shape == spectrum.frobenius.shape == spectrum.spectral_norm.shape == (4,)
         assert spectrum.probabilities.shape == (4, 5)
-        assert torch.equal(spectrum.cost.vjps, torch.full((4,), 5))
+        assert torch.equal(spectrum.cost.vjps, torch.full((4,), 4))
 
     def test_frame_has_the_promised_columns(self, spectrum):
         frame = spectrum.frame

@@ -56,6 +56,7 @@ class Contrasts:
 def contrasts(net: Classifier, x: Tensor) -> Contrasts:
     """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
     verify = net.precise
+    x = x.double() if net.has_float64 and not verify else x
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
         inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None)

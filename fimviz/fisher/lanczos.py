@@ -120,6 +120,11 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
                 break
         basis, rows, rayleigh = torch.cat([basis, q[..., None]], 2), [*rows, v], _bordered(rayleigh, column)
         w = factor.from_logits(ground.here.jvp(v[:, 0]).cpu().double()[..., None])
+        if not w.isfinite().all():
+            raise FloatingPointError(
+                "the derivative of the logits along a direction is NaN or infinite for some image: use method='exact', "
+                "which needs none"
+            )
         apart = torch.cat([apart, ((basis.mT @ w)[..., 0] - column).norm(dim=1, keepdim=True)], 1)
         w = _orthogonal(w, basis)
         left = torch.cat([_orthogonal(left, q[..., None]), w], 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,9 +72,10 @@ def spectrum(
         step: its finite-difference step, an L2 length in input units; by default chosen for every input.
         seed: of everything random.
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
-            network, and to measure the rounding of the passes back, which stay in float32. It costs the difference of
-            the two forward passes, and with "exact" one VJP. By default done wherever the model and the device can.
-            Without it, `error` counts ordinary rounding only.
+            network, and to measure the rounding of the passes back. These stay in float32 where they go through
+            convolutions, ReLUs, max pools and the like; other models are computed in float64 altogether. By default
+            done wherever the model and the device can. Without it, `error` counts ordinary rounding only, and `reason`
+            says so.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
@@ -110,11 +112,16 @@ def spectrum(
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
-    if verify and not net.precise:
+    possible = net.has_float64 or net.dtype == torch.float64
+    if verify and not possible:
         raise ValueError("verify=True needs a float64 pass, which this model or device cannot do: leave it out")
-    verify = net.precise if verify is None else verify
+    verify = possible if verify is None else bool(verify)
+    passes = torch.float64 if verify and not net.precise else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     method, reason = _choose(net, method, k, rank)
+    if not verify and method != "blackbox":
+        reason += "; not verified: `error` leaves out kinks of the network that rounding may have crossed"
+    verify = verify and net.precise
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
     report = reporter(progress, len(x))
@@ -124,20 +131,21 @@ def spectrum(
         inputs, cotangents = 1, 1
         if isinstance(net, Classifier) and method != "blackbox":
             rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
-            inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", verify, max_memory)
+            inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", verify, max_memory, passes)
         try:
             while done < len(x):
                 part = x[done : done + inputs]
-                here = part.to(net.device)
                 try:
+                    here = part.to(net.device, passes)
                     if isinstance(net, BlackBox) or method == "blackbox":
-                        blocks.append(sketch(net, here, k, vectors, probes, step, seed))
+                        block = sketch(net, part.to(net.device), k, vectors, probes, step, seed)
                     elif method == "exact":
-                        blocks.append(exact(net, here, k, vectors, cotangents, verify))
+                        block = exact(net, here, k, vectors, cotangents, verify)
                     elif method == "lanczos":
-                        blocks.append(lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify))
+                        block = lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify)
                     else:
-                        blocks.append(power(net, here, vectors, tolerance, max_steps, seed, verify))
+                        block = power(net, here, vectors, tolerance, max_steps, seed, verify)
+                    blocks.append(replace(block, eigenvectors=block.eigenvectors.to(x.dtype)))
                 except torch.OutOfMemoryError:  # the plan was too large, or somebody else took the memory meanwhile
                     if len(part) == 1 and (method != "exact" or cotangents == 1):
                         raise
@@ -199,23 +207,33 @@ def _choose(net: Classifier | BlackBox, method: str, k: int | None, rank: int) -
 
 
 def plan(
-    net: Classifier, x: Tensor, k: int, vectors: bool, rows: int, twice: bool, verify: bool, max_memory: float | None
+    net: Classifier,
+    x: Tensor,
+    k: int,
+    vectors: bool,
+    rows: int,
+    twice: bool,
+    verify: bool,
+    max_memory: float | None,
+    passes: torch.dtype | None = None,
 ) -> tuple[int, int]:
     """How many inputs, and how many cotangents at a time, fit the memory and keep the processor busy.
 
-    k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph.
+    k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph, `passes` their
+    precision where it is not that of x.
     """
+    passes = passes or x.dtype
     room = _memory.budget(net.device) if max_memory is None else max_memory
-    saved, largest, patches = footprint(net, x[:1].to(net.device))
+    saved, largest, patches = footprint(net, x[:1].to(net.device, passes))
     size, classes = x[0].numel(), len(net.classes)
-    width = x.dtype.itemsize
-    kept = 2 * len(x) * width * size * k if vectors and net.device.type == "cpu" else 0
+    width = passes.itemsize
+    kept = 2 * len(x) * x.dtype.itemsize * size * k if vectors and net.device.type == "cpu" else 0
     # What was measured as peaks of resnet18 (tests/test_spectrum.py): copies of the weights in another precision,
     # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * (8 * verify + width * (t.dtype != x.dtype)) for t in weights)
-    own = saved * (1 + max(2 * verify, 3 * twice)) + 24 * size + (1 if twice else 2) * width * rows * size
+    copies = sum(t.numel() * (8 * verify + width * (t.dtype != passes)) for t in weights)
+    own = saved * (1 + 2 * verify + 5 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))
@@ -231,12 +249,11 @@ def plan(
     room = room - copies - kept // 2
     # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.
     if net.device.type == "cpu":
-        # A processor's caches, not its memory, bound the useful batch of passes. An iteration goes on until the slowest
-        # input of a batch has converged, so that small batches waste less.
+        # An iteration goes on until the slowest input of a batch has converged, so that small batches waste less.
         inputs = max(1, min(128, (_CPU_WORK // 16 if twice else _CPU_WORK) // largest))
         at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
     else:
-        inputs = at_once = 4096  # a GPU wants all that fits
+        inputs = at_once = 4096
     inputs = max(1, min(inputs, len(x), int(room / one_input)))
     cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents

@@ -114,7 +114,13 @@ class Linearisation:
             return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
-            pushed = self._forward_mode(v)
+            try:
+                pushed = self._forward_mode(v)
+            except NotImplementedError as error:
+                raise NotImplementedError(
+                    "a function of the model can neither be differentiated twice nor in forward mode (jvp), and "
+                    "products along directions need one of them: give it one, or use method='exact', which needs none"
+                ) from error
         w = torch.randn(self._z.shape, generator=torch.Generator().manual_seed(0)).to(self._z)
         ours, theirs = (w * pushed).flatten(1), (self._pull(w) * v).flatten(1)
         size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))

@@ -49,8 +49,8 @@ class Spectrum(Result):
             in rounding (λ below the square of the noise) is zeros; equal eigenvalues leave their plane's axes
             arbitrary.
         error: (n, k) float64, how far an eigenvalue may be from the truth: iteration, sampling and rounding together.
-            Rounding is estimated from a float64 pass and the machine epsilon, with constants that held on every
-            real network tried.
+            Rounding is estimated from the machine epsilon, with constants that held on every real network tried, and
+            from products that were computed in two ways.
         trace, trace_error: (n,) float64, the sum of all eigenvalues, not only of the k largest; NaN where the method
             says nothing about it.
         frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues.

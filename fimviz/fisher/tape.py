@@ -147,9 +147,8 @@ def _arguments(step: _Step, sources: list[int | None]) -> Callable[[dict[int, Te
     for at, _ in places:
         plain[at] = None
 
-    def direct(
-        values: dict[int, Tensor],
-    ) -> tuple[Any, Any]:  # putting a tree together takes as long as small operations
+    def direct(values: dict[int, Tensor]) -> tuple[Any, Any]:
+        # Putting a tree together takes as long as a small operation.
         args = plain.copy()
         for at, slot in places:
             args[at] = values[slot]

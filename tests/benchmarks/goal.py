@@ -61,8 +61,8 @@ def squeezenet(sizes: Sizes) -> Goal:
             worst, inside = relative.max().item(), bool((off <= s.error).all())
     text = (
         f"`fv.spectrum(net, photographs, …)` of {len(x)} photographs of 227×227, seconds divided by those of a forward "
-        "pass in the batches that it takes itself; passes are means over the photographs, those in float64 counted "
-        f"with the others. Reference: Lanczos in float64, independent of fimviz's, at most {steps} steps; the "
+        "pass in the batches that it takes itself; passes are means over the photographs. "
+        f"Reference: Lanczos in float64, independent of fimviz's, at most {steps} steps; the "
         "residuals ‖Bu − θu‖/θ of its values are at most "
         + ", ".join(f"{r:.0e}" for r in residuals)
         + ".\n\n"

@@ -269,7 +269,7 @@ def test_gradients_are_taken_once(monkeypatch):
     assert taken == [1]
 
 
-def test_rounding_across_a_kink_is_mended(realdata):
+def test_rounding_moves_no_digit_across_a_kink(realdata):
     """On MNIST's flat background float32 takes another linear piece for one digit in nine of the robust LeNet-5."""
     images, _ = realdata.images("mnist-test", 24)
     net = fv.Classifier(realdata.network("mnist-lenet5-robust"))
