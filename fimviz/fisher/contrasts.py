@@ -56,11 +56,11 @@ class Contrasts:
 def contrasts(net: Classifier, x: Tensor) -> Contrasts:
     """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
     verify = net.precise
-    x = x.double() if net.has_float64 and not verify else x
+    passes = torch.float64 if net.has_float64 and not verify else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None)
-        return _joined([_contrasts(net, part.to(net.device), cotangents, verify) for part in x.split(inputs)])
+        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None, passes)
+        return _joined([_contrasts(net, part.to(net.device, passes), cotangents, verify) for part in x.split(inputs)])
 
 
 def precise_logits(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:

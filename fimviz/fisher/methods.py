@@ -224,7 +224,8 @@ def plan(
     """
     passes = passes or x.dtype
     room = _memory.budget(net.device) if max_memory is None else max_memory
-    saved, largest, patches = footprint(net, x[:1].to(net.device, passes))
+    saved, largest, patches = footprint(net, x[:1].to(net.device))
+    saved, largest = (size * passes.itemsize // x.dtype.itemsize for size in (saved, largest))
     size, classes = x[0].numel(), len(net.classes)
     width = passes.itemsize
     kept = 2 * len(x) * x.dtype.itemsize * size * k if vectors and net.device.type == "cpu" else 0
@@ -233,7 +234,7 @@ def plan(
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
     copies = sum(t.numel() * (8 * verify + width * (t.dtype != passes)) for t in weights)
-    own = saved * (1 + 2 * verify + 5 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
+    own = saved * (1 + 2 * verify + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))
