@@ -50,9 +50,8 @@ def points(net: Classifier, x: Tensor, displacements: int, max_memory: float | N
     rank = net.likelihood.rank(len(net.classes))
     by_rows = rank <= max(_GRADIENTS, displacements)
     few = rank if by_rows else min(rank, _STEPS)
-    alike = x[:1].to(precision(net)).expand_as(x)
     try:
-        inputs, cotangents = plan(net, alike, 1, False, few, not by_rows, False, max_memory)
+        inputs, cotangents = plan(net, x, 1, False, few, not by_rows, False, max_memory, precision(net))
     except MemoryError as error:
         raise MemoryError(
             "the gradients at one input do not fit: give a larger max_memory=, or smaller images"

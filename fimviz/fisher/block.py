@@ -1,7 +1,7 @@
 """What every white-box method gives for some inputs of a batch, and what rounding did to it.
 
 Passes in float32 harm in two ways. Ordinary rounding moves the rows A = Rᵀ J by some machine epsilons: 7 at most on the
-26 networks that were measured. And where a ReLU's input or a max pool's lead is smaller than rounding, a forward pass
+25 networks that were measured. And where a ReLU's input or a max pool's lead is smaller than rounding, a forward pass
 takes another linear piece of the network than exact arithmetic would: λ can be off by percents (11 % of MNIST digits on
 a robust LeNet-5, whose flat background makes ties). So the forward pass runs in float64 (`fimviz._precise`), and the
 ordinary rounding of each input is measured: by a product that is also known as a sum of others.
