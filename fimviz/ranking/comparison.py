@@ -200,6 +200,8 @@ class ModelComparison(Result):
     @property
     def summary(self) -> str:
         """What the numbers say, in a few sentences."""
+        if len(self) == 1:
+            return _few(1)
         parts = []
         for column, name in _SPOKEN.items():
             r = self.ranks[column]
@@ -263,6 +265,8 @@ def _few(n: int) -> str:
     words = {2: "Two", 3: "Three", 4: "Four"}
     if n > 4:
         return ""
+    if n == 1:
+        return "One model has no rank among others."
     chance = f"1 time in {math.factorial(n) // 2}"
     if n == 2:
         return "Two models are always in order or in reverse, so that no correlation is given."
