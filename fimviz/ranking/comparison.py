@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fimviz._options import named_options
+from fimviz._quantile import median
 from fimviz.ranking.numbers import ModelNumbers
 from fimviz.ranking.spearman import Rank, spearman
 from fimviz.result import Result
@@ -286,12 +287,7 @@ def _mean(values: Tensor | None) -> float:
 
 
 def _median(values: Tensor | None) -> float:
-    """The median, the mean of the two in the middle; NaN for none."""
-    if values is None or not len(values):
-        return math.nan
-    v = values.double().sort().values
-    low, high = float(v[(len(v) - 1) // 2]), float(v[len(v) // 2])
-    return low if low == high else (low + high) / 2
+    return math.nan if values is None else median(values)
 
 
 def _median_interval(values: Tensor) -> tuple[float, float]:
