@@ -140,6 +140,9 @@ class BlackBox:
                 self._probe(x[:1])
         return x
 
+    def fingerprint(self) -> None:
+        """Nothing: a function cannot be looked into, and asking it may cost."""
+
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Hold the model's lock: no other thread's queries come between."""

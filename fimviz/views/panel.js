@@ -224,7 +224,7 @@ export class Panel {
     const same = String(now.outcome) === String(sample.prediction);
     const at = direction.shown.indexOf(now.outcome);
     const chance = this.data.multilabel ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
-    const words = Number.isNaN(now.kl) ? "now: the model returns NaN" : `now: ${this.name(now.outcome)}${chance}`;
+    const words = Number.isNaN(now.kl) ? `now: ${this.data.changed ? "not known" : "the model returns NaN"}` : `now: ${this.name(now.outcome)}${chance}`;
     const range = this.data.range.map((r) => number(r)).join(", ");
     const under = this.$(".fv-moved .fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
