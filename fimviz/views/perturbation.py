@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -65,6 +66,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     data: dict[str, Any] = {
         **inputs.header,
         "classes": spectrum.net.classes,
+        "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(spectrum),
         "samples": [
