@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fimviz._options import named_options
+from fimviz._quantile import digits, median
 from fimviz.attributions import Attributions
 from fimviz.comparison import BoundComparison
 from fimviz.fisher.plane import Plane
@@ -104,9 +105,9 @@ class Explorer(Result):
 
     def __repr__(self) -> str:
         s = self.first.spectrum
-        median = float(s.spectral_norm.quantile(0.5))
         several = f"{len(self.models)} models, " if len(self.models) > 1 else ""
-        return f"Explorer({several}{len(self)} inputs, {len(self.places)} in full detail: median λ₁ {median:.3g})"
+        middle = digits(median(s.spectral_norm))
+        return f"Explorer({several}{len(self)} inputs, {len(self.places)} in full detail: median λ₁ {middle})"
 
     @property
     def first(self) -> Explored:
