@@ -269,7 +269,10 @@ def test_traces_again_as_asked(widget, traces):
     assert (answer["kind"], answer["id"]) == ("traced", 1)
     trace = unpacked(answer["payload"])[0]["trace"]
     expected = fv.trace_margins(traces.net, traces.images[:1], targets=[3], damping=0.05, verify=False)
-    assert trace["length"] == float(expected.length[0]) == float(widget.retraced.length[0])
+    assert trace["length"] == float(widget.retraced.length[0])
+    assert trace["length"] == pytest.approx(
+        float(expected.length[0]), rel=1e-5
+    )  # copied weights lie elsewhere in memory
     assert trace["settings"] == {"method": "natural", **SETTINGS, "damping": 0.05}
     assert trace["id"] == last + 1
     widget.set_state({"trace": last + 1})

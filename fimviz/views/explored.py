@@ -29,6 +29,7 @@ _THUMBS = 1_700_000  # bytes of all small pictures together
 _THUMB_SIDE = 64
 _REGIONS = 12  # outcomes that a plane names
 _LEAST_LOGP = -25.0
+CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "attack": "attack"}  # and their columns
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
@@ -52,6 +53,33 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs
+
+
+def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the page offers for a batch: to colour dots, to show and to plot λ₁ against."""
+    models, labelled = data["models"], data["labels"] is not None
+    against = [
+        key if at == 0 else f"{key}:{m['name']}"
+        for at, m in enumerate(models)
+        for key, column in CRITERIA.items()
+        if column in m["numbers"]
+    ]
+    return {
+        "colors": tuple(
+            name
+            for name, there in (("class", not data["multilabel"]), ("correct", labelled), ("confidence", True))
+            if there
+        ),
+        "shows": (
+            "all",
+            *(["misclassified"] if labelled else []),
+            "fragile",
+            "uncertain",
+            *(["differing"] if len(models) > 1 else []),
+            *([] if data["multilabel"] else [f"class:{c}" for c in range(len(data["classes"]))]),
+        ),
+        "criteria": (*against, *(f"norm:{m['name']}" for m in models[1:])),
+    }
 
 
 def _model(

@@ -158,9 +158,10 @@ def margins(
             "trace": first,
             "position": float(traces.length[first]),
             "live": False,
+            "refused": "",
         },
         still=_still(traces, inputs, shown, first),
-        setup={"source": traces, "shown": tuple(shown), "live": True},
+        setup={"source": traces, "shown": tuple(shown)},
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,
     )

@@ -98,7 +98,7 @@ export const withSettings = (Base) => class extends Base {
       (own.method === "published" ? "no trust region" : `trust region r = ${number(own.trust_region)}`);
     const made = this.$(".fv-made");
     if (made) {
-      made.textContent = `Method “${own.method}”: ${words}. In a notebook with a kernel, .widget() lets you change these and trace again.`;
+      made.textContent = `Method “${own.method}”: ${words}. ${this.model.get("refused") || "In a notebook with a kernel, .widget() lets you change these and trace again."}`;
       return;
     }
     for (const key of Object.keys(SETTINGS)) {

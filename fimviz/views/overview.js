@@ -131,6 +131,7 @@ export class Overview {
     const options = new Map(this.options());
     const key = options.has(this.state.get("against")) ? this.state.get("against") : options.keys().next().value;
     this.$("select").value = key;
+    if (key !== this.state.get("against")) this.state.set("against", key); // after another batch, one may be gone
     const { title, kind, values, norm, correct, rank, model } = options.get(key);
     const height = this.height + UNDER + LEGEND;
     const box = this.$(".fv-cloud");

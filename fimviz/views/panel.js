@@ -45,6 +45,11 @@ export function readSample(sample, inputs, part) {
   return sample;
 }
 
+/** The direction and ε nearest to those asked for that a sample can show. */
+export function within(sample, direction, epsilon) {
+  return [Math.max(0, Math.min(direction, sample.directions.length - 1)), Math.max(-sample.reach, Math.min(sample.reach, epsilon))];
+}
+
 /** The outcome that a model gives, in words: a class, or the labels that are on. */
 export function outcomeOf(data, outcome) {
   const name = (c) => (c < 0 ? "others" : data.classes[c]);
