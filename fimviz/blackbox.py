@@ -49,6 +49,9 @@ class BlackBox:
 
     The first use sends one input twice, to learn K and to refuse a model that is random.
 
+    It can be pickled where `predict` can: a function of a module, not a lambda or one that holds an open session. A
+    copy counts its own queries from there on.
+
     Attributes:
         queries: how many inputs have been sent so far, retries included.
 
@@ -105,6 +108,13 @@ class BlackBox:
         self._width: int | None = None  # scores in a row, once known
         self._use, self._count = threading.RLock(), threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_use", "_count")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._use, self._count = threading.RLock(), threading.Lock()
+
     def __repr__(self) -> str:
         size = f", {len(self._names)} classes" if self._names else ""
         return f"BlackBox({getattr(self.predict, '__name__', type(self.predict).__name__)}{size})"
@@ -129,6 +139,14 @@ class BlackBox:
             if self._width is None:
                 self._probe(x[:1])
         return x
+
+    def apart(self) -> BlackBox:
+        """Refused: a live view may ask at any moment, and a function cannot be copied.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a black box is a function, which cannot be copied and may be in use or cost a query")
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
