@@ -140,6 +140,14 @@ class BlackBox:
                 self._probe(x[:1])
         return x
 
+    def apart(self) -> BlackBox:
+        """Refused: a live view may ask at any moment, and a function cannot be copied.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a black box is a function, which cannot be copied and may be in use or cost a query")
+
     def fingerprint(self) -> None:
         """Nothing: a function cannot be looked into, and asking it may cost."""
 
