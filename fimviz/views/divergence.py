@@ -73,8 +73,9 @@ def divergence(
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
     changed = result.changed
-    chosen = [] if changed else _chosen(result, pairs, inputs)
-    lines = [] if changed else paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype)
+    lost = f" The lines between samples are known at their ends only: {changed}." if changed else ""
+    chosen = _chosen(result, pairs, inputs)
+    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype, ask=not changed)
     samples = sorted({s for line in lines for s in (line.i, line.j)})
     modes = net.likelihood.mode(result.logits)
     confidence = net.likelihood.confidence(result.logits)
@@ -84,7 +85,7 @@ def divergence(
     data = {
         "title": title(against),
         "of": next(iter(against)) if len(against) > 1 else "",
-        "summary": _summary(result) + (f" Lines between samples are not known: {changed}." if changed else ""),
+        "summary": _summary(result) + lost,
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
             {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}
@@ -111,17 +112,17 @@ def divergence(
         ],
         "pairs": [_pair(result, place, roles, line) for (place, roles), line in zip(chosen, lines, strict=True)],
     }
-    first = _first(result, chosen) if chosen else None
+    first = _first(result, chosen)
     return Figure(
         widget_class=Divergence,
         state={
             "payload": inputs.payload.pack(data),
             "quantity": "kl",
             "steps": _STEPS,
-            "pair": -1 if first is None else chosen[first][0],
+            "pair": chosen[first][0],
             "position": _STEPS // 2,
         },
-        still=_still(result, inputs, None if first is None else lines[first], seen, against),
+        still=_still(result, inputs, lines[first], seen, against),
         summary=f"{len(result)} pairs, {len(chosen)} with their lines",
         max_bytes=max_bytes,
         setup={"shown": tuple(place for place, _ in chosen)},
@@ -209,14 +210,14 @@ def _summary(result: CrossCategoryKL) -> str:
 def _still(
     result: CrossCategoryKL,
     inputs: Inputs,
-    line: Path | None,
+    line: Path,
     seen: list[Distribution],
     models: Mapping[str, CrossCategoryKL],
 ) -> str:
     """What is seen without scripts: a pair and what is between, and the numbers."""
     parts = []
-    if line is not None and inputs.kind == "image":
-        labels = [html.escape(result.net.classes[int(result.labels[s])]) for s in (line.i, line.j)]
+    labels = [html.escape(result.net.classes[int(result.labels[s])]) for s in (line.i, line.j)]
+    if inputs.kind == "image":
         ends = [result.images[s].double() for s in (line.i, line.j)]
         row = [ends[0], (ends[0] + ends[1]) / 2, ends[1]]
         parts.append(

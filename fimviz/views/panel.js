@@ -240,7 +240,7 @@ export class Panel {
     this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
     const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
     this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
-      (flips ? `the prediction flips at ε = ${flips}` : `no flip within ±${number(sample.reach)}`);
+      (flips ? `the prediction flips at ε = ${flips}` : this.data.changed ? "where the prediction flips is not known" : `no flip within ±${number(sample.reach)}`);
     this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
     const x = along(this.chartWidth, sample.reach)(epsilon);
     this.box.querySelectorAll(".cursor").forEach((line) => {
