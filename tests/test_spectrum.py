@@ -398,7 +398,7 @@ class TestCareAndChunks:
             ({"max_steps": 0}, "max_steps is 0"), ({"seed": None}, "seed is None"), ({"vectrs": True}, "mean vectors"),
             ({"labels": [0, 1]}, r"expected class indices \(4,\)"), ({"labels": [0.5] * 4}, "expected class indices"),
             ({"labels": [0, 5, -3, 1]}, r"labels\[1\] is 5, expected class indices from 0 to 4"),
-            ({"labels": torch.eye(5)[:4]}, r"labels.argmax\(1\)"), ({"labels": "cat"}, "labels is a str, expected one label"),
+            ({"labels": torch.eye(5)[:4]}, r"labels.argmax\(1\)"), ({"labels": "cat"}, "labels is a str"),
             ({"labels": ["cat"] * 4}, r"labels\[0\] is 'cat', which is no class: expected one of"),
         ],
     )  # fmt: skip
