@@ -22,6 +22,10 @@ def read(images: Any) -> Tensor:
     """A floating-point batch (n, …) of at least one input, or an error that says how to make one."""
     name = "images" if hasattr(images, "__truediv__") else "np.asarray(images)"
     images = _tensor_from(images)
+    if images.is_nested:
+        raise TypeError("images are a nested tensor, expected a batch of one shape: images.to_padded_tensor(0.0)")
+    if images.layout != torch.strided:
+        raise TypeError(f"images are sparse ({images.layout}), expected a dense tensor: pass images.to_dense()")
     if images.dtype == torch.uint8:
         raise TypeError(f"images are uint8 (0…255), expected floats: pass {name} / 255")
     if not images.is_floating_point():

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from fimviz._surroundings import ordinary
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def named_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Make an unknown keyword raise with the nearest valid name, before any work starts."""
+    """A public door: an unknown keyword raises with the nearest valid name; work is done in ordinary surroundings."""
     parameters = inspect.signature(function).parameters
     valid = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
@@ -28,7 +30,8 @@ def named_options(function: Callable[P, T]) -> Callable[P, T]:
                     f"did you mean {near[0]}?" if near else f"valid names: {', '.join(v for v in valid if v != 'self')}"
                 )
                 raise TypeError(f"{function.__qualname__}() has no option {name!r}: {hint}")
-        return function(*args, **options)
+        with ordinary():
+            return function(*args, **options)
 
     return call
 

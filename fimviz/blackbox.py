@@ -17,6 +17,7 @@ from torch import Tensor
 from fimviz._images import check_values, read
 from fimviz._labels import read_names
 from fimviz._options import named_options, whole
+from fimviz._surroundings import as_given, ordinary
 from fimviz.likelihood import LIKELIHOODS
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -120,9 +121,10 @@ class BlackBox:
 
     def __call__(self, images: Any) -> Tensor:
         """Log-probabilities (n, K) in nats, float64, of inputs (n, …); for yes/no labels those of yes."""
-        x = self.admit(images)
-        with self.at_rest():
-            return self.likelihood.log_probs(self.logits(x))
+        with ordinary():
+            x = self.admit(images)
+            with self.at_rest():
+                return self.likelihood.log_probs(self.logits(x))
 
     @property
     def classes(self) -> list[str]:
@@ -189,7 +191,8 @@ class BlackBox:
             self._reserve(len(x))
             batch = x.clone(memory_format=torch.contiguous_format)  # predict may write into what it is given
             try:
-                output = self.predict(batch if self._as_torch else batch.numpy())
+                with as_given():
+                    output = self.predict(batch if self._as_torch else batch.numpy())
                 break
             except Exception as error:
                 if attempt == self.retries:
