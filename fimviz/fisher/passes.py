@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fimviz._failures import ALONG, GRADIENT, check_finite
 from fimviz._precise import float64_values
 from fimviz.classifier import Classifier
 from fimviz.fisher.tape import RepeatError, repeatable
@@ -52,7 +53,9 @@ class Linearisation:
             g = torch.func.vmap(self._pull)(c)
         else:
             g = torch.stack([self._pull(one) for one in c])
-        return g.flatten(2).transpose(0, 1)
+        rows = g.flatten(2).transpose(0, 1)
+        check_finite(rows, GRADIENT)
+        return rows
 
     def _pull(self, cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(self._z, self._x, cotangent, retain_graph=True)[0]
@@ -72,7 +75,13 @@ class Linearisation:
         twice gives J v in forward mode instead.
         """
         self.jvps += 1
-        v = v.to(self._x).view_as(self._x).detach()
+        out = self._pushed(v.to(self._x).view_as(self._x).detach())
+        if not out.isfinite().all():
+            self.vjp(torch.ones_like(self._z)[..., None])  # raises where it is the gradient itself that fails
+            check_finite(out, ALONG)
+        return out
+
+    def _pushed(self, v: Tensor) -> Tensor:
         if self._push is None:
             self._push = linear = self._linear(v)
             if self._net.repeatable is not False:
@@ -81,7 +90,7 @@ class Linearisation:
                 except RepeatError:
                     self._net.repeatable = False
                 else:
-                    if self._net.repeatable is None:
+                    if self._net.repeatable is None and out.isfinite().all():
                         self._net.repeatable = _agree(linear, again, v)
                     if self._net.repeatable:
                         self._push = again

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._failures import among, column, others, said, spread
 from fimviz._options import named_options, whole
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
@@ -64,6 +65,7 @@ class Spectrum(Result):
             the interval is experience. "statistical": a confidence interval.
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
+        failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.
     """
 
     eigenvalues: Tensor
@@ -83,6 +85,7 @@ class Spectrum(Result):
     guarantee: str
     cost: Cost
     history: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
     _walks: dict[int, Walk] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
 
@@ -90,11 +93,10 @@ class Spectrum(Result):
         return len(self.eigenvalues)
 
     def __repr__(self) -> str:
-        low, middle, high = (float(q) for q in torch.quantile(self.spectral_norm, torch.tensor([0, 0.5, 1]).double()))
-        return (
-            f"Spectrum({len(self)} inputs, {self.eigenvalues.shape[1]} eigenvalues, {self.method}: "
-            f"λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
-        )
+        known = self.spectral_norm[self.known]
+        low, middle, high = (float(q) for q in torch.quantile(known, torch.tensor([0, 0.5, 1]).double()))
+        size = f"{len(self)} inputs{said(self.failures)}, {self.eigenvalues.shape[1]} eigenvalues"
+        return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
 
     @property
     def spectral_norm(self) -> Tensor:
@@ -104,7 +106,8 @@ class Spectrum(Result):
     @property
     def predictions(self) -> Tensor:
         """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
-        return self.net.likelihood.mode(self.logits)
+        modes = self.net.likelihood.mode(self.logits)
+        return modes.masked_fill(self.logits.isnan().any(1), -1) if modes.ndim == 1 else modes
 
     @property
     def confidence(self) -> Tensor:
@@ -122,7 +125,23 @@ class Spectrum(Result):
         if self.labels is None:
             return None
         same = self.predictions == self.labels
-        return same if same.ndim == 1 else same.all(1)
+        return (same if same.ndim == 1 else same.all(1)) & ~self.logits.isnan().any(1)
+
+    @property
+    def known(self) -> Tensor:
+        """The places (m,) of the inputs that could be computed: all but those of `failures`."""
+        return others(self.failures, len(self))
+
+    @property
+    def fragile(self) -> list[int]:
+        """The places of the inputs that could be computed, the most fragile first."""
+        order = self.spectral_norm[self.known].argsort(descending=True, stable=True)
+        return self.known[order].tolist()
+
+    @property
+    def sound(self) -> Spectrum:
+        """The spectrum of the inputs that could be computed."""
+        return self.take(self.known.tolist()) if self.failures else self
 
     @property
     def pixel_range(self) -> tuple[float, float]:
@@ -134,13 +153,15 @@ class Spectrum(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label."""
+        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label, failure.
+
+        `failure` says why the row of an input has no numbers; it is empty where all is well.
+        """
         import pandas as pd
 
-        modes = self.predictions
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": outcome_column(modes),
+            "prediction": outcome_column(self.predictions, self.logits.isnan().any(1)),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
@@ -150,7 +171,7 @@ class Spectrum(Result):
         }
         if self.labels is not None:
             columns["label"] = outcome_column(self.labels)
-        return pd.DataFrame(columns)
+        return pd.DataFrame({**columns, "failure": column(self.failures, len(self))})
 
     def take(self, samples: Sequence[int]) -> Spectrum:
         """The spectrum of some of the inputs, by their places in the batch; made once for the same places."""
@@ -166,7 +187,8 @@ class Spectrum(Result):
             f.name: value[at] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
-        return replace(self, **per_input, cost=cost, _walks={}, _parts={})
+        failures = among(self.failures, at.tolist())
+        return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
 
     @named_options
     def walk(self, k: int = 0, eps: Any = None) -> Walk:
@@ -182,6 +204,8 @@ class Spectrum(Result):
         if not 0 <= k < self.eigenvalues.shape[1]:
             raise ValueError(f"k is {k}, expected an index from 0 to {self.eigenvalues.shape[1] - 1}")
         if eps is None:
+            if k not in self._walks and self.failures:
+                self._walks[k] = spread(self.sound.walk(k=k), self.known, len(self))
             if k not in self._walks:
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
                 self._walks[k] = walk(self, k, grid, with_flips=True)
@@ -191,6 +215,8 @@ class Spectrum(Result):
             eps = eps.sort().values.expand(len(self), -1)
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
             raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
+        if self.failures:
+            return spread(walk(self.sound, k, eps[self.known]), self.known, len(self))
         return walk(self, k, eps)
 
     @named_options
@@ -224,7 +250,8 @@ class Spectrum(Result):
                 )
         else:
             across = torch.as_tensor(across).detach().cpu()
-            if across.shape != self.images.shape or not across.is_floating_point() or not across.isfinite().all():
+            finite = across[self.known].isfinite().all() if across.shape == self.images.shape else False
+            if not finite or not across.is_floating_point():
                 raise ValueError(
                     f"across has shape {tuple(across.shape)}, expected an index or finite displacements "
                     f"{tuple(self.images.shape)}"
@@ -234,8 +261,12 @@ class Spectrum(Result):
         if whole("points", points, 3) % 2 == 0:
             raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
         wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
-        if not (wide.isfinite() & (wide > 0)).all():
+        if not (wide.isfinite() & (wide > 0))[self.known].all():
             raise ValueError(f"reach is {reach}, expected positive distances")
+        if self.failures:
+            at = self.known
+            own = across if isinstance(across, int) else across[at]
+            return spread(plane(self.sound, k, own, points, wide[at]), at, len(self))
         return plane(self, k, across, points, wide)
 
     @cached_property
@@ -246,7 +277,7 @@ class Spectrum(Result):
         linear pieces that meet there, by torch's convention, and the two sides may curve differently: then a value
         differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
         """
-        return one_sided(self)
+        return spread(one_sided(self.sound), self.known, len(self)) if self.failures else one_sided(self)
 
     @cached_property
     def reach(self) -> Tensor:
@@ -255,7 +286,7 @@ class Spectrum(Result):
         A value of the series 0.001, 0.002, 0.005 … 5 two to five times beyond the change, 1 where nothing changes
         up to 5; in units of the input range's width.
         """
-        return reach(self)
+        return spread(reach(self.sound), self.known, len(self)) if self.failures else reach(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.eigenvectors is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs, finite
+from fimviz.views.inputs import Inputs, finite, lost
 from fimviz.views.margins import margins
 from fimviz.views.perturbation import outcome, sample_data
 
@@ -44,6 +44,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
         "classes": s.net.classes,
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
@@ -85,8 +86,7 @@ def _model(
 def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] | None = None) -> list[dict[str, Any]]:
     """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
     size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
-    order = m.spectrum.spectral_norm.argsort(descending=True, stable=True)
-    rank = {int(place): i + 1 for i, place in enumerate(order)}
+    rank = {place: i + 1 for i, place in enumerate(m.spectrum.fragile)}
     return [
         sample_data(
             detail.spectrum,

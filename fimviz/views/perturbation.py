@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.inputs import Inputs, lost, picture, short, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -51,13 +51,13 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
-    order = spectrum.spectral_norm.argsort(descending=True, stable=True).tolist()
+    order = spectrum.fragile
     count = min(directions, spectrum.eigenvalues.shape[1])
     if count < 1:
         raise ValueError(f"directions is {directions}, expected at least 1")
     if samples is None:
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
-    chosen = _chosen(order, samples)
+    chosen = _chosen(order, samples, spectrum.failures)
     shown = spectrum.take(chosen)
     walks = [shown.walk(k) for k in range(count)]
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
@@ -66,7 +66,8 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         **inputs.header,
         "classes": spectrum.net.classes,
         "multilabel": shown.predictions.ndim == 2,
-        "total": len(spectrum),
+        "total": len(order),
+        "lost": lost(spectrum.failures),
         "samples": [
             sample_data(shown, inputs, walks, i, index=index, place=rank[index], reach=float(shown.reach[i]))
             for i, index in enumerate(chosen)
@@ -83,14 +84,14 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
             "epsilon": epsilon,
             "flipped": False,
         },
-        still=_still(shown, inputs, epsilon, chosen),
+        still=_still(shown, inputs, epsilon, chosen) + still_of_lost(spectrum.failures),
         setup={"samples": tuple(chosen)},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
     )
 
 
-def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
+def _chosen(order: list[int], samples: int | Sequence[int], failures: Mapping[int, str]) -> list[int]:
     if isinstance(samples, str):
         raise TypeError(f"samples is {samples!r}, expected a number of samples or places in the batch")
     if not isinstance(samples, Iterable):
@@ -98,8 +99,11 @@ def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
             raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
         return order[:samples]
     wanted = {int(s) for s in samples}
+    for place in wanted & set(failures):
+        raise ValueError(f"sample {place} was not computed: {failures[place]}")
     if not wanted or not wanted <= set(order):
-        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {len(order) - 1}")
+        last = len(order) + len(failures) - 1
+        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {last}")
     return [index for index in order if index in wanted]
 
 

@@ -1,0 +1,149 @@
+"""One image of a batch without finite logits or gradients: every door marks it and computes the rest."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fimviz as fv
+
+
+class PerImage(nn.Module):
+    """Standardises every image by its own contrast: 0/0 at a flat one, or with `epsilon` an infinite slope."""
+
+    def __init__(self, epsilon=0.0, classes=3, side=8):
+        super().__init__()
+        self.last, self.epsilon = nn.Linear(side * side, classes), epsilon
+
+    def forward(self, x):
+        x = x.flatten(1)
+        centred = x - x.mean(1, keepdim=True)
+        return self.last(3 * centred / (centred.square().sum(1, keepdim=True).sqrt() + self.epsilon))
+
+
+LOST = {0.0: "the logits are not finite", 1e-3: "the gradient of the logits toward the image is not finite"}
+
+
+@pytest.fixture(params=LOST)
+def case(request):
+    """A network, six images of which one is flat, labels, the places of the others, and the reason."""
+    torch.manual_seed(0)
+    net, x = PerImage(request.param).eval(), torch.rand(6, 1, 8, 8)
+    x[3] = 0.25
+    return net, x, torch.arange(6) % 3, [0, 1, 2, 4, 5], LOST[request.param]
+
+
+class TestSpectrum:
+    @pytest.mark.parametrize("method", ["exact", "lanczos", "power"])
+    def test_the_others_are_what_they_are_alone(self, case, method):
+        net, x, _, rest, reason = case
+        s, alone = (fv.spectrum(net, part, method=method, k=1) for part in (x, x[rest]))
+        assert list(s.failures) == [3]
+        assert s.failures[3].startswith(reason)
+        assert torch.equal(s.eigenvalues[rest], alone.eigenvalues)
+        assert torch.equal(s.eigenvectors[rest], alone.eigenvectors)
+        assert s.spectral_norm[3].isnan()
+        assert s.error[3].isnan().all()
+        row = s.frame.iloc[3]
+        assert np.isnan(row.spectral_norm)
+        assert row.failure == s.failures[3]
+        assert (s.frame.failure.drop(3) == "").all()
+        assert s.frame.columns[-1] == "failure"
+        assert "6 inputs, 1 of them not computed" in repr(s)
+
+    def test_what_follows_from_it(self, case):
+        net, x, labels, rest, _ = case
+        s, alone = (fv.spectrum(net, x[at], labels=labels[at]) for at in (list(range(6)), rest))
+        assert s.reach[3].isnan()
+        assert torch.equal(s.reach[rest], alone.reach)
+        assert torch.equal(s.walk().kl[rest], alone.walk().kl)
+        assert s.walk(eps=[0.1]).kl[3].isnan().all()
+        assert torch.equal(s.plane(points=3).logits[rest], alone.plane(points=3).logits)
+        assert s.one_sided[3].isnan().all()
+        assert s.fragile == [rest[i] for i in alone.fragile]
+        part = s.take([5, 3])
+        assert list(part.failures) == [1]
+        assert not bool(s.correct[3]) or s.logits[3].isfinite().all()
+
+    def test_wherever_it_stands(self, case):
+        """Also among the first two, by which a model is judged, and in a batch of several chunks."""
+        net, x, _, rest, _ = case
+        expected = fv.spectrum(net, x[rest]).spectral_norm
+        for order in ([3, *rest], [3, 3, 3, *rest], [rest[0], 3, *rest[1:], 3]):
+            s = fv.spectrum(net, x[order], max_memory=6e4)
+            assert set(s.failures) == {i for i, place in enumerate(order) if place == 3}
+            assert s.spectral_norm[s.known].numpy() == pytest.approx(expected.numpy(), rel=1e-9)
+
+    def test_named_on_request(self, case):
+        net, x, _, rest, reason = case
+        with pytest.raises(FloatingPointError, match=f"image 3 of 6: {reason}"):
+            fv.spectrum(net, x, errors="raise")
+        assert not fv.spectrum(net, x[rest], errors="raise").failures
+        with pytest.raises(ValueError, match="errors is 'drop'"):
+            fv.spectrum(net, x, errors="drop")
+
+    def test_all_of_a_batch(self, case):
+        net, x, *_ = case
+        with pytest.raises((FloatingPointError, ValueError), match=r"none of 2|NaN or infinite"):
+            fv.spectrum(net, x[[3, 3]])
+        fv.Classifier(net)(x)
+        with pytest.raises((FloatingPointError, ValueError), match=r"image 0 of 1|NaN or infinite"):
+            fv.spectrum(net, x[3:4])
+
+    def test_answers_of_a_service(self, case):
+        net, x, _, rest, _ = case
+        asked = []
+
+        def service(batch):
+            asked.append(len(batch))
+            z = net(torch.from_numpy(batch)).detach().numpy()
+            return np.where(batch.reshape(len(batch), -1).std(1, keepdims=True) == 0, np.nan, z)
+
+        s = fv.spectrum(fv.BlackBox(service), x, probes=8, k=1)
+        assert s.failures == {3: "predict returned NaN or infinite scores"}
+        assert s.spectral_norm[rest].isfinite().all()
+        with pytest.raises(FloatingPointError, match="image 3 of 6: predict returned NaN"):
+            fv.spectrum(fv.BlackBox(service), x, probes=8, errors="raise")
+
+    def test_pages(self, case):
+        net, x, labels, _, reason = case
+        s = fv.spectrum(net, x, labels=labels)
+        page = s.view().html()
+        assert f"Not computed: sample 3: {reason}" in page
+        assert "sample 3" not in str(s.plot().data)
+        with pytest.raises(ValueError, match="sample 3 was not computed"):
+            s.view(samples=[1, 3])
+
+
+class TestExplore:
+    def test_the_rest_is_explored(self, case):
+        net, x, labels, rest, reason = case
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = fv.explore(net, x, labels)
+        assert sorted(found.places) == rest
+        assert found.frame.failure[3].startswith(reason)
+        assert np.isnan(found.frame.spectral_norm[3])
+        assert found.frame.columns[-1] == "failure"
+        assert "median λ₁ nan" not in repr(found)
+        assert f"Not computed: sample 3: {reason}" in found.view().html()
+        with pytest.raises(FloatingPointError, match="image 3 of 6"):
+            fv.explore(net, x, labels, errors="raise")
+
+    def test_two_models_of_which_one_fails(self, case):
+        net, x, labels, rest, _ = case
+        plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+        found = fv.explore({"plain": plain, "standardised": net}, x, labels)
+        assert sorted(found.places) == rest
+        assert list(found.failures) == [3]
+        assert found.frame[found.frame.model == "plain"].spectral_norm.notna().all()
+        found.view().html()
+
+    def test_a_live_view_does_not_open_it(self, case):
+        import traitlets
+
+        net, x, labels, *_ = case
+        with pytest.raises(traitlets.TraitError, match="could not be computed"):
+            fv.explore(net, x, labels).widget().index = 3
