@@ -147,3 +147,94 @@ class TestExplore:
         net, x, labels, *_ = case
         with pytest.raises(traitlets.TraitError, match="could not be computed"):
             fv.explore(net, x, labels).widget().index = 3
+
+
+class TestDoors:
+    """What every door gives for the others is what it gives for them alone."""
+
+    def test_compare_bounds(self, case):
+        net, x, _, rest, reason = case
+        found, alone = (fv.compare_bounds(net, part, probes=8) for part in (x, x[rest]))
+        frame, own = (r.frame.drop(columns="seconds") for r in (found, alone))
+        assert (frame[frame["sample"] == 3].failure.str.startswith(reason)).all()
+        assert frame[frame["sample"] == 3].value.isna().all()
+        left = frame[frame["sample"] != 3].reset_index(drop=True)
+        own["sample"] = [rest[i] for i in own["sample"]]
+        assert left.equals(own)
+        assert f"Not computed: sample 3: {reason}" in found.view().html()
+        assert "1 of them not computed" in repr(found)
+        found.plot()
+        with pytest.raises(FloatingPointError, match="image 3 of 6"):
+            fv.compare_bounds(net, x, errors="raise")
+
+    def test_cckl(self, case):
+        net, x, labels, rest, reason = case
+        found, alone = (fv.cckl(net, x[at], labels[at]) for at in (list(range(6)), rest))
+        assert found.cckl == pytest.approx(alone.cckl, rel=1e-12)
+        assert found.means["g1"] == pytest.approx(alone.means["g1"], rel=1e-9)
+        assert found.lost.shape == (2, 8)
+        assert found.theorem_bound == pytest.approx(alone.theorem_bound, rel=1e-9)
+        lost = found.frame[found.frame.failure != ""]
+        assert len(lost) == 8
+        assert lost.kl.isna().all()
+        assert lost.failure.str.contains(reason, regex=False).all()
+        assert ((lost.i == 3) | (lost.j == 3)).all()
+        assert "without 8 pairs of 1 that could not be computed" in repr(found)
+        assert "Not computed: sample 3" in found.view().html()
+        found.plot()
+        with pytest.raises(FloatingPointError, match="image 3 of 6"):
+            fv.cckl(net, x, labels, errors="raise")
+        with pytest.raises(FloatingPointError, match="no pair of images of different categories"):
+            fv.cckl(net, x[[0, 3]], labels[[1, 2]])
+
+    def test_local_accuracy(self, case):
+        net, x, labels, rest, reason = case
+        options = {"epsilons": [0.01, 0.02], "directions": ["worst", "fgsm", "random"]}
+        found, alone = (fv.local_accuracy(net, x[at], labels[at], **options) for at in (list(range(6)), rest))
+        assert torch.equal(found.kl[:, :2][..., rest], alone.kl[:, :2])
+        assert found.kl[..., 3].isnan().all()
+        assert (found.frame.failed == 1).all()
+        assert (found.frame.measured == 5).all()
+        assert found.frame.failure.str.contains(f"image 3: {reason}", regex=False).all()
+        assert (found.frame["median"] == alone.frame["median"])[found.frame.direction != "random"].all()
+        assert "Not computed: sample 3" in found.view().html()
+
+    def test_certified_radius(self, case):
+        net, x, _, rest, reason = case
+        smooth = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+
+        class Both(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.smooth, self.net = smooth, net
+
+            def forward(self, x):
+                return self.smooth(x) + 0 * self.net(x)
+
+        found, alone = (fv.certified_radius(Both().eval(), part) for part in (x, x[rest]))
+        assert torch.equal(found.attack[rest], alone.attack)
+        assert found.attack[3].isnan()
+        assert found.frame.failure[3].startswith(reason)
+        assert list(found.frame.failure[rest]) == [""] * 5
+        assert found.predictions[3] == -1
+        assert "nan" not in repr(found)
+
+    def test_attributions(self, case):
+        net, x, _, rest, reason = case
+        found, alone = (fv.attributions(net, part, methods=["Saliency"]) for part in (x, x[rest]))
+        assert torch.equal(found.maps[rest], alone.maps)
+        assert found.maps[3].isnan().all()
+        assert found.verdict == alone.verdict
+        assert found.frame.failure[3].startswith(reason)
+        assert "Not computed: sample 3" in found.view().html()
+        found.plot()
+
+    def test_reconstruction(self, case):
+        net, x, _, rest, reason = case
+        found, alone = (fv.reconstruction(fv.spectrum(net, part)) for part in (x, x[rest]))
+        assert torch.equal(found.std[rest], alone.std)
+        assert found.std[3].isnan().all()
+        assert found.frame.failure[3].startswith(reason)
+        assert "1 of them not computed" in repr(found)
+        assert "Not computed: sample 3" in found.view().html()
+        found.plot()

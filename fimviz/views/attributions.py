@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import traitlets
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, picture
+from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,7 +36,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     rows = []
-    for i in range(min(samples, len(result))):
+    for i in s.known[:samples].tolist():
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):
@@ -45,6 +45,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
             maps.append({"name": name, "scale": size, "map": code, "cosine": scores[0], "rank": scores[1]})
         rows.append(
             {
+                "index": i,
                 "image": inputs.encode(s.images[i]),
                 "vector": vector,
                 "scale": scale,
@@ -56,6 +57,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         )
     data = {
         "title": _title(result),
+        "lost": lost(s.failures),
         "help": _HELP,
         **inputs.header,
         "chance": list(result.chance),
@@ -64,7 +66,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     return Figure(
         widget_class=AttributionView,
         state={"payload": inputs.payload.pack(data), "sample": 0},
-        still=_still(result, inputs),
+        still=_still(result, inputs) + still_of_lost(s.failures),
         summary=f"{len(rows)} samples, {len(result.methods)} methods",
         max_bytes=max_bytes,
     )
@@ -99,7 +101,7 @@ def _still(result: Attributions, inputs: Inputs) -> str:
     )
     first = ""
     if inputs.kind == "image":
-        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.images[0]])}"></p>'
+        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.sound.images[0]])}"></p>'
     return (
         f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
         f"<table><tr><th>method</th><th>median cosine</th><th>median ρ</th></tr>{rows}</table>"

@@ -16,7 +16,7 @@ from fimviz.divergence.path import Path, paths
 from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -82,6 +82,7 @@ def divergence(
         "title": title(against),
         "of": next(iter(against)) if len(against) > 1 else "",
         "summary": _summary(result),
+        "lost": lost(result.failures),
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
             {"name": name, "color": "currentColor" if len(against) == 1 else COLORS[n]}
@@ -118,7 +119,7 @@ def divergence(
             "pair": chosen[first][0],
             "position": _STEPS // 2,
         },
-        still=_still(result, inputs, lines[first], seen, against),
+        still=_still(result, inputs, lines[first], seen, against) + still_of_lost(result.failures),
         summary=f"{len(result)} pairs, {len(chosen)} with their lines",
         max_bytes=max_bytes,
         setup={"shown": tuple(place for place, _ in chosen)},
@@ -200,7 +201,8 @@ def _summary(result: CrossCategoryKL) -> str:
     above = float((result.g1 > result.kl).double().mean())
     negative = f" G2 is negative for {percent(above)} of the pairs." if above else ""
     drawn = ", drawn by chance" if result.drawn else ""
-    return f"{len(result):,} ordered pairs of {used} samples with different labels{drawn}.{known}{negative}"
+    pairs = f"{len(result):,} ordered pairs of {used} samples with different labels{drawn}{result.without}"
+    return f"{pairs}.{known}{negative}"
 
 
 def _still(
