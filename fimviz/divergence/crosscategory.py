@@ -100,7 +100,8 @@ class CrossCategoryKL(Result):
     def frame(self) -> pd.DataFrame:
         """One row a pair: i, j, class_i, class_j (their labels), kl, g1, g2, ratio (G2/KL), limit, l2, g1_error.
 
-        `failure` is last. Pairs with a sample that could not be computed stand below the others: their numbers are NaN and it says why.
+        `failure` is last: pairs with a sample that could not be computed stand below the others, as NaN, and it says
+        why.
         """
         import pandas as pd
 
