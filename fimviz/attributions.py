@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fimviz._failures import column, known, said, settle
 from fimviz._images import read_labels
 from fimviz._options import flag, named_options, reporter, whole
+from fimviz._quantile import median
 from fimviz.attacks.problem import chunk
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import spectrum as fisher_spectrum
@@ -171,7 +172,7 @@ class Attributions(Result):
     @cached_property
     def verdict(self) -> str:
         """Does the model look where it is fragile? In one sentence."""
-        by_method = [(float(self.cosine[:, j].nanmedian()), name) for j, name in enumerate(self.methods)]
+        by_method = [(median(self.cosine[:, j]), name) for j, name in enumerate(self.methods)]
         score, name = max(by_method, key=lambda pair: -1.0 if pair[0] != pair[0] else pair[0])
         if score != score:
             return "no map and worst direction can be compared, one of them being 0 everywhere"

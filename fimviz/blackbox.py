@@ -49,6 +49,9 @@ class BlackBox:
 
     The first use sends one input twice, to learn K and to refuse a model that is random.
 
+    It can be pickled where `predict` can: a function of a module, not a lambda or one that holds an open session. A
+    copy counts its own queries from there on.
+
     Attributes:
         queries: how many inputs have been sent so far, retries included.
 
@@ -103,6 +106,13 @@ class BlackBox:
         self._wanted = likelihood
         self._names = None if classes is None else [str(name) for name in classes]
         self._width: int | None = None  # scores in a row, once known
+        self._use, self._count = threading.RLock(), threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_use", "_count")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self._use, self._count = threading.RLock(), threading.Lock()
 
     def __repr__(self) -> str:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fimviz._files import destination
+
 if TYPE_CHECKING:
     import anywidget
     import pandas as pd
@@ -36,7 +38,11 @@ class Result(ABC):
         return self.view(**options).widget()
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Write the view as one HTML file that needs no kernel and no network; return its path."""
+        """Write the view as one HTML file that needs no kernel and no network; return its path.
+
+        The path is checked before the view is made; see `fimviz.views.figure.Figure.save`.
+        """
+        destination(path)
         return self.view(**options).save(path)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 import fimviz as fv
-from fimviz._at_rest import lock_of
+from fimviz._at_rest import at_rest, lock_of
 from fimviz.classifier import as_classifier
 
 
@@ -537,6 +537,31 @@ def test_two_models_at_once_leave_the_switches():
 
     run_at_once(first, second)
     assert precision() == before
+
+
+def test_recurrent_layers_on_cuda_run_without_cudnn_which_other_models_keep():
+    """cuDNN goes back through them in training mode only; its switch is looked at, so that no GPU is needed."""
+    rnn = nn.Sequential(nn.Identity(), nn.LSTM(2, 2))
+    scripted = nn.Sequential(torch.jit.script(nn.GRU(2, 2)))
+    seen = []
+    for model, device in ((rnn, "cuda"), (scripted, "cuda"), (linear(), "cuda"), (rnn, "cpu")):
+        with at_rest(model, torch.device(device), keep_rng=False):
+            seen.append(torch.backends.cudnn.enabled)
+            with at_rest(nn.GRU(2, 2), torch.device("cuda"), keep_rng=False):
+                assert not torch.backends.cudnn.enabled
+            assert torch.backends.cudnn.enabled == seen[-1]
+    assert seen == [False, False, True, True]
+    assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recurrent_layers_on_cuda():
+    rnn = nn.LSTM(4, 8, batch_first=True)
+    model = Fn(lambda x: rnn(x)[0][:, -1, :3], rnn)
+    x = torch.rand(2, 5, 4)
+    expected = fv.spectrum(model, x).spectral_norm
+    rnn.cuda()
+    assert_close(fv.spectrum(model, x).spectral_norm, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

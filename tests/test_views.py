@@ -308,7 +308,7 @@ def test_bounds_beyond_float64_keep_their_logarithm(compared):
     assert "3.162·10⁴¹²" in result.view().still
     figure = result.plot()
     (row,) = [trace for trace in figure.data if trace.name == "L5"]
-    assert min(row.x) > 400
+    assert min(row.x[0]) > 400
 
 
 def test_rungs_without_a_value_say_why(compared):
@@ -367,7 +367,7 @@ def test_bounds_as_a_plotly_figure(compared):
     assert figure.layout.title.text.startswith("The tightest bound, L")
     (row,) = [trace for trace in figure.data if trace.name == "L6"]
     ratio = compared.methods["L6"].value / compared.methods["exact"].value
-    np.testing.assert_allclose(10 ** np.array(row.x, float), ratio, rtol=1e-9)
+    np.testing.assert_allclose(10 ** np.array(row.x[0], float), ratio, rtol=1e-9)
 
 
 # ---- the modules' pure functions, in node ----

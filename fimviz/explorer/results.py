@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fimviz._failures import said
 from fimviz._options import named_options
+from fimviz._quantile import digits, median
 from fimviz.attributions import Attributions
 from fimviz.comparison import BoundComparison
 from fimviz.fisher.plane import Plane
@@ -106,10 +107,9 @@ class Explorer(Result):
 
     def __repr__(self) -> str:
         s = self.first.spectrum
-        median = float(s.spectral_norm[s.known].quantile(0.5))
         several = f"{len(self.models)} models, " if len(self.models) > 1 else ""
         size = f"{several}{len(self)} inputs{said(self.failures)}, {len(self.places)} in full detail"
-        return f"Explorer({size}: median λ₁ {median:.3g})"
+        return f"Explorer({size}: median λ₁ {digits(median(s.spectral_norm))})"
 
     @property
     def failures(self) -> dict[int, str]:

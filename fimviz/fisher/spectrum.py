@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fimviz._failures import among, column, others, said, spread
 from fimviz._options import named_options, whole
+from fimviz._quantile import quantiles
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.plane import Plane, plane
@@ -93,8 +94,7 @@ class Spectrum(Result):
         return len(self.eigenvalues)
 
     def __repr__(self) -> str:
-        known = self.spectral_norm[self.known]
-        low, middle, high = (float(q) for q in torch.quantile(known, torch.tensor([0, 0.5, 1]).double()))
+        low, middle, high = quantiles(self.spectral_norm, [0, 0.5, 1]).tolist()
         size = f"{len(self)} inputs{said(self.failures)}, {self.eigenvalues.shape[1]} eigenvalues"
         return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
 

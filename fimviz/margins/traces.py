@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._quantile import digits, median
 from fimviz.classifier import Classifier
 from fimviz.margins.state import PACES
 from fimviz.result import Result
@@ -130,7 +131,7 @@ class MarginTraces(Result):
 
     def __repr__(self) -> str:
         flipped = int(self.flipped.sum())
-        middle = f", median length {float(self.length[self.flipped].median()):.3g}" if flipped else ""
+        middle = f", median length {digits(median(self.length.where(self.flipped, torch.inf)))}" if flipped else ""
         return (
             f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
             f"{flipped} flipped{middle})"

@@ -40,15 +40,23 @@ export function probability(p, doubt = 1 - p) {
   return doubt > 0 && doubt < 0.0005 ? `1 − ${number(doubt, 2)}` : p.toFixed(3);
 }
 
+/** Quantiles of the numbers among values, NaN where there is none: the rule of Python's `quantiles`, ∞ for what never happened. */
+export function quantiles(values, at) {
+  const known = [...values].filter((v) => !Number.isNaN(v)).sort((a, b) => a - b);
+  return at.map((q) => {
+    if (!known.length) return NaN;
+    const place = q * (known.length - 1);
+    const [a, b, share] = [known[Math.floor(place)], known[Math.ceil(place)], place % 1];
+    return share === 0 || a === b ? a : Number.isFinite(a) && Number.isFinite(b) ? a + share * (b - a) : a + b;
+  });
+}
+
+export const median = (values) => quantiles(values, [0.5])[0];
+
 /** Minimum, quartiles and maximum of the numbers among values; null where there is none. */
 export function quartiles(values) {
-  const known = [...values].filter((v) => !Number.isNaN(v)).sort((a, b) => a - b);
-  if (!known.length) return null;
-  return [0, 0.25, 0.5, 0.75, 1].map((q) => {
-    const at = q * (known.length - 1);
-    const [a, b] = [known[Math.floor(at)], known[Math.ceil(at)]];
-    return a === b ? a : a + (at - Math.floor(at)) * (b - a);
-  });
+  const found = quantiles(values, [0, 0.25, 0.5, 0.75, 1]);
+  return Number.isNaN(found[0]) ? null : found;
 }
 
 /** About `count` round values in [low, high]. */

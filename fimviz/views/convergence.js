@@ -48,7 +48,7 @@ export const withConvergence = (Base) => class extends Base {
       const steps = c.cost.length;
       const m = this.methods.findIndex((k) => k.name === c.method);
       const value = (s, j) => c.logs[s * steps + j];
-      const points = c.cost.map((cost, j) => [cost, all ? quartiles(data.samples.map((_, s) => value(s, j) - this.log(s, this.reference)).filter(Number.isFinite))?.[2] ?? NaN : value(at, j)]);
+      const points = c.cost.map((cost, j) => [cost, all ? quartiles(data.samples.map((_, s) => value(s, j) - this.log(s, this.reference)))?.[2] ?? NaN : value(at, j)]);
       const known = points.filter((p) => !Number.isNaN(p[1]));
       const end = known.at(-1)?.[1] ?? NaN;
       return { name: c.method, color: COLORS[i % COLORS.length], points: known, m,

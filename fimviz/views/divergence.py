@@ -12,6 +12,7 @@ import torch
 import traitlets
 
 from fimviz._options import whole
+from fimviz._quantile import median
 from fimviz.divergence.path import Path, paths
 from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
@@ -161,7 +162,7 @@ def _chosen(
 
 def _first(result: CrossCategoryKL, chosen: list[tuple[int, list[str]]]) -> int:
     """Where the view opens: a median pair whose KL is nearest to the median of all."""
-    middle = result.kl.sort().values[(len(result) - 1) // 2]
+    middle = median(result.kl)
     return min(
         range(len(chosen)),
         key=lambda k: ("median" not in chosen[k][1], float((result.kl[chosen[k][0]] - middle).abs())),
@@ -196,7 +197,7 @@ def _cells(values: np.ndarray) -> list[list[float | None]]:
 
 def _summary(result: CrossCategoryKL) -> str:
     used = len(result.i.unique())
-    middle = 1 - float(result.ratio.nanmedian())
+    middle = 1 - median(result.ratio)
     known = "" if math.isnan(middle) else f" In the median pair G1, what F at x_i knows of, is {percent(middle)} of KL."
     above = float((result.g1 > result.kl).double().mean())
     negative = f" G2 is negative for {percent(above)} of the pairs." if above else ""

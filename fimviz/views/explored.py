@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +177,7 @@ def attacks_data(
                     "epsilon": finite(epsilon),
                     "length": finite(found.length[i, j]),
                 }
-                if shown and epsilon > 0:
+                if shown and 0 < epsilon < math.inf:
                     x = found.moved[i, j]
                     z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
                     one |= {"image": inputs.encode(x), "becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}

@@ -1,6 +1,6 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { number, probability, powerOfTen, sharedColors } from "./chart.js";
+import { median, number, probability, powerOfTen, quantiles, sharedColors } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
@@ -9,7 +9,6 @@ import { outcomeOf } from "./panel.js";
 import { Overview } from "./overview.js";
 import { fillTables, mounted, noteLost, View } from "./stage.js";
 import { unpack } from "./pixels.js";
-import { median } from "./strip.js";
 
 const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
 const SORTS = { norm: "most fragile first", margin: "least margin first", confidence: "least confident first", index: "in the batch's order" };
@@ -245,8 +244,7 @@ class Explorer extends View {
   /** The batch in a sentence. */
   sentence() {
     const { data, table } = this;
-    const values = data.indices.map((i) => table.norm[i]).sort((a, b) => a - b);
-    const at = (q) => values[Math.round(q * (values.length - 1))];
+    const [low, high] = quantiles(table.norm, [0, 1]);
     if (data.models.length > 1) {
       const [a, b] = data.models;
       const more = data.indices.filter((i) => a.table.norm[i] > b.table.norm[i]).length;
@@ -254,9 +252,9 @@ class Explorer extends View {
       const agree = r && r[0] !== null ? ` Their orders of fragility agree with ρ = ${number(r[0], 2)}${r[1] === null ? "" : ` (95 % ${number(r[1], 2)} to ${number(r[2], 2)})`}.` : "";
       return `λ₁ is larger for ${a.name} on ${more} of ${data.indices.length} samples.${agree}`;
     }
-    const spread = at(0) > 0 ? at(1) / at(0) : Infinity;
+    const spread = low > 0 ? high / low : Infinity;
     const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
-    return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(at(0))} to ${number(at(1))}${times}.`;
+    return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(low)} to ${number(high)}${times}.`;
   }
 
   status() {

@@ -12,9 +12,7 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
-import tempfile
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -25,6 +23,8 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
+
+from fimviz._files import destination, write_whole
 
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(r'^import (\{[^}]*\}|\w+) from "\./(\w+)\.js";\n', re.M)
@@ -150,10 +150,16 @@ class Figure:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write one HTML file that needs no kernel and no network, whole or not at all."""
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist: create it first")
+        """Write one HTML file that needs no kernel and no network, whole or not at all; return its path.
+
+        Args:
+            path: of the file; `~` is the home folder. A file that is there is replaced and keeps its mode, a new one
+                gets what the umask leaves, a symbolic link stays one.
+
+        Raises:
+            OSError: the folder does not exist, or the path is a folder, a device, write-protected or too long a name.
+        """
+        destination(path)
         page = (
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -163,15 +169,8 @@ class Figure:
             "</head>\n"
             f"<body>\n<main>\n{self.html()}\n</main>\n</body>\n</html>\n"
         )
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(page)
-            Path(draft).chmod(0o644)
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
-        return path
+        write_whole(path, page)
+        return Path(path).expanduser()
 
     def widget(self) -> Widget:
         """The live widget, linked to Python through its traits."""

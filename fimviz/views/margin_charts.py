@@ -6,7 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
+import torch
 from plotly.subplots import make_subplots
+
+from fimviz._quantile import median
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +60,8 @@ def margin_figure(traces: MarginTraces) -> go.Figure:
             ],
             hovertemplate="%{text}<br>length %{y:.4g}, bound %{x:.4g}<extra></extra>",
         )
-    ratio = traces.ratio[~traces.ratio.isnan()]
-    excess = f"; half are within {float(ratio.median()) - 1:.1%} of the closed-form floor" if len(ratio) else ""
+    middle = median(traces.ratio.where(flipped, torch.inf))
+    excess = f"; half are within {middle - 1:.1%} of the closed-form floor" if math.isfinite(middle) else ""
     figure.update_layout(
         template="plotly_white",
         title=f"{int(flipped.sum())} of {len(traces)} paths change the class{excess}",

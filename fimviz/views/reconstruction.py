@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import torch
 import traitlets
 
+from fimviz._quantile import median, quantiles
 from fimviz.views.distributions import text
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
@@ -92,11 +93,10 @@ def headline(result: Reconstruction) -> str:
     """What is seen, in a sentence."""
     size = result.spectrum.images[0].numel()
     labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
-    counts = result.known[result.spectrum.known].sort().values
-    known = int(counts[(len(counts) - 1) // 2])
+    known = median(result.known[result.spectrum.known])
     return (
-        f"At best {known} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess from "
-        f"{labels} (median image)"
+        f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
+        f"from {labels} (median image)"
     )
 
 
@@ -106,7 +106,7 @@ def reconstruction_figure(result: Reconstruction) -> go.Figure:
     figure = go.Figure()
     index = list(range(1, ratio.shape[1] + 1))
     sound = result.spectrum.known
-    middle = ratio[sound].median(0).values
+    middle = quantiles(ratio[sound], [0.5])[0]
     for i, row in zip(sound.tolist(), ratio[sound], strict=True):
         figure.add_scatter(
             x=index,
