@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
+from fimviz.views.ranking import _notes
 
 
 class PerImage(nn.Module):
@@ -238,3 +239,105 @@ class TestDoors:
         assert "1 of them not computed" in repr(found)
         assert "Not computed: sample 3" in found.view().html()
         found.plot()
+
+    def test_vulnerability(self, case):
+        net, x, labels, rest, reason = case
+        options = {"halvings": 2, "steps": 4, "attacks": ["spectral", "fgsm", "pgd"]}
+        labels = net(x).nan_to_num().argmax(1)
+        found, alone = (fv.vulnerability(net, x[at], labels[at], **options) for at in (list(range(6)), rest))
+        assert torch.equal(found.epsilon[rest], alone.epsilon)
+        assert torch.equal(found.moved[rest], alone.moved)
+        assert found.epsilon[3].isnan().all()
+        assert torch.equal(found.moved[3], x[3].expand(3, -1, -1, -1))
+        assert found.accuracy == alone.accuracy == 1
+        assert found.curves().equals(alone.curves())
+        assert found.correlations.equals(alone.correlations)
+        own = found.frame[found.frame["sample"] == 3]
+        assert own.epsilon.isna().all()
+        assert not own.success.any()
+        assert own.failure.str.startswith(reason).all()
+        assert "1 of them not computed, 0 missed already; median ε of 5" in repr(found)
+        assert "Not computed: sample 3" in found.view().html()
+        found.plot()
+        assert torch.equal(
+            fv.vulnerability(net, x, labels, spectrum=fv.spectrum(net, x), **options).epsilon[rest], alone.epsilon
+        )
+        with pytest.raises(FloatingPointError, match="image 3 of 6"):
+            fv.vulnerability(net, x, labels, errors="raise", **options)
+
+    @pytest.mark.parametrize("method", ["natural", "gradient", "pgd", "straight", "published"])
+    def test_trace_margins(self, case, method):
+        net, x, labels, rest, reason = case
+        options = {"method": method, "max_steps": 5, "verify": method == "natural"}
+        found, alone = (fv.trace_margins(net, x[at], labels[at], **options) for at in (list(range(6)), rest))
+        assert torch.equal(found.length, alone.length)
+        assert [rest.index(i) for i in found.sample.tolist()] == alone.sample.tolist()
+        assert list(found.failures) == [3]
+        row = found.frame[found.frame["sample"] == 3]
+        assert len(row) == 1
+        assert row.length.isna().all()
+        assert row.failure.iloc[0].startswith(reason)
+        assert found.probabilities[3].isnan().all()
+        assert "1 of them not computed" in repr(found)
+        assert "Not computed: sample 3" in found.view().html()
+        assert found.shielding(resamples=10).successful == alone.shielding(resamples=10).successful
+        with pytest.raises(FloatingPointError, match="image 3 of 6"):
+            fv.trace_margins(net, x, labels, errors="raise", **options)
+
+    def test_conjugate_gradients_and_targets_of_their_own(self, case):
+        net, x, labels, rest, _ = case
+        targets = (net(x).nan_to_num().argmax(1)[:, None] + 1) % 3
+        options = {"solver": "cg", "max_steps": 3, "verify": False}
+        found = fv.trace_margins(net, x, labels, targets=targets, **options)
+        assert found.sample.tolist() == rest
+        assert list(found.failures) == [3]
+
+    def test_a_path_that_comes_to_such_a_place(self):
+        class Cliff(nn.Module):
+            def forward(self, x):
+                z = x.flatten(1)[:, :2]
+                left = 0.5 - z[:, 1:]
+                edge = (left + left.abs()).sqrt()  # 0 with an infinite slope where x₁ > ½
+                return torch.cat([z[:, :1], z[:, 1:] + 0 * edge], 1)
+
+        t = fv.trace_margins(
+            Cliff(), torch.tensor([[[[0.9, 0.45, 0, 0]]]]), trust_region=0.02, verify=True, max_steps=9
+        )
+        assert t.status == ("failed",)
+        assert t.hit.tolist() == [-1]
+        assert "gradient" in t.frame.failure[0]
+        t.view().html()
+
+    def test_shielding_curve(self, case):
+        net, x, labels, _, reason = case
+        curve = fv.shielding_curve(net, x, labels, dampings=[0.1], max_steps=5, resamples=10)
+        assert curve.frame.failure[0].startswith(f"image 3: {reason}")
+        assert "(1 of 6 images not computed)" in repr(curve.points[0])
+        curve.view().html()
+
+    def test_compare_models(self, case):
+        net, x, labels, rest, reason = case
+        plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+        models = {"plain": plain, "standardised": net}
+        found, alone = (fv.compare_models(models, x[at], labels[at], attack_steps=3) for at in (list(range(6)), rest))
+        one, other = (r.frame.drop(columns="failure").iloc[1] for r in (found, alone))
+        assert one.equals(other)
+        assert found.frame.failure.tolist() == ["", f"image 3: {found.models['standardised'].failures[3]}"]
+        assert reason in found.frame.failure[1]
+        assert any("The numbers of standardised leave out image 3" in note for note in _notes(found))
+        found.view().html()
+
+    def test_monitor(self, case):
+        net, x, labels, rest, reason = case
+        records = [fv.FisherMonitor(net, x[at], labels[at]).record(0) for at in (list(range(6)), rest)]
+        assert records[0]["note"].startswith(f"1 of 6 images are in no number: {reason}")
+        measured = ("mean_spectral_norm", "mean_frobenius", "accuracy", "loss", "cckl")
+        assert [records[0][name] for name in measured] == pytest.approx([records[1][name] for name in measured])
+
+    def test_everything_in_the_explorer(self, case):
+        net, x, labels, rest, _ = case
+        parts = ["plane", "radius", "bounds", "attacks", "margins", "attributions"]
+        found = fv.explore(net, x, labels, include=parts)
+        assert sorted(found.places) == rest
+        assert found.frame.attack.isna().tolist() == [False, False, False, True, False, False]
+        found.view().html()

@@ -23,6 +23,7 @@ const paced = (name) => PACE[name] ?? [name, `its length set by: ${name}`];
 const STOPPED = {
   stalled: ["stalls", "Twenty steps in a row did not narrow the gap"],
   budget: ["runs out of steps", "It made all the steps that max_steps allows", "trace with more of them, or with a longer step η and trust region r."],
+  failed: ["ends without a slope", "The gradient is not finite where it stands", "choose another trust region, or method=\"pgd\"."],
   interrupted: ["was interrupted", "What is shown is as far as it came", "trace again to see its end."],
 };
 

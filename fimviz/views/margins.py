@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fimviz._options import real, whole
 from fimviz.views.figure import Figure, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.working import Check, Working
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def margins(
         **inputs.header,
         "classes": traces.net.classes,
         "total": len(traces),
+        "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
         "samples": [_sample(traces, inputs, i) for i in chosen],
@@ -152,7 +153,7 @@ def margins(
             "position": float(traces.length[first]),
             "live": False,
         },
-        still=_still(traces, inputs, shown, first),
+        still=_still(traces, inputs, shown, first) + still_of_lost(traces.failures),
         setup={"source": traces, "shown": tuple(shown), "live": True},
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,
