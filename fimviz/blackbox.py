@@ -140,6 +140,14 @@ class BlackBox:
                 self._probe(x)
         return x
 
+    def apart(self) -> BlackBox:
+        """Refused: a live view may ask at any moment, and a function cannot be copied.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a black box is a function, which cannot be copied and may be in use or cost a query")
+
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Hold the model's lock: no other thread's queries come between."""

@@ -7,6 +7,7 @@ eigenvalue and attack budget above this module is in pixel units.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._images import check_values, likely_mistake, read
 from fimviz._options import named_options, real
@@ -142,6 +144,16 @@ class Classifier:
             if not self._probed:
                 self._probe(self._sound(x.detach())[:2].to(self.device))
             return x
+
+    def apart(self) -> Classifier:
+        """The same classifier on a copy of the model as it is now, which nobody else trains or changes.
+
+        Raises:
+            ValueError: the model cannot be copied; the reason.
+        """
+        twin = copy.copy(self)
+        twin.model = apart(self.model)
+        return twin
 
     def at_rest(self) -> AbstractContextManager[None]:
         """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""

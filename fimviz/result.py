@@ -34,7 +34,12 @@ class Result(ABC):
         """The interactive view, which needs no kernel."""
 
     def widget(self, **options: Any) -> anywidget.AnyWidget:
-        """The live widget: its selection is in traits that Python can read, set and observe."""
+        """The live widget: its selection is in traits that Python can read, set and observe.
+
+        A view that computes what the reader asks for does so on a copy of the model as it is now: the explorer and the
+        margin view take one here, as large as the model's weights. Meanwhile the model itself can be trained; one that
+        cannot be copied is not asked, and the view says why.
+        """
         return self.view(**options).widget()
 
     def save(self, path: str | Path, **options: Any) -> Path:

@@ -127,6 +127,21 @@ class Explorer(Result):
         """The samples in full detail."""
         return self.first.detail.places
 
+    def apart(self) -> Explorer:
+        """The same on copies of the models, which nobody else trains or changes.
+
+        Raises:
+            ValueError: a model cannot be copied.
+        """
+        models = {}
+        for name, m in self.models.items():
+            net = m.spectrum.net.apart()
+            deep = replace(m.detail.spectrum, net=net, _parts={})
+            models[name] = replace(
+                m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)
+            )
+        return replace(self, models=models)
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a sample and model: the columns of `Spectrum.frame`, the model, correct, margin, radius, attack.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +142,14 @@ class MarginTraces(Result):
             f"{self.settings.method}: "
             f"{flipped} flipped{middle})"
         )
+
+    def apart(self) -> MarginTraces:
+        """The same on a copy of the model, which nobody else trains or changes.
+
+        Raises:
+            ValueError: the model cannot be copied.
+        """
+        return replace(self, net=self.net.apart())
 
     @property
     def flipped(self) -> Tensor:

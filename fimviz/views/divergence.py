@@ -14,10 +14,11 @@ import traitlets
 from fimviz._options import whole
 from fimviz._quantile import median
 from fimviz.divergence.path import Path, paths
-from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
+from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -62,9 +63,9 @@ def divergence(
     max_bytes: int,
 ) -> Figure:
     """The view of a result, `against` it and others by name."""
-    if len(against) > len(COLORS):
+    if len(against) > len(PALETTE):
         raise ValueError(
-            f"{len(against)} models are given, expected at most {len(COLORS)}, as many as there are colours"
+            f"{len(against)} models are given, expected at most {len(PALETTE)}, as many as there are colours"
         )
     net = result.net
     inputs = inputs_of(net, result.images)
@@ -86,7 +87,7 @@ def divergence(
         "lost": lost(result.failures),
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
-            {"name": name, "color": "currentColor" if len(against) == 1 else COLORS[n]}
+            {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}
             for n, name in enumerate(against)
         ],
         "distributions": [_distribution(d) for d in seen],

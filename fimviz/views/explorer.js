@@ -1,11 +1,12 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { median, number, probability, powerOfTen, quantiles, sharedColors } from "./chart.js";
+import { median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
 import { Live } from "./live.js";
-import { outcomeOf } from "./panel.js";
+import { classColor } from "./palette.js";
+import { outcomeOf, within } from "./panel.js";
 import { Overview } from "./overview.js";
 import { fillTables, mounted, noteLost, View } from "./stage.js";
 import { unpack } from "./pixels.js";
@@ -69,6 +70,8 @@ class Explorer extends View {
     this.key = `fv${Math.random().toString(36).slice(2)}`;
     root.classList.add("fv-explorer");
     this.live = model.get("live") ? new Live(this, model) : null;
+    this.inOrder = Promise.resolve(); // what comes from Python is taken in its order, however long unpacking takes
+    this.waiting = 0;
     this.build(packed);
   }
 
@@ -78,23 +81,33 @@ class Explorer extends View {
     Object.assign(this, { data, part, shown: null });
     root.innerHTML = layout(data);
     this.read();
-    this.colors = new Map();
     this.legend = this.classesShown();
-    sharedColors([this.legend], this.colors);
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
     this.overview = new Overview(this.$(".fv-overview"), this, state);
     this.gallery = new Gallery(this.$(".fv-gallery"), data.indices.map((i) => this.thumb(i)), (index) => this.choose(index));
     if (this.live) this.$(".fv-place").replaceWith(this.live.drawn);
+    else if (model.get("refused")) this.$(".fv-place").replaceWith(Object.assign(document.createElement("p"), { className: "fv-quiet fv-refused", textContent: model.get("refused") }));
+    this.live?.began();
     this.controls();
     this.tables();
   }
 
   /** Another batch: Python has computed it anew. */
-  async rebuild() {
-    this.build(await unpack(this.model.get("payload")));
-    noteLost(this.root, this.data.lost);
-    if (this.width) this.resize();
+  rebuild() {
+    this.next(async () => {
+      this.build(await unpack(this.model.get("payload")));
+      noteLost(this.root, this.data.lost);
+      if (this.width) this.resize();
+    });
+  }
+
+  next(work) {
+    this.waiting += 1;
+    this.inOrder = this.inOrder.then(work).catch((error) => this.live?.failed(error.message)).then(() => {
+      this.waiting -= 1;
+      this.settle();
+    });
   }
 
   /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
@@ -132,13 +145,22 @@ class Explorer extends View {
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
   }
 
-  /** Colours of shown classes, the same wherever a class appears. */
-  colorsOf(shown) {
-    sharedColors([shown], this.colors);
-    return shown.map((c) => this.colors.get(c));
-  }
+  /** The colour of a class, wherever it appears. */
+  color(c) { return classColor(c, this.data.order); }
 
   name(o) { return outcomeOf(this.data, o); }
+  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  settle() {
+    const { model, data } = this;
+    if (this.waiting || !this.width) return;
+    if (this.index !== model.get("index")) this.set("index", this.index);
+    const sample = data.models[0].details.get(this.index);
+    if (!sample) return;
+    const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
+    if (direction !== model.get("direction")) this.set("direction", direction);
+    if (epsilon !== model.get("epsilon")) this.set("epsilon", epsilon);
+  }
+
   get index() { return this.data.indices.includes(this.model.get("index")) ? this.model.get("index") : this.data.indices[0]; }
 
   /** What a sample is, in words: by its label, else by what the model says. */
@@ -229,6 +251,7 @@ class Explorer extends View {
   /** What the chosen sample changes. */
   chosen() {
     if (!this.width) return;
+    this.settle();
     const { index, data, table } = this;
     const place = this.rank[index];
     const count = data.indices.length;
@@ -297,9 +320,15 @@ class Explorer extends View {
     if (this.width) this.detail.show(this.index);
   }
 
-  heard(message) { this.live?.heard(message); }
-  moved() { if (this.width) this.detail.move(); }
-  turned() { if (this.width) this.detail.turn(); }
+  heard(message) { this.next(() => this.live?.heard(message)); }
+  moved() {
+    this.settle();
+    if (this.width) this.detail.move();
+  }
+  turned() {
+    this.settle();
+    if (this.width) this.detail.turn();
+  }
   tabbed() { if (this.width) this.detail.show(this.index); }
   painted() { if (this.width) this.overview.draw(); }
 

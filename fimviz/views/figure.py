@@ -103,6 +103,19 @@ class Widget(anywidget.AnyWidget):
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
     summary = "widget"
 
+    def set_up(self, **known: Any) -> None:
+        """What Python knows of the view beside its traits, set before anybody holds it."""
+        for name, value in known.items():
+            setattr(self, name, value)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the page sends; what came out otherwise, or was refused, goes back: both sides hold one value."""
+        try:
+            super().set_state(sync_data)
+        finally:
+            if differing := [name for name, sent in sync_data.items() if getattr(self, name, sent) != sent]:
+                self.send_state(differing)
+
     def __repr__(self) -> str:
         # anywidget's own holds a memory address, which no stored notebook output can match
         return f"{type(self).__name__}({self.summary})"
@@ -176,8 +189,7 @@ class Figure:
         """The live widget, linked to Python through its traits."""
         self._weigh()
         widget = self.widget_class(**self.state)
-        for name, value in {**self.setup, "summary": self.summary}.items():
-            setattr(widget, name, value)
+        widget.set_up(**self.setup, summary=self.summary)
         return widget
 
     def _weigh(self) -> None:
