@@ -130,7 +130,7 @@ def local_accuracy(
     except KeyboardInterrupt:
         if not logits:
             raise
-        count = int(sound[len(logits)])
+        count = int(sound[len(logits)]) if len(logits) < len(sound) else count
         failures = {place: why for place, why in failures.items() if place < count}
         warnings.warn(f"interrupted: the result holds the first {count} of {len(all_truth)} inputs", stacklevel=3)
     sound = sound[: len(logits)]

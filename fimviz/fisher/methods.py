@@ -168,9 +168,10 @@ def spectrum(
         except (KeyboardInterrupt, BudgetExceeded) as stop:
             if not blocks:
                 raise
-            failures = {place: why for place, why in failures.items() if place < left[0]}
+            done = left[0] if left else len(x)
+            failures = {place: why for place, why in failures.items() if place < done}
             cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
-            warnings.warn(f"{cause}: the spectrum holds the first {left[0]} of {len(x)} inputs", stacklevel=3)
+            warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=3)
     done = left[0] if left else len(x)
     settle(failures, done, errors)
     at = others(failures, done)
