@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import traitlets
 
-from fimviz._quantile import median
+from fimviz._quantile import digits, median
 from fimviz.views.charts import quartile_box
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
@@ -62,7 +62,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         "lost": lost(s.failures),
         "help": _HELP,
         **inputs.header,
-        "chance": list(result.chance),
+        "chance": [finite(v) for v in result.chance],
         "samples": rows,
     }
     return Figure(
@@ -98,8 +98,8 @@ def _title(result: Attributions) -> str:
 
 def _still(result: Attributions, inputs: Inputs) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{median(result.cosine[:, j]):.2f}</td>"
-        f"<td>{median(result.rank[:, j]):.2f}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{digits(median(result.cosine[:, j]))}</td>"
+        f"<td>{digits(median(result.rank[:, j]))}</td></tr>"
         for j, name in enumerate(result.methods)
     )
     first = ""

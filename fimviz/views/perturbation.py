@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
@@ -175,8 +175,8 @@ def sample_data(
         "prediction": outcome(shown.predictions[i]),
         "doubt": float(shown.doubt[i]),
         "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
-        "trace": float(shown.trace[i]),
-        "frobenius": float(shown.frobenius[i]),
+        "trace": finite(shown.trace[i]),
+        "frobenius": finite(shown.frobenius[i]),
         "reach": reach,
         "image": image or inputs.encode(shown.images[i]),
         "directions": [_direction(shown, inputs, walk, i, k) for k, walk in enumerate(walks)],
