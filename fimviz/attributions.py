@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._failures import column, known, said, settle
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz._quantile import median
 from fimviz.attacks.problem import chunk
@@ -80,8 +80,6 @@ def attributions(
         raise ValueError(f"options has an entry for {unknown[0]!r}, expected one of the methods {', '.join(names)}")
     errors, seed = known(errors), whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: gradients are needed")
     net = as_classifier(net)
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":
