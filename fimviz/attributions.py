@@ -86,8 +86,13 @@ def attributions(
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
     classes = read_labels(targets, len(x), net)
     s = fisher_spectrum(net, x, k=1, seed=seed, errors=errors) if spectrum is None else spectrum
-    if not isinstance(s, Spectrum) or s.eigenvectors is None or s.images.shape != x.shape:
+    count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter
+    if not isinstance(s, Spectrum) or s.eigenvectors is None or not torch.equal(s.images, x[:count].cpu()):
         raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
+    if not net.same_as(s.net):
+        raise ValueError("spectrum is of another model, expected that of this one: leave it out to have it computed")
+    if spectrum is not None:
+        s.unchanged("attributions(spectrum=…)")
     settle(s.failures, len(s), errors)
     classes = s.predictions if classes is None else classes
     maps = torch.full((len(x), len(names), *x.shape[1:]), torch.nan, dtype=x.dtype)
@@ -96,7 +101,7 @@ def attributions(
         with net.at_rest(), warnings.catch_warnings(), torch.random.fork_rng(_devices(net)):
             warnings.filterwarnings("ignore", module="captum")  # on gradients it turns on, hooks it hangs, what is slow
             torch.manual_seed(seed)
-            for at in s.known.split(size):
+            for at in s.computed.split(size):
                 part = x[at.to(x.device)].to(net.device)
                 for j, name in enumerate(names):
                     one = _explained(name, net, part, classes[at].to(net.device), extra.get(name, {}))
@@ -159,7 +164,7 @@ class Attributions(Result):
 
         A cosine of sizes is never near 0: they have no sign. Against a flat map it is √(2/π) for a normal direction.
         """
-        v = self._vectors()[self.spectrum.known[:16]]
+        v = self._vectors()[self.spectrum.computed[:16]]
         drawn = torch.randn(_CHANCE, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
         size = v.norm(dim=1, keepdim=True)
         cosine = (v / size) @ (drawn / drawn.norm(dim=1, keepdim=True)).T

@@ -56,7 +56,7 @@ class Reconstruction(Result):
         return len(self.std)
 
     def __repr__(self) -> str:
-        size, known = self.spectrum.images[0].numel(), self.known[self.spectrum.known]
+        size, known = self.spectrum.images[0].numel(), self.known[self.spectrum.computed]
         return (
             f"Reconstruction({len(self)} inputs{said(self.spectrum.failures)} of {size} values, {self.draws} draws: "
             f"{int(known.min())} to {int(known.max())} of {self.std.shape[1]} directions known better than by a guess)"

@@ -81,7 +81,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
     options: dict[str, Any] = {"k": 1, "method": settings.method, "vectors": False, "seed": settings.seed}
     every = _whole(spectrum(net, x, labels=labels, errors=settings.errors, **options), len(x))
     s = every.sound
-    x = x[every.known.to(x.device)] if every.failures else x
+    x = x[every.computed.to(x.device)] if every.failures else x
     assert s.labels is not None
     assert s.correct is not None
     reasons: dict[str, str] = {}

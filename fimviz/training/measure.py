@@ -37,7 +37,7 @@ def measure(net: Classifier, images: Tensor, labels: Tensor, max_memory: float |
         found = spectrum(net, images, vectors=False, verify=False, max_memory=max_memory)
         if len(found) < len(images):
             raise KeyboardInterrupt  # a spectrum keeps what it has, but means over a part would not compare
-        sound = found.known
+        sound = found.computed
         logits, labels = found.logits[sound], labels[sound.to(labels.device)]
         if found.failures:
             why = "; ".join(dict.fromkeys(found.failures.values()))

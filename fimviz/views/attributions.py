@@ -38,7 +38,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     rows = []
-    for i in s.known[:samples].tolist():
+    for i in s.computed[:samples].tolist():
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):

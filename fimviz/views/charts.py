@@ -65,7 +65,7 @@ def explorer_figure(found: Explorer) -> go.Figure:
             hovertemplate="sample %{text}: λ₁ = %{x:.4g}, 1 − confidence %{y:.3g}<extra></extra>",
         )
     first = found.first.spectrum
-    low, high = first.spectral_norm[first.known].aminmax()
+    low, high = first.spectral_norm[first.computed].aminmax()
     figure.update_layout(
         template="plotly_white",
         title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(found)} inputs{said(first.failures)}",

@@ -30,7 +30,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
     """The first inputs with what is visible of them."""
     spectrum = result.spectrum
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
-    shown = spectrum.known[:samples].tolist()
+    shown = spectrum.computed[:samples].tolist()
     rows = []
     for i in shown:
         scale, map_ = inputs.encode_signed(result.visible[i])
@@ -93,7 +93,7 @@ def headline(result: Reconstruction) -> str:
     """What is seen, in a sentence."""
     size = result.spectrum.images[0].numel()
     labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
-    known = median(result.known[result.spectrum.known])
+    known = median(result.known[result.spectrum.computed])
     return (
         f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
         f"from {labels} (median image)"
@@ -105,7 +105,7 @@ def reconstruction_figure(result: Reconstruction) -> go.Figure:
     ratio = (result.std / result.guess).where(result.guess.isfinite(), result.std)
     figure = go.Figure()
     index = list(range(1, ratio.shape[1] + 1))
-    sound = result.spectrum.known
+    sound = result.spectrum.computed
     middle = quantiles(ratio[sound], [0.5])[0]
     for i, row in zip(sound.tolist(), ratio[sound], strict=True):
         figure.add_scatter(
