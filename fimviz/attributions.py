@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, reporter, whole
+from fimviz._quantile import median
 from fimviz.attacks.problem import chunk
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import spectrum as fisher_spectrum
@@ -75,8 +76,6 @@ def attributions(
         raise ValueError(f"options has an entry for {unknown[0]!r}, expected one of the methods {', '.join(names)}")
     seed = whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: gradients are needed")
     net = as_classifier(net)
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":
@@ -165,7 +164,7 @@ class Attributions(Result):
     @cached_property
     def verdict(self) -> str:
         """Does the model look where it is fragile? In one sentence."""
-        by_method = [(float(self.cosine[:, j].nanmedian()), name) for j, name in enumerate(self.methods)]
+        by_method = [(median(self.cosine[:, j]), name) for j, name in enumerate(self.methods)]
         score, name = max(by_method, key=lambda pair: -1.0 if pair[0] != pair[0] else pair[0])
         if score != score:
             return "no map and worst direction can be compared, one of them being 0 everywhere"

@@ -7,6 +7,7 @@ eigenvalue and attack budget above this module is in pixel units.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -15,13 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._images import check_values, likely_mistake, read
+from fimviz._labels import read_names
+from fimviz._models import called, embeds, no_module, one_input, quantised, takes_tokens
 from fimviz._options import named_options, real
 from fimviz._precise import Steady, float64_values
 from fimviz.likelihood import LIKELIHOODS
 
 _REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
+
+_TOKENS = (
+    "the model looks up token ids in an embedding, expected one that takes floats, which can be moved a little: wrap "
+    "it so that it takes the tokens' embeddings (inputs_embeds of Hugging Face), with input_range=None"
+)
 
 
 class Classifier:
@@ -33,7 +42,8 @@ class Classifier:
             exactly as it came, also after an error. Half-precision weights are used in float32 arithmetic.
         mean, std: the normalisation that the network was trained with, in pixel units: numbers, or one value a
             channel. The network then sees (x − mean)/std, and every result stays in pixel units.
-        classes: K names. One name or two for a single sigmoid logit.
+        classes: K names in the outputs' order, or a mapping as id2label or label2id of a model's configuration. One
+            name or two for a single sigmoid logit.
         temperature: the logits are divided by it. It moves no decision boundary, but scales λ.
         likelihood: "categorical" (softmax over K classes) or "bernoulli" (K independent sigmoids; one logit is
             a binary model and becomes two classes).
@@ -56,21 +66,19 @@ class Classifier:
         *,
         mean: float | Sequence[float] | Tensor | None = None,
         std: float | Sequence[float] | Tensor | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[Any] | Mapping[Any, Any] | None = None,
         temperature: float = 1.0,
         likelihood: str = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(f"expected a torch.nn.Module that returns logits, got {type(model).__name__}")
+            raise TypeError(no_module(model))
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood is {likelihood!r}, expected one of {sorted(LIKELIHOODS)}")
         if not 0 < (warmth := real("temperature", temperature)) < float("inf"):
             raise ValueError(f"temperature is {temperature}, expected a positive finite number")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
-        if isinstance(classes, str):
-            raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
         self.model = model
         self.mean = _channel_values("mean", mean, 0.0)
         self.std = _channel_values("std", std, 1.0)
@@ -80,7 +88,7 @@ class Classifier:
         self.input_range = input_range
         self._wanted = likelihood
         self.likelihood = LIKELIHOODS[likelihood]
-        self._names = None if classes is None else [str(name) for name in classes]
+        self._names = read_names(classes)
         self._probed = False
         self._draws = True
         self.batched_vjp = True
@@ -142,6 +150,16 @@ class Classifier:
                 self._probe(x.detach()[:2].to(self.device))
             return x
 
+    def apart(self) -> Classifier:
+        """The same classifier on a copy of the model as it is now, which nobody else trains or changes.
+
+        Raises:
+            ValueError: the model cannot be copied; the reason.
+        """
+        twin = copy.copy(self)
+        twin.model = apart(self.model)
+        return twin
+
     def at_rest(self) -> AbstractContextManager[None]:
         """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""
         return at_rest(self.model, self.device, self._draws)
@@ -161,8 +179,10 @@ class Classifier:
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
             with in_dtype(self.model, x.dtype) if change else nullcontext():
-                output = self.model(((x - mean) / std).to(x.dtype if change else self._weight_dtype))
+                output = called(self.model, ((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
+            if embeds(self.model) and "embedding" in str(error):
+                raise TypeError(_TOKENS) from error
             error.add_note(
                 f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}.{likely_mistake(x)}"
             )
@@ -189,12 +209,19 @@ class Classifier:
 
     def batch(self, images: Any) -> Tensor:
         """The images, in whatever form they come, as a floating-point batch (n, …) in their own dtype."""
+        if takes_tokens(self.model, images):
+            raise TypeError(_TOKENS)
         if self.prepare is not None and not hasattr(images, "shape"):
             images = self.prepare(images)
         return read(images)
 
     def _checked(self, images: Any) -> Tensor:
         images = self.batch(images)
+        if batch := one_input(self.model, tuple(images.shape)):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}: one image? The model takes a batch ({batch}): pass "
+                "images[None]"
+            )
         devices = {t.device for t in self._state()}
         if len(devices) > 1:
             raise ValueError(
@@ -222,7 +249,7 @@ class Classifier:
                 )
         if images.is_inference():
             images = images.clone()
-        check_values(images, self.input_range)
+        images = check_values(images, self.input_range)
         return images.to(self.dtype).contiguous()
 
     def _probe(self, pair: Tensor) -> None:
@@ -253,6 +280,11 @@ class Classifier:
                 torch.autograd.grad(s, x, retain_graph=True, allow_unused=True)[0] for s in sums if z.requires_grad
             ]
             if not slopes or slopes[0] is None:
+                if integers := quantised(self.model):
+                    raise ValueError(
+                        f"the model is quantised ({integers}) and integers have no gradient: pass the network of "
+                        "floats that it was made from, or fv.BlackBox(model, as_torch=True) to fv.spectrum"
+                    )
                 raise ValueError(
                     "the logits do not depend on the images differentiably: look for detach() or no_grad()"
                 )
@@ -375,6 +407,7 @@ def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
         with warnings.catch_warnings(record=True) as slow:
             warnings.simplefilter("always")
             batched = torch.func.vmap(pull)(cotangents)
+        pull(cotangents[0])  # fails where a hook retains gradients: that of the batch stays, and none is added to it
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):

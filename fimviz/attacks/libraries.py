@@ -109,4 +109,4 @@ def _smallest(part: Problem, images: list[Tensor], budgets: list[float]) -> tupl
         closer = part.missed(moved).cpu() & (size <= budget * (1 + 1e-4)) & (size < best)
         best = torch.where(closer, size, best)
         kept[closer.to(kept.device)] = moved[closer.to(kept.device)]
-    return torch.where(best.isfinite(), best, torch.nan), kept
+    return best, kept

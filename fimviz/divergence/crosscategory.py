@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._quantile import quantiles
 from fimviz.classifier import Classifier
 from fimviz.divergence.pairs import standard_errors
 from fimviz.divergence.path import Path, paths
@@ -125,8 +126,7 @@ class CrossCategoryKL(Result):
         rows = {}
         for name in ("kl", "g1", "g2", "ratio"):
             mean = self.means.get(name, Mean(float("nan"), float("nan")))
-            at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-            low, middle, high = quantiles(getattr(self, name), at).tolist()
+            low, middle, high = quantiles(getattr(self, name), [0.25, 0.5, 0.75]).tolist()
             rows[name] = {"mean": mean.value, "error": mean.error, "median": middle, "q25": low, "q75": high}
         return pd.DataFrame(rows).T
 
@@ -234,13 +234,3 @@ class CrossCategoryKL(Result):
         if name in others:
             raise ValueError(f"two models are called {name!r}: give name= for this one, or another name in against=")
         return {name: self, **others}
-
-
-def quantiles(values: Tensor, at: Tensor) -> Tensor:
-    """Quantiles of what is a number, however many: torch's own stops at 16 million."""
-    known = values[~values.isnan()].sort().values
-    if not len(known):
-        return torch.full_like(at, torch.nan)
-    place = at * (len(known) - 1)
-    low = place.floor().long()
-    return torch.lerp(known[low], known[place.ceil().long()], place - low)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options
+from fimviz._quantile import median, quantiles
 from fimviz.classifier import Classifier
-from fimviz.divergence.crosscategory import quantiles
 from fimviz.result import Result
 
 if TYPE_CHECKING:
@@ -70,19 +70,18 @@ class LocalAccuracy(Result):
         """
         import pandas as pd
 
-        at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
         rows = []
         for a, norm in enumerate(self.norms):
             for b, direction in enumerate(self.directions):
                 for c, epsilon in enumerate(self.epsilons[a].tolist()):
                     kl, quadratic, error = (t[a, b, c] for t in (self.kl, self.quadratic, self.error))
                     known = ~error.isnan()
-                    low, middle, high = quantiles(error, at).tolist()
+                    low, middle, high = quantiles(error, [0.25, 0.5, 0.75]).tolist()
                     row: dict[str, Any] = {"norm": norm, "direction": direction, "epsilon": epsilon}
                     row |= {"median": middle, "q25": low, "q75": high}
                     row["pooled"] = float((kl - quadratic)[known].abs().sum() / kl[known].sum())
-                    row["kl"] = float(quantiles(kl, at[1:2]))
-                    row["length"] = float(quantiles(self.length[a, b, c], at[1:2]))
+                    row["kl"] = median(kl)
+                    row["length"] = median(self.length[a, b, c])
                     row |= {"measured": int(known.sum()), "zero": int((kl == 0).sum())}
                     rows.append(row | {"failed": int((kl.isnan() | quadratic.isnan()).sum())})
         return pd.DataFrame(rows)

@@ -67,7 +67,7 @@ def _examined(deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: in
 def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:
     """The planes of v₁ and the smallest attack; `rows` are where the first samples in detail stand in `found`."""
     at = list(rows)
-    best = found.epsilon[at].nan_to_num(torch.inf).where(found.epsilon[at] > 0, torch.inf)
+    best = found.epsilon[at].where(found.epsilon[at] > 0, torch.inf)
     length, which = best.min(1)
     some = length.isfinite().nonzero()[:, 0].tolist()
     if not some:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fimviz._options import named_options
+from fimviz._quantile import digits, median
 from fimviz.attributions import Attributions
 from fimviz.comparison import BoundComparison
 from fimviz.fisher.plane import Plane
@@ -104,9 +105,9 @@ class Explorer(Result):
 
     def __repr__(self) -> str:
         s = self.first.spectrum
-        median = float(s.spectral_norm.quantile(0.5))
         several = f"{len(self.models)} models, " if len(self.models) > 1 else ""
-        return f"Explorer({several}{len(self)} inputs, {len(self.places)} in full detail: median λ₁ {median:.3g})"
+        middle = digits(median(s.spectral_norm))
+        return f"Explorer({several}{len(self)} inputs, {len(self.places)} in full detail: median λ₁ {middle})"
 
     @property
     def first(self) -> Explored:
@@ -117,6 +118,21 @@ class Explorer(Result):
     def places(self) -> tuple[int, ...]:
         """The samples in full detail."""
         return self.first.detail.places
+
+    def apart(self) -> Explorer:
+        """The same on copies of the models, which nobody else trains or changes.
+
+        Raises:
+            ValueError: a model cannot be copied.
+        """
+        models = {}
+        for name, m in self.models.items():
+            net = m.spectrum.net.apart()
+            deep = replace(m.detail.spectrum, net=net, _parts={})
+            models[name] = replace(
+                m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)
+            )
+        return replace(self, models=models)
 
     @cached_property
     def frame(self) -> pd.DataFrame:

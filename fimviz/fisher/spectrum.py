@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._quantile import quantiles
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.plane import Plane, plane
@@ -90,7 +91,7 @@ class Spectrum(Result):
         return len(self.eigenvalues)
 
     def __repr__(self) -> str:
-        low, middle, high = (float(q) for q in torch.quantile(self.spectral_norm, torch.tensor([0, 0.5, 1]).double()))
+        low, middle, high = quantiles(self.spectral_norm, [0, 0.5, 1]).tolist()
         return (
             f"Spectrum({len(self)} inputs, {self.eigenvalues.shape[1]} eigenvalues, {self.method}: "
             f"λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fimviz._options import real, whole
+from fimviz._quantile import quantiles
 from fimviz.margins.traces import MarginTraces, Settings
 from fimviz.result import Result
 
@@ -180,9 +181,7 @@ def _table(sums: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _quantiles(values: Tensor, tail: float) -> tuple[Tensor, Tensor]:
     """Lower and upper quantile over the first axis, of what is a number."""
-    if not len(values):
-        return torch.full(values.shape[1:], torch.nan).double(), torch.full(values.shape[1:], torch.nan).double()
-    low, high = values.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    low, high = quantiles(values, [tail, 1 - tail])
     return low, high
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._quantile import digits, median
 from fimviz.classifier import Classifier
 from fimviz.margins.state import PACES
 from fimviz.result import Result
@@ -155,11 +156,19 @@ class MarginTraces(Result):
 
     def __repr__(self) -> str:
         flipped = int(self.flipped.sum())
-        middle = f", median length {float(self.length[self.flipped].median()):.3g}" if flipped else ""
+        middle = f", median length {digits(median(self.length.where(self.flipped, torch.inf)))}" if flipped else ""
         return (
             f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
             f"{flipped} flipped{middle})"
         )
+
+    def apart(self) -> MarginTraces:
+        """The same on a copy of the model, which nobody else trains or changes.
+
+        Raises:
+            ValueError: the model cannot be copied.
+        """
+        return replace(self, net=self.net.apart())
 
     @property
     def flipped(self) -> Tensor:

@@ -105,7 +105,7 @@ def compare_models(
                 raise
             report(len(done))
     except KeyboardInterrupt:
-        if len(done) < 2:
+        if not done:
             raise
         warnings.warn(f"interrupted: the comparison holds {len(done)} of {len(models)} models", stacklevel=2)
     return ModelComparison(models=done, budget=float(budget))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fimviz._options import named_options
+from fimviz._quantile import median
 from fimviz.ranking.numbers import ModelNumbers
 from fimviz.ranking.spearman import Rank, spearman
 from fimviz.result import Result
@@ -200,6 +201,8 @@ class ModelComparison(Result):
     @property
     def summary(self) -> str:
         """What the numbers say, in a few sentences."""
+        if len(self) == 1:
+            return _few(1)
         parts = []
         for column, name in _SPOKEN.items():
             r = self.ranks[column]
@@ -263,6 +266,8 @@ def _few(n: int) -> str:
     words = {2: "Two", 3: "Three", 4: "Four"}
     if n > 4:
         return ""
+    if n == 1:
+        return "One model has no rank among others."
     chance = f"1 time in {math.factorial(n) // 2}"
     if n == 2:
         return "Two models are always in order or in reverse, so that no correlation is given."
@@ -282,12 +287,7 @@ def _mean(values: Tensor | None) -> float:
 
 
 def _median(values: Tensor | None) -> float:
-    """The median, the mean of the two in the middle; NaN for none."""
-    if values is None or not len(values):
-        return math.nan
-    v = values.double().sort().values
-    low, high = float(v[(len(v) - 1) // 2]), float(v[len(v) // 2])
-    return low if low == high else (low + high) / 2
+    return math.nan if values is None else median(values)
 
 
 def _median_interval(values: Tensor) -> tuple[float, float]:

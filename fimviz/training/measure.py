@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimviz._quantile import median
 from fimviz.classifier import Classifier
 from fimviz.fisher.methods import spectrum
 
@@ -41,7 +42,7 @@ def measure(net: Classifier, images: Tensor, labels: Tensor, max_memory: float |
         values = {
             "mean_frobenius": found.frobenius.mean().item(),
             "mean_spectral_norm": found.spectral_norm.mean().item(),
-            "median_spectral_norm": found.spectral_norm.quantile(0.5).item(),
+            "median_spectral_norm": median(found.spectral_norm),
             "mean_trace": found.trace.mean().item(),
         }
     except (FloatingPointError, torch.linalg.LinAlgError):

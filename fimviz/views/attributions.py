@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import traitlets
 
+from fimviz._quantile import median
+from fimviz.views.charts import quartile_box
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, picture
 
@@ -77,8 +79,9 @@ def attributions_figure(result: Attributions) -> go.Figure:
     figure = go.Figure()
     for j, name in enumerate(result.methods):
         figure.add_box(
-            y=result.cosine[:, j].tolist(), name=name, boxpoints="all", marker={"color": "#1976d2", "size": 4}
-        )
+            **quartile_box("y", result.cosine[:, j]), x=[name], name=name, boxpoints="all",
+            marker={"color": "#1976d2", "size": 4},
+        )  # fmt: skip
     figure.add_hline(result.chance[0], line={"dash": "dash", "color": "#888"}, annotation_text="by chance")
     figure.update_layout(
         template="plotly_white", title=_title(result), showlegend=False, yaxis={"range": [0, 1.02]},
@@ -93,8 +96,8 @@ def _title(result: Attributions) -> str:
 
 def _still(result: Attributions, inputs: Inputs) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{float(result.cosine[:, j].nanmedian()):.2f}</td>"
-        f"<td>{float(result.rank[:, j].nanmedian()):.2f}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{median(result.cosine[:, j]):.2f}</td>"
+        f"<td>{median(result.rank[:, j]):.2f}</td></tr>"
         for j, name in enumerate(result.methods)
     )
     first = ""

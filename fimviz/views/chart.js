@@ -40,15 +40,23 @@ export function probability(p, doubt = 1 - p) {
   return doubt > 0 && doubt < 0.0005 ? `1 − ${number(doubt, 2)}` : p.toFixed(3);
 }
 
+/** Quantiles of the numbers among values, NaN where there is none: the rule of Python's `quantiles`, ∞ for what never happened. */
+export function quantiles(values, at) {
+  const known = [...values].filter((v) => !Number.isNaN(v)).sort((a, b) => a - b);
+  return at.map((q) => {
+    if (!known.length) return NaN;
+    const place = q * (known.length - 1);
+    const [a, b, share] = [known[Math.floor(place)], known[Math.ceil(place)], place % 1];
+    return share === 0 || a === b ? a : Number.isFinite(a) && Number.isFinite(b) ? a + share * (b - a) : a + b;
+  });
+}
+
+export const median = (values) => quantiles(values, [0.5])[0];
+
 /** Minimum, quartiles and maximum of the numbers among values; null where there is none. */
 export function quartiles(values) {
-  const known = [...values].filter((v) => !Number.isNaN(v)).sort((a, b) => a - b);
-  if (!known.length) return null;
-  return [0, 0.25, 0.5, 0.75, 1].map((q) => {
-    const at = q * (known.length - 1);
-    const [a, b] = [known[Math.floor(at)], known[Math.ceil(at)]];
-    return a === b ? a : a + (at - Math.floor(at)) * (b - a);
-  });
+  const found = quantiles(values, [0, 0.25, 0.5, 0.75, 1]);
+  return Number.isNaN(found[0]) ? null : found;
 }
 
 /** About `count` round values in [low, high]. */
@@ -67,47 +75,6 @@ export function locate(nodes, x) {
   while (i < nodes.length - 2 && nodes[i + 1] <= x) i++;
   const gap = nodes[i + 1] - nodes[i];
   return [i, gap > 0 ? Math.max(0, Math.min(1, (x - nodes[i]) / gap)) : 0];
-}
-
-// Okabe and Ito's colours, safe for any colour vision, strongest on both themes first; the text colour is the last.
-const CLASS_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "currentColor"];
-
-/** Colours of the shown classes: fixed by class where no two shown ones would share it; −1 is all others. */
-export function classColors(shown) {
-  const taken = new Set();
-  return shown.map((c) => {
-    if (c < 0) return "var(--fv-faint)";
-    let slot = c % CLASS_COLORS.length;
-    while (taken.has(slot)) slot = (slot + 1) % CLASS_COLORS.length;
-    taken.add(slot);
-    return CLASS_COLORS[slot];
-  });
-}
-
-// For views where more classes than these stand side by side.
-const MORE_COLORS = ["#882255", "#999933", "#44aa99", "#6f4fb3", "#b8860b", "#5b7f95"];
-
-/**
- * Colours of classes that are the same in several charts, each of which shows a list of them: added to those of `own`.
- * Among many classes those of `first` choose before the others, so that the ones compared are the easiest told apart.
- */
-export function sharedColors(lists, own = new Map(), first = []) {
-  const colors = [...CLASS_COLORS, ...MORE_COLORS];
-  const all = new Set(lists.flat());
-  const ranked = first.length > 0 && Math.max(...all) >= colors.length;
-  const order = [...all].sort((a, b) => a - b);
-  for (const c of ranked ? [...first.filter((k) => all.has(k)), ...order] : order) {
-    if (own.has(c)) continue;
-    if (c < 0) {
-      own.set(c, "var(--fv-faint)");
-      continue;
-    }
-    const beside = new Set(lists.filter((list) => list.includes(c)).flat().map((k) => own.get(k)));
-    const taken = new Set(own.values());
-    const free = colors.map((_, i) => colors[ranked ? i : (c + i) % colors.length]).filter((color) => !beside.has(color));
-    own.set(c, free.find((color) => !taken.has(color)) ?? free[0] ?? colors[c % colors.length]);
-  }
-  return own;
 }
 
 export const MARGIN = { left: 52, right: 20, top: 16, bottom: 30 };

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
+from torch import Tensor
+
+from fimviz._quantile import median, quantiles
 
 if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison
@@ -71,6 +74,13 @@ def explorer_figure(found: Explorer) -> go.Figure:
     return figure
 
 
+def quartile_box(axis: str, values: Tensor) -> dict[str, Any]:
+    """A plotly box at the quartiles of the library's rule (plotly has another), with all its points."""
+    low, *quartiles, high = ([v] for v in quantiles(values, [0, 0.25, 0.5, 0.75, 1]).tolist())
+    ends = {"lowerfence": low, "upperfence": high}
+    return dict(zip(("q1", "median", "q3"), quartiles, strict=True)) | ends | {axis: [values.tolist()]}
+
+
 _SYMBOLS = {
     "exact": "circle",
     "interval": "line-ns-open",
@@ -98,8 +108,8 @@ def comparison_figure(result: BoundComparison) -> go.Figure:
         reach += known
         guarantee = result.methods[name].guarantee if name in result.methods else "upper"
         figure.add_box(
-            x=known or [None],
-            y=[name] * max(1, len(known)),
+            **quartile_box("x", logs[logs.isfinite()]),
+            y=[name],
             name=name,
             orientation="h",
             boxpoints="all",
@@ -116,7 +126,7 @@ def comparison_figure(result: BoundComparison) -> go.Figure:
             why = why if len(why) <= 70 else why[:69] + "…"
             figure.add_annotation(x=0, y=name, text=html.escape(f" {why}"), showarrow=False, xanchor="left")
         elif guarantee == "upper":
-            rungs[name] = sorted(known)[len(known) // 2]
+            rungs[name] = median(logs[logs.isfinite()])
     low, high = min(reach), max(reach)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if (high - low) / s <= 12 or s == 1000)
     ticks = list(range(math.floor(low / step) * step, math.ceil(high) + step, step))

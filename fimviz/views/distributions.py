@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fimviz.divergence.crosscategory import quantiles
+from fimviz._quantile import quantiles
 from fimviz.views.inputs import finite
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d")  # Okabe and Ito's
 _BINS = 40
-_QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+_QUARTILES = (0.25, 0.5, 0.75)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -61,7 +60,7 @@ def _signed(key: str, title: str, columns: list[Tensor]) -> Distribution:
     """On an axis that is linear near 0 and logarithmic beyond, on both sides."""
     size = torch.cat(columns).abs()
     size = size[size > 0]
-    small, large = quantiles(size, torch.tensor([0.1, 1.0]).double()).tolist() if len(size) else (1.0, 1.0)
+    small, large = quantiles(size, [0.1, 1.0]).tolist() if len(size) else (1.0, 1.0)
     unit = 10.0 ** math.floor(math.log10(max(small, 1e-5 * large)))
 
     def place(v: Tensor) -> Tensor:

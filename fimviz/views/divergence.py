@@ -12,11 +12,13 @@ import torch
 import traitlets
 
 from fimviz._options import whole
+from fimviz._quantile import median
 from fimviz.divergence.path import Path, paths
-from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
+from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -61,9 +63,9 @@ def divergence(
     max_bytes: int,
 ) -> Figure:
     """The view of a result, `against` it and others by name."""
-    if len(against) > len(COLORS):
+    if len(against) > len(PALETTE):
         raise ValueError(
-            f"{len(against)} models are given, expected at most {len(COLORS)}, as many as there are colours"
+            f"{len(against)} models are given, expected at most {len(PALETTE)}, as many as there are colours"
         )
     net = result.net
     inputs = inputs_of(net, result.images)
@@ -84,7 +86,7 @@ def divergence(
         "summary": _summary(result),
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
-            {"name": name, "color": "currentColor" if len(against) == 1 else COLORS[n]}
+            {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}
             for n, name in enumerate(against)
         ],
         "distributions": [_distribution(d) for d in seen],
@@ -160,7 +162,7 @@ def _chosen(
 
 def _first(result: CrossCategoryKL, chosen: list[tuple[int, list[str]]]) -> int:
     """Where the view opens: a median pair whose KL is nearest to the median of all."""
-    middle = result.kl.sort().values[(len(result) - 1) // 2]
+    middle = median(result.kl)
     return min(
         range(len(chosen)),
         key=lambda k: ("median" not in chosen[k][1], float((result.kl[chosen[k][0]] - middle).abs())),
@@ -195,7 +197,7 @@ def _cells(values: np.ndarray) -> list[list[float | None]]:
 
 def _summary(result: CrossCategoryKL) -> str:
     used = len(result.i.unique())
-    middle = 1 - float(result.ratio.nanmedian())
+    middle = 1 - median(result.ratio)
     known = "" if math.isnan(middle) else f" In the median pair G1, what F at x_i knows of, is {percent(middle)} of KL."
     above = float((result.g1 > result.kl).double().mean())
     negative = f" G2 is negative for {percent(above)} of the pairs." if above else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from fimviz.views.comparison import comparison
 from fimviz.views.inputs import Inputs, finite
 from fimviz.views.margins import margins
+from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison
     from fimviz.explorer.results import Detail, Explored, Explorer
     from fimviz.fisher.plane import Plane
+    from fimviz.fisher.spectrum import Spectrum
     from fimviz.margins.traces import MarginTraces
     from fimviz.vulnerability import Vulnerability
 
@@ -26,6 +29,7 @@ _THUMBS = 1_700_000  # bytes of all small pictures together
 _THUMB_SIDE = 64
 _REGIONS = 12  # outcomes that a plane names
 _LEAST_LOGP = -25.0
+CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "attack": "attack"}  # and their columns
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
@@ -42,12 +46,40 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
     return {
         **inputs.header,
         "classes": s.net.classes,
+        "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs
+
+
+def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the page offers for a batch: to colour dots, to show and to plot λ₁ against."""
+    models, labelled = data["models"], data["labels"] is not None
+    against = [
+        key if at == 0 else f"{key}:{m['name']}"
+        for at, m in enumerate(models)
+        for key, column in CRITERIA.items()
+        if column in m["numbers"]
+    ]
+    return {
+        "colors": tuple(
+            name
+            for name, there in (("class", not data["multilabel"]), ("correct", labelled), ("confidence", True))
+            if there
+        ),
+        "shows": (
+            "all",
+            *(["misclassified"] if labelled else []),
+            "fragile",
+            "uncertain",
+            *(["differing"] if len(models) > 1 else []),
+            *([] if data["multilabel"] else [f"class:{c}" for c in range(len(data["classes"]))]),
+        ),
+        "criteria": (*against, *(f"norm:{m['name']}" for m in models[1:])),
+    }
 
 
 def _model(
@@ -62,7 +94,7 @@ def _model(
     if m.bounds is not None:
         nested["bounds"] = [nested_bounds(m.bounds, m.detail.places)]
     if m.margins is not None:
-        nested["margins"] = [nested_margins(m.margins)]
+        nested["margins"] = [nested_margins(m.margins, s)]
     if m.attributions is not None:
         nested["attributions"] = [nested_attributions(m.attributions, m.detail.places)]
     return {
@@ -176,7 +208,7 @@ def attacks_data(
                     "epsilon": finite(epsilon),
                     "length": finite(found.length[i, j]),
                 }
-                if shown and epsilon > 0:
+                if shown and 0 < epsilon < math.inf:
                     x = found.moved[i, j]
                     z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
                     one |= {"image": inputs.encode(x), "becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
@@ -186,9 +218,10 @@ def attacks_data(
     return rows
 
 
-def nested_margins(traces: MarginTraces) -> dict[str, Any]:
-    """The state of a margin view, which samples it shows, and the sample of each trace."""
-    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY)
+def nested_margins(traces: MarginTraces, batch: Spectrum) -> dict[str, Any]:
+    """The state of a margin view in the colours of the batch, which samples it shows, and the sample of each trace."""
+    order = class_order(batch.probabilities)
+    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY, order=order)
     owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}
     return {"places": sorted(set(owners.values())), "owners": list(owners.items()), "state": figure.state}
 

@@ -1,15 +1,15 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { number, probability, powerOfTen, sharedColors } from "./chart.js";
+import { median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
 import { Live } from "./live.js";
-import { outcomeOf } from "./panel.js";
+import { classColor } from "./palette.js";
+import { outcomeOf, within } from "./panel.js";
 import { Overview } from "./overview.js";
 import { fillTables, mounted, View } from "./stage.js";
 import { unpack } from "./pixels.js";
-import { median } from "./strip.js";
 
 const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
 const SORTS = { norm: "most fragile first", margin: "least margin first", confidence: "least confident first", index: "in the batch's order" };
@@ -70,6 +70,8 @@ class Explorer extends View {
     this.key = `fv${Math.random().toString(36).slice(2)}`;
     root.classList.add("fv-explorer");
     this.live = model.get("live") ? new Live(this, model) : null;
+    this.inOrder = Promise.resolve(); // what comes from Python is taken in its order, however long unpacking takes
+    this.waiting = 0;
     this.build(packed);
   }
 
@@ -79,22 +81,32 @@ class Explorer extends View {
     Object.assign(this, { data, part, shown: null });
     root.innerHTML = layout(data);
     this.read();
-    this.colors = new Map();
     this.legend = this.classesShown();
-    sharedColors([this.legend], this.colors);
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
     this.overview = new Overview(this.$(".fv-overview"), this, state);
     this.gallery = new Gallery(this.$(".fv-gallery"), data.indices.map((i) => this.thumb(i)), (index) => this.choose(index));
     if (this.live) this.$(".fv-place").replaceWith(this.live.drawn);
+    else if (model.get("refused")) this.$(".fv-place").replaceWith(Object.assign(document.createElement("p"), { className: "fv-quiet fv-refused", textContent: model.get("refused") }));
+    this.live?.began();
     this.controls();
     this.tables();
   }
 
   /** Another batch: Python has computed it anew. */
-  async rebuild() {
-    this.build(await unpack(this.model.get("payload")));
-    if (this.width) this.resize();
+  rebuild() {
+    this.next(async () => {
+      this.build(await unpack(this.model.get("payload")));
+      if (this.width) this.resize();
+    });
+  }
+
+  next(work) {
+    this.waiting += 1;
+    this.inOrder = this.inOrder.then(work).catch((error) => this.live?.failed(error.message)).then(() => {
+      this.waiting -= 1;
+      this.settle();
+    });
   }
 
   /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
@@ -130,13 +142,22 @@ class Explorer extends View {
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
   }
 
-  /** Colours of shown classes, the same wherever a class appears. */
-  colorsOf(shown) {
-    sharedColors([shown], this.colors);
-    return shown.map((c) => this.colors.get(c));
-  }
+  /** The colour of a class, wherever it appears. */
+  color(c) { return classColor(c, this.data.order); }
 
   name(o) { return outcomeOf(this.data, o); }
+  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  settle() {
+    const { model, data } = this;
+    if (this.waiting || !this.width) return;
+    if (this.index !== model.get("index")) this.set("index", this.index);
+    const sample = data.models[0].details.get(this.index);
+    if (!sample) return;
+    const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
+    if (direction !== model.get("direction")) this.set("direction", direction);
+    if (epsilon !== model.get("epsilon")) this.set("epsilon", epsilon);
+  }
+
   get index() { return Math.max(0, Math.min(this.data.total - 1, this.model.get("index"))); }
 
   /** What a sample is, in words: by its label, else by what the model says. */
@@ -227,6 +248,7 @@ class Explorer extends View {
   /** What the chosen sample changes. */
   chosen() {
     if (!this.width) return;
+    this.settle();
     const { index, data, table } = this;
     const place = this.rank[index];
     const where = place === 1 ? `the most fragile of ${data.total}` : place === data.total ? `the least fragile of ${data.total}` : `number ${place} of ${data.total} by fragility`;
@@ -241,8 +263,7 @@ class Explorer extends View {
   /** The batch in a sentence. */
   sentence() {
     const { data, table } = this;
-    const values = [...table.norm].sort((a, b) => a - b);
-    const at = (q) => values[Math.round(q * (values.length - 1))];
+    const [low, high] = quantiles(table.norm, [0, 1]);
     if (data.models.length > 1) {
       const [a, b] = data.models;
       const more = data.indices.filter((i) => a.table.norm[i] > b.table.norm[i]).length;
@@ -250,9 +271,9 @@ class Explorer extends View {
       const agree = r && r[0] !== null ? ` Their orders of fragility agree with ρ = ${number(r[0], 2)}${r[1] === null ? "" : ` (95 % ${number(r[1], 2)} to ${number(r[2], 2)})`}.` : "";
       return `λ₁ is larger for ${a.name} on ${more} of ${data.total} samples.${agree}`;
     }
-    const spread = at(0) > 0 ? at(1) / at(0) : Infinity;
+    const spread = low > 0 ? high / low : Infinity;
     const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
-    return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(at(0))} to ${number(at(1))}${times}.`;
+    return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(low)} to ${number(high)}${times}.`;
   }
 
   status() {
@@ -294,9 +315,15 @@ class Explorer extends View {
     if (this.width) this.detail.show(this.index);
   }
 
-  heard(message) { this.live?.heard(message); }
-  moved() { if (this.width) this.detail.move(); }
-  turned() { if (this.width) this.detail.turn(); }
+  heard(message) { this.next(() => this.live?.heard(message)); }
+  moved() {
+    this.settle();
+    if (this.width) this.detail.move();
+  }
+  turned() {
+    this.settle();
+    if (this.width) this.detail.turn();
+  }
   tabbed() { if (this.width) this.detail.show(this.index); }
   painted() { if (this.width) this.overview.draw(); }
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from fimviz.views.explored import batch_data
+from fimviz.views.explored import batch_data, choices
 from fimviz.views.exploring import Exploring
 from fimviz.views.figure import Figure
 from fimviz.views.inputs import Inputs, picture
-from fimviz.views.perturbation import just_past_the_flip, outcome
+from fimviz.views.perturbation import extent_of, just_past_the_flip, outcome
 
 if TYPE_CHECKING:
     from fimviz.explorer import Explorer
@@ -43,9 +43,16 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
             "temperature": 1.0,
             "directions": max(1, len(found.first.detail.walks)),
             "live": False,
+            "refused": "",
         },
         still=_still(found, inputs, epsilon),
-        setup={"source": found, "labels": labels, "total": len(s), "classes": len(s.net.classes), "live": True},
+        setup={
+            "source": found,
+            "labels": labels,
+            "total": len(s),
+            "extent": extent_of(data["models"][0]["details"]),
+            "choices": choices(data),
+        },
         summary=f"{len(found.models)} models × {len(s)} inputs" if len(found.models) > 1 else f"{len(s)} inputs",
         max_bytes=max_bytes,
     )

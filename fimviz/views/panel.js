@@ -1,7 +1,8 @@
 // The perturbation panel of one sample: image, direction and moved image, the slider, and what the model says along it.
 // Pure functions first: node and the browser test them.
-import { across, along, classColors, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
+import { across, along, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
 import { picture, readDirection, readInput, signedPicture } from "./inputs.js";
+import { classColor } from "./palette.js";
 import { colorBar, columnsOf, fillTables } from "./stage.js";
 
 const GREY = "var(--fv-faint)";
@@ -43,6 +44,11 @@ export function readSample(sample, inputs, part) {
   return sample;
 }
 
+/** The direction and ε nearest to those asked for that a sample can show. */
+export function within(sample, direction, epsilon) {
+  return [Math.max(0, Math.min(direction, sample.directions.length - 1)), Math.max(-sample.reach, Math.min(sample.reach, epsilon))];
+}
+
 /** The outcome that a model gives, in words: a class, or the labels that are on. */
 export function outcomeOf(data, outcome) {
   const name = (c) => (c < 0 ? "others" : data.classes[c]);
@@ -79,7 +85,7 @@ function layout() {
  */
 export class Panel {
   constructor(box, data, state, more = () => []) {
-    Object.assign(this, { box, data, state, more, channel: "strongest", width: 0, logKl: false, sample: null, colors: classColors });
+    Object.assign(this, { box, data, state, more, channel: "strongest", width: 0, logKl: false, sample: null });
     box.classList.add("fv-panel");
     box.innerHTML = layout();
     this.$ = (selector) => box.querySelector(selector);
@@ -121,7 +127,7 @@ export class Panel {
     this.showDirection();
     Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
     this.$(".fv-toflip").disabled = this.flips().length === 0;
-    this.shownColors = this.colors(this.direction.shown);
+    this.shownColors = this.direction.shown.map((c) => classColor(c, this.data.order));
     this.spectrum();
     this.charts();
     this.move();

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -23,14 +25,51 @@ _PAGE = 5_000_000  # bytes that a page may have before fewer samples are shown t
 
 
 class Along(Widget):
-    """What a reader moves of one sample and its directions, in a view of its own or within the explorer."""
+    """What a reader moves of one sample and its directions, in a view of its own or within the explorer.
 
-    index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
-    direction = traitlets.Int(0, help="Which eigenvector, 0 for the leading one. Default: 0.").tag(sync=True)
+    What the sample cannot show is not taken: ε ends at the sample's reach, so that views of different reach can be
+    linked, and a direction that is not there is refused.
+    """
+
+    index = traitlets.Int(
+        0, help="Which sample, by its place in the batch; one that is shown. Default: the most fragile."
+    ).tag(sync=True)
+    direction = traitlets.Int(
+        0, help="Which eigenvector of those that the sample has here, 0 for the leading one. Default: 0."
+    ).tag(sync=True)
     epsilon = traitlets.Float(
-        0.0, help="Step along the direction, in L2 pixel units. Default: just past the nearest flip."
+        0.0,
+        help="Step along the direction, in L2 pixel units, within the sample's reach on either side: what lies beyond "
+        "becomes its end. Default: just past the nearest flip.",
     ).tag(sync=True)
     flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
+
+    extent: Mapping[int, tuple[float, int]] = MappingProxyType(
+        {}
+    )  # of a sample, how far it reaches and how many directions it has
+
+    @traitlets.validate("epsilon")
+    def _within(self, proposal: Any) -> float:
+        if proposal.value != proposal.value:
+            raise traitlets.TraitError("epsilon is nan, expected a step in L2 pixel units")
+        reach = self.extent[self.index][0] if self.index in self.extent else abs(proposal.value)
+        return float(min(reach, max(-reach, proposal.value)))
+
+    @traitlets.validate("direction")
+    def _there(self, proposal: Any) -> int:
+        count = self.extent[self.index][1] if self.index in self.extent else max(1, proposal.value + 1)
+        if not 0 <= proposal.value < count:
+            raise traitlets.TraitError(
+                f"direction is {proposal.value}, expected one of sample {self.index} from 0 to {count - 1}"
+            )
+        return int(proposal.value)
+
+    @traitlets.observe("index")
+    def _opened(self, change: Any) -> None:
+        """Another sample may reach less far, or have fewer directions."""
+        if self.index in self.extent:
+            self.direction = min(self.direction, self.extent[self.index][1] - 1)
+            self.epsilon = self.epsilon
 
 
 class Perturbation(Along):
@@ -65,6 +104,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     data: dict[str, Any] = {
         **inputs.header,
         "classes": spectrum.net.classes,
+        "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(spectrum),
         "samples": [
@@ -84,10 +124,15 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
             "flipped": False,
         },
         still=_still(shown, inputs, epsilon, chosen),
-        setup={"samples": tuple(chosen)},
+        setup={"samples": tuple(chosen), "extent": extent_of(data["samples"])},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
     )
+
+
+def extent_of(samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float, int]]:
+    """Of samples as the page has them, how far each reaches and how many directions it has."""
+    return {s["index"]: (s["reach"], len(s["directions"])) for s in samples}
 
 
 def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:

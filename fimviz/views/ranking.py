@@ -98,6 +98,8 @@ def ranking_figure(result: ModelComparison) -> go.Figure:
 
 def _title(result: ModelComparison) -> str:
     """What is seen, in a sentence."""
+    if len(result) == 1:
+        return f"The numbers of one model, {next(iter(result.models))}: there is no other to compare it with"
     claims = {name: r for name, r in result.ranks.items() if r.pairs}
     formula = claims.pop("weights_only", None)
     if not claims:

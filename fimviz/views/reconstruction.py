@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import torch
 import traitlets
 
+from fimviz._quantile import median, quantiles
 from fimviz.views.distributions import text
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, picture
@@ -89,10 +90,10 @@ def headline(result: Reconstruction) -> str:
     """What is seen, in a sentence."""
     size = result.spectrum.images[0].numel()
     labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
-    known = int(result.known.sort().values[(len(result) - 1) // 2])
+    known = median(result.known)
     return (
-        f"At best {known} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess from "
-        f"{labels} (median image)"
+        f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
+        f"from {labels} (median image)"
     )
 
 
@@ -101,7 +102,7 @@ def reconstruction_figure(result: Reconstruction) -> go.Figure:
     ratio = (result.std / result.guess).where(result.guess.isfinite(), result.std)
     figure = go.Figure()
     index = list(range(1, ratio.shape[1] + 1))
-    middle = ratio.median(0).values
+    middle = quantiles(ratio, [0.5])[0]
     for i, row in enumerate(ratio):
         figure.add_scatter(
             x=index,

@@ -1,5 +1,5 @@
 // Dots of samples: swarms on a log axis, and a cloud against a second number. Pure functions: numbers in, SVG out.
-import { decadeTicks, escape, number, scale, ticks } from "./chart.js";
+import { decadeTicks, escape, number, quantiles, scale, ticks } from "./chart.js";
 
 const EMPTY = 8; // decades without a sample that the axis leaves out
 
@@ -99,18 +99,12 @@ export function dots(points, radius) {
   }).join("");
 }
 
-/** The middle value, or the mean of the two in the middle. */
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-}
-
 /** Quartiles of a lane as short marks under its dots, the median named. */
 export function quantileMarks(values, axis, top, bottom, named) {
-  const sorted = values.map((v) => (v > 0 ? Math.log10(v) : -Infinity)).sort((a, b) => a - b);
-  const at = (q) => sorted[Math.round(q * (sorted.length - 1))];
-  return [[0.25, ""], [0.5, `median ${number(median(values))}`], [0.75, ""]].map(([q, text]) => {
-    const x = axis.at(at(q));
+  const [low, middle, high] = quantiles(values, [0.25, 0.5, 0.75]);
+  if (Number.isNaN(middle)) return "";
+  return [[low, ""], [middle, `median ${number(middle)}`], [high, ""]].map(([value, text]) => {
+    const x = axis.at(value > 0 ? Math.log10(value) : -Infinity);
     const end = x > axis.right - 110 ? "end" : x < axis.left + 60 ? "start" : "middle";
     return `<line class="fv-quantile${text ? " fv-middle" : ""}" x1="${x.toFixed(1)}" x2="${x.toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
       (text && named ? `<text class="tick direct" x="${x.toFixed(1)}" y="${top - 4}" text-anchor="${end}">${text}</text>` : "");
@@ -129,7 +123,8 @@ export function second(values, kind, [bottom, top]) {
   const logs = values.map((v) => (v > 0 ? Math.log10(v) : -Infinity)).filter(Number.isFinite).sort((a, b) => a - b);
   if (!logs.length) return null;
   const low = Math.max(logs[0], logs[Math.floor(0.02 * logs.length)] - 6) - 0.15;
-  const high = logs.at(-1) + 0.15;
+  const never = values.includes(Infinity); // what no attack reached has a place of its own at the top
+  const high = logs.at(-1) + 0.15 + (never ? 0.15 * (logs.at(-1) - low) : 0);
   if (kind === "nines" && high - low < 1.3) { // few nines: plain probabilities tell more
     const [least, most] = [1 - Math.max(...known), 1 - Math.min(...known)];
     const air = 0.08 * (most - least || 0.1);
@@ -137,10 +132,10 @@ export function second(values, kind, [bottom, top]) {
     return { at: (v) => sy(1 - v), ticks: ticks(least - air, most + air, 3).filter((t) => t >= 0 && t <= 1).map((t) => [sy(t), number(t)]) };
   }
   const sy = scale([low, high], kind === "nines" ? [top, bottom] : [bottom, top]);
-  const at = (v) => sy(Math.max(low, v > 0 ? Math.log10(v) : -Infinity));
+  const at = (v) => sy(Math.max(low, Math.min(high, v > 0 ? Math.log10(v) : -Infinity)));
   const nines = (e) => (e === 0 ? "0" : e >= -6 ? `${1 - 10 ** e}`.slice(0, 2 - e) : `1 − 10${number(10 ** e, 1).split("10")[1]}`);
   const marks = decadeTicks([low, high], Math.abs(bottom - top), 20);
-  return { at, ticks: kind === "nines" ? marks.filter(([e]) => Number.isInteger(e)).map(([e]) => [sy(e), nines(e)]) : marks.map(([e, text]) => [sy(e), text]) };
+  return { at, ticks: kind === "nines" ? marks.filter(([e]) => Number.isInteger(e)).map(([e]) => [sy(e), nines(e)]) : [...marks.filter(([e]) => !never || e < logs.at(-1) + 0.1).map(([e, text]) => [sy(e), text]), ...(never ? [[sy(high), "none"]] : [])] };
 }
 
 /** The cloud of one number against λ₁. points as for `dots`, with the two places already in x and y. */
