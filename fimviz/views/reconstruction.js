@@ -1,7 +1,7 @@
 // The view of a reconstruction: what of an image does the model's answer tell, and how well?
 // State shared with Python or the stand-in host: sample (place among those shown), draws (how many labels).
 import { decadeTicks, escape, number, probability, scale, series } from "./chart.js";
-import { blend, diverging, paint, signedMap } from "./pixels.js";
+import { blend, paint, signedMap } from "./pixels.js";
 import { canvasIn, colorBar, fillTables, mounted, roving, View } from "./stage.js";
 
 const MOST = 9; // decades of labels on the slider
