@@ -93,8 +93,13 @@ def attributions(
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
     classes = read_labels(targets, len(x), net)
     s = fisher_spectrum(net, x, k=1, seed=seed) if spectrum is None else spectrum
-    if not isinstance(s, Spectrum) or s.eigenvectors is None or s.images.shape != x.shape:
+    count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter
+    if not isinstance(s, Spectrum) or s.eigenvectors is None or not torch.equal(s.images, x[:count].cpu()):
         raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
+    if not net.same_as(s.net):
+        raise ValueError("spectrum is of another model, expected that of this one: leave it out to have it computed")
+    if spectrum is not None:
+        s.unchanged("attributions(spectrum=…)")
     classes = s.predictions if classes is None else classes
     maps = torch.zeros(len(x), len(names), *x.shape[1:], dtype=x.dtype)
     gap = torch.full((len(x), len(names)), torch.nan, dtype=torch.float64)

@@ -147,6 +147,9 @@ class BlackBox:
         """
         raise ValueError("a black box is a function, which cannot be copied and may be in use or cost a query")
 
+    def fingerprint(self) -> None:
+        """Nothing: a function cannot be looked into, and asking it may cost."""
+
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Hold the model's lock: no other thread's queries come between."""

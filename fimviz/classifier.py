@@ -22,6 +22,7 @@ from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
 from fimviz._models import called, embeds, last_operations, no_module, one_input, quantised, takes_tokens
 from fimviz._options import named_options, real
+from fimviz._origin import Print, weights_of
 from fimviz._precise import Steady, float64_values
 from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
@@ -166,6 +167,18 @@ class Classifier:
         """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""
         return at_rest(self.model, self.device, self._draws)
 
+    def same_as(self, other: Any) -> bool:
+        """Whether another classifier wraps the same module in the same way, so that its answers are these."""
+        if other is self or not isinstance(other, Classifier):
+            return other is self
+        values = [(net.temperature, net.likelihood.name, net.mean.tolist(), net.std.tolist()) for net in (self, other)]
+        return other.model is self.model and values[0] == values[1]
+
+    def fingerprint(self) -> Print | None:
+        """What the weights are told by later (`fimviz._origin`)."""
+        with self.at_rest(), torch.no_grad():
+            return Print.of(weights_of(self.model))
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only.
 
@@ -255,7 +268,8 @@ class Classifier:
         if not self._told and (mistake := likely_units(images, self.input_range, self.mean, self.std)):
             self._told = True
             tell(mistake)
-        return images.to(self.dtype).contiguous()
+        # A result keeps what it was computed on, whatever becomes of the memory that was given.
+        return images.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
 
     def _probe(self, pair: Tensor) -> None:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""

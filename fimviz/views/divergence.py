@@ -72,8 +72,10 @@ def divergence(
     count = torch.tensor(result.by_class["pairs"].values)
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
+    changed = result.changed
+    lost = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     chosen = _chosen(result, pairs, inputs)
-    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype)
+    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype, ask=not changed)
     samples = sorted({s for line in lines for s in (line.i, line.j)})
     modes = net.likelihood.mode(result.logits)
     confidence = net.likelihood.confidence(result.logits)
@@ -83,7 +85,7 @@ def divergence(
     data = {
         "title": title(against),
         "of": next(iter(against)) if len(against) > 1 else "",
-        "summary": _summary(result),
+        "summary": _summary(result) + lost,
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
             {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}

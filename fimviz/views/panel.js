@@ -230,7 +230,7 @@ export class Panel {
     const same = String(now.outcome) === String(sample.prediction);
     const at = direction.shown.indexOf(now.outcome);
     const chance = this.data.multilabel ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
-    const words = Number.isNaN(now.kl) ? "now: the model returns NaN" : `now: ${this.name(now.outcome)}${chance}`;
+    const words = Number.isNaN(now.kl) ? `now: ${this.data.changed ? "not known" : "the model returns NaN"}` : `now: ${this.name(now.outcome)}${chance}`;
     const range = this.data.range.map((r) => number(r)).join(", ");
     const under = this.$(".fv-moved .fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
@@ -240,7 +240,7 @@ export class Panel {
     this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
     const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
     this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
-      (flips ? `the prediction flips at ε = ${flips}` : `no flip within ±${number(sample.reach)}`);
+      (flips ? `the prediction flips at ε = ${flips}` : this.data.changed ? "where the prediction flips is not known" : `no flip within ±${number(sample.reach)}`);
     this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
     const x = along(this.chartWidth, sample.reach)(epsilon);
     this.box.querySelectorAll(".cursor").forEach((line) => {
