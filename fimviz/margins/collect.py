@@ -54,7 +54,7 @@ def collect(
         status=tuple(t.status for t in traces),
         pace=pace / pace.sum(1, keepdim=True).clamp_min(1),
         smoothed=smoothed,
-        paths=tuple(_path(t, x[t.sample]) for t in traces),
+        paths=tuple(_path(t, x[t.sample], end) for t, end in zip(traces, last, strict=True)),
         ends=last,
         images=x,
         labels=labels,
@@ -93,14 +93,17 @@ def _bends(trace: Trace) -> float:
     return within + float(corners.sum())
 
 
-def _path(trace: Trace, image: Tensor) -> Path:
+def _path(trace: Trace, image: Tensor, last: Tensor) -> Path:
     z, steps = trace.logits, trace.steps
     log_p = _log_probs(z)
     largest = [*(s.largest for s in steps), float("nan")]
-    images = [s.image for s in steps if s.image is not None]
+    moved = [s.moved for s in steps if s.moved is not None]
     lengths = torch.tensor([0.0, *(s.fr for s in steps)], dtype=torch.float64)
     return Path(
-        images=torch.stack([image.to(images[0].dtype), *images]) if images else None,
+        start=image,
+        end=last,
+        shares=torch.stack([m.shares for m in moved]) if moved else None,
+        units=torch.tensor([m.unit for m in moved], dtype=torch.float64),
         probabilities=log_p.exp(),
         logits=z,
         fr=lengths.cumsum(0),

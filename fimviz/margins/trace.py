@@ -78,7 +78,7 @@ def trace_margins(
         verify: whether to trace everything again with steps of half the size (half of η and of r, or of the longest
             step that a trace took, if that was shorter), which triples the time, so that `length_error` tells what
             the steps' size did, whichever of the two set it.
-        keep_images: whether paths keep their images, as float16.
+        keep_images: whether paths keep their images: 2 bytes a value and step, for differences from the start.
         seed: of the random first step of "pgd" and of the noise below, the same for all traces.
         max_memory: bytes for the passes, by default half of what is free.
         progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
@@ -147,7 +147,7 @@ def trace_margins(
     settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, seed)
     start = time.perf_counter()
     with net.at_rest():
-        first = Stepper(net, rules, None)
+        first = Stepper(net, rules, False)
         z = first.logits(x)
         traces = [
             Trace(i, int(z[i].argmax()), k, x[i], z[i])
@@ -155,7 +155,6 @@ def trace_margins(
             for k in wanted
         ]
         chunk = _chunk(net, x, rules, max_memory)
-        store = torch.float16 if keep_images else None
         report = reporter(progress, len(traces), "trace")
         halved: dict[int, Trace] = {}
         times = 2 if verify and not literal else 1  # that each is traced
@@ -168,14 +167,14 @@ def trace_margins(
                 def tick(place: int = place, begun: list[Trace] = begun) -> None:
                     report(place + sum(t.status != "interrupted" for t in begun) // times)
 
-                _bring(net, rules, method, store, some, chunk, tick)
+                _bring(net, rules, method, keep_images, some, chunk, tick)
                 if times == 2:
                     again = [
                         Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample], _largest_share(t, rules) / 2)
                         for t in some
                     ]
                     begun += again
-                    _bring(net, rules._replace(max_steps=2 * max_steps), method, None, again, chunk, tick)
+                    _bring(net, rules._replace(max_steps=2 * max_steps), method, False, again, chunk, tick)
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
         except KeyboardInterrupt:
             done = sum(t.status != "interrupted" for t in traces)
@@ -192,19 +191,19 @@ def _bring(
     net: Classifier,
     rules: Rules,
     method: str,
-    store: torch.dtype | None,
+    keep: bool,
     traces: list[Trace],
     chunk: int,
     tick: Callable[[], None],
 ) -> None:
     """Bring traces to their ends, in place; for the straight line, natural ones first."""
     if method != "straight":
-        Stepper(net, rules, store, tick=tick).run(traces, chunk)
+        Stepper(net, rules, keep, tick=tick).run(traces, chunk)
         return
     guides = [Trace(t.sample, t.source, t.target, t.x, t.z, t.share) for t in traces]
-    Stepper(net, rules, None, tick=tick).run(guides, chunk)
+    Stepper(net, rules, False, tick=tick).run(guides, chunk)
     goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
-    Stepper(net, rules._replace(method="straight"), store, goals, tick).run(traces, chunk)
+    Stepper(net, rules._replace(method="straight"), keep, goals, tick).run(traces, chunk)
 
 
 def positive(name: str, value: Any, default: float = 0.0) -> float:

@@ -17,7 +17,7 @@ from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
-from fimviz.margins.state import CLOSE, PACES, Rules, Taken, Trace
+from fimviz.margins.state import CLOSE, PACES, Moved, Rules, Taken, Trace
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
@@ -57,7 +57,7 @@ class Stepper:
     Args:
         net: the classifier.
         rules: how to step.
-        store: the dtype in which the images on the way are kept, or None.
+        keep: whether the images on the way are kept.
         goals: for the straight line, by the trace's id, where it is to lead, and in how many steps.
         tick: called after every step of a chunk; what it raises ends the run.
     """
@@ -66,12 +66,12 @@ class Stepper:
         self,
         net: Classifier,
         rules: Rules,
-        store: torch.dtype | None,
+        keep: bool,
         goals: dict[int, tuple[Tensor, int]] | None = None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self.tick = tick
-        self.net, self.rules, self.store, self.goals = net, rules, store, goals or {}
+        self.net, self.rules, self.keep, self.goals = net, rules, keep, goals or {}
         self.eps = torch.finfo(net.dtype).eps
 
     def logits(self, x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class Stepper:
                 smoothed=trace.lost,
                 middle=middle[i].clone(),
                 z=end[i].clone(),
-                image=None if self.store is None else reached[i].to(self.store),
+                moved=Moved.between(trace.origin, reached[i]) if self.keep else None,
             )
             trace.take(step, reached[i].clone())
             now = float(trace.z[trace.source] - trace.z[trace.target])

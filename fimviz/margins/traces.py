@@ -31,7 +31,9 @@ class Path:
     """One trace, point by point: T steps join T + 1 points. Float64 on the CPU, except the images.
 
     Attributes:
-        images: (T + 1, *input), float16 for display, or None where they were not kept.
+        start, end: (*input) the images that the path begins and ends at, as they are.
+        shares: (T, *input) float16, how far the image has moved after every step, in units of `units` (T,);
+            None where images were not kept. `images` and `difference` read them.
         probabilities, logits: (T + 1, K).
         fr: (T + 1,) Fisher–Rao length so far, from 0.
         gap: (T + 1,) log p_source − log p_target, in nats.
@@ -44,7 +46,10 @@ class Path:
         smoothed: for each step, whether its slope is a smoothed one, and with it `spectral_norm` and `natural`.
     """
 
-    images: Tensor | None
+    start: Tensor
+    end: Tensor
+    shares: Tensor | None
+    units: Tensor
     probabilities: Tensor
     logits: Tensor
     fr: Tensor
@@ -54,6 +59,26 @@ class Path:
     l2: Tensor
     pace: tuple[str, ...]
     smoothed: tuple[bool, ...]
+
+    @property
+    def images(self) -> Tensor | None:
+        """(T + 1, *input) at all points, in the start's dtype; None where they were not kept."""
+        if self.shares is None:
+            return None
+        between = [(self.start.double() + self.difference(i)).to(self.start.dtype) for i in range(1, len(self.units))]
+        return torch.stack([self.start, *between, self.end])
+
+    def difference(self, point: int) -> Tensor:
+        """(*input) float64, the image at a point less that at the start: on the way to three digits of each value.
+
+        Raises:
+            ValueError: the images were not kept.
+        """
+        if self.shares is None:
+            raise ValueError("the path has no images, expected one of trace_margins(…, keep_images=True)")
+        if point in (0, len(self.units)):
+            return (self.end if point else self.start).double() - self.start.double()
+        return self.shares[point - 1].double() * self.units[point - 1]
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ class Margins(Working):
                 method=own.settings.method,
                 max_steps=own.settings.max_steps,
                 resamples=200,
+                keep_images=False,
                 seed=own.settings.seed,
                 progress=self._ticker(content["id"], check),
             )
@@ -253,11 +254,11 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
     steps = len(path.pace)
     classes, p = _top_classes(traces, i)
     x = traces.images[int(traces.sample[i])]
-    if path.images is None:
+    if path.shares is None:
         kept, differences = [0, steps], [traces.ends[i].double() - x.double()]
     else:
         kept = sorted({round(j) for j in np.linspace(0, steps, min(frames, steps) + 1)})
-        differences = [path.images[j].double() - path.images[0].double() for j in kept[1:]]
+        differences = [path.difference(j) for j in kept[1:]]
     if not steps:
         kept, differences = [0], []
     scale = max((float(d.nan_to_num(0.0).abs().amax()) for d in differences), default=0.0)
@@ -290,6 +291,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "pace": list(path.pace),
         "smoothed": list(path.smoothed),
         "kept": kept,
+        "blended": path.shares is None and steps > 1,
         "scale": scale,
         "frames": [_difference(inputs, d, scale) for d in differences],
     }

@@ -254,7 +254,8 @@ export class Overview {
     const [low, high] = this.brush ?? [this.axis.left, this.axis.right];
     const rect = this.$(".fv-brush");
     rect.setAttribute("x", low);
-    rect.setAttribute("width", this.brush ? high - low : 0);
+    rect.setAttribute("width", high - low);
+    rect.toggleAttribute("hidden", !this.brush);
     const words = (x) => {
       const log = fromAxis(this.axis, x);
       return log === -Infinity ? "0" : powerOfTen(log, 2);

@@ -1,6 +1,6 @@
 // What every view needs of its page: mounting, keys, resizing, clean-up, and tables.
-import { unpack } from "./pixels.js";
-import { escape } from "./chart.js";
+import { diverging, unpack } from "./pixels.js";
+import { escape, number } from "./chart.js";
 
 /** How many columns stand side by side in a width. */
 export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);
@@ -72,6 +72,14 @@ export function roving(box, move) {
     const option = event.target.closest("[role=option]");
     if (option) move(option);
   });
+}
+
+/** The bar of the signed colour map with its ends; `reach` is how much of the map is used, `bar` whether it is colours. */
+export function colorBar(most, { reach = 1, bar = true } = {}) {
+  const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * reach).map(Math.round)})`);
+  const end = number(most, 2);
+  const zero = end.length > 5 ? "" : "<span>0</span>"; // powers of ten are wide, and the middle is 0 in any case
+  return `${bar ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span>` : ""}<span class="fv-ends"><span>−${end}</span>${zero}<span>+${end}</span></span>`;
 }
 
 /** Fill a box with tables [caption, head, rows] that fold; those that were open stay open. */
