@@ -61,7 +61,8 @@ class Column:
         value: (n,); NaN where the method has none. For a rung, the bound itself, its rounding included; infinite from
             1e308 on, where `log10` goes on.
         low, high: (n,) what it says λ₁ is between.
-        guarantee: of the interval: "exact", "interval", "upper", "lower" or "statistical".
+        guarantee: of the interval: "exact", "interval", "upper", "lower" or "statistical"; "void" where it rests on
+            gradients that do not describe the model.
         forwards, vjps, jvps: (n,) passes that the method takes by itself, also where it shared them with others.
         seconds: for the batch, what was shared included.
         history, history_cost: (n, s) and (s,) the running value, and what it had cost in forward passes.
@@ -250,6 +251,9 @@ def compare_bounds(
             columns[name] = _of_spectrum(s)
         else:
             columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed)
+    if isinstance(net, Classifier) and net.undescribed:
+        by_gradients = [name for name in columns if name not in (*_BY_QUERIES, "L4", "L5", "L6")]
+        columns |= {name: replace(columns[name], guarantee="void") for name in by_gradients}
     layers, local_layers, reason = None, None, "no bound from the weights was asked for"
     if ladder and {"L5", "L6"} & set(chosen):
         layers, reason = ladder.layers

@@ -126,6 +126,8 @@ def spectrum(
     method, reason = _choose(net, method, k, rank)
     if not verify and method != "blackbox":
         reason += "; not verified: `error` leaves out kinks of the network that rounding may have crossed"
+    blind = "" if isinstance(net, BlackBox) or method == "blackbox" else net.undescribed
+    reason += f"; {blind}" if blind else ""
     verify = verify and net.precise
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
@@ -206,7 +208,7 @@ def spectrum(
         net=net,
         method=method,
         reason=reason,
-        guarantee=GUARANTEES[method],
+        guarantee="void" if blind else GUARANTEES[method],
         cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
         history=among(_padded([block.history for block in blocks])),
         failures=dict(sorted(failures.items())),

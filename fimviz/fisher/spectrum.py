@@ -66,7 +66,8 @@ class Spectrum(ModelResult):
         guarantee: what `error` means. "exact": rounding is all. "interval": the value is a lower bound, up to
             rounding, and the truth lies within `error`; that no larger eigenvalue was missed has been confirmed from a
             second random vector, which only a cluster of nearly equal eigenvalues can escape. "lower": a lower bound,
-            the interval is experience. "statistical": a confidence interval.
+            the interval is experience. "statistical": a confidence interval. "void": nothing, as the gradient does not
+            describe the model (`reason` says more).
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
         failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.

@@ -12,6 +12,7 @@ const MEANING = {
   upper: "guaranteed, the truth is not above it",
   lower: "guaranteed, the truth is not below it",
   statistical: "a confidence interval, no guarantee",
+  void: "says nothing: the gradient does not describe this model",
 };
 const GROUPS = { estimate: "Computed and estimated", ladder: "Upper bounds by formula", lower: "Lower bounds by formula" };
 function layout(methods) {

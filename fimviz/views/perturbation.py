@@ -12,8 +12,9 @@ import torch
 import traitlets
 from torch import Tensor
 
+from fimviz._quantile import digits
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(order),
+        "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
         "changed": changed,
         "samples": [
@@ -263,7 +265,7 @@ def _still(shown: Spectrum, inputs: Inputs, epsilon: float, chosen: list[int]) -
         said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
         rows.append(
             f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{float(shown.confidence[i]):.4f}</td>"
-            f"<td>{float(shown.spectral_norm[i]):.4g}</td><td>{float(shown.trace[i]):.4g}</td></tr>"
+            f"<td>{float(shown.spectral_norm[i]):.4g}</td><td>{digits(float(shown.trace[i]))}</td></tr>"
         )
     head = "<tr><th>sample</th><th>prediction</th><th>confidence</th><th>λ₁</th><th>trace</th></tr>"
     return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"
