@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fimviz._options import named_options, real, reporter, whole
+from fimviz.attacks.descent import STEPS, TARGETS
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.ranking.comparison import ModelComparison
 from fimviz.ranking.numbers import ModelNumbers, Settings, model_numbers
@@ -25,8 +26,8 @@ def compare_models(
     method: str = "auto",
     local_images: int = 32,
     attack_images: int = 64,
-    attack_targets: int = 4,
-    attack_steps: int = 30,
+    attack_targets: int = TARGETS,
+    attack_steps: int = STEPS,
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
 ) -> ModelComparison:
@@ -48,7 +49,7 @@ def compare_models(
             radii are of all images.
         attack_images: how many images, the first ones, are attacked.
         attack_targets: toward how many other classes, the likeliest, an attack goes in turn.
-        attack_steps: gradients of every attack toward one class; see `fimviz.attacks.smallest_attack`.
+        attack_steps: gradients of every attack toward one class; see `fimviz.attacks.descent`.
         seed: of the random start of "lanczos"; nothing else is random.
         progress: True for a tqdm bar, or a function called with (models done, models in all).
 
