@@ -39,6 +39,7 @@ def at_rest(model: nn.Module, device: torch.device, keep_rng: bool = True) -> It
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         _exact_process.turned(),
+        _no_cudnn.turned() if device.type == "cuda" and _recurs(model) else nullcontext(),
     ):
         model.eval()
         model.requires_grad_(False)
@@ -151,6 +152,23 @@ def _no_onednn() -> Iterator[None]:
         torch.backends.mkldnn.set_flags(before, _fp32_precision=None)
 
 
+def _recurs(model: nn.Module) -> bool:
+    """Whether a model has recurrent layers, also scripted ones."""
+    kinds = (getattr(m, "original_name", type(m).__name__) for m in model.modules())
+    return any(isinstance(m, nn.RNNBase) for m in model.modules()) or not {"RNN", "LSTM", "GRU"}.isdisjoint(kinds)
+
+
+@contextmanager
+def _plain_recurrence() -> Iterator[None]:
+    """No cuDNN, which goes back through recurrent layers in training mode only; torch's own kernels do in both."""
+    before = torch.backends.cudnn.enabled
+    try:
+        torch.backends.cudnn.enabled = False
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
 class _Process:
     """Switches of the whole process, turned by the first thread that needs them so and back by the last."""
 
@@ -174,4 +192,5 @@ class _Process:
 
 
 _exact_process = _Process(_eager, _ieee_float32, _plain_attention)
+_no_cudnn = _Process(_plain_recurrence)
 plain_kernels = _Process(_no_onednn)

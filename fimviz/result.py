@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fimviz._files import destination
+
 if TYPE_CHECKING:
     import anywidget
     import pandas as pd
@@ -32,17 +34,37 @@ class Result(ABC):
         """The interactive view, which needs no kernel."""
 
     def widget(self, **options: Any) -> anywidget.AnyWidget:
-        """The live widget: its selection is in traits that Python can read, set and observe."""
+        """The live widget: its selection is in traits that Python can read, set and observe.
+
+        A view that computes what the reader asks for does so on a copy of the model as it is now: the explorer and the
+        margin view take one here, as large as the model's weights. Meanwhile the model itself can be trained; one that
+        cannot be copied is not asked, and the view says why.
+        """
         return self.view(**options).widget()
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Write the view as one HTML file that needs no kernel and no network; return its path."""
+        """Write the view as one HTML file that needs no kernel and no network; return its path.
+
+        The path is checked before the view is made; see `fimviz.views.figure.Figure.save`.
+        """
+        destination(path)
         return self.view(**options).save(path)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.view().html()}
 
 
-def outcome_column(outcomes: Tensor) -> Any:
-    """A frame's column of outcomes: classes (n,) as integers, sets of labels (n, K) as tuples."""
-    return outcomes.numpy() if outcomes.ndim == 1 else [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]
+def outcome_column(outcomes: Tensor, unknown: Tensor | None = None) -> Any:
+    """A frame's column of outcomes: classes (n,) as integers, sets of labels (n, K) as tuples.
+
+    Where some are unknown (n,), these are NaN, and integers become floats.
+    """
+    lost = [] if unknown is None else unknown.nonzero()[:, 0].tolist()
+    if outcomes.ndim == 1:
+        values = outcomes.numpy().astype(float) if lost else outcomes.numpy()
+        values[lost] = float("nan") if lost else values[lost]
+        return values
+    sets: list[Any] = [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]
+    for place in lost:
+        sets[place] = float("nan")
+    return sets

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.attacks.descent import known, smallest, smallest_attack
+from fimviz.attacks.descent import known_inputs, smallest, smallest_attack
 from fimviz.attacks.problem import Problem
 from fimviz.attacks.within import smallest_margin
 
@@ -167,7 +167,7 @@ def test_what_is_wrong_is_said_before_any_work():
         fv.attacks.pgd(net, x, None, 0.1, loss="mse")
     with pytest.raises(TypeError, match="did you mean step"):
         fv.attacks.pgd(net, x, None, 0.1, step_=3)
-    with pytest.raises(TypeError, match="attacks need gradients"):
+    with pytest.raises(TypeError, match="a BlackBox, which gives answers and no gradients"):
         fv.attacks.pgd(fv.BlackBox(lambda images: images, classes=["a", "b"]), x, None, 0.1)
 
 
@@ -254,7 +254,7 @@ def test_a_change_is_what_it_says_and_is_found_again_within_its_length():
     x = images[:6].double()
     with net.at_rest():
         task = Problem(net, x, net.logits(x).argmax(1), "l2")
-        length, moved = smallest(task, known(net, x, 0), targets=2, steps=20)
+        length, moved = smallest(task, known_inputs(net, x, 0), targets=2, steps=20)
         assert torch.allclose(task.length(moved - x), length)
         assert task.missed(moved).all()
         margin, found = smallest_margin(task, length * 1.01, steps=20, restarts=3, seed=1)

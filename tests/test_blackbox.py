@@ -1,5 +1,7 @@
 """Queries only: counted, never over budget, sent again, checked; and the spectrum that they show."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -160,6 +162,13 @@ class TestQueries:
         with pytest.raises(BudgetExceeded):
             box(torch.rand(1, 3))
         assert box.queries == 6
+
+    def test_a_pickled_box_goes_on_counting(self):
+        box = BlackBox(np.negative, budget=20)
+        box(torch.rand(3, 3))
+        for copied in (pickle.loads(pickle.dumps(box)), copy.deepcopy(box)):
+            assert torch.equal(copied(torch.eye(3)), box(torch.eye(3)))
+            assert (copied.queries, copied.classes, copied.budget) == (8, ["0", "1", "2"], 20)
 
     def test_an_interrupt_is_not_retried(self):
         def predict(x):

@@ -143,6 +143,7 @@ def test_without_images_the_two_ends_are_shown(traces):
     t = fv.trace_margins(traces.net, traces.images[:1], keep_images=False, verify=False)
     data, blob = unpacked(t.view().state["payload"])
     q = data["traces"][3]
+    assert q["blended"], "what lies between its ends is said to be no image of the path"
     assert q["kept"] == [0, int(t.steps[3])]
     offset, length = q["frames"][0]
     d = np.frombuffer(blob[offset : offset + length], np.int8).reshape(8, 8) * q["scale"] / 127
@@ -188,6 +189,9 @@ def test_curve_figure_and_view(traces):
     assert data["curve"]
     assert len(data["points"]) == 4
     assert curve.points[0].view().state["trace"] in range(18)
+    assert not any(q["blended"] for q in data["traces"]), "the path that is drawn is the one that was traced"
+    assert any(path.shares is not None for path in curve.points[0].traces.paths)
+    assert all(path.shares is None for point in curve.points[1:] for path in point.traces.paths)
 
 
 # ---- the module's pure functions, in node ----
@@ -269,7 +273,10 @@ def test_traces_again_as_asked(widget, traces):
     assert (answer["kind"], answer["id"]) == ("traced", 1)
     trace = unpacked(answer["payload"])[0]["trace"]
     expected = fv.trace_margins(traces.net, traces.images[:1], targets=[3], damping=0.05, verify=False)
-    assert trace["length"] == float(expected.length[0]) == float(widget.retraced.length[0])
+    assert trace["length"] == float(widget.retraced.length[0])
+    assert trace["length"] == pytest.approx(
+        float(expected.length[0]), rel=1e-5
+    )  # copied weights lie elsewhere in memory
     assert trace["settings"] == {"method": "natural", **SETTINGS, "damping": 0.05}
     assert trace["id"] == last + 1
     widget.set_state({"trace": last + 1})
@@ -411,22 +418,6 @@ def test_requests_in_a_real_kernel():
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-
-
-def test_classes_keep_their_colour_between_charts_of_a_sample():
-    own = in_node(
-        "const own = chart.sharedColors([[0, 5, 8, -1], [0, 8, 9, -1]]);"
-        "const first = Object.fromEntries(own);"
-        "const more = chart.sharedColors([[0, 5, 8, -1], [0, 8, 9, 14, 22]], own);"
-        "return [first, Object.fromEntries(more), [...chart.sharedColors([[...Array(1000).keys()]]).values()].length, "
-        "[879, 510, 3].map((c) => chart.sharedColors([[3, 510, 511, 879, -1]], undefined, [879, 510, 3]).get(c))]"
-    )
-    first, more, count, clear = own
-    assert len(set(first.values())) == 5
-    assert {c: more[c] for c in first} == first
-    assert len({more[c] for c in ("0", "8", "9", "14", "22")}) == 5
-    assert count == 1000
-    assert clear == ["#0072b2", "#d55e00", "#009e73"], "those named first choose first"
 
 
 def test_it_opens_on_a_path_that_counts_and_says_which_do(traces):

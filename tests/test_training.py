@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import pickle
 import signal
 import subprocess
 import sys
@@ -200,6 +201,28 @@ def test_log_resumes_without_doubling(probe, tmp_path):
         again(step)
     assert again.history.frame.step.tolist() == [0, 5, 10, 15, 20]
     assert read_log(log).frame.equals(again.history.frame)
+
+
+def test_a_pickled_monitor_goes_on_where_it_was(probe, tmp_path):
+    images, labels = probe
+    plain = fv.FisherMonitor(network(), images, labels)
+    first = plain.record(0)
+    again = pickle.loads(pickle.dumps(plain))
+    assert again.record(0) is None
+    assert again.history.frame.equals(plain.history.frame)
+    again.widget()
+    assert again.record(1)["accuracy"] == first["accuracy"]
+    assert pickle.loads(pickle.dumps(plain.trainer())).on_step_end
+    logged = fv.FisherMonitor(network(), images, labels, log=tmp_path / "a.jsonl")
+    logged.record(0)
+    raw = pickle.dumps(logged)
+    logged.record(4)
+    assert pickle.loads(raw).last_step == 4  # the file knows better
+    copy.deepcopy(logged).record(9)
+    assert [r["step"] for r in read_log(tmp_path / "a.jsonl").frame.to_dict("records")] == [0, 4, 9]
+    (tmp_path / "a.jsonl").unlink()
+    pickle.loads(raw).record(7)
+    assert read_log(tmp_path / "a.jsonl").frame.step.tolist() == [0, 7]
 
 
 def test_log_of_something_else_is_refused(probe, tmp_path):

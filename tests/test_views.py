@@ -240,6 +240,48 @@ def test_unknown_index_is_refused(widget):
     assert widget.index in range(6)
 
 
+def test_traits_are_what_the_picture_shows(spectrum, widget):
+    first, other = widget.samples[0], widget.samples[1]
+    reach = dict(zip(range(len(spectrum)), spectrum.reach.tolist(), strict=True))
+    for given, taken in ((1e9, reach[first]), (-1e9, -reach[first]), (0.5 * reach[first], 0.5 * reach[first])):
+        widget.epsilon = given
+        assert widget.epsilon == taken
+    with pytest.raises(traitlets.TraitError, match=f"direction is 17, expected one of sample {first} from 0 to 2"):
+        widget.direction = 17
+    with pytest.raises(traitlets.TraitError, match="epsilon is nan"):
+        widget.epsilon = float("nan")
+    assert (widget.direction, widget.epsilon) == (0, 0.5 * reach[first])
+    widget.extent = {**widget.extent, other: (0.125, 1)}
+    widget.direction, widget.epsilon = 2, reach[first]
+    widget.index = other
+    assert (widget.direction, widget.epsilon) == (0, 0.125), "a sample that reaches less far, with one direction"
+
+
+def test_linked_views_of_different_reach_show_their_traits(spectrum):
+    near, far = spectrum.widget(samples=[0]), spectrum.widget(samples=[0])
+    near.extent, far.extent = {0: (0.5, 3)}, {0: (2.0, 3)}
+    with_link = traitlets.link((far, "epsilon"), (near, "epsilon"))
+    far.epsilon = 1.5
+    assert (far.epsilon, near.epsilon) == (1.5, 0.5)
+    near.epsilon = 0.25
+    assert far.epsilon == 0.25
+    with_link.unlink()
+
+
+def test_what_the_page_may_not_have_goes_back_to_it(widget):
+    first = widget.samples[0]
+    reach = widget.extent[first][0]
+    widget.epsilon = reach
+    sent = []
+    widget.send_state = lambda key=None: sent.append(key)
+    widget.set_state({"epsilon": 1e9})  # nothing changes here, and the page would stay at 10⁹
+    assert (widget.epsilon, sent[-1]) == (reach, ["epsilon"])
+    with pytest.raises(traitlets.TraitError, match="expected a sample that is shown"):
+        widget.set_state({"index": -1, "direction": 1})
+    assert (widget.index, widget.direction) == (first, 0)
+    assert sent[-1] == ["index", "direction"]
+
+
 def test_widget_repr_has_no_address(spectrum):
     assert repr(spectrum.widget()) == repr(spectrum.widget()) == "Perturbation(6 of 6 inputs × 3 directions)"
 
@@ -382,6 +424,7 @@ def in_node(code, **data):
     script = (
         f"import * as pixels from '{folder}/pixels.js'; import * as chart from '{folder}/chart.js';"
         f"import * as view from '{folder}/panel.js'; import * as waterfall from '{folder}/waterfall.js';"
+        f"import * as palette from '{folder}/palette.js';"
         f"const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )
@@ -467,12 +510,6 @@ def test_nodes_are_pythons(spectrum):
         assert in_node("return view.nodes(data.reach, data.at)", reach=reach, at=at) == pytest.approx(
             walk.epsilon[i].tolist(), rel=1e-12
         )
-
-
-def test_colours_do_not_collide():
-    out = in_node("return chart.classColors([0, 8, 16, 3, 11, -1])")
-    assert len(set(out)) == 6
-    assert in_node("return chart.classColors([3])")[0] == in_node("return chart.classColors([0, 1, 2, 3])")[3]
 
 
 def test_powers_of_ten_as_text():

@@ -27,7 +27,7 @@ class Known:
     outcomes: Tensor
 
 
-def known(net: Classifier, x: Tensor, seed: int) -> Known:
+def known_inputs(net: Classifier, x: Tensor, seed: int) -> Known:
     """The batch (n, …) itself, or 256 of it, beside noise, black, grey and white; call it at rest."""
     low, high = net.input_range or (float(x.min()), float(x.max()))
     generator = torch.Generator().manual_seed(seed)
@@ -107,7 +107,7 @@ def smallest_attack(
         1.41
     """
     with net.at_rest():
-        others = known(net, x, seed)
+        others = known_inputs(net, x, seed)
         problem = Problem(net, x.to(net.device), labels.to(net.device), "l2")
         found = [smallest(part, others, targets=targets, steps=steps, seed=seed)[0] for part, _ in problem.split()]
     return torch.cat(found).cpu().double()

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import named_options, whole
-from fimviz.attacks.descent import STEPS, TARGETS, known, smallest
-from fimviz.attacks.problem import inside, lengths, per_input, pose, toward, white_box
+from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
+from fimviz.attacks.problem import inside, lengths, per_input, pose, toward
 from fimviz.attacks.steps import Ascent, ascend, directions, starts
-from fimviz.classifier import Classifier
+from fimviz.classifier import Classifier, as_classifier
 
 
 @named_options
@@ -188,13 +188,13 @@ def descent(
         [0.375, 0.375]
     """
     targets, steps, seed = whole("targets", targets, 1), whole("steps", steps, 1), whole("seed", seed, 0)
-    net = white_box(net)
+    net = as_classifier(net)
     given = net.batch(images).detach()
     task = pose(net, given, labels, norm)
     room = None if epsilon is None else lengths("epsilon", epsilon, len(task.x)).to(task.x)
     out = []
     with task.net.at_rest():
-        others = known(task.net, task.x.cpu(), seed)
+        others = known_inputs(task.net, task.x.cpu(), seed)
         for part, at in task.split():
             length, moved = smallest(part, others, targets=targets, steps=steps, seed=seed)
             far = length.isinf() if room is None else length > room[at]
@@ -212,7 +212,7 @@ def _attack(
     options: Ascent | None = None,
     seed: int = 0,
 ) -> Tensor:
-    seed, net = whole("seed", seed, 0), white_box(net)
+    seed, net = whole("seed", seed, 0), as_classifier(net)
     given = net.batch(images).detach()
     task = pose(net, given, labels, norm)
     eps = lengths("epsilon", epsilon, len(task.x))

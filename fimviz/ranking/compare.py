@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fimviz._failures import known
 from fimviz._options import named_options, real, reporter, whole
 from fimviz.attacks.descent import STEPS, TARGETS
 from fimviz.classifier import Classifier, as_classifier
@@ -28,6 +29,7 @@ def compare_models(
     attack_images: int = 64,
     attack_targets: int = TARGETS,
     attack_steps: int = STEPS,
+    errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
 ) -> ModelComparison:
@@ -50,6 +52,8 @@ def compare_models(
         attack_images: how many images, the first ones, are attacked.
         attack_targets: toward how many other classes, the likeliest, an attack goes in turn.
         attack_steps: gradients of every attack toward one class; see `fimviz.attacks.descent`.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", no number of that model counts
+            it and the frame's column `failure` says so, or "raise".
         seed: of the random start of "lanczos"; nothing else is random.
         progress: True for a tqdm bar, or a function called with (models done, models in all).
 
@@ -92,6 +96,7 @@ def compare_models(
         attack_images=whole("attack_images", attack_images, 1),
         attack_targets=whole("attack_targets", attack_targets, 1),
         attack_steps=whole("attack_steps", attack_steps, 1),
+        errors=known(errors),
         seed=whole("seed", seed, 0),
     )
     given = _by_model(models, images)
@@ -106,7 +111,7 @@ def compare_models(
                 raise
             report(len(done))
     except KeyboardInterrupt:
-        if len(done) < 2:
+        if not done:
             raise
         warnings.warn(f"interrupted: the comparison holds {len(done)} of {len(models)} models", stacklevel=2)
     return ModelComparison(models=done, budget=float(budget))

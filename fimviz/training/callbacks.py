@@ -23,6 +23,9 @@ def lightning_callback(monitor: FisherMonitor) -> lightning.Callback:
     class LightningMonitor(Callback):
         """Steps are the Trainer's `global_step`, which gradient accumulation does not count."""
 
+        def __reduce__(self) -> Any:
+            return lightning_callback, (monitor,)
+
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             """Record the first step."""
             _same_model(monitor, pl_module)
@@ -52,6 +55,9 @@ def trainer_callback(monitor: FisherMonitor) -> transformers.TrainerCallback:
 
     class TrainerMonitor(TrainerCallback):
         """Steps are the Trainer's `global_step`; the training loss is the mean that it has logged last."""
+
+        def __reduce__(self) -> Any:
+            return trainer_callback, (monitor,)
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             """Record the first step."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fimviz._files import destination
+
 FORMAT = "fimviz training log"
 
 
@@ -24,7 +26,7 @@ class Lines:
 
 def read_lines(path: str | Path) -> Lines:
     """Read a log, without what a killed run left of its last line."""
-    raw = Path(path).read_bytes()
+    raw = Path(path).expanduser().read_bytes()
     *whole, rest = raw.split(b"\n")
     parsed: list[dict[str, Any]] = []
     end = 0
@@ -58,16 +60,14 @@ class Log:
     """A file to append records to, new or resumed.
 
     Args:
-        path: where; its folder exists.
+        path: where, as `fimviz._files.destination` has it.
         header: what the log is of; another log is refused.
         resume: whether to go on where an existing log ends. Without it an existing file is refused.
     """
 
     def __init__(self, path: str | Path, header: dict[str, Any], resume: bool) -> None:
-        self.path = Path(path)
+        self.path, self.header = destination(path), header
         self.records: list[dict[str, Any]] = []
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(self.path.parent)!r} does not exist: create it first")
         if not self.path.exists() or not self.path.stat().st_size:
             self.append({"format": FORMAT, **header})
             return
@@ -92,6 +92,16 @@ class Log:
                     f"{self.path} is the log of {what} {found.get(key)!r}, expected {wanted[key]!r}: give another file "
                     "to log=, or resume with the same name, model, images and labels"
                 )
+
+    def reopened(self) -> Log:
+        """The same log as the file has it now; where there is none, a new one with what was recorded so far."""
+        kept = self.path.exists() and self.path.stat().st_size
+        log = Log(self.path, self.header, resume=True)
+        if not kept:
+            for record in self.records:
+                log.append(record)
+            log.records = self.records
+        return log
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add one line and wait until it is on the disk."""

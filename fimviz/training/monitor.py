@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.training.history import TrainingHistory
@@ -51,7 +51,11 @@ class FisherMonitor:
         name: of the run, in charts; by default the log's name, else the model's class.
         max_memory: bytes that a record may take beside model and images, as in `spectrum`.
 
-    A model that has diverged is recorded as such: what is NaN or infinite is None, with a `note`, and training goes on.
+    A pickled monitor takes its model, probe set and records along, and no live chart; where it is loaded it goes on
+    with its log as `resume` does. Pickle it together with what trains the model, or it watches a copy.
+
+    Images whose logits or gradients are not finite are in no number, and the record's `note` says so. A model that has
+    diverged is recorded as such: what is NaN or infinite is None, with a `note`, and training goes on.
     A model for which the numbers would mean nothing is refused here, at construction (see `Classifier`).
 
     λ₁, trace and ‖F‖_F are in nats per squared pixel unit, and of all K−1 eigenvalues; they fall as the model becomes
@@ -104,6 +108,16 @@ class FisherMonitor:
         self._records: list[dict[str, Any]] = self._log.records if self._log else []
         self._called: int | None = None
         self._widgets: weakref.WeakSet[Training] = weakref.WeakSet()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_widgets"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._widgets = weakref.WeakSet()
+        if self._log:  # others may have written to it since: the file is right
+            self._log = self._log.reopened()
+            self._records = self._log.records
 
     def __repr__(self) -> str:
         last = f", the last at step {self._records[-1]['step']}" if self._records else ""

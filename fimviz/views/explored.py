@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs, finite
+from fimviz.views.inputs import Inputs, finite, lost
 from fimviz.views.margins import margins
+from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison
     from fimviz.explorer.results import Detail, Explored, Explorer
     from fimviz.fisher.plane import Plane
+    from fimviz.fisher.spectrum import Spectrum
     from fimviz.margins.traces import MarginTraces
     from fimviz.vulnerability import Vulnerability
 
@@ -27,6 +29,7 @@ _THUMBS = 1_700_000  # bytes of all small pictures together
 _THUMB_SIDE = 64
 _REGIONS = 12  # outcomes that a plane names
 _LEAST_LOGP = -25.0
+CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "attack": "attack"}  # and their columns
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
@@ -43,12 +46,41 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
     return {
         **inputs.header,
         "classes": s.net.classes,
+        "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs
+
+
+def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the page offers for a batch: to colour dots, to show and to plot λ₁ against."""
+    models, labelled = data["models"], data["labels"] is not None
+    against = [
+        key if at == 0 else f"{key}:{m['name']}"
+        for at, m in enumerate(models)
+        for key, column in CRITERIA.items()
+        if column in m["numbers"]
+    ]
+    return {
+        "colors": tuple(
+            name
+            for name, there in (("class", not data["multilabel"]), ("correct", labelled), ("confidence", True))
+            if there
+        ),
+        "shows": (
+            "all",
+            *(["misclassified"] if labelled else []),
+            "fragile",
+            "uncertain",
+            *(["differing"] if len(models) > 1 else []),
+            *([] if data["multilabel"] else [f"class:{c}" for c in range(len(data["classes"]))]),
+        ),
+        "criteria": (*against, *(f"norm:{m['name']}" for m in models[1:])),
+    }
 
 
 def _model(
@@ -63,7 +95,7 @@ def _model(
     if m.bounds is not None:
         nested["bounds"] = [nested_bounds(m.bounds, m.detail.places)]
     if m.margins is not None:
-        nested["margins"] = [nested_margins(m.margins)]
+        nested["margins"] = [nested_margins(m.margins, s)]
     if m.attributions is not None:
         nested["attributions"] = [nested_attributions(m.attributions, m.detail.places)]
     return {
@@ -86,8 +118,7 @@ def _model(
 def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] | None = None) -> list[dict[str, Any]]:
     """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
     size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
-    order = m.spectrum.spectral_norm.argsort(descending=True, stable=True)
-    rank = {int(place): i + 1 for i, place in enumerate(order)}
+    rank = {place: i + 1 for i, place in enumerate(m.spectrum.fragile)}
     return [
         sample_data(
             detail.spectrum,
@@ -97,6 +128,7 @@ def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] 
             index=place,
             place=rank[place],
             reach=float(detail.reach[i]),
+            one_sided=detail.one_sided[i],
             image=None if thumbs is None else [thumbs[0] + place * size, size],
         )
         for i, place in enumerate(detail.places)
@@ -165,6 +197,7 @@ def attacks_data(
     found: Vulnerability, places: Sequence[int], pictured: Sequence[int], inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image."""
+    asked = not found.spectrum.changed
     with found.spectrum.net.at_rest(), torch.no_grad():
         rows = []
         for i, place in enumerate(places):
@@ -179,17 +212,20 @@ def attacks_data(
                 }
                 if shown and 0 < epsilon < math.inf:
                     x = found.moved[i, j]
-                    z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
-                    one |= {"image": inputs.encode(x), "becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
-                    one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
+                    one["image"] = inputs.encode(x)
+                    if asked:
+                        z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
+                        one |= {"becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
+                        one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
                 tried.append(one)
             rows.append({"index": place, "tried": tried})
     return rows
 
 
-def nested_margins(traces: MarginTraces) -> dict[str, Any]:
-    """The state of a margin view, which samples it shows, and the sample of each trace."""
-    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY)
+def nested_margins(traces: MarginTraces, batch: Spectrum) -> dict[str, Any]:
+    """The state of a margin view in the colours of the batch, which samples it shows, and the sample of each trace."""
+    order = class_order(batch.probabilities)
+    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY, order=order)
     owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}
     return {"places": sorted(set(owners.values())), "owners": list(owners.items()), "state": figure.state}
 

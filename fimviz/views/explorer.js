@@ -1,13 +1,14 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { median, number, probability, powerOfTen, quantiles, sharedColors } from "./chart.js";
+import { median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
 import { Live } from "./live.js";
-import { outcomeOf } from "./panel.js";
+import { classColor } from "./palette.js";
+import { outcomeOf, within } from "./panel.js";
 import { Overview } from "./overview.js";
-import { fillTables, mounted, View } from "./stage.js";
+import { fillTables, mounted, noteLost, View } from "./stage.js";
 import { unpack } from "./pixels.js";
 
 const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
@@ -22,7 +23,7 @@ export function article(name) {
 
 /** The places (in the batch) that a filter lets through. */
 export function passing(show, table) {
-  const all = table.norm.map((_, i) => i);
+  const all = table.norm.map((_, i) => i).filter((i) => !Number.isNaN(table.norm[i]));
   const quarter = Math.max(1, Math.round(all.length / 4));
   if (show === "misclassified") return all.filter((i) => table.correct?.[i] === false);
   if (show === "fragile") return all.sort((a, b) => table.norm[b] - table.norm[a]).slice(0, quarter);
@@ -69,6 +70,8 @@ class Explorer extends View {
     this.key = `fv${Math.random().toString(36).slice(2)}`;
     root.classList.add("fv-explorer");
     this.live = model.get("live") ? new Live(this, model) : null;
+    this.inOrder = Promise.resolve(); // what comes from Python is taken in its order, however long unpacking takes
+    this.waiting = 0;
     this.build(packed);
   }
 
@@ -78,39 +81,52 @@ class Explorer extends View {
     Object.assign(this, { data, part, shown: null });
     root.innerHTML = layout(data);
     this.read();
-    this.colors = new Map();
     this.legend = this.classesShown();
-    sharedColors([this.legend], this.colors);
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
     this.overview = new Overview(this.$(".fv-overview"), this, state);
     this.gallery = new Gallery(this.$(".fv-gallery"), data.indices.map((i) => this.thumb(i)), (index) => this.choose(index));
     if (this.live) this.$(".fv-place").replaceWith(this.live.drawn);
+    else if (model.get("refused")) this.$(".fv-place").replaceWith(Object.assign(document.createElement("p"), { className: "fv-quiet fv-refused", textContent: model.get("refused") }));
+    this.live?.began();
     this.controls();
     this.tables();
   }
 
   /** Another batch: Python has computed it anew. */
-  async rebuild() {
-    this.build(await unpack(this.model.get("payload")));
-    if (this.width) this.resize();
+  rebuild() {
+    this.next(async () => {
+      this.build(await unpack(this.model.get("payload")));
+      noteLost(this.root, this.data.lost);
+      if (this.width) this.resize();
+    });
+  }
+
+  next(work) {
+    this.waiting += 1;
+    this.inOrder = this.inOrder.then(work).catch((error) => this.live?.failed(error.message)).then(() => {
+      this.waiting -= 1;
+      this.settle();
+    });
   }
 
   /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
   read() {
     const { data, part } = this;
-    data.indices = Array.from({ length: data.total }, (_, i) => i);
+    const places = Array.from({ length: data.total }, (_, i) => i);
+    const lost = new Set(data.lost.map(([place]) => place));
+    data.indices = places.filter((i) => !lost.has(i));
     for (const m of data.models) {
       m.table = Object.fromEntries(Object.entries(m.numbers).map(([name, at]) => [name, Array.from(new Float64Array(part(at)))]));
       m.table.correct = m.correct;
       m.table.group = data.labels ? data.labels.map((label, i) => label ?? m.predictions[i]) : m.predictions;
     }
     const [first, second] = data.models;
-    if (second) for (const m of data.models) m.table.differs = data.indices.map((i) => String(first.predictions[i]) !== String(second.predictions[i]));
+    if (second) for (const m of data.models) m.table.differs = places.map((i) => String(first.predictions[i]) !== String(second.predictions[i]));
     this.table = first.table;
     const size = data.thumbs.at[1] / data.total;
     const whole = part(data.thumbs.at);
-    this.thumbs = data.indices.map((i) => {
+    this.thumbs = places.map((i) => {
       const own = whole.slice(i * size, (i + 1) * size);
       return data.kind === "series" ? { values: new Float32Array(own) } : { bytes: new Uint8Array(own) };
     });
@@ -125,18 +141,27 @@ class Explorer extends View {
     const { data } = this;
     if (data.multilabel) return [];
     const count = new Map();
-    for (const c of this.table.group) count.set(c, (count.get(c) ?? 0) + 1);
+    for (const c of data.indices.map((i) => this.table.group[i])) count.set(c, (count.get(c) ?? 0) + 1);
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
   }
 
-  /** Colours of shown classes, the same wherever a class appears. */
-  colorsOf(shown) {
-    sharedColors([shown], this.colors);
-    return shown.map((c) => this.colors.get(c));
-  }
+  /** The colour of a class, wherever it appears. */
+  color(c) { return classColor(c, this.data.order); }
 
   name(o) { return outcomeOf(this.data, o); }
-  get index() { return Math.max(0, Math.min(this.data.total - 1, this.model.get("index"))); }
+  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  settle() {
+    const { model, data } = this;
+    if (this.waiting || !this.width) return;
+    if (this.index !== model.get("index")) this.set("index", this.index);
+    const sample = data.models[0].details.get(this.index);
+    if (!sample) return;
+    const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
+    if (direction !== model.get("direction")) this.set("direction", direction);
+    if (epsilon !== model.get("epsilon")) this.set("epsilon", epsilon);
+  }
+
+  get index() { return this.data.indices.includes(this.model.get("index")) ? this.model.get("index") : this.data.indices[0]; }
 
   /** What a sample is, in words: by its label, else by what the model says. */
   called(i) {
@@ -166,7 +191,7 @@ class Explorer extends View {
     if (!this.data.multilabel) {
       const group = document.createElement("optgroup");
       group.label = this.data.labels ? "of a class" : "taken for a class";
-      const present = [...new Set(this.table.group)].sort((a, b) => a - b);
+      const present = [...new Set(this.data.indices.map((i) => this.table.group[i]))].sort((a, b) => a - b);
       group.append(...present.map((c) => new Option(this.name(c), `class:${c}`)));
       show.append(group);
     }
@@ -180,9 +205,9 @@ class Explorer extends View {
   find(search) {
     const text = search.value.trim().replace("#", "");
     const index = Number(text);
-    const known = text !== "" && Number.isInteger(index) && index >= 0 && index < this.data.total;
+    const known = text !== "" && this.data.indices.includes(index);
     search.setAttribute("aria-invalid", text !== "" && !known);
-    if (text !== "" && !known) this.$(".fv-count").textContent = `no sample ${text}: they run from 0 to ${this.data.total - 1}`;
+    if (text !== "" && !known) this.$(".fv-count").textContent = this.data.lost.some(([place]) => place === index) ? `sample ${text} was not computed` : `no sample ${text}: they run from 0 to ${this.data.total - 1}`;
     if (known && index !== this.index) this.choose(index);
   }
 
@@ -201,7 +226,7 @@ class Explorer extends View {
     this.$(".fv-sort").value = this.model.get("sort");
     const brushed = this.model.get("selected").length > 0;
     this.$(".fv-clear").hidden = !brushed;
-    this.$(".fv-count").textContent = this.shown.length === this.data.total ? `all ${this.data.total}` : this.shown.length ? `${this.shown.length} of ${this.data.total}` : "no sample is both: clear the brush or show all";
+    this.$(".fv-count").textContent = this.shown.length === this.data.indices.length ? `all ${this.shown.length}` : this.shown.length ? `${this.shown.length} of ${this.data.indices.length}` : "no sample is both: clear the brush or show all";
     this.overview.dots(soon);
     clearTimeout(this.later);
     if (soon) this.later = setTimeout(() => this.rested(), SOON);
@@ -226,9 +251,11 @@ class Explorer extends View {
   /** What the chosen sample changes. */
   chosen() {
     if (!this.width) return;
+    this.settle();
     const { index, data, table } = this;
     const place = this.rank[index];
-    const where = place === 1 ? `the most fragile of ${data.total}` : place === data.total ? `the least fragile of ${data.total}` : `number ${place} of ${data.total} by fragility`;
+    const count = data.indices.length;
+    const where = place === 1 ? `the most fragile of ${count}` : place === count ? `the least fragile of ${count}` : `number ${place} of ${count} by fragility`;
     const said = this.called(index);
     this.$(".fv-title").textContent = `Sample ${index}, ${said}, is ${where}: λ₁ = ${number(table.norm[index])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${number(data.models[1].table.norm[index])} for ${data.models[1].name}` : ""}`;
     this.$(".fv-sub").textContent = this.sentence();
@@ -246,7 +273,7 @@ class Explorer extends View {
       const more = data.indices.filter((i) => a.table.norm[i] > b.table.norm[i]).length;
       const r = a.ranks[`λ₁ of ${b.name}`];
       const agree = r && r[0] !== null ? ` Their orders of fragility agree with ρ = ${number(r[0], 2)}${r[1] === null ? "" : ` (95 % ${number(r[1], 2)} to ${number(r[2], 2)})`}.` : "";
-      return `λ₁ is larger for ${a.name} on ${more} of ${data.total} samples.${agree}`;
+      return `λ₁ is larger for ${a.name} on ${more} of ${data.indices.length} samples.${agree}`;
     }
     const spread = low > 0 ? high / low : Infinity;
     const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
@@ -256,11 +283,12 @@ class Explorer extends View {
   status() {
     const { data } = this;
     const mean = (list) => list.reduce((sum, v) => sum + v, 0) / list.length;
+    const own = (list) => data.indices.map((i) => list[i]);
     const line = (m) => {
-      const known = m.correct?.filter((c) => c !== null);
+      const known = m.correct && own(m.correct).filter((c) => c !== null);
       const right = known?.length && `accuracy ${number((100 * known.filter(Boolean).length) / known.length)} %`;
-      const doubt = mean(m.table.doubt);
-      return [m.name, `${data.total} samples`, `median λ₁ ${number(median(m.table.norm))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
+      const doubt = mean(own(m.table.doubt));
+      return [m.name, data.lost.length ? `${data.indices.length} of ${data.total} samples` : `${data.total} samples`, `median λ₁ ${number(median(own(m.table.norm)))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
     this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
   }
@@ -292,9 +320,15 @@ class Explorer extends View {
     if (this.width) this.detail.show(this.index);
   }
 
-  heard(message) { this.live?.heard(message); }
-  moved() { if (this.width) this.detail.move(); }
-  turned() { if (this.width) this.detail.turn(); }
+  heard(message) { this.next(() => this.live?.heard(message)); }
+  moved() {
+    this.settle();
+    if (this.width) this.detail.move();
+  }
+  turned() {
+    this.settle();
+    if (this.width) this.detail.turn();
+  }
   tabbed() { if (this.width) this.detail.show(this.index); }
   painted() { if (this.width) this.overview.draw(); }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.views.explored import (
     attacks_data,
     batch_data,
+    choices,
     details_data,
     nested_attributions,
     nested_bounds,
@@ -27,7 +28,7 @@ from fimviz.views.explored import (
 )
 from fimviz.views.figure import module_source
 from fimviz.views.inputs import Inputs
-from fimviz.views.perturbation import Along
+from fimviz.views.perturbation import Along, extent_of
 from fimviz.views.uploads import read_images
 from fimviz.views.working import Check, Tick, Working
 
@@ -56,23 +57,27 @@ class Exploring(Along, Working):
         traitlets.Int(), help="The samples that were brushed, by their places; empty for all. Default: empty."
     ).tag(sync=True)
     temperature = traitlets.Float(
-        1.0, help="What the logits are divided by, besides the classifier's own temperature. Default: 1."
+        1.0,
+        help="What the logits are divided by, besides the classifier's own temperature: a positive number. Back "
+        "at what is shown where the computation is stopped or fails. Default: 1.",
     ).tag(sync=True)
-    directions = traitlets.Int(3, help="How many eigenvectors of a sample Python computes. Default: 3.").tag(sync=True)
+    directions = traitlets.Int(
+        3,
+        help="How many eigenvectors of a sample Python computes, at least 1; all where there are fewer. Default: 3.",
+    ).tag(sync=True)
 
     source: Explorer | None = None  # what is shown: another one after another temperature, or with more images
     labels: list[Any] | None = None
     total = 0
-    classes = 0
-
-    def __init__(self, **state: Any) -> None:
-        super().__init__(**state)
-        self._jobs = itertools.count(1)
+    choices: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # what the page offers: colors, shows, criteria
+    _warmth = 1.0  # the temperature that is shown
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:
         if self.total and not 0 <= proposal.value < self.total:
             raise traitlets.TraitError(f"index is {proposal.value}, expected a sample from 0 to {self.total - 1}")
+        if self.source is not None and (why := self.source.failures.get(proposal.value)):
+            raise traitlets.TraitError(f"index is {proposal.value}, which could not be computed: {why}")
         return int(proposal.value)
 
     @traitlets.validate("selected")
@@ -82,10 +87,22 @@ class Exploring(Along, Working):
             raise traitlets.TraitError(f"selected holds {wrong[0]}, expected samples from 0 to {self.total - 1}")
         return list(proposal.value)
 
+    @traitlets.validate("color", "show", "against")
+    def _offered(self, proposal: Any) -> str:
+        name = proposal.trait.name
+        offered = self.choices.get({"color": "colors", "show": "shows", "against": "criteria"}[name], (proposal.value,))
+        if proposal.value not in offered:
+            classes = [o for o in offered if o.startswith("class:")]
+            words = [o for o in offered if o not in classes] + [f"class:0 to {classes[-1]}" for _ in classes[:1]]
+            raise traitlets.TraitError(f"{name} is {proposal.value!r}, expected one of {', '.join(words)}")
+        return str(proposal.value)
+
     @traitlets.validate("temperature")
     def _warm(self, proposal: Any) -> float:
         if not 0 < proposal.value < float("inf"):
             raise traitlets.TraitError(f"temperature is {proposal.value}, expected a positive finite number")
+        if self.refused and proposal.value != self._warmth:
+            raise traitlets.TraitError(self.refused)
         return float(proposal.value)
 
     @traitlets.validate("directions")
@@ -94,39 +111,54 @@ class Exploring(Along, Working):
             raise traitlets.TraitError(f"directions is {proposal.value}, expected at least 1")
         return int(proposal.value)
 
-    @traitlets.validate("show")
-    def _filter(self, proposal: Any) -> str:
-        known = ["all", "misclassified", "fragile", "uncertain", "differing"]
-        known += [f"class:{c}" for c in range(self.classes)] if self.classes else [proposal.value]
-        if proposal.value not in known:
-            raise traitlets.TraitError(
-                f"show is {proposal.value!r}, expected {', '.join(known[:5])} or class: and a class's number"
-            )
-        return str(proposal.value)
-
     # ---- requests ----
 
     @traitlets.observe("temperature")
     def _warmed(self, change: Any) -> None:
-        if self.source is not None:
-            self._start(f"λ₁ of all samples at temperature {change.new:g}", self._at_temperature)
+        if self.source is None:
+            return
+        if change.new == self._warmth:
+            self._latest.stop("temperature")
+            return
+        # what was asked of a sample belongs to the temperature before, and the page asks anew for what it shows
+        self._start(
+            f"λ₁ of all samples at temperature {change.new:g}",
+            lambda tick, check: self._at_temperature(change.new, tick, check),
+            "temperature",
+            ("temperature", "sample"),
+        )
 
     def _heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A request of the page: {kind: "compute" | "images" | "stop", …}."""
         kind = content.get("kind")
         if kind == "stop":
             self._latest.stop()
+            self.temperature = self._warmth
         elif kind == "compute":
             index, what = content.get("index"), content.get("what")
-            self._start(f"{what} of sample {index}", lambda tick, check: self._compute(what, index, tick, check))
+            many = content.get("directions", self.directions)  # as the page has it: its traits may come later
+            self._start(
+                f"{what} of sample {index}",
+                lambda tick, check: self._compute(what, index, many, tick, check),
+                "sample",
+                ("sample",),
+                key=content.get("key"),
+            )
         elif kind == "images":
             names, raw = list(content.get("names", [])), [bytes(b) for b in buffers or []]
-            self._start("λ₁ of the new images", lambda tick, check: self._add(names, raw, tick, check))
+            self._start("λ₁ of the new images", lambda tick, check: self._add(names, raw, tick, check), "images", ())
         else:
             self.send({"kind": "failed", "id": 0, "message": f"unknown request {kind!r}"})
 
-    def _start(self, doing: str, work: Callable[[Tick, Check], None]) -> None:
-        """Run work beside the kernel's thread, in place of what runs; the page hears how it goes."""
+    def _start(
+        self,
+        doing: str,
+        work: Callable[[Tick, Check], None],
+        kind: str,
+        instead_of: tuple[str, ...],
+        key: Any = None,
+    ) -> None:
+        """Run work in place of these kinds of work; the page hears how it goes, with its own key for the request."""
         job_id = next(self._jobs)
 
         def job(check: Check) -> None:
@@ -134,11 +166,11 @@ class Exploring(Along, Working):
             work(self._ticker(job_id, check), check)
             self.send({"kind": "done", "id": job_id})
 
-        self._run(job_id, job, doing=doing)
+        self._run(job_id, job, kind, instead_of, doing=doing, key=key)
 
     # ---- work ----
 
-    def _compute(self, what: Any, index: Any, tick: Tick, check: Check) -> None:
+    def _compute(self, what: Any, index: Any, many: Any, tick: Tick, check: Check) -> None:
         """One part of the detail of one sample, for every model."""
         from fimviz.explorer.detail import examine, toward_attacks
         from fimviz.explorer.parts import attacks_of, extended
@@ -148,12 +180,14 @@ class Exploring(Along, Working):
             raise ValueError(f"index is {index}, expected a sample from 0 to {len(found) - 1}")
         inputs = Inputs(found.first.spectrum.images.shape[1:], *found.first.spectrum.pixel_range)
         if what in ("direction", "plane"):
-            details = examine(found, [index], self.directions, planes=int(what == "plane"), progress=tick)
+            many = whole("directions", many, 1)
+            details = examine(found, [index], many, planes=int(what == "plane"), progress=tick)
             check()
             models: list[dict[str, Any]] = [
                 {"details": details_data(found.models[name], d, inputs), "planes": planes_data(d, inputs)}
                 for name, d in details.items()
             ]
+            self.extent = {**self.extent, **extent_of(models[0]["details"])}
         elif what == "attacks":
             models = []
             for m in found.models.values():
@@ -175,7 +209,7 @@ class Exploring(Along, Working):
                     entry = nested_bounds(more.bounds, [index])
                 elif what == "margins":
                     assert more.margins is not None
-                    entry = nested_margins(more.margins)
+                    entry = nested_margins(more.margins, found.first.spectrum)
                 else:
                     assert more.attributions is not None
                     entry = nested_attributions(more.attributions, [index])
@@ -185,8 +219,18 @@ class Exploring(Along, Working):
         self.send({
             "kind": "computed", "what": what, "index": index, "payload": inputs.payload.pack({"models": models}),
         })  # fmt: skip
+        self._opened(None)
 
-    def _at_temperature(self, tick: Tick, check: Check) -> None:
+    def _at_temperature(self, temperature: float, tick: Tick, check: Check) -> None:
+        """The whole batch at another temperature; where that fails, the trait goes back to what is shown."""
+        try:
+            self._put(self._warmer(temperature, tick, check))
+            self._warmth = temperature
+        finally:
+            if self.temperature == temperature != self._warmth:
+                self.temperature = self._warmth
+
+    def _warmer(self, temperature: float, tick: Tick, check: Check) -> Explorer:
         from fimviz.explorer.detail import nothing
         from fimviz.explorer.parts import extended
         from fimviz.explorer.results import Explored, Explorer
@@ -197,7 +241,7 @@ class Exploring(Along, Working):
             now = found.models[name].spectrum
             assert isinstance(m.spectrum.net, Classifier)
             twin = copy.copy(m.spectrum.net)  # shares the module, so that nothing is held twice
-            twin.temperature = m.spectrum.net.temperature * self.temperature
+            twin.temperature = m.spectrum.net.temperature * temperature
             s = spectrum(
                 twin,
                 now.images,
@@ -213,7 +257,7 @@ class Exploring(Along, Working):
             if found.models[name].radius is not None:
                 models[name] = extended(models[name], "radius", (), found.seed)
             check()
-        self._put(Explorer(models, found.seed))
+        return Explorer(models, found.seed)
 
     def _add(self, names: list[str], raw: list[bytes], tick: Tick, check: Check) -> None:
         from fimviz.explorer.detail import nothing
@@ -239,8 +283,10 @@ class Exploring(Along, Working):
 
     def _put(self, found: Explorer) -> None:
         """Show another batch; the page reads it anew."""
-        self.source, self.total = found, len(found)
         data, inputs = batch_data(found, self.labels)
+        self.source, self.total, self.extent, self.choices = found, len(found), {}, choices(data)
+        if self.against not in self.choices["criteria"]:
+            self.against = self.choices["criteria"][0]
         self.payload = inputs.payload.pack(data)
 
     def _shown(self) -> Explorer:
@@ -268,4 +314,5 @@ def _joined(a: Spectrum, b: Spectrum) -> Spectrum:
     joined: dict[str, Any] = {name: both(name) for name in names}
     passes = {n: torch.cat([getattr(s.cost, n) for s in (a, b)]) for n in ("forwards", "vjps", "jvps")}
     cost = Cost(**passes, seconds=a.cost.seconds + b.cost.seconds)
-    return replace(a, **joined, labels=None, cost=cost, _walks={}, _parts={})
+    failures = a.failures | {len(a) + place: why for place, why in b.failures.items()}
+    return replace(a, **joined, labels=None, cost=cost, failures=failures, _walks={}, _parts={})

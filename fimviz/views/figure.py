@@ -12,9 +12,7 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
-import tempfile
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -25,6 +23,8 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
+
+from fimviz._files import destination, write_whole
 
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(r'^import (\{[^}]*\}|\w+) from "\./(\w+)\.js";\n', re.M)
@@ -103,6 +103,19 @@ class Widget(anywidget.AnyWidget):
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
     summary = "widget"
 
+    def set_up(self, **known: Any) -> None:
+        """What Python knows of the view beside its traits, set before anybody holds it."""
+        for name, value in known.items():
+            setattr(self, name, value)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the page sends; what came out otherwise, or was refused, goes back: both sides hold one value."""
+        try:
+            super().set_state(sync_data)
+        finally:
+            if differing := [name for name, sent in sync_data.items() if getattr(self, name, sent) != sent]:
+                self.send_state(differing)
+
     def __repr__(self) -> str:
         # anywidget's own holds a memory address, which no stored notebook output can match
         return f"{type(self).__name__}({self.summary})"
@@ -150,10 +163,16 @@ class Figure:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write one HTML file that needs no kernel and no network, whole or not at all."""
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist: create it first")
+        """Write one HTML file that needs no kernel and no network, whole or not at all; return its path.
+
+        Args:
+            path: of the file; `~` is the home folder. A file that is there is replaced and keeps its mode, a new one
+                gets what the umask leaves, a symbolic link stays one.
+
+        Raises:
+            OSError: the folder does not exist, or the path is a folder, a device, write-protected or too long a name.
+        """
+        destination(path)
         page = (
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -163,22 +182,14 @@ class Figure:
             "</head>\n"
             f"<body>\n<main>\n{self.html()}\n</main>\n</body>\n</html>\n"
         )
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(page)
-            Path(draft).chmod(0o644)
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
-        return path
+        write_whole(path, page)
+        return Path(path).expanduser()
 
     def widget(self) -> Widget:
         """The live widget, linked to Python through its traits."""
         self._weigh()
         widget = self.widget_class(**self.state)
-        for name, value in {**self.setup, "summary": self.summary}.items():
-            setattr(widget, name, value)
+        widget.set_up(**self.setup, summary=self.summary)
         return widget
 
     def _weigh(self) -> None:

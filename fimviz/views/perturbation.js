@@ -3,7 +3,7 @@
 import { number } from "./chart.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
-import { kink, outcomeOf, Panel, readSample, sureness } from "./panel.js";
+import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
 import { mounted, View } from "./stage.js";
 
 const LAYOUT = `
@@ -48,19 +48,31 @@ class Perturbation extends View {
     this.model.save_changes();
   }
 
+  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  settle() {
+    const { model, sample } = this;
+    const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
+    for (const [name, value] of Object.entries({ index: sample.index, direction, epsilon })) if (value !== model.get(name)) this.set(name, value);
+  }
+
   /** Everything that depends on the chosen sample and direction. */
   show() {
     if (!this.width) return;
+    this.settle();
     const { sample, data } = this;
     const position = sample.place === 1 ? `the most fragile of ${data.total}` : `number ${sample.place} of ${data.total} by fragility`;
     this.$(".fv-title").textContent = `λ₁ = ${number(sample.directions[0].value)} — ${position}`;
     const truth = sample.label === null ? "" : sample.correct ? ", which is right" : `; the label says ${this.outcome(sample.label)}`;
-    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}`;
+    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}${data.changed ? ` The curves are not known: ${data.changed}.` : ""}`;
     this.gallery.select(sample.index);
     this.panel.show(sample);
   }
 
-  move() { this.panel.sample && this.width && this.panel.move(); }
+  move() {
+    if (!this.panel.sample || !this.width) return;
+    this.settle();
+    this.panel.move();
+  }
 
   table() {
     const { samples } = this.data;

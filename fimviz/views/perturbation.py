@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,8 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
+from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -23,14 +25,51 @@ _PAGE = 5_000_000  # bytes that a page may have before fewer samples are shown t
 
 
 class Along(Widget):
-    """What a reader moves of one sample and its directions, in a view of its own or within the explorer."""
+    """What a reader moves of one sample and its directions, in a view of its own or within the explorer.
 
-    index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
-    direction = traitlets.Int(0, help="Which eigenvector, 0 for the leading one. Default: 0.").tag(sync=True)
+    What the sample cannot show is not taken: ε ends at the sample's reach, so that views of different reach can be
+    linked, and a direction that is not there is refused.
+    """
+
+    index = traitlets.Int(
+        0, help="Which sample, by its place in the batch; one that is shown. Default: the most fragile."
+    ).tag(sync=True)
+    direction = traitlets.Int(
+        0, help="Which eigenvector of those that the sample has here, 0 for the leading one. Default: 0."
+    ).tag(sync=True)
     epsilon = traitlets.Float(
-        0.0, help="Step along the direction, in L2 pixel units. Default: just past the nearest flip."
+        0.0,
+        help="Step along the direction, in L2 pixel units, within the sample's reach on either side: what lies beyond "
+        "becomes its end. Default: just past the nearest flip.",
     ).tag(sync=True)
     flipped = traitlets.Bool(False, help="Whether the direction's sign is turned. Default: False.").tag(sync=True)
+
+    extent: Mapping[int, tuple[float, int]] = MappingProxyType(
+        {}
+    )  # of a sample, how far it reaches and how many directions it has
+
+    @traitlets.validate("epsilon")
+    def _within(self, proposal: Any) -> float:
+        if proposal.value != proposal.value:
+            raise traitlets.TraitError("epsilon is nan, expected a step in L2 pixel units")
+        reach = self.extent[self.index][0] if self.index in self.extent else abs(proposal.value)
+        return float(min(reach, max(-reach, proposal.value)))
+
+    @traitlets.validate("direction")
+    def _there(self, proposal: Any) -> int:
+        count = self.extent[self.index][1] if self.index in self.extent else max(1, proposal.value + 1)
+        if not 0 <= proposal.value < count:
+            raise traitlets.TraitError(
+                f"direction is {proposal.value}, expected one of sample {self.index} from 0 to {count - 1}"
+            )
+        return int(proposal.value)
+
+    @traitlets.observe("index")
+    def _opened(self, change: Any) -> None:
+        """Another sample may reach less far, or have fewer directions."""
+        if self.index in self.extent:
+            self.direction = min(self.direction, self.extent[self.index][1] - 1)
+            self.epsilon = self.epsilon
 
 
 class Perturbation(Along):
@@ -51,24 +90,29 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
-    order = spectrum.spectral_norm.argsort(descending=True, stable=True).tolist()
+    order = spectrum.fragile
     count = min(directions, spectrum.eigenvalues.shape[1])
     if count < 1:
         raise ValueError(f"directions is {directions}, expected at least 1")
     if samples is None:
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
-    chosen = _chosen(order, samples)
+    chosen = _chosen(order, samples, spectrum.failures)
     shown = spectrum.take(chosen)
-    walks = [shown.walk(k) for k in range(count)]
+    walks, reach, one_sided, changed = shown.known(count)
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
         **inputs.header,
         "classes": spectrum.net.classes,
+        "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
-        "total": len(spectrum),
+        "total": len(order),
+        "lost": lost(spectrum.failures),
+        "changed": changed,
         "samples": [
-            sample_data(shown, inputs, walks, i, index=index, place=rank[index], reach=float(shown.reach[i]))
+            sample_data(
+                shown, inputs, walks, i, index=index, place=rank[index], reach=float(reach[i]), one_sided=one_sided[i]
+            )
             for i, index in enumerate(chosen)
         ],
     }
@@ -83,14 +127,19 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
             "epsilon": epsilon,
             "flipped": False,
         },
-        still=_still(shown, inputs, epsilon, chosen),
-        setup={"samples": tuple(chosen)},
+        still=_still(shown, inputs, epsilon, chosen) + still_of_lost(spectrum.failures),
+        setup={"samples": tuple(chosen), "extent": extent_of(data["samples"])},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
     )
 
 
-def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
+def extent_of(samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float, int]]:
+    """Of samples as the page has them, how far each reaches and how many directions it has."""
+    return {s["index"]: (s["reach"], len(s["directions"])) for s in samples}
+
+
+def _chosen(order: list[int], samples: int | Sequence[int], failures: Mapping[int, str]) -> list[int]:
     if isinstance(samples, str):
         raise TypeError(f"samples is {samples!r}, expected a number of samples or places in the batch")
     if not isinstance(samples, Iterable):
@@ -98,8 +147,11 @@ def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
             raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
         return order[:samples]
     wanted = {int(s) for s in samples}
+    for place in wanted & set(failures):
+        raise ValueError(f"sample {place} was not computed: {failures[place]}")
     if not wanted or not wanted <= set(order):
-        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {len(order) - 1}")
+        last = len(order) + len(failures) - 1
+        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {last}")
     return [index for index in order if index in wanted]
 
 
@@ -112,6 +164,7 @@ def sample_data(
     index: int,
     place: int,
     reach: float,
+    one_sided: Tensor,
     image: list[int] | None = None,
 ) -> dict[str, Any]:
     """What the page needs of the i-th input and the walks along its eigenvectors, which go as far as `reach`.
@@ -125,9 +178,9 @@ def sample_data(
         "correct": None if shown.correct is None else bool(shown.correct[i]),
         "prediction": outcome(shown.predictions[i]),
         "doubt": float(shown.doubt[i]),
-        "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
-        "trace": float(shown.trace[i]),
-        "frobenius": float(shown.frobenius[i]),
+        "oneSided": [None if s != s else s for s in one_sided.tolist()],
+        "trace": finite(shown.trace[i]),
+        "frobenius": finite(shown.frobenius[i]),
         "reach": reach,
         "image": image or inputs.encode(shown.images[i]),
         "directions": [_direction(shown, inputs, walk, i, k) for k, walk in enumerate(walks)],

@@ -243,6 +243,23 @@ def test_an_interrupt_keeps_the_complete_models(digits):
     assert seen == [(1, 3), (2, 3)]
 
 
+def test_an_interrupt_after_one_model_keeps_it_and_shows_it(digits):
+    images, labels = digits[0][:4], digits[1][:4]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="holds 1 of 2 models"):
+        c = compare_models(
+            {name: fv.zoo.load("digits-mlp") for name in "ab"}, images, labels, attack_steps=1, progress=stop
+        )
+    assert list(c.models) == list(c.frame.model) == ["a"]
+    assert c.summary == "One model has no rank among others."
+    assert "no other to compare it with" in c.view().html()
+    assert len(c.plot().data) == 2
+    assert len(c.inversions()) == 0
+
+
 def test_errors_are_one_clear_sentence(digits):
     images, labels = digits[0][:4], digits[1][:4]
     net = fv.zoo.load("digits-mlp")
