@@ -58,3 +58,13 @@ def test_every_region_of_a_plane_carries_its_name():
     found = in_node(code, module=(host._HERE / "plane.js").as_uri())
     assert [c for c, *_ in found] == [0, 1, 0]
     assert [round(u, 1) for _, u, _ in found] == pytest.approx([0.15, 0.5, 0.85], abs=0.1)
+
+
+def test_the_canvas_of_a_plane_fills_its_axes():
+    code = """
+      const p = await import(data.module);
+      const [left, top, side] = p.inside(440);
+      return [p.placeAt(440, 1, left, top), p.placeAt(440, 1, left + side, top + side)];
+    """
+    found = in_node(code, module=(host._HERE / "plane.js").as_uri())
+    assert found == [pytest.approx([-1, 1]), pytest.approx([1, -1])]

@@ -1,7 +1,7 @@
 // The plane of two directions: regions that the model gives to classes, the ellipse of F, the true contour of KL.
 import { escape, number, scale, ticks } from "./chart.js";
 
-const EDGE = { left: 58, right: 12, top: 20, bottom: 38 }; // of a square that stays one inside
+const EDGE = { left: 58, right: 12, top: 28, bottom: 42 }; // of a square that stays one inside
 
 /** Value of a grid (m × m, first index along x) between its nodes; [u, v] run from 0 to m − 1. */
 export function between(grid, m, u, v) {
@@ -123,8 +123,8 @@ export function planeOverlay({ size, plane, names, at, xLabel, yLabel, label }) 
     return `<text class="direct fv-on" x="${Math.max(left + half + 4, Math.min(right - half - 4, gx(u))).toFixed(1)}" y="${(gy(v) + 4).toFixed(1)}" text-anchor="middle">${escape(name)}</text>`;
   });
   return `<svg role="img" aria-label="${escape(label)}" width="${size}" height="${size}" viewBox="0 0 ${size} ${size}"><clipPath id="${plane.clip}"><rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/></clipPath>` +
-    `<path class="fv-border" d="M${left},${top}H${right}V${bottom}H${left}Z"/>${marks}${written.join("")}<g clip-path="url(#${plane.clip})">` +
-    (lines ? `<path class="fv-halo" d="${lines}"/><path class="fv-true" d="${lines}"/>` : "") + (ellipse ? `<path class="fv-halo" d="M${ellipse}Z"/><path class="fv-predicted" d="M${ellipse}Z"/>` : "") + "</g>" +
+    `<path class="fv-border" d="M${left},${top}H${right}V${bottom}H${left}Z"/>${marks}<g clip-path="url(#${plane.clip})">` +
+    (lines ? `<path class="fv-halo" d="${lines}"/><path class="fv-true" d="${lines}"/>` : "") + (ellipse ? `<path class="fv-halo" d="M${ellipse}Z"/><path class="fv-predicted" d="M${ellipse}Z"/>` : "") + `</g>${written.join("")}` +
     `<circle class="fv-origin" cx="${sx(0)}" cy="${sy(0)}" r="3"/><circle class="fv-point" cx="${sx(at[0])}" cy="${sy(at[1])}" r="6"/>` +
     `<text class="tick" x="${right}" y="${size - 3}" text-anchor="end">${escape(xLabel)}</text><text class="tick" transform="translate(10,${top}) rotate(-90)" text-anchor="end">${escape(yLabel)}</text></svg>`;
 }
