@@ -1,6 +1,6 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { median, number, probability, powerOfTen, quantiles } from "./chart.js";
+import { measured, median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
@@ -258,7 +258,8 @@ class Explorer extends View {
     const where = place === 1 ? `the most fragile of ${count}` : place === count ? `the least fragile of ${count}` : `number ${place} of ${count} by fragility`;
     const said = this.called(index);
     const still = data.models.every((m) => m.table.norm[index] === 0);
-    this.$(".fv-title").textContent = still ? `Sample ${index}, ${said}, does not react at all: λ₁ = 0` : `Sample ${index}, ${said}, is ${where}: λ₁ = ${number(table.norm[index])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${number(data.models[1].table.norm[index])} for ${data.models[1].name}` : ""}`;
+    const norm = (m) => measured(m.table.norm[index], m.table.error[index]);
+    this.$(".fv-title").textContent = still ? `Sample ${index}, ${said}, does not react at all: λ₁ = 0` : `Sample ${index}, ${said}, is ${where}: λ₁ = ${norm(data.models[0])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${norm(data.models[1])} for ${data.models[1].name}` : ""}`;
     this.$(".fv-sub").textContent = this.sentence();
     this.gallery.select(index);
     this.overview.mark();
