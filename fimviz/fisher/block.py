@@ -40,6 +40,7 @@ class Block:
     vjps: Tensor  # (n,)
     jvps: Tensor  # (n,)
     history: Tensor  # (n, s), the running value of λ₁ after each step of an iteration
+    rough: Tensor | None = None  # (n,), of answers alone: whether they do not change smoothly
 
 
 class Ground:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fimviz import _memory
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
+from fimviz._tell import tell
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
@@ -158,6 +159,14 @@ def spectrum(
                 raise
             cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
             warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=3)
+
+    rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
+    if rough:
+        reason += f"; at {rough} of {done} inputs the answers do not change smoothly"
+        tell(
+            f"at {rough} of {done} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped or "
+            "go in steps): their intervals are wide"
+        )
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(block, name) for block in blocks])

@@ -1,7 +1,7 @@
 """What a model says along an eigenvector: probabilities and KL at x + ε v, by forward passes.
 
 The model is given x + ε v as it is, also where a pixel leaves the input range: that is the displacement that λ
-speaks of. Views count such pixels.
+speaks of. Views count such pixels. Only a `BlackBox` stops them at the range, as no service takes others.
 """
 
 from __future__ import annotations
