@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fimviz._failures import column, known, said, settle
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz._quantile import median
@@ -46,6 +47,7 @@ def attributions(
     methods: Sequence[str] = ("Saliency", "IntegratedGradients", "Occlusion"),
     spectrum: Spectrum | None = None,
     options: dict[str, dict[str, Any]] | None = None,
+    errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Attributions:
@@ -61,6 +63,8 @@ def attributions(
         options: method → further options of its `attribute`, as {"Occlusion": {"sliding_window_shapes": (1, 3, 3)}}.
             Unless given: a baseline of the lowest input value, 32 steps of an integral, and for "Occlusion" a square
             of all channels that is a fourteenth of the image wide, at least 2, moved by half of that.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its maps are NaN and the frame
+            says why, or "raise".
         seed: of methods that draw, and of the directions by which chance is measured.
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
@@ -85,14 +89,14 @@ def attributions(
         raise ValueError(f"options has an entry for {unknown[0]!r}, expected one of the methods {', '.join(names)}")
     if any("return_convergence_delta" in own for own in extra.values()):
         raise ValueError("return_convergence_delta is not taken: what maps miss of completeness is in the frame's gap")
-    seed = whole("seed", seed, 0)
+    errors, seed = known(errors), whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
     net = as_classifier(net)
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
     classes = read_labels(targets, len(x), net)
-    s = fisher_spectrum(net, x, k=1, seed=seed) if spectrum is None else spectrum
+    s = fisher_spectrum(net, x, k=1, seed=seed, errors=errors) if spectrum is None else spectrum
     count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter
     if not isinstance(s, Spectrum) or s.eigenvectors is None or not torch.equal(s.images, x[:count].cpu()):
         raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
@@ -100,8 +104,9 @@ def attributions(
         raise ValueError("spectrum is of another model, expected that of this one: leave it out to have it computed")
     if spectrum is not None:
         s.unchanged("attributions(spectrum=…)")
+    settle(s.failures, len(s), errors)
     classes = s.predictions if classes is None else classes
-    maps = torch.zeros(len(x), len(names), *x.shape[1:], dtype=x.dtype)
+    maps = torch.full((len(x), len(names), *x.shape[1:]), torch.nan, dtype=x.dtype)
     gap = torch.full((len(x), len(names)), torch.nan, dtype=torch.float64)
     gradient = torch.zeros(len(names), dtype=torch.bool)
     report, done, size = reporter(progress, len(s)), 0, chunk(net, x)
@@ -109,19 +114,19 @@ def attributions(
         with net.at_rest(), warnings.catch_warnings(), torch.random.fork_rng(_devices(net)):
             warnings.filterwarnings("ignore", module="captum")  # on gradients it turns on, hooks it hangs, what is slow
             torch.manual_seed(seed)
-            for start in range(0, len(s), size):
-                part = x[start : start + size].to(net.device)
+            for at in s.computed.split(size):
+                part = x[at.to(x.device)].to(net.device)
                 for j, name in enumerate(names):
-                    here = slice(start, start + size)
-                    asked = classes[here].to(net.device)
+                    asked = classes[at].to(net.device)
                     one, baselines = _explained(name, net, part, asked, extra.get(name, {}))
-                    maps[here, j] = one.cpu()
+                    maps[at, j] = one.cpu()
                     if name in _COMPLETE:
-                        gap[here, j] = _missed(name, one, net, part, asked, baselines)
-                    if name.startswith("DeepLift") and start == 0:
+                        gap[at, j] = _missed(name, one, net, part, asked, baselines)
+                    if name.startswith("DeepLift") and not done:
                         gradient[j] = _is_input_times_gradient(one, net, part, asked, baselines)
-                done = min(start + size, len(s))
+                done = int(at[-1]) + 1
                 report(done)
+            done = len(s)
     except KeyboardInterrupt:
         if not done:
             raise
@@ -162,7 +167,7 @@ class Attributions(Result):
         return len(self.maps)
 
     def __repr__(self) -> str:
-        return f"Attributions({len(self)} inputs: {self.verdict})"
+        return f"Attributions({len(self)} inputs{said(self.spectrum.failures)}: {self.verdict})"
 
     @cached_property
     def cosine(self) -> Tensor:
@@ -182,7 +187,7 @@ class Attributions(Result):
 
         A cosine of sizes is never near 0: they have no sign. Against a flat map it is √(2/π) for a normal direction.
         """
-        v = self._vectors()[:16]
+        v = self._vectors()[self.spectrum.computed[:16]]
         drawn = torch.randn(_CHANCE, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
         size = v.norm(dim=1, keepdim=True)
         cosine = (v / size) @ (drawn / drawn.norm(dim=1, keepdim=True)).T
@@ -209,7 +214,7 @@ class Attributions(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and method: sample, method, target, cosine, rank, gap."""
+        """One row a sample and method: sample, method, target, cosine, rank, gap, failure."""
         import pandas as pd
 
         n, m = self.cosine.shape
@@ -221,6 +226,7 @@ class Attributions(Result):
                 "cosine": self.cosine.flatten().numpy(),
                 "rank": self.rank.flatten().numpy(),
                 "gap": self.gap.flatten().numpy(),
+                "failure": [why for why in column(self.spectrum.failures, n) for _ in range(m)],
             }
         )
 

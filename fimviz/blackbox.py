@@ -170,7 +170,8 @@ class BlackBox:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches.
 
-        Inputs beyond the range are sent as its ends: services refuse others, or clip them without a word.
+        NaN where no answer came. Inputs beyond the range are sent as its ends: services refuse others, or clip them
+        without a word.
         """
         if self.input_range is not None:
             x = x.clamp(*self.input_range)
@@ -193,17 +194,21 @@ class BlackBox:
         return max(self.resolution, self._floor if self._relative else 0.0)
 
     def _probe(self, x: Tensor) -> None:
-        one = x[:1]
-        z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+        for one in x.split(1):  # the first input that has an answer
+            z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+            if z.isfinite().all():
+                break
+        else:
+            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
         if self._is_label(z[:1]):  # others, and mixtures with noise, which no network is sure of
             noise = torch.rand((_LOOKS, *x.shape[1:]), generator=torch.Generator().manual_seed(0)).to(x)
             low, high = self.input_range or (float(v) for v in x.aminmax())
             share = torch.linspace(0.2, 1, _LOOKS).to(x).view(-1, *[1] * (x.ndim - 1))
             looks = one + share * (low + (high - low) * noise - one)
-            looks = torch.cat([looks, x[1 : 1 + _LOOKS]])
+            looks = torch.cat([looks, x[x.flatten(1).isfinite().all(1)][:_LOOKS]])
             if all(self._is_label(self._ask(part)) for part in looks.split(self.batch_size)):
                 raise ValueError(
-                    f"predict returned labels alone, 1 for one class and 0 for the others at {len(looks) + 1} inputs, "
+                    f"predict returned labels alone, 1 for one class and 0 for the others at {len(looks)} inputs, "
                     "expected scores that change with the input: of labels there is no Fisher information"
                 )
         if (z[0] - z[1]).abs().amax() > 1e-4 * z.abs().amax().clamp_min(1e-6):
@@ -280,20 +285,22 @@ class BlackBox:
                 f"predict returned shape {tuple(scores.shape)} for {count} inputs, "
                 f"expected ({count}, {self._width or 'K'})"
             )
-        if not scores.isfinite().all():
-            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
+        scores[~scores.isfinite().all(1)] = torch.nan  # one input without an answer does not take those of the others
         return scores if self.outputs == "logits" else self._logs(scores, given.dtype)
 
     def _logs(self, p: Tensor, given: np.dtype[Any]) -> Tensor:
-        if p.min() < -1e-6 or p.max() > 1 + _SUM:
-            raise ValueError(f"predict returned values from {p.min():.4g} to {p.max():.4g}, expected probabilities")
+        known = p[p.isfinite().all(1)]
+        if len(known) and (known.min() < -1e-6 or known.max() > 1 + _SUM):
+            raise ValueError(
+                f"predict returned values from {known.min():.4g} to {known.max():.4g}, expected probabilities"
+            )
         limits = np.finfo(given if given in (np.float16, np.float32, np.float64) else np.float64)
-        self._look_at_digits(p)
+        self._look_at_digits(known)
         # What was rounded to 0 lies between 0 and half a digit.
         log_p = p.clamp_min(self.resolution / 4 or float(limits.tiny)).log()
         if self._wanted == "bernoulli":
             return log_p - (1 - p).clamp_min(self.resolution / 4 or float(limits.eps) / 2).log()
-        worst = float((p.sum(1) - 1).abs().max())
+        worst = float((p.sum(1) - 1).abs().nan_to_num().max())
         if worst > max(_SUM, 0.55 * self.resolution * p.shape[1]):
             raise ValueError(f"predict returned probabilities that sum to 1 ± {worst:.3g}, expected 1 in every row")
         return log_p

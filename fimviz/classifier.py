@@ -27,6 +27,7 @@ from fimviz._precise import Steady, float64_values
 from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
+_PART = 16  # inputs at a time, of a batch that begins with some at which the model cannot be judged
 _REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
 
 _TOKENS = (
@@ -150,7 +151,7 @@ class Classifier:
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
-                self._probe(x.detach()[:2].to(self.device))
+                self._probe(self._sound(x.detach())[:2].to(self.device))
             return x
 
     def apart(self) -> Classifier:
@@ -270,6 +271,22 @@ class Classifier:
             tell(mistake)
         # A result keeps what it was computed on, whatever becomes of the memory that was given.
         return images.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
+
+    def _sound(self, x: Tensor) -> Tensor:
+        """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
+        found = x[:0]
+        with self.at_rest():
+            for part in (x[:2], *x[2:].split(_PART)):
+                here = part.to(self.device).requires_grad_()
+                z = self._outputs(here)
+                good = z.isfinite().all(1)
+                if z.requires_grad:
+                    (g,) = torch.autograd.grad(z.sum(1).sum(), here, allow_unused=True)
+                    good &= True if g is None else g.isfinite().flatten(1).all(1)
+                found = torch.cat([found, part[good.to(part.device)]])
+                if len(found) > 1:
+                    break
+        return found if len(found) else x
 
     def _probe(self, pair: Tensor) -> None:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""

@@ -53,7 +53,7 @@ def test_random_maps_score_what_chance_says():
 
 def test_the_frame_the_plot_and_the_view(some):
     frame = some.frame
-    assert list(frame) == ["sample", "method", "target", "cosine", "rank", "gap"]
+    assert list(frame) == ["sample", "method", "target", "cosine", "rank", "gap", "failure"]
     assert len(frame) == 18
     assert frame.cosine.between(0, 1).all()
     assert frame["rank"].between(-1, 1).all()

@@ -35,7 +35,10 @@ class ShieldingCurve(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2."""
+        """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2.
+
+        `failure`: which images have no paths, and why.
+        """
         import pandas as pd
 
         rows = []
@@ -54,6 +57,7 @@ class ShieldingCurve(Result):
                     "fr_margin": float((p.fr_margin.nan_to_num() * weights).sum()) / size,
                     "l2": float((p.l2.nan_to_num() * weights).sum()) / size,
                     "rank_correlation": p.rank_correlation.value,
+                    "failure": "; ".join(f"image {i}: {why}" for i, why in p.traces.failures.items()),
                 }
             )
         return pd.DataFrame(rows)
@@ -86,6 +90,7 @@ def shielding_curve(
     max_steps: int = 300,
     resamples: int = 1000,
     level: float = 0.95,
+    errors: str = "mark",
     keep_images: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -107,6 +112,7 @@ def shielding_curve(
         max_steps: see there.
         resamples: bootstrap resamples of the samples.
         level: of the intervals.
+        errors: as in `trace_margins`.
         keep_images: whether the paths of the first setting, which the view shows, keep their images; see there.
         seed: of everything random.
         progress: a function called with (settings done, settings in all) after every step, which may raise to stop.
@@ -136,6 +142,7 @@ def shielding_curve(
                 max_steps=max_steps,
                 method=method,
                 verify=False,
+                errors=errors,
                 keep_images=keep_images and not points,
                 seed=seed,
                 progress=False if progress is None else lambda *_: progress(len(points), total),

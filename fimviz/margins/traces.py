@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fimviz._failures import said
 from fimviz._options import named_options, whole
 from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
@@ -119,13 +120,15 @@ class MarginTraces(ModelResult):
         steps: (n,); counted: (n,) step × steps, the published measure of length.
         status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
             the pixels' edges: larger damping (1), which goes along the plain gradient, or method="pgd" often gets
-            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted".
+            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted";
+            "failed": it came to where the gradient is not finite. reasons: (n,) why such a trace failed, else empty.
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
         smoothed: (n,) share of steps whose slope is a smoothed one.
         paths: one `Path` a trace.
         ends: (n, *input) the last images, in the passes' precision.
         images: (m, *input); labels: (m,) or None; probabilities: (m, K); net; settings; seconds.
+        failures: place in the batch → why an image has no traces: its logits or gradients are not finite.
     """
 
     sample: Tensor
@@ -150,6 +153,8 @@ class MarginTraces(ModelResult):
     net: Classifier
     settings: Settings
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
     _origin: Print | None = None
 
     def __len__(self) -> int:
@@ -159,7 +164,8 @@ class MarginTraces(ModelResult):
         flipped = int(self.flipped.sum())
         middle = f", median length {digits(median(self.length.where(self.flipped, torch.inf)))}" if flipped else ""
         return (
-            f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
+            f"MarginTraces({len(self)} traces of {len(self.images)} inputs{said(self.failures)}, "
+            f"{self.settings.method}: "
             f"{flipped} flipped{middle})"
         )
 
@@ -189,7 +195,10 @@ class MarginTraces(ModelResult):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps."""
+        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
+
+        `failure` says why a trace failed. Images that have none at all stand below, a row of NaN each.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -212,7 +221,11 @@ class MarginTraces(ModelResult):
         }
         if self.labels is not None:
             columns["label"] = self.labels[self.sample].numpy()
-        return pd.DataFrame(columns)
+        frame = pd.DataFrame({**columns, "failure": list(self.reasons)})
+        if not self.failures:
+            return frame
+        lost = [{"sample": place, "status": "failed", "failure": why} for place, why in self.failures.items()]
+        return pd.concat([frame, pd.DataFrame(lost)], ignore_index=True)
 
     @named_options
     def shielding(self, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:

@@ -21,7 +21,7 @@ class Attributions extends View {
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
     fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ", "misses"])],
-      data.samples.map((s, i) => [i, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank), two(m.gap)])])]]);
+      data.samples.map((s) => [s.index, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank), two(m.gap)])])]]);
   }
 
   show() {
@@ -30,7 +30,7 @@ class Attributions extends View {
     const at = Math.max(0, Math.min(data.samples.length - 1, this.model.get("sample")));
     const sample = data.samples[at];
     this.$("input").value = at;
-    this.$("output").textContent = `${at}: ${sample.prediction}`;
+    this.$("output").textContent = `${sample.index}: ${sample.prediction}`;
     const figures = [...this.root.querySelectorAll("figure")];
     const side = Math.max(96, Math.min(176, (this.width - 16 * (figures.length - 1)) / Math.min(figures.length, this.width >= 560 ? figures.length : 2)));
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");

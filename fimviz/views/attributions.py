@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import traitlets
 
-from fimviz._quantile import median
+from fimviz._quantile import digits, median
 from fimviz.attributions import INCOMPLETE
 from fimviz.views.charts import quartile_box
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, picture
+from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -40,7 +40,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     rows = []
-    for i in range(min(samples, len(result))):
+    for i in s.computed[:samples].tolist():
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):
@@ -49,6 +49,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
             maps.append({"name": name, "scale": size, "map": code} | scores)
         rows.append(
             {
+                "index": i,
                 "image": inputs.encode(s.images[i]),
                 "vector": vector,
                 "scale": scale,
@@ -60,16 +61,17 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         )
     data = {
         "title": _title(result),
+        "lost": lost(s.failures),
         "help": _HELP,
         **inputs.header,
         "incomplete": INCOMPLETE,
-        "chance": list(result.chance),
+        "chance": [finite(v) for v in result.chance],
         "samples": rows,
     }
     return Figure(
         widget_class=AttributionView,
         state={"payload": inputs.payload.pack(data), "sample": 0},
-        still=_still(result, inputs),
+        still=_still(result, inputs) + still_of_lost(s.failures),
         summary=f"{len(rows)} samples, {len(result.methods)} methods",
         max_bytes=max_bytes,
     )
@@ -103,13 +105,13 @@ def _title(result: Attributions) -> str:
 
 def _still(result: Attributions, inputs: Inputs) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{median(result.cosine[:, j]):.2f}</td>"
-        f"<td>{median(result.rank[:, j]):.2f}</td><td>{_share(median(result.gap[:, j]))}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{digits(median(result.cosine[:, j]))}</td>"
+        f"<td>{digits(median(result.rank[:, j]))}</td><td>{_share(median(result.gap[:, j]))}</td></tr>"
         for j, name in enumerate(result.methods)
     )
     first = ""
     if inputs.kind == "image":
-        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.images[0]])}"></p>'
+        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.sound.images[0]])}"></p>'
     return (
         f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
         "<table><tr><th>method</th><th>median cosine</th><th>median ρ</th><th>misses of completeness</th></tr>"
