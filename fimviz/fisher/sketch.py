@@ -31,7 +31,7 @@ from torch import Tensor
 from fimviz._failures import ANSWERS, LOGITS, NonFiniteError
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, eigenvectors
+from fimviz.fisher.block import Block, eigenvectors, logit_error
 
 STEP = 4e-5  # first tried, in units of √D and the input range: √ε/8 in float32
 _PILOTS = 4  # probes on which steps are compared
@@ -137,6 +137,31 @@ def moments(gram: Tensor, dimension: int) -> tuple[Tensor, Tensor, Tensor, Tenso
         for all_but_one in zip(*without, strict=True)
     ]
     return trace, errors[0], frobenius, errors[1]
+
+
+def few_probes(gram: Tensor, dimension: int) -> tuple[Tensor, Tensor, Tensor]:
+    """95 % limits (…) of tr B, the lower and the upper one, and of ‖B‖_F the upper one, from what `means` takes.
+
+    The estimate is a sum of squares of normal numbers, weighted by B's eigenvalues: near enough a χ² of as many degrees
+    of freedom as give it its variance 2(‖B‖²_F − tr²/d)/m (Satterthwaite 1946), whose quantiles are Wilson and
+    Hilferty's (1931). ‖B‖_F is that of the products between probes or that of the probes' own spread, the larger one,
+    from above; a B of rank one is the worst case. A jackknife of so few probes knows less: from four of them its 95 %
+    intervals held 81 to 93 times in 100 for 15 spectra of many shapes, these at least 96 times but for one eigenvalue
+    that stands out of a hundred or a thousand small ones (89 and 87 times).
+    """
+    m, d = gram.shape[-1], dimension
+    trace, frobenius = means(gram, d)
+    if m >= d:
+        return trace, trace, frobenius
+    squares = torch.ones_like(trace)  # ‖B‖²/tr²
+    if m > 1:
+        spread = (d * gram.diagonal(dim1=-2, dim2=-1)).var(-1)
+        known = torch.maximum(frobenius**2, ((d + 2) * spread / 2 + trace**2) / d)
+        squares = (1 + (8 / (m * (m - 1))) ** 0.5) * known / (trace**2).clamp_min(1e-300)
+    squares = squares.clamp(1 / d, 1)
+    ninth = 2 * (d * squares - 1) / (d + 2) * (d - m) / (m * (d - 1)) / 9  # of the variance relative to tr²
+    low, high = (trace / (1 - ninth + sign * _Z * ninth.sqrt()).clamp_min(0.1) ** 3 for sign in (1, -1))
+    return low, high, high * squares**0.25  # ‖B‖²_F ≤ ‖B‖₂ tr B ≤ ‖B‖_F tr B
 
 
 def half_width(value: Tensor, standard_error: Tensor, count: int) -> Tensor:
@@ -292,6 +317,7 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     count = torch.zeros(1, dtype=torch.int64)
     return Block(
         logits=ask.logits,
+        logit_error=logit_error(ask.logits, torch.finfo(torch.float32).eps),
         eigenvalues=mu[None] * scale,
         error=(sampling + 2 * mu.sqrt() * away + away**2)[None] * scale + unseen,
         trace=trace * scale,
