@@ -38,5 +38,7 @@ def median(values: Tensor) -> float:
 
 
 def digits(value: float) -> str:
-    """Three significant digits; ∞ for what never happened."""
-    return "∞" if value == math.inf else f"{value:.3g}"
+    """Three significant digits; ∞ for what never happened, a dash for what is not known."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{value:.3g}"

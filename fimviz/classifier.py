@@ -20,15 +20,18 @@ from torch.nn.parameter import is_lazy
 
 from fimviz._apart import apart
 from fimviz._at_rest import Restored, at_rest, in_dtype
-from fimviz._images import check_values, likely_mistake, read
+from fimviz._described import undescribed
+from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
-from fimviz._models import called, embeds, no_module, one_input, quantised, takes_tokens
+from fimviz._models import called, embeds, last_operations, no_module, one_input, quantised, takes_tokens
 from fimviz._options import named_options, real
 from fimviz._origin import Print, weights_of
 from fimviz._precise import Steady, float64_values
 from fimviz._surroundings import as_given, ordinary
+from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
+_PART = 16  # inputs at a time, of a batch that begins with some at which the model cannot be judged
 _REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
 
 _TOKENS = (
@@ -55,6 +58,7 @@ class Classifier:
 
     The first use probes the model with two inputs and refuses, with the reason, one that is random in
     evaluation mode, whose inputs in a batch influence each other, or that returns probabilities or NaN.
+    Log-probabilities of K classes (`log_softmax`) are logits.
 
     Example, with the closed form p = softmax(x):
         >>> import torch, fimviz as fv
@@ -93,16 +97,20 @@ class Classifier:
         self._wanted = likelihood
         self.likelihood = LIKELIHOODS[likelihood]
         self._names = read_names(classes)
-        self._probed = False
+        self._probed = self._told = False
         self._draws = self._writes = self._caches = True  # what passes do besides; known after the first call
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
         # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz._precise`): known
         # after the first call.
         self.precise = False
+        # Whether a pass over one input alone goes back as one in a batch does: known after the first call.
+        self.alone = True
         # Whether products along directions come from differentiating twice, and can be taped: known after the first.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
+        # Why gradients say nothing of the model, if so (`fimviz._described`): known after the first call.
+        self.undescribed = ""
         # What a pass over one input takes, by its shape and precision (`fimviz.fisher.passes.footprint`).
         self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int]] = {}
 
@@ -152,7 +160,7 @@ class Classifier:
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
-                self._probe(x.detach()[:2].to(self.device))
+                self._probe(self._sound(x.detach())[:2].to(self.device))
             return x
 
     def apart(self) -> Classifier:
@@ -186,8 +194,16 @@ class Classifier:
 
         The network runs in the precision of the batch, whatever its weights', where it can (`has_float64`).
         """
-        z = self._outputs(x).to(x.dtype) / self.temperature
+        z = self._outputs(self.in_company(x))[: len(x)].to(x.dtype) / self.temperature
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+
+    def in_company(self, x: Tensor) -> Tensor:
+        """The batch, or one input twice where torch goes back through one alone wrongly.
+
+        In torch 2.15 a BatchNorm2d in evaluation mode does so on a CPU, for a gradient that comes from tokens: with
+        one image its strides fit two layouts, and the wrong one is read.
+        """
+        return x if len(x) != 1 or self.alone else torch.cat([x, x.detach()])
 
     def _outputs(self, x: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (x.ndim - 2)
@@ -279,8 +295,27 @@ class Classifier:
         if images.is_inference():
             images = images.clone()
         images = check_values(images, self.input_range)
+        if not self._told and (mistake := likely_units(images, self.input_range, self.mean, self.std)):
+            self._told = True
+            tell(mistake)
         # A result keeps what it was computed on, whatever becomes of the memory that was given.
         return images.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
+
+    def _sound(self, x: Tensor) -> Tensor:
+        """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
+        found = x[:0]
+        with self.at_rest():
+            for part in (x[:2], *(x[2:].split(_PART) if len(x) > 2 else ())):
+                here = part.to(self.device).requires_grad_()
+                z = self._outputs(here)
+                good = z.isfinite().all(1)
+                if z.requires_grad:
+                    (g,) = torch.autograd.grad(z.sum(1).sum(), here, allow_unused=True)
+                    good &= True if g is None else g.isfinite().flatten(1).all(1)
+                found = torch.cat([found, part[good.to(part.device)]])
+                if len(found) > 1:
+                    break
+        return found if len(found) else x
 
     def _probe(self, pair: Tensor) -> None:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
@@ -291,7 +326,8 @@ class Classifier:
             own = self._weight_dtype
             eps = torch.finfo(torch.float32 if own.itemsize < 4 and self._runs_in(torch.float32, pair) else own).eps
             x = pair.requires_grad_()
-            one_logit = self._outputs(x).shape[1] == 1
+            outputs = self._outputs(x)
+            one_logit = outputs.shape[1] == 1
             z = self.logits(x)
             values, again = z.detach(), self.logits(pair).detach()
             if not values.isfinite().all():
@@ -324,10 +360,13 @@ class Classifier:
                         "floats that it was made from, or fv.BlackBox(model, as_torch=True) to fv.spectrum"
                     )
                 raise ValueError(
-                    "the logits do not depend on the images differentiably: look for detach() or no_grad()"
+                    "the logits do not depend on the images differentiably: look for detach() or no_grad(), integers "
+                    "or comparisons, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images)"
                 )
             across = torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num()
-            if across.any() or (values - self._alone(pair)).abs().amax() > max(1e-2, 16 * eps) * size:
+            one_by_one = [self._sloped(one.detach()) for one in pair.split(1)]
+            away = values - torch.cat([z for z, _ in one_by_one])
+            if across.any() or away.abs().amax() > max(1e-2, 16 * eps) * size:
                 raise ValueError(
                     "the inputs of a batch influence each other, so a Fisher information of one input does not "
                     "exist. Look for batch statistics that ignore model.eval()"
@@ -337,15 +376,17 @@ class Classifier:
                     "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
                     "or return the logarithm"
                 )
-            last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
-            inside = values.amin() >= 0 and values.amax() * self.temperature <= 1
-            if self._wanted == "bernoulli" and isinstance(last, nn.Sigmoid) and inside:
-                raise ValueError(
-                    "the model ends in nn.Sigmoid and returns probabilities, expected logits: leave it out"
-                )
+            self._refuse_ends(outputs)
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
+            self._compare(pair.detach(), torch.stack([slopes[0][0], slopes[1][1]]), eps)
             if own != torch.float64 and self.device.type != "mps":
                 self.precise = self._runs_in(torch.float64, pair) and self._takes_float64_values(pair.detach())
+            # A kink may part the two in float32, but not in float64.
+            alike = _close(one_by_one[0][1], slopes[0][0], max(1e-4, 16 * eps))
+            if not alike and self.has_float64:
+                wide = pair.detach().double()
+                alike = _close(self._sloped(wide[:1])[1], self._sloped(wide)[1], 1e-6)
+            self.alone = alike
             self._draws = not torch.equal(before, self._rng_state())
         self._writes, self._caches = restored.writes, restored.caches
         if one_logit:
@@ -358,6 +399,51 @@ class Classifier:
                 f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
             )
         self._names, self._probed = names, True
+
+    def _compare(self, x: Tensor, slopes: Tensor, eps: float) -> None:
+        """Say so if the gradient, `slopes` of the weighted logits at inputs x, has nothing to do with the answers."""
+
+        def score(some: Tensor) -> Tensor:
+            z = self.logits(some)
+            return z @ torch.linspace(1, 2, z.shape[1]).to(z)
+
+        low, high = self.input_range or (float(v) for v in x.aminmax())
+        step = undescribed(score, x, slopes, (low, high if high > low else low + 1), eps)
+        if step and slopes.isfinite().all():
+            self.undescribed = (
+                f"the gradient does not describe this model: its answers change by steps of {step:.2g} a pixel, of "
+                "which the gradient says nothing, as where a network rounds, quantises or compares its input"
+            )
+            tell(
+                f"{self.undescribed}. What rests on gradients (λ₁, bounds at the inputs, margins, most attacks) says "
+                "nothing of it: look for round, argmax, detach or comparisons before the first layer and leave them "
+                "out, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images, step=…) with a "
+                "step that is longer than the model's own"
+            )
+
+    def _refuse_ends(self, outputs: Tensor) -> None:
+        """Refuse a model that ends in what makes probabilities of logits, whatever their values are."""
+        ends = last_operations(outputs)
+        last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
+        inside = bool(outputs.min() >= 0) and bool(outputs.max() <= 1)
+        squashed = ends <= {"Sigmoid", "Hardsigmoid"} or (isinstance(last, nn.Sigmoid) and inside)
+        if self._wanted == "categorical":
+            if ends and squashed:
+                tell(
+                    "the model ends in a sigmoid, and its outputs are taken for the logits of one of K classes: for "
+                    "yes/no labels leave the sigmoid out and pass likelihood='bernoulli'"
+                )
+            return
+        if squashed:
+            raise ValueError(
+                "the model ends in a sigmoid (nn.Sigmoid or torch.sigmoid) and returns probabilities, expected "
+                "logits: leave it out"
+            )
+        if ends and ends <= {"Softmax", "LogSoftmax", "LogSigmoid"}:
+            raise ValueError(
+                f"the model ends in {' and '.join(sorted(ends))}, expected logits of yes/no labels: leave it out, and "
+                "for one of K classes leave likelihood='bernoulli' out"
+            )
 
     def _runs_in(self, dtype: torch.dtype, x: Tensor) -> bool:
         """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""
@@ -386,8 +472,11 @@ class Classifier:
             return steady.yes and _close(got, expected.detach(), 1e-6) and _close(ours, theirs, 1e-2)
         return False
 
-    def _alone(self, x: Tensor) -> Tensor:
-        return torch.cat([self.logits(one) for one in x.detach().split(1)]).detach()
+    def _sloped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of inputs, and the gradient at the first of a sum of its logits."""
+        x = x.clone().requires_grad_()
+        z = self.logits(x)
+        return z.detach(), torch.autograd.grad(z[0] @ torch.linspace(1, 2, z.shape[1]).to(z), x)[0][0]
 
     def _rng_state(self) -> Tensor:
         state = torch.get_rng_state()

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
+from fimviz._failures import NonFiniteError, known, others, settle, spread
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
+from fimviz._tell import tell
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
@@ -26,6 +28,7 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 
 METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
 GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
+UNVERIFIED = "unverified"
 # Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
 # 23 to 26 for one and 30 to 38 for three.
 _CROSSOVER = 18, 6
@@ -48,6 +51,7 @@ def spectrum(
     seed: int = 0,
     verify: bool | None = None,
     max_memory: float | None = None,
+    errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> Spectrum:
     """The spectrum of the input-space Fisher information at each input of a batch.
@@ -74,9 +78,12 @@ def spectrum(
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
             network, and to measure the rounding of the passes back. These stay in float32 where they go through
             convolutions, ReLUs, max pools and the like; other models are computed in float64 altogether. By default
-            done wherever the model and the device can. Without it, `error` counts ordinary rounding only, and `reason`
-            says so.
+            done wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
+            and `error` holds what rounding does at a neighbour of each input, kinks included, with one forward pass and
+            VJP more; where values are tied, as in a flat background before a max pool, that may be as much as λ itself.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its row is NaN and says why
+            (`Spectrum.failures`, and the column `failure` of its frame), or "raise".
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
     An interrupt returns the inputs that are complete.
@@ -95,6 +102,7 @@ def spectrum(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    errors = known(errors)
     k = None if k is None else whole("k", k, 1)
     max_steps, seed, probes = whole("max_steps", max_steps, 1), whole("seed", seed, 0), whole("probes", probes, 1)
     if seed >= 2**63:
@@ -119,22 +127,31 @@ def spectrum(
     passes = torch.float64 if verify and not net.precise else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     method, reason = _choose(net, method, k, rank)
-    if not verify and method != "blackbox":
-        reason += "; not verified: `error` leaves out kinks of the network that rounding may have crossed"
+    guarantee = GUARANTEES[method]
+    if method != "blackbox" and not (verify and net.precise) and passes != torch.float64:
+        guarantee = UNVERIFIED
+        reason += (
+            "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
+            "knows from a neighbour of the input"
+        )
+    blind = "" if isinstance(net, BlackBox) or method == "blackbox" else net.undescribed
+    if blind:
+        guarantee, reason = "void", f"{reason}; {blind}"
     verify = verify and net.precise
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
     report = reporter(progress, len(x))
     blocks: list[Block] = []
-    done = 0
+    failures: dict[int, str] = {}
+    left = list(range(len(x)))
     with net.at_rest():
         inputs, cotangents = 1, 1
         if isinstance(net, Classifier) and method != "blackbox":
             rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
             inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", verify, max_memory, passes)
         try:
-            while done < len(x):
-                part = x[done : done + inputs]
+            while left:
+                part = x[left[:inputs]]
                 try:
                     here = part.to(net.device, passes)
                     if isinstance(net, BlackBox) or method == "blackbox":
@@ -151,18 +168,48 @@ def spectrum(
                         raise
                     inputs, cotangents = (len(part) + 1) // 2, (cotangents + 1) // 2
                     continue
-                done += len(part)
-                report(done)
+                except NonFiniteError as found:  # the others once more, without these
+                    failures |= dict.fromkeys((left[row] for row in found.rows), found.reason)
+                    if errors == "raise":
+                        settle(failures, len(x), errors)
+                    left = [place for place in left if place not in failures]
+                else:
+                    left = left[len(part) :]
+                report(len(x) - len(left))
         except (KeyboardInterrupt, BudgetExceeded) as stop:
             if not blocks:
                 raise
+            done = left[0] if left else len(x)
+            failures = {place: why for place, why in failures.items() if place < done}
             cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
             warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=3)
+    done = left[0] if left else len(x)
+    settle(failures, done, errors)
+    at = others(failures, done)
+
+    def among(values: Tensor) -> Tensor:
+        return spread(values, at, done) if failures else values
+
+    rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
+    if rough:
+        reason += f"; at {rough} of {done} inputs the answers do not change smoothly"
+        tell(
+            f"at {rough} of {done} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped or "
+            "go in steps): their intervals are wide"
+        )
 
     def joined(name: str) -> Tensor:
-        return torch.cat([getattr(block, name) for block in blocks])
+        return among(torch.cat([getattr(block, name) for block in blocks]))
+
+    def counted(name: str) -> Tensor:
+        return joined(name).clamp_min(0)  # none are counted where they failed
 
     logits = joined("logits")
+    if failures and isinstance(net, Classifier):  # what the model says is known where only slopes failed
+        lost = sorted(failures)
+        with net.at_rest(), torch.no_grad():
+            z = torch.cat([net.logits(one.to(net.device)).cpu().double() for one in x[lost].split(1)])
+        logits[lost] = torch.where(z.isfinite().all(1, keepdim=True), z, torch.nan)
     return Spectrum(
         eigenvalues=joined("eigenvalues"),
         error=joined("error"),
@@ -173,14 +220,16 @@ def spectrum(
         eigenvectors=joined("eigenvectors").unflatten(2, x.shape[1:]) if vectors else None,
         probabilities=net.likelihood.log_probs(logits).exp(),
         logits=logits,
+        logit_error=joined("logit_error"),
         images=x[:done].cpu(),
         labels=None if truth is None else truth[:done],
         net=net,
         method=method,
         reason=reason,
-        guarantee=GUARANTEES[method],
-        cost=Cost(joined("forwards"), joined("vjps"), joined("jvps"), time.perf_counter() - start),
-        history=_padded([block.history for block in blocks]),
+        guarantee=guarantee,
+        cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
+        history=among(_padded([block.history for block in blocks])),
+        failures=dict(sorted(failures.items())),
     )
 
 
@@ -255,6 +304,7 @@ def plan(
         at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
     else:
         inputs = at_once = 4096
-    inputs = max(1, min(inputs, len(x), int(room / one_input)))
+    least = 1 if net.alone else 2  # there one alone costs as much as two
+    inputs = max(least, min(inputs, len(x), int(room / one_input)))
     cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents

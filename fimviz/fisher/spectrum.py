@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._failures import among, column, others, said, spread
 from fimviz._options import named_options, whole
 from fimviz._origin import ChangedError, ModelResult, Print
 from fimviz._quantile import quantiles
@@ -51,12 +52,14 @@ class Spectrum(ModelResult):
             in rounding (λ below the square of the noise) is zeros; equal eigenvalues leave their plane's axes
             arbitrary.
         error: (n, k) float64, how far an eigenvalue may be from the truth: iteration, sampling and rounding together.
-            Rounding is estimated from the machine epsilon, with constants that held on every real network tried, and
-            from products that were computed in two ways.
+            Rounding is measured at every input, by products that are computed in two ways, and at a neighbour of the
+            input where the forward pass may have rounded too; it is never taken for less than what real networks
+            showed (`fimviz.fisher.block`).
         trace, trace_error: (n,) float64, the sum of all eigenvalues, not only of the k largest; NaN where the method
-            says nothing about it.
-        frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues.
-        probabilities: (n, K) float64.
+            says nothing about it. With "exact" the error is rounding; with "lanczos" and "blackbox" it is statistical,
+            half a 95 % interval, because what the iteration has not found is sampled.
+        frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues, likewise.
+        probabilities, logits: (n, K) float64; logit_error: (n,) how far rounding may have moved a logit.
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
         net: the classifier. `walk`, `plane`, `reach`, `one_sided` and what takes a spectrum ask it again, and refuse
             with a `RuntimeError` where it is no longer the one that it was, for the reason that `changed` gives. What
@@ -65,9 +68,13 @@ class Spectrum(ModelResult):
         guarantee: what `error` means. "exact": rounding is all. "interval": the value is a lower bound, up to
             rounding, and the truth lies within `error`; that no larger eigenvalue was missed has been confirmed from a
             second random vector, which only a cluster of nearly equal eigenvalues can escape. "lower": a lower bound,
-            the interval is experience. "statistical": a confidence interval.
+            the interval is experience. "statistical": a 95 % confidence interval. "unverified": passes in float32
+            alone, whose rounding may have crossed a kink of the network; `error` holds what a neighbour of the input
+            shows of that, which is likely and no proof. "void": nothing, as the
+            gradient does not describe the model (`reason` says more).
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
+        failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.
     """
 
     eigenvalues: Tensor
@@ -79,6 +86,7 @@ class Spectrum(ModelResult):
     frobenius_error: Tensor
     probabilities: Tensor
     logits: Tensor
+    logit_error: Tensor
     images: Tensor
     labels: Tensor | None
     net: Classifier | BlackBox
@@ -87,6 +95,7 @@ class Spectrum(ModelResult):
     guarantee: str
     cost: Cost
     history: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
     _origin: Print | None = None
     _walks: dict[int, Walk] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
@@ -96,10 +105,8 @@ class Spectrum(ModelResult):
 
     def __repr__(self) -> str:
         low, middle, high = quantiles(self.spectral_norm, [0, 0.5, 1]).tolist()
-        return (
-            f"Spectrum({len(self)} inputs, {self.eigenvalues.shape[1]} eigenvalues, {self.method}: "
-            f"λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
-        )
+        size = f"{len(self)} inputs{said(self.failures)}, {self.eigenvalues.shape[1]} eigenvalues"
+        return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
 
     @property
     def spectral_norm(self) -> Tensor:
@@ -109,7 +116,8 @@ class Spectrum(ModelResult):
     @property
     def predictions(self) -> Tensor:
         """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
-        return self.net.likelihood.mode(self.logits)
+        modes = self.net.likelihood.mode(self.logits)
+        return modes.masked_fill(self.logits.isnan().any(1), -1) if modes.ndim == 1 else modes
 
     @property
     def confidence(self) -> Tensor:
@@ -127,7 +135,23 @@ class Spectrum(ModelResult):
         if self.labels is None:
             return None
         same = self.predictions == self.labels
-        return same if same.ndim == 1 else same.all(1)
+        return (same if same.ndim == 1 else same.all(1)) & ~self.logits.isnan().any(1)
+
+    @property
+    def computed(self) -> Tensor:
+        """The places (m,) of the inputs that could be computed: all but those of `failures`."""
+        return others(self.failures, len(self))
+
+    @property
+    def fragile(self) -> list[int]:
+        """The places of the inputs that could be computed, the most fragile first."""
+        order = self.spectral_norm[self.computed].argsort(descending=True, stable=True)
+        return self.computed[order].tolist()
+
+    @property
+    def sound(self) -> Spectrum:
+        """The spectrum of the inputs that could be computed."""
+        return self.take(self.computed.tolist()) if self.failures else self
 
     @property
     def pixel_range(self) -> tuple[float, float]:
@@ -139,23 +163,27 @@ class Spectrum(ModelResult):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label."""
+        """One row an input: sample, prediction, confidence, doubt, λ₁, trace, frobenius with errors, label, failure.
+
+        `failure` says why the row of an input has no numbers; it is empty where all is well.
+        """
         import pandas as pd
 
-        modes = self.predictions
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": outcome_column(modes),
+            "prediction": outcome_column(self.predictions, self.logits.isnan().any(1)),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
             "trace": self.trace.numpy(),
+            "trace_error": self.trace_error.numpy(),
             "frobenius": self.frobenius.numpy(),
+            "frobenius_error": self.frobenius_error.numpy(),
             "error": self.error[:, 0].numpy(),
         }
         if self.labels is not None:
             columns["label"] = outcome_column(self.labels)
-        return pd.DataFrame(columns)
+        return pd.DataFrame({**columns, "failure": column(self.failures, len(self))})
 
     def take(self, samples: Sequence[int]) -> Spectrum:
         """The spectrum of some of the inputs, by their places in the batch; made once for the same places."""
@@ -171,7 +199,8 @@ class Spectrum(ModelResult):
             f.name: value[at] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
-        return replace(self, **per_input, cost=cost, _walks={}, _parts={})
+        failures = among(self.failures, at.tolist())
+        return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
 
     @named_options
     def walk(self, k: int = 0, eps: Any = None) -> Walk:
@@ -187,6 +216,8 @@ class Spectrum(ModelResult):
         if not 0 <= k < self.eigenvalues.shape[1]:
             raise ValueError(f"k is {k}, expected an index from 0 to {self.eigenvalues.shape[1] - 1}")
         if eps is None:
+            if k not in self._walks and self.failures:
+                self._walks[k] = spread(self.sound.walk(k=k), self.computed, len(self))
             if k not in self._walks:
                 self.unchanged("walk()")
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
@@ -198,6 +229,8 @@ class Spectrum(ModelResult):
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
             raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
         self.unchanged("walk()")
+        if self.failures:
+            return spread(walk(self.sound, k, eps[self.computed]), self.computed, len(self))
         return walk(self, k, eps)
 
     def known(self, count: int) -> tuple[list[Walk], Tensor, Tensor, str]:
@@ -246,7 +279,8 @@ class Spectrum(ModelResult):
                 )
         else:
             across = torch.as_tensor(across).detach().cpu()
-            if across.shape != self.images.shape or not across.is_floating_point() or not across.isfinite().all():
+            finite = across[self.computed].isfinite().all() if across.shape == self.images.shape else False
+            if not finite or not across.is_floating_point():
                 raise ValueError(
                     f"across has shape {tuple(across.shape)}, expected an index or finite displacements "
                     f"{tuple(self.images.shape)}"
@@ -257,8 +291,12 @@ class Spectrum(ModelResult):
             raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
         self.unchanged("plane()")
         wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
-        if not (wide.isfinite() & (wide > 0)).all():
+        if not (wide.isfinite() & (wide > 0))[self.computed].all():
             raise ValueError(f"reach is {reach}, expected positive distances")
+        if self.failures:
+            at = self.computed
+            own = across if isinstance(across, int) else across[at]
+            return spread(plane(self.sound, k, own, points, wide[at]), at, len(self))
         return plane(self, k, across, points, wide)
 
     @cached_property
@@ -270,7 +308,7 @@ class Spectrum(ModelResult):
         differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
         """
         self.unchanged("one_sided")
-        return one_sided(self)
+        return spread(one_sided(self.sound), self.computed, len(self)) if self.failures else one_sided(self)
 
     @cached_property
     def reach(self) -> Tensor:
@@ -280,7 +318,7 @@ class Spectrum(ModelResult):
         up to 5; in units of the input range's width.
         """
         self.unchanged("reach")
-        return reach(self)
+        return spread(reach(self.sound), self.computed, len(self)) if self.failures else reach(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.eigenvectors is not None:
