@@ -160,7 +160,15 @@ class Classifier:
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
-                self._probe(self._sound(x.detach())[:2].to(self.device))
+                try:
+                    self._probe(self._sound(x.detach())[:2].to(self.device))
+                except RuntimeError as error:
+                    if "use_reentrant" not in str(error):
+                        raise
+                    raise ValueError(
+                        "the model computes parts of it again by reentrant checkpoints, which cannot be differentiated "
+                        "toward the input: call torch.utils.checkpoint with use_reentrant=False"
+                    ) from error
             return x
 
     def apart(self) -> Classifier:
@@ -342,17 +350,9 @@ class Classifier:
                     "Look for dropout or noise that ignores model.eval()"
                 )
             sums = z @ torch.linspace(1, 2, z.shape[1]).to(z)  # plain sums are constant where the outputs are centred
-            try:
-                slopes = [
-                    torch.autograd.grad(s, x, retain_graph=True, allow_unused=True)[0] for s in sums if z.requires_grad
-                ]
-            except RuntimeError as error:
-                if "use_reentrant" not in str(error):
-                    raise
-                raise ValueError(
-                    "the model computes parts of it again by reentrant checkpoints, which cannot be differentiated "
-                    "toward the input: call torch.utils.checkpoint with use_reentrant=False"
-                ) from error
+            slopes = [
+                torch.autograd.grad(s, x, retain_graph=True, allow_unused=True)[0] for s in sums if z.requires_grad
+            ]
             if not slopes or slopes[0] is None:
                 if integers := quantised(self.model):
                     raise ValueError(
