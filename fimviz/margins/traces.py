@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from fimviz._options import named_options, whole
 from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
 from fimviz.classifier import Classifier
-from fimviz.margins.state import PACES
+from fimviz.margins.state import PACES, Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +93,7 @@ class Settings:
     max_steps: int
     solver: str
     verify: bool
+    retry: bool
     seed: int
 
 
@@ -118,8 +120,10 @@ class MarginTraces(ModelResult):
         l2: (n,) ‖x_end − x_start‖ in pixel units.
         steps: (n,); counted: (n,) step × steps, the published measure of length.
         status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
-            the pixels' edges: larger damping (1), which goes along the plain gradient, or method="pgd" often gets
-            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted".
+            the pixels' edges; "budget": max_steps were made, a larger one or a larger trust region may do;
+            "interrupted".
+        made_by: for each trace (method, damping), what was asked for or what was tried when that had failed; `retried`
+            says where.
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
         smoothed: (n,) share of steps whose slope is a smoothed one.
@@ -140,6 +144,7 @@ class MarginTraces(ModelResult):
     steps: Tensor
     counted: Tensor
     status: tuple[str, ...]
+    made_by: tuple[Attempt, ...]
     pace: Tensor
     smoothed: Tensor
     paths: tuple[Path, ...]
@@ -160,8 +165,14 @@ class MarginTraces(ModelResult):
         middle = f", median length {digits(median(self.length.where(self.flipped, torch.inf)))}" if flipped else ""
         return (
             f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
-            f"{flipped} flipped{middle})"
+            f"{flipped} flipped{f', of which {others}' if (others := self.others()) else ''}{middle})"
         )
+
+    def others(self) -> str:
+        """How many paths were made with other settings than those asked for, in words; empty for none."""
+        counts = Counter(made for made, again in zip(self.made_by, self.retried.tolist(), strict=True) if again)
+        said = [f"{n} by {_words(made)}" for made, n in sorted(counts.items())]
+        return f"{' and '.join(said)} at another attempt" if said else ""
 
     def apart(self) -> MarginTraces:
         """The same on a copy of the model, which nobody else trains or changes.
@@ -177,6 +188,12 @@ class MarginTraces(ModelResult):
         return torch.tensor([status == "flipped" for status in self.status], dtype=torch.bool)
 
     @property
+    def retried(self) -> Tensor:
+        """Whether other settings than those asked for made the path (n,)."""
+        asked = (self.settings.method, self.settings.damping)
+        return torch.tensor([made != asked for made in self.made_by], dtype=torch.bool)
+
+    @property
     def ratio(self) -> Tensor:
         """Length ÷ bound (n,), 1 for a geodesic of the simplex; NaN where the class has not changed."""
         usable = self.flipped & (self.bound > 0)
@@ -189,7 +206,10 @@ class MarginTraces(ModelResult):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps."""
+        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
+
+        `method` and `damping` made the path: not those asked for where it was `retried`.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -209,6 +229,9 @@ class MarginTraces(ModelResult):
             "pace": [PACES[int(p)] for p in self.pace.argmax(1)],
             "smoothed": self.smoothed.numpy(),
             "status": list(self.status),
+            "method": [made.method for made in self.made_by],
+            "damping": [made.damping for made in self.made_by],
+            "retried": self.retried.numpy(),
         }
         if self.labels is not None:
             columns["label"] = self.labels[self.sample].numpy()
@@ -264,3 +287,8 @@ class MarginTraces(ModelResult):
         if curve is not None and not isinstance(curve, ShieldingCurve):
             raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")
         return margins(self, samples=samples, curve=curve, max_bytes=max_bytes)
+
+
+def _words(made: Attempt) -> str:
+    """An attempt in words."""
+    return made.method if made.method == "pgd" else f"{made.method}, damping {made.damping:g}"
