@@ -27,6 +27,7 @@ def collect(
     halved: dict[int, Trace],
     settings: Settings,
     seconds: float,
+    failures: dict[int, str],
 ) -> MarginTraces:
     """The result of all traces; `halved` holds, by the trace's id, the one with half the step."""
     ends = torch.stack([t.z for t in traces])
@@ -63,6 +64,8 @@ def collect(
         net=net,
         settings=settings,
         seconds=seconds,
+        failures=failures,
+        reasons=tuple(t.failure for t in traces),
     )
 
 
@@ -76,7 +79,7 @@ def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.
     error = sum(s.fr_error for s in trace.steps) + 2 * CLOSE + rounding  # its end's and the halved trace's
     if settings.verify and settings.method != "published":
         # Not run, or not to its end: nothing is known.
-        if halved is None or halved.status == "interrupted":
+        if halved is None or halved.status in ("interrupted", "failed"):
             return float("inf")
         # Two paths may be equally long by chance; how far apart they end does not hide that.
         apart = float(between(trace.z, halved.z))

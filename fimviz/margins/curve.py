@@ -41,6 +41,7 @@ class ShieldingCurve(Result):
         """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2.
 
         `shielded` is of the paths that changed the class; possible_low and possible_high are of all.
+        `failure`: which images have no paths, and why.
         """
         import pandas as pd
 
@@ -62,6 +63,7 @@ class ShieldingCurve(Result):
                     "fr_margin": float((p.fr_margin.nan_to_num() * weights).sum()) / size,
                     "l2": float((p.l2.nan_to_num() * weights).sum()) / size,
                     "rank_correlation": p.rank_correlation.value,
+                    "failure": "; ".join(f"image {i}: {why}" for i, why in p.traces.failures.items()),
                 }
             )
         return pd.DataFrame(rows)
@@ -94,6 +96,7 @@ def shielding_curve(
     max_steps: int = 300,
     resamples: int = 1000,
     level: float = 0.95,
+    errors: str = "mark",
     keep_images: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -116,6 +119,7 @@ def shielding_curve(
         max_steps: see there.
         resamples: bootstrap resamples of the samples.
         level: of the intervals.
+        errors: as in `trace_margins`.
         keep_images: whether the paths of the first setting, which the view shows, keep their images; see there.
         seed: of everything random.
         progress: a function called with (settings done, settings in all) after every step, which may raise to stop.
@@ -146,6 +150,7 @@ def shielding_curve(
                 method=method,
                 verify=False,
                 retry=False,
+                errors=errors,
                 keep_images=keep_images and not points,
                 seed=seed,
                 progress=False if progress is None else lambda *_: progress(len(points), total),

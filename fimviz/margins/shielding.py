@@ -88,10 +88,15 @@ class Shielding(Result):
             shielded += f", of all {self.possible[0]:.1%} to {self.possible[1]:.1%}"
         others = self.traces.others()
         return (
-            f"Shielding({self.successful} of {self.attempted} paths, {shielded}, "
+            f"Shielding({self.successful} of {self.attempted} paths{self._lost}, {shielded}, "
             f"{self.settings.method}, damping {self.settings.damping:g}, step {self.settings.step:g}"
             f"{f'; {others}' if others else ''})"
         )
+
+    @property
+    def _lost(self) -> str:
+        lost = len(self.traces.failures)
+        return f" ({lost} of {len(self.traces.images)} images not computed)" if lost else ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -102,6 +102,7 @@ class Trace:
     first: Tensor = field(init=False)
     steps: list[Taken] = field(default_factory=list)
     status: str = "interrupted"
+    failure: str = ""  # why it has none further
     least: float = field(init=False)  # the narrowest gap so far
     idle: int = 0  # steps since then
     vain: int = 0  # steps that gained nothing, in all

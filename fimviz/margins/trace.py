@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
+from fimviz._failures import LOGITS, known, settle
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
@@ -46,6 +47,7 @@ def trace_margins(
     keep_images: bool = True,
     seed: int = 0,
     max_memory: float | None = None,
+    errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> MarginTraces:
     """Trace paths from inputs to other classes and measure how long they are in the model's own geometry.
@@ -85,6 +87,8 @@ def trace_margins(
         keep_images: whether paths keep their images: 2 bytes a value and step, for differences from the start.
         seed: of the random first step of "pgd" and of the noise below, the same for all traces.
         max_memory: bytes for the passes, by default half of what is free.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", it has no traces, and a row of
+            NaN with the reason in the frame, or "raise". A trace that comes to such a place ends there as "failed".
         progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
             may raise to stop: KeyboardInterrupt as below, anything else for good.
 
@@ -121,7 +125,7 @@ def trace_margins(
     literal = method == "published"
     step = positive("step", step, 1.0 if literal else 0.2)
     damping = positive("damping", damping, 1e-3 if literal else 0.01)
-    max_steps, seed = whole("max_steps", max_steps, 1), whole("seed", seed, 0)
+    errors, max_steps, seed = known(errors), whole("max_steps", max_steps, 1), whole("seed", seed, 0)
     verify, retry, keep_images = flag("verify", verify), flag("retry", retry), flag("keep_images", keep_images)
     if max_memory is not None:
         positive("max_memory", max_memory, 0)
@@ -153,10 +157,13 @@ def trace_margins(
     with net.at_rest():
         first = Stepper(net, rules, False)
         z = first.logits(x)
+        failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), LOGITS)
+        settle(failures, len(x), errors)
         traces = [
             Trace(i, int(z[i].argmax()), k, x[i], z[i])
-            for i, wanted in enumerate(_targets(targets, z, net.classes))
+            for i, wanted in enumerate(_targets(targets, z, net.classes, failures))
             for k in wanted
+            if i not in failures
         ]
         chunk = _chunk(net, x, rules, max_memory)
         report = reporter(progress, len(traces), "trace")
@@ -191,7 +198,13 @@ def trace_margins(
         except KeyboardInterrupt:
             done = sum(t.status != "interrupted" for t in traces)
             warnings.warn(f"interrupted: {done} of {len(traces)} traces are complete", stacklevel=2)
-    return collect(net, x, z, truth, traces, halved, settings, time.perf_counter() - start)
+    failures |= {t.sample: t.failure for t in traces if t.failure and not t.steps}
+    settle(failures, len(x), errors)
+    traces = [t for t in traces if t.sample not in failures]
+    z[list(failures)] = torch.nan
+    return collect(
+        net, x, z, truth, traces, halved, settings, time.perf_counter() - start, dict(sorted(failures.items()))
+    )
 
 
 def _largest_share(trace: Trace, rules: Rules) -> float:
@@ -250,6 +263,9 @@ def _bring(
     guides = [Trace(t.sample, t.source, t.target, t.x, t.z, t.share) for t in traces]
     Stepper(net, rules, False, tick=tick).run(guides, chunk)
     goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
+    for t, g in zip(traces, guides, strict=True):
+        if g.failure and not g.steps:
+            t.status, t.failure = g.status, g.failure
     Stepper(net, rules._replace(method="straight"), keep, goals, tick).run(traces, chunk)
 
 
@@ -261,7 +277,7 @@ def positive(name: str, value: Any, default: float = 0.0) -> float:
     return number
 
 
-def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
+def _targets(targets: Any, z: Tensor, names: list[str], failures: Container[int] = ()) -> list[list[int]]:
     """The classes aimed at from each sample."""
     count, classes = z.shape
     source = z.argmax(1)
@@ -284,7 +300,7 @@ def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
     for i, row in enumerate(rows):
         if len(set(row)) < len(row):
             raise ValueError(f"targets {row} name a class twice, expected each once")
-        if int(source[i]) in row:
+        if int(source[i]) in row and i not in failures:
             raise ValueError(
                 f"target {int(source[i])} is the class that the model predicts for image {i}, expected another one: "
                 "leave that image out, or pass its own targets as a row of integers (m, t)"

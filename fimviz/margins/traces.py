@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fimviz._failures import said
 from fimviz._options import named_options, whole
 from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
@@ -121,7 +122,8 @@ class MarginTraces(ModelResult):
         steps: (n,); counted: (n,) step × steps, the published measure of length.
         status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
             the pixels' edges; "budget": max_steps were made, a larger one or a larger trust region may do;
-            "interrupted".
+            "interrupted"; "failed": it came to where the gradient is not finite. reasons: (n,) why such a trace failed,
+            else empty.
         made_by: for each trace (method, damping), what was asked for or what was tried when that had failed; `retried`
             says where.
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
@@ -130,6 +132,7 @@ class MarginTraces(ModelResult):
         paths: one `Path` a trace.
         ends: (n, *input) the last images, in the passes' precision.
         images: (m, *input); labels: (m,) or None; probabilities: (m, K); net; settings; seconds.
+        failures: place in the batch → why an image has no traces: its logits or gradients are not finite.
     """
 
     sample: Tensor
@@ -155,6 +158,8 @@ class MarginTraces(ModelResult):
     net: Classifier
     settings: Settings
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
     _origin: Print | None = None
 
     def __len__(self) -> int:
@@ -164,15 +169,16 @@ class MarginTraces(ModelResult):
         flipped = int(self.flipped.sum())
         middle = f", median length {digits(median(self.length.where(self.flipped, torch.inf)))}" if flipped else ""
         return (
-            f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
+            f"MarginTraces({len(self)} traces of {len(self.images)} inputs{said(self.failures)}, "
+            f"{self.settings.method}: "
             f"{flipped} flipped{f', of which {others}' if (others := self.others()) else ''}{middle})"
         )
 
     def others(self) -> str:
         """How many paths were made with other settings than those asked for, in words; empty for none."""
         counts = Counter(made for made, again in zip(self.made_by, self.retried.tolist(), strict=True) if again)
-        said = [f"{n} by {_words(made)}" for made, n in sorted(counts.items())]
-        return f"{' and '.join(said)} at another attempt" if said else ""
+        each = [f"{n} by {_words(made)}" for made, n in sorted(counts.items())]
+        return f"{' and '.join(each)} at another attempt" if each else ""
 
     def apart(self) -> MarginTraces:
         """The same on a copy of the model, which nobody else trains or changes.
@@ -209,6 +215,7 @@ class MarginTraces(ModelResult):
         """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
 
         `method` and `damping` made the path: not those asked for where it was `retried`.
+        `failure` says why a trace failed. Images that have none at all stand below, a row of NaN each.
         """
         import pandas as pd
 
@@ -235,7 +242,11 @@ class MarginTraces(ModelResult):
         }
         if self.labels is not None:
             columns["label"] = self.labels[self.sample].numpy()
-        return pd.DataFrame(columns)
+        frame = pd.DataFrame({**columns, "failure": list(self.reasons)})
+        if not self.failures:
+            return frame
+        lost = [{"sample": place, "status": "failed", "failure": why} for place, why in self.failures.items()]
+        return pd.concat([frame, pd.DataFrame(lost)], ignore_index=True)
 
     @named_options
     def shielding(self, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:

@@ -1,6 +1,6 @@
 // The margin view: how far is it to another class, and which classes are met on the way?
 // State shared with Python or the stand-in host: trace (its id), position (length along it), live (whether Python answers).
-import { escape, MARGIN, number, probability, scale } from "./chart.js";
+import { escape, MARGIN, number, probability, rounded, scale } from "./chart.js";
 import { classColor } from "./palette.js";
 import { inTriangle, pathAt } from "./paths.js";
 import { colorBar, mounted, View } from "./stage.js";
@@ -23,6 +23,7 @@ const paced = (name) => PACE[name] ?? [name, `its length set by: ${name}`];
 const STOPPED = {
   stalled: ["stalls", "Twenty steps in a row did not narrow the gap"],
   budget: ["runs out of steps", "It made all the steps that max_steps allows", "trace with more of them, or with a longer step η and trust region r."],
+  failed: ["ends without a slope", "The gradient is not finite where it stands", "choose another trust region, or method=\"pgd\"."],
   interrupted: ["was interrupted", "What is shown is as far as it came", "trace again to see its end."],
 };
 
@@ -147,11 +148,12 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   words() {
     const { trace: t, sample, data } = this;
     const [source, target, hit] = [t.source, t.target, t.hit].map((c) => this.name(c));
-    const over = t.bound > 0 ? 100 * (t.length / t.bound - 1) : NaN;
-    const more = Number.isNaN(over) ? "" : over < 0.05 ? ", which is the closed-form floor" : over < 100 ? `, ${number(Math.max(0, over), 2)} % more than the closed-form floor` : `, ${number(t.length / t.bound, 2)} times the closed-form floor`;
-    this.$(".fv-title").textContent = t.hit < 0 ? `The path from ${source} to ${target} ${STOPPED[t.status][0]} after ${number(t.length)}`
-      : this.shields(t) ? `On the way from ${source} to ${target} the path meets ${hit} first, after ${number(t.length)}: ${hit} shields ${target}`
-        : `${source} turns into ${target} after ${number(t.length)}${more}`;
+    const length = rounded(t.length, t.error ?? 0);
+    const [over, blur] = [100 * (t.length / t.bound - 1), (100 * (t.error ?? 0)) / t.bound];
+    const more = !(t.bound > 0) ? "" : over < Math.max(0.05, blur) ? ", as far as the closed-form floor within its error" : over < 100 ? `, ${rounded(Number(over.toPrecision(2)), blur)} % more than the closed-form floor` : `, ${number(t.length / t.bound, 2)} times the closed-form floor`;
+    this.$(".fv-title").textContent = t.hit < 0 ? `The path from ${source} to ${target} ${STOPPED[t.status][0]} after ${length}`
+      : this.shields(t) ? `On the way from ${source} to ${target} the path meets ${hit} first, after ${length}: ${hit} shields ${target}`
+        : `${source} turns into ${target} after ${length}${more}`;
     const truth = sample.label === null ? "" : sample.label === sample.prediction ? ", which is right" : `; the label says ${this.name(sample.label)}`;
     const error = t.error === null ? "" : ` ± ${number(t.error, 2)}${t.verified ? "" : " (the step’s own part not measured)"}`;
     const pace = [...new Set(t.pace)].map((p) => `${paced(p)[0]} ${t.pace.filter((q) => q === p).length}`);

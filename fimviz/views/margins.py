@@ -15,7 +15,7 @@ from torch import Tensor
 from fimviz._options import real, whole
 from fimviz.margins.state import fallbacks
 from fimviz.views.figure import Figure, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
 
@@ -147,6 +147,7 @@ def margins(
         "classes": traces.net.classes,
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
+        "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
         "others": traces.others(),
@@ -164,7 +165,7 @@ def margins(
             "live": False,
             "refused": "",
         },
-        still=_still(traces, inputs, shown, first),
+        still=_still(traces, inputs, shown, first) + still_of_lost(traces.failures),
         setup={"source": traces, "shown": tuple(shown)},
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,

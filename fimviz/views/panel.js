@@ -1,6 +1,6 @@
 // The perturbation panel of one sample: image, direction and moved image, the slider, and what the model says along it.
 // Pure functions first: node and the browser test them.
-import { across, along, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
+import { across, along, escape, lineChart, locate, logDots, number, probability, ticks } from "./chart.js";
 import { picture, readDirection, readInput, signedPicture } from "./inputs.js";
 import { classColor } from "./palette.js";
 import { colorBar, columnsOf, fillTables } from "./stage.js";
@@ -164,7 +164,7 @@ export class Panel {
       text: d.error >= d.value && d.value > 0 ? `≤ ${number(d.value + d.error)}` : number(d.value) }));
     const share = sample.trace > 0 ? ` — λ₁ is ${number(100 * sample.directions[0].value / sample.trace)} % of the trace` : "";
     const width = Math.min(420, this.width);
-    this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logBars({ width, rows, chosen: this.order, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
+    this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logDots({ width, rows, chosen: this.order, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
     this.tables();
   }
 

@@ -39,7 +39,9 @@ export function mounted(Kind, heard) {
     el.classList.add("fimviz-host");
     el.append(root);
     root.textContent = "reading the samples …";
-    const view = new Kind(model, root, await unpack(model.get("payload")));
+    const packed = await unpack(model.get("payload"));
+    const view = new Kind(model, root, packed);
+    noteLost(root, packed.data.lost);
     const calls = Object.entries(heard).map(([event, method]) => [event, (...said) => view[method](...said)]);
     calls.forEach(([event, call]) => model.on(event, call));
     const watch = new ResizeObserver(([{ contentRect: { width } }]) => {
@@ -53,6 +55,17 @@ export function mounted(Kind, heard) {
       calls.forEach(([event, call]) => model.off(event, call));
     };
   };
+}
+
+/** Say at the top of a view which samples, [place, reason] each, could not be computed. */
+export function noteLost(root, lost = []) {
+  if (!lost.length) return;
+  const why = Map.groupBy(lost, ([, reason]) => reason);
+  const note = document.createElement("p");
+  note.className = "fv-lost";
+  note.textContent = `Not computed: ${[...why].map(([reason, those]) =>
+    `sample${those.length > 1 ? "s" : ""} ${those.slice(0, 12).map(([place]) => place).join(", ")}${those.length > 12 ? " …" : ""}: ${reason}`).join("; ")}.`;
+  root.prepend(note);
 }
 
 /** Arrow keys among the options of a listbox, one of which takes the focus: `move` is told the place to go to. */
