@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
+from fimviz._described import undescribed
 from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
 from fimviz._models import called, embeds, last_operations, no_module, one_input, quantised, takes_tokens
@@ -100,9 +101,13 @@ class Classifier:
         # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz._precise`): known
         # after the first call.
         self.precise = False
+        # Whether a pass over one input alone goes back as one in a batch does: known after the first call.
+        self.alone = True
         # Whether products along directions come from differentiating twice, and can be taped: known after the first.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
+        # Why gradients say nothing of the model, if so (`fimviz._described`): known after the first call.
+        self.undescribed = ""
         # What a pass over one input takes, by its shape and precision (`fimviz.fisher.passes.footprint`).
         self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int]] = {}
 
@@ -185,8 +190,16 @@ class Classifier:
 
         The network runs in the precision of the batch, whatever its weights', where it can (`has_float64`).
         """
-        z = self._outputs(x).to(x.dtype) / self.temperature
+        z = self._outputs(self.in_company(x))[: len(x)].to(x.dtype) / self.temperature
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+
+    def in_company(self, x: Tensor) -> Tensor:
+        """The batch, or one input twice where torch goes back through one alone wrongly.
+
+        In torch 2.15 a BatchNorm2d in evaluation mode does so on a CPU, for a gradient that comes from tokens: with
+        one image its strides fit two layouts, and the wrong one is read.
+        """
+        return x if len(x) != 1 or self.alone else torch.cat([x, x.detach()])
 
     def _outputs(self, x: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (x.ndim - 2)
@@ -276,7 +289,7 @@ class Classifier:
         """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
         found = x[:0]
         with self.at_rest():
-            for part in (x[:2], *x[2:].split(_PART)):
+            for part in (x[:2], *(x[2:].split(_PART) if len(x) > 2 else ())):
                 here = part.to(self.device).requires_grad_()
                 z = self._outputs(here)
                 good = z.isfinite().all(1)
@@ -323,10 +336,13 @@ class Classifier:
                         "floats that it was made from, or fv.BlackBox(model, as_torch=True) to fv.spectrum"
                     )
                 raise ValueError(
-                    "the logits do not depend on the images differentiably: look for detach() or no_grad()"
+                    "the logits do not depend on the images differentiably: look for detach() or no_grad(), integers "
+                    "or comparisons, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images)"
                 )
             across = torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num()
-            if across.any() or (values - self._alone(pair)).abs().amax() > max(1e-2, 16 * eps) * size:
+            one_by_one = [self._sloped(one.detach()) for one in pair.split(1)]
+            away = values - torch.cat([z for z, _ in one_by_one])
+            if across.any() or away.abs().amax() > max(1e-2, 16 * eps) * size:
                 raise ValueError(
                     "the inputs of a batch influence each other, so a Fisher information of one input does not "
                     "exist. Look for batch statistics that ignore model.eval()"
@@ -338,8 +354,15 @@ class Classifier:
                 )
             self._refuse_ends(outputs)
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
+            self._compare(pair.detach(), torch.stack([slopes[0][0], slopes[1][1]]), eps)
             if own != torch.float64 and self.device.type != "mps":
                 self.precise = self._runs_in(torch.float64, pair) and self._takes_float64_values(pair.detach())
+            # A kink may part the two in float32, but not in float64.
+            alike = _close(one_by_one[0][1], slopes[0][0], max(1e-4, 16 * eps))
+            if not alike and self.has_float64:
+                wide = pair.detach().double()
+                alike = _close(self._sloped(wide[:1])[1], self._sloped(wide)[1], 1e-6)
+            self.alone = alike
             self._draws = not torch.equal(before, self._rng_state())
         if one_logit:
             self.likelihood = LIKELIHOODS["categorical"]
@@ -351,6 +374,27 @@ class Classifier:
                 f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
             )
         self._names, self._probed = names, True
+
+    def _compare(self, x: Tensor, slopes: Tensor, eps: float) -> None:
+        """Say so if the gradient, `slopes` of the weighted logits at inputs x, has nothing to do with the answers."""
+
+        def score(some: Tensor) -> Tensor:
+            z = self.logits(some)
+            return z @ torch.linspace(1, 2, z.shape[1]).to(z)
+
+        low, high = self.input_range or (float(v) for v in x.aminmax())
+        step = undescribed(score, x, slopes, (low, high if high > low else low + 1), eps)
+        if step and slopes.isfinite().all():
+            self.undescribed = (
+                f"the gradient does not describe this model: its answers change by steps of {step:.2g} a pixel, of "
+                "which the gradient says nothing, as where a network rounds, quantises or compares its input"
+            )
+            tell(
+                f"{self.undescribed}. What rests on gradients (λ₁, bounds at the inputs, margins, most attacks) says "
+                "nothing of it: look for round, argmax, detach or comparisons before the first layer and leave them "
+                "out, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images, step=…) with a "
+                "step that is longer than the model's own"
+            )
 
     def _refuse_ends(self, outputs: Tensor) -> None:
         """Refuse a model that ends in what makes probabilities of logits, whatever their values are."""
@@ -403,8 +447,11 @@ class Classifier:
             return steady.yes and _close(got, expected.detach(), 1e-6) and _close(ours, theirs, 1e-2)
         return False
 
-    def _alone(self, x: Tensor) -> Tensor:
-        return torch.cat([self.logits(one) for one in x.detach().split(1)]).detach()
+    def _sloped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of inputs, and the gradient at the first of a sum of its logits."""
+        x = x.clone().requires_grad_()
+        z = self.logits(x)
+        return z.detach(), torch.autograd.grad(z[0] @ torch.linspace(1, 2, z.shape[1]).to(z), x)[0][0]
 
     def _rng_state(self) -> Tensor:
         state = torch.get_rng_state()

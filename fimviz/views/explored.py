@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs, finite, lost
+from fimviz.views.inputs import Inputs, caution, finite, lost
 from fimviz.views.margins import margins
 from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
@@ -49,6 +49,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
         "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "caution": caution(s.net),
         "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
@@ -88,8 +89,8 @@ def _model(
 ) -> dict[str, Any]:
     """One model: numbers of all samples, and the samples in detail."""
     s = m.spectrum
-    columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "confidence": s.confidence}
-    columns |= {"doubt": s.doubt, "margin": m.margin}
+    columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "traceError": s.trace_error}
+    columns |= {"confidence": s.confidence, "doubt": s.doubt, "margin": m.margin}
     columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack")}
     nested: dict[str, list[Any]] = {}
     if m.bounds is not None:

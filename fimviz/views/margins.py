@@ -15,7 +15,7 @@ from torch import Tensor
 from fimviz._options import real, whole
 from fimviz.margins.state import fallbacks
 from fimviz.views.figure import Figure, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
 
@@ -147,6 +147,7 @@ def margins(
         "classes": traces.net.classes,
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
+        "caution": caution(traces.net),
         "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
