@@ -27,6 +27,7 @@ class Attributions extends View {
     const { data } = this;
     const at = Math.max(0, Math.min(data.samples.length - 1, this.model.get("sample")));
     const sample = data.samples[at];
+    this.keep({ sample: at });
     this.$("input").value = at;
     this.$("output").textContent = `${at}: ${sample.prediction}`;
     const figures = [...this.root.querySelectorAll("figure")];

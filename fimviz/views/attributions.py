@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 
@@ -29,7 +29,11 @@ class AttributionView(Widget):
     """The live attribution view."""
 
     _esm = module_source("attributions")
-    sample = traitlets.Int(0, help="Which sample, by its place in the batch. Default: 0.").tag(sync=True)
+    sample = traitlets.Int(0, help="Which sample of those shown, by its place in the batch. Default: 0.").tag(sync=True)
+
+    @traitlets.validate("sample")
+    def _shown(self, proposal: Any) -> int:
+        return int(self.fitting("sample", proposal.value))
 
 
 def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> Figure:
@@ -66,6 +70,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     return Figure(
         widget_class=AttributionView,
         state={"payload": inputs.payload.pack(data), "sample": 0},
+        setup={"offered": {"sample": range(len(rows))}},
         still=_still(result, inputs),
         summary=f"{len(rows)} samples, {len(result.methods)} methods",
         max_bytes=max_bytes,

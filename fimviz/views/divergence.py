@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,11 @@ class Divergence(Widget):
     quantity = traitlets.Enum(QUANTITIES, "kl", help="What the map shows. Default: kl.").tag(sync=True)
     pair = traitlets.Int(-1, help="The chosen pair, by its place in the result; −1 for none.").tag(sync=True)
     position = traitlets.Int(0, help="How far along its line, from 0 to steps. Default: halfway.").tag(sync=True)
-    steps = traitlets.Int(_STEPS, help="Into how many pieces a line is cut. Default: 20.").tag(sync=True)
+    steps = traitlets.Int(
+        _STEPS, help="Into how many pieces a line is cut, as it was when the view was made. Default: 20."
+    ).tag(sync=True)
+
+    offered = MappingProxyType({"steps": (_STEPS,)})
 
     shown: tuple[int, ...] = ()
 
@@ -48,6 +53,10 @@ class Divergence(Widget):
                 f"{self.shown[0]}: result.view(pairs=[(i, j)]) chooses which do"
             )
         return int(proposal.value)
+
+    @traitlets.validate("steps")
+    def _cut(self, proposal: Any) -> int:
+        return int(self.fitting("steps", proposal.value))
 
     @traitlets.validate("position")
     def _on_the_line(self, proposal: Any) -> int:

@@ -150,16 +150,13 @@ class Explorer extends View {
   }
 
   name(o) { return outcomeOf(this.data, o); }
-  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  /** What the sample cannot show is not kept; while another batch is on its way, nothing is said of it. */
   settle() {
-    const { model, data } = this;
+    const { model, data, index } = this;
     if (this.waiting || !this.width) return;
-    if (this.index !== model.get("index")) this.set("index", this.index);
-    const sample = data.models[0].details.get(this.index);
-    if (!sample) return;
-    const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
-    if (direction !== model.get("direction")) this.set("direction", direction);
-    if (epsilon !== model.get("epsilon")) this.set("epsilon", epsilon);
+    const sample = data.models[0].details.get(index);
+    const [direction, epsilon] = sample ? within(sample, model.get("direction"), model.get("epsilon")) : [];
+    this.keep(sample ? { index, direction, epsilon } : { index });
   }
 
   get index() { return Math.max(0, Math.min(this.data.total - 1, this.model.get("index"))); }
@@ -183,8 +180,9 @@ class Explorer extends View {
   /** Open a sample; the slider's knob keeps its share of the reach. */
   choose(index) {
     const [before, after] = [this.detail.reachOf(this.index), this.detail.reachOf(index)];
-    if (before && after) this.model.set("epsilon", (this.model.get("epsilon") / before) * after);
+    const share = this.model.get("epsilon") / before;
     this.set("index", index);
+    if (before && after) this.set("epsilon", share * after);
   }
 
   controls() {

@@ -15,9 +15,11 @@ import json
 import re
 import warnings
 import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anywidget
@@ -102,6 +104,26 @@ class Widget(anywidget.AnyWidget):
     _css = style_source()
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
     summary = "widget"
+    # What the page can show of a trait: these values, or those from one number to another.
+    offered: Mapping[str, Collection[Any]] = MappingProxyType({})
+    limits: Mapping[str, tuple[float, float]] = MappingProxyType({})
+
+    def fitting(self, name: str, value: Any) -> Any:
+        """The value of a trait as the page can show it: a number beyond its limits becomes the nearer of them.
+
+        Raises:
+            traitlets.TraitError: the page does not offer it, or it is no number.
+        """
+        if name in self.offered and value not in self.offered[name]:
+            known = list(self.offered[name])
+            some = ", ".join(map(repr, known[:24])) + (", …" if len(known) > 24 else "")
+            raise traitlets.TraitError(f"{name} is {value!r}, expected one of those shown: {some}")
+        if name in self.limits:
+            if value != value:
+                raise traitlets.TraitError(f"{name} is nan, expected a number")
+            low, high = self.limits[name]
+            return type(value)(min(high, max(low, value)))
+        return value
 
     def set_up(self, **known: Any) -> None:
         """What Python knows of the view beside its traits, set before anybody holds it."""

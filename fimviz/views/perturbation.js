@@ -48,11 +48,11 @@ class Perturbation extends View {
     this.model.save_changes();
   }
 
-  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  /** What the sample cannot show is not kept. */
   settle() {
     const { model, sample } = this;
     const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
-    for (const [name, value] of Object.entries({ index: sample.index, direction, epsilon })) if (value !== model.get(name)) this.set(name, value);
+    this.keep({ index: sample.index, direction, epsilon });
   }
 
   /** Everything that depends on the chosen sample and direction. */

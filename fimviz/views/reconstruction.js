@@ -131,6 +131,7 @@ class Reconstruction extends View {
   labels() {
     if (!this.width) return;
     const { sample, draws } = this;
+    this.keep({ sample: this.place, draws });
     const drawn = draws === 1 ? "one label" : `${number(draws, 3)} labels`;
     const better = told(sample, draws);
     this.$(".fv-title").textContent = `${drawn[0].toUpperCase()}${drawn.slice(1)} could at best tell ${better === 0 ? "no direction" : `${better} of ${sample.one.length} directions`} of this image better than a guess`;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 import torch
@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
 
 
+_MOST = 1e9  # labels
+
+
 class ReconstructionView(Widget):
     """The live view of a reconstruction."""
 
     _esm = module_source("reconstruction")
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
-    draws = traitlets.Float(1.0, help="How many labels are drawn, from 1 to 10⁹. Default: the result's.").tag(sync=True)
+    draws = traitlets.Float(
+        1.0, help="How many labels are drawn, from 1 to 10⁹: what lies beyond becomes it. Default: the result's."
+    ).tag(sync=True)
+
+    @traitlets.validate("sample", "draws")
+    def _shown(self, proposal: Any) -> Any:
+        return self.fitting(proposal.trait.name, proposal.value)
 
 
 def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int) -> Figure:
@@ -59,6 +68,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
     return Figure(
         widget_class=ReconstructionView,
         state={"payload": inputs.payload.pack(data), "sample": 0, "draws": float(result.draws)},
+        setup={"offered": {"sample": range(count)}, "limits": {"draws": (1.0, max(_MOST, float(result.draws)))}},
         still=_still(result, inputs, count),
         summary=f"what labels tell of {count} inputs",
         max_bytes=max_bytes,
