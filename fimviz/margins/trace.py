@@ -81,7 +81,8 @@ def trace_margins(
         keep_images: whether paths keep their images, as float16.
         seed: of the random first step of "pgd" and of the noise below, the same for all traces.
         max_memory: bytes for the passes, by default half of what is free.
-        progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
+        progress: True for a tqdm bar, or a function called with (traces done, those on their way counted by how far
+            they have narrowed the gap between the logits, and traces in all) after every step, which
             may raise to stop: KeyboardInterrupt as below, anything else for good.
 
     Networks trained to ignore small changes may have slopes that say nothing far from a boundary, as behind a threshold
@@ -169,8 +170,8 @@ def trace_margins(
                 some = traces[place : place + group]
                 begun = [*some]
 
-                def tick(place: int = place, begun: list[Trace] = begun) -> None:
-                    report(place + sum(t.status != "interrupted" for t in begun) // times)
+                def tick(place: int = place, begun: list[Trace] = begun, count: int = len(some)) -> None:
+                    report(place + int(_done(begun, count, times) + 1e-9))
 
                 _bring(net, rules, method, store, some, chunk, tick)
                 if times == 2:
@@ -185,6 +186,12 @@ def trace_margins(
             done = sum(t.status != "interrupted" for t in traces)
             warnings.warn(f"interrupted: {done} of {len(traces)} traces are complete", stacklevel=2)
     return collect(net, x, z, truth, traces, halved, settings, time.perf_counter() - start)
+
+
+def _done(begun: list[Trace], count: int, times: int) -> float:
+    """How many of `count` traces are done, each as far as it has narrowed its gap; half steps take twice as long."""
+    along = [t.way if t.status == "interrupted" else 1.0 for t in begun]
+    return sum(along) if times == 1 else (sum(along[:count]) + 2 * sum(along[count:])) / 3
 
 
 def _largest_share(trace: Trace, rules: Rules) -> float:
