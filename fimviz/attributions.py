@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz._quantile import median
 from fimviz.attacks.problem import chunk
@@ -76,16 +76,19 @@ def attributions(
         raise ValueError(f"options has an entry for {unknown[0]!r}, expected one of the methods {', '.join(names)}")
     seed = whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: gradients are needed")
     net = as_classifier(net)
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
     classes = read_labels(targets, len(x), net)
     s = fisher_spectrum(net, x, k=1, seed=seed) if spectrum is None else spectrum
-    if not isinstance(s, Spectrum) or s.eigenvectors is None or s.images.shape != x.shape:
+    count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter
+    if not isinstance(s, Spectrum) or s.eigenvectors is None or not torch.equal(s.images, x[:count].cpu()):
         raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
+    if not net.same_as(s.net):
+        raise ValueError("spectrum is of another model, expected that of this one: leave it out to have it computed")
+    if spectrum is not None:
+        s.unchanged("attributions(spectrum=…)")
     classes = s.predictions if classes is None else classes
     maps = torch.zeros(len(x), len(names), *x.shape[1:], dtype=x.dtype)
     report, done, size = reporter(progress, len(s)), 0, chunk(net, x)

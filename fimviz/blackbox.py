@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fimviz._images import check_values, read
+from fimviz._labels import read_names
 from fimviz._options import named_options, whole
 from fimviz.likelihood import LIKELIHOODS
 
@@ -34,7 +35,7 @@ class BlackBox:
         predict: takes a batch (n, …), a NumPy array of its own, and returns scores (n, K): NumPy, torch, lists, or a
             list that holds one such array (as an ONNX Runtime session returns). One call at a time, while fimviz
             holds `at_rest()`.
-        classes: K names. One name or two for a single yes/no score.
+        classes: K names, as `Classifier` takes them. One name or two for a single yes/no score.
         outputs: "logits" or "probabilities". Of probabilities the logarithm is taken, of zeros that of the smallest
             normal number of the output's precision (float32: 1.2e-38, hence −87.3), so that all stay finite; a yes/no
             probability of 1 counts as 1 − ε/2. What `predict` has rounded away cannot be seen.
@@ -69,7 +70,7 @@ class BlackBox:
         self,
         predict: Callable[[Any], Any],
         *,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[Any] | Mapping[Any, Any] | None = None,
         outputs: str = "logits",
         likelihood: str = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
@@ -88,8 +89,6 @@ class BlackBox:
         ):
             if value not in valid:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
-        if isinstance(classes, str):
-            raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
         self.predict = predict
@@ -104,7 +103,7 @@ class BlackBox:
         self.queries = 0
         self._as_torch = as_torch
         self._wanted = likelihood
-        self._names = None if classes is None else [str(name) for name in classes]
+        self._names = read_names(classes)
         self._width: int | None = None  # scores in a row, once known
         self._use, self._count = threading.RLock(), threading.Lock()
 
@@ -147,6 +146,9 @@ class BlackBox:
             ValueError: always.
         """
         raise ValueError("a black box is a function, which cannot be copied and may be in use or cost a query")
+
+    def fingerprint(self) -> None:
+        """Nothing: a function cannot be looked into, and asking it may cost."""
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -241,6 +243,5 @@ class BlackBox:
         return log_p
 
     def _checked(self, images: Any) -> Tensor:
-        x = read(images).detach().cpu()
-        check_values(x, self.input_range)
+        x = check_values(read(images).detach().cpu(), self.input_range)
         return x.to(self.dtype).clone(memory_format=torch.contiguous_format)

@@ -439,14 +439,20 @@ REFUSED = [
     (lambda x: call(linear(), torch.where(x == x.max(), -torch.inf, x)), "images contain NaN or infinite"),
     (lambda x: call(linear(), 4 * x - 2), r"run from -.* to .*, expected values in \[0, 1\].*mean= and std="),
     (lambda x: call(linear(), 1.01 * x / x.max()), "to 1.01, expected values in"),
+    (lambda x: call(linear(), 1.002 * x / x.max()), r"to 1.002, expected .*pass images.clamp"),
+    (lambda x: call(linear(), x + 2e-3 * x.max() / x, input_range=(0, x.max())), "images run from"),
     (lambda x: call(linear(), x.to("meta")), r"images are on meta and the model is on cpu.*images.to\('cpu'\)"),
     (lambda x: call(linear().to("meta"), x), "model is on the device meta"),
     (lambda x: call(nn.Sequential(linear(), linear(4, 4).to("meta")), x), "spread over .'cpu', 'meta'., expected one"),
     (lambda x: call(made_in_inference_mode(), x), "made inside torch.inference_mode"),
     (lambda x: call(linear(), ["cat"]), "str"),
-    (lambda x: call(cnn(), x[0]), r"2 inputs of shape \(2, 2\).*images\[None\]"),
+    (lambda x: call(cnn(), x[0]), r"shape \(3, 2, 2\): one image\? .*images\[None\]"),
+    (lambda x: call(cnn(), x[0, :2]), r"2 inputs of shape \(2, 2\).*images\[None\]"),
     (lambda x: call(lambda v: v.view(2, 6), x[0]), r"images\[None\]"),
-    (lambda x: call(cnn(), x[0], mean=MEAN), r"mean has 3 values and images have 2 channels \(shape \(3, 2, 2\)\)"),
+    (
+        lambda x: call(lambda v: v, x[0], mean=MEAN),
+        r"mean has 3 values and images have 2 channels \(shape \(3, 2, 2\)\)",
+    ),
     (lambda x: call(linear(), x, classes=[]), "0 names and the model has 4 outputs"),
     (lambda x: call(linear(), x, classes=["a", "b", "c"]), "3 names and the model has 4 outputs"),
     (lambda x: call(linear(), x, classes="cat"), "string 'cat', expected a sequence of names"),
@@ -460,7 +466,7 @@ REFUSED = [
     (lambda x: call(linear(), x, input_range=(1, 0)), "smallest, largest"),
     (lambda x: call(linear(), x, temperatur=1), "no option 'temperatur': did you mean temperature"),
     (lambda x: call(linear(), x, labels=["a"]), "valid names: model, mean"),
-    (lambda x: fv.Classifier(linear), "expected a torch.nn.Module.*got function"),
+    (lambda x: fv.Classifier(linear), "expected a torch.nn.Module.*got the function linear"),
 ]
 
 
@@ -480,6 +486,28 @@ def test_a_refused_model_is_refused_again(images):
 def test_the_edge_of_the_range_is_inside(images):
     call(linear(), images.round() * (1 + 1e-7))
     call(linear(), 4 * images - 2, input_range=(-2, 2))
+
+
+@pytest.mark.parametrize(
+    ("beyond", "wide", "told"),
+    [(1e-5, (0, 1), r"to 1.00001, by"), (1e-4, (0, 1), "to 1.0001, by"), (-1e-5, (0, 1), "from -1e-05 to"),
+     (1e-3, (-2, 2), "to 2.001, by"), (0.01, (0, 255), "to 255.01, by")],
+)  # fmt: skip
+def test_what_leaves_the_range_by_rounding_is_clipped_with_a_note(beyond, wide, told):
+    x = torch.linspace(*wide, 12, dtype=torch.float64).float().view(1, 3, 2, 2)
+    x[0, 0, 0, 0] = wide[beyond > 0] + beyond
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    for door in (fv.Classifier, lambda m, **o: fv.BlackBox(m, as_torch=True, **o)):
+        with pytest.warns(UserWarning, match=told) as note:
+            admitted = door(model, input_range=wide).admit(x)
+        assert admitted.min() >= wide[0]
+        assert admitted.max() <= wide[1]
+        assert note[0].filename == __file__
+        assert torch.equal(admitted, x.clamp(*wide))
+    net = fv.Classifier(model, input_range=wide)
+    with pytest.warns(UserWarning, match="clipped"):
+        log_p = net(x.requires_grad_())
+    assert torch.autograd.grad(log_p[0, 0], x)[0].all()
 
 
 def run_at_once(*jobs):

@@ -124,8 +124,8 @@ class TestPayload:
         assert "<script>alert" not in figure.html()
         data, _ = unpacked(figure)
         assert [m["name"] for m in data["models"]] == ["standard", hostile]
-        with pytest.raises(ValueError, match="expected at most 7"):
-            results[0].view(against={str(k): results[1] for k in range(8)})
+        with pytest.raises(ValueError, match="expected at most 14"):
+            results[0].view(against={str(k): results[1] for k in range(15)})
         assert "<script>alert" not in results[0].plot(against={hostile: results[1]}).to_json()
 
     @pytest.mark.parametrize(

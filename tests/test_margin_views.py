@@ -452,22 +452,6 @@ def test_requests_in_a_real_kernel():
         manager.shutdown_kernel(now=True)
 
 
-def test_classes_keep_their_colour_between_charts_of_a_sample():
-    own = in_node(
-        "const own = chart.sharedColors([[0, 5, 8, -1], [0, 8, 9, -1]]);"
-        "const first = Object.fromEntries(own);"
-        "const more = chart.sharedColors([[0, 5, 8, -1], [0, 8, 9, 14, 22]], own);"
-        "return [first, Object.fromEntries(more), [...chart.sharedColors([[...Array(1000).keys()]]).values()].length, "
-        "[879, 510, 3].map((c) => chart.sharedColors([[3, 510, 511, 879, -1]], undefined, [879, 510, 3]).get(c))]"
-    )
-    first, more, count, clear = own
-    assert len(set(first.values())) == 5
-    assert {c: more[c] for c in first} == first
-    assert len({more[c] for c in ("0", "8", "9", "14", "22")}) == 5
-    assert count == 1000
-    assert clear == ["#0072b2", "#d55e00", "#009e73"], "those named first choose first"
-
-
 def test_it_opens_on_a_path_that_counts_and_says_which_do(traces):
     figure = traces.view()
     assert bool(traces.correct[figure.state["trace"]])

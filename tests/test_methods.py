@@ -13,7 +13,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.fisher.passes import Linearisation
-from tests.benchmarks.settings import lanczos_truth
+from tests.benchmarks.truth import lanczos_truth
 
 
 def dense(classes, seed=0, inputs=12, width=24):

@@ -424,6 +424,7 @@ def in_node(code, **data):
     script = (
         f"import * as pixels from '{folder}/pixels.js'; import * as chart from '{folder}/chart.js';"
         f"import * as view from '{folder}/panel.js'; import * as waterfall from '{folder}/waterfall.js';"
+        f"import * as palette from '{folder}/palette.js';"
         f"const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )
@@ -509,12 +510,6 @@ def test_nodes_are_pythons(spectrum):
         assert in_node("return view.nodes(data.reach, data.at)", reach=reach, at=at) == pytest.approx(
             walk.epsilon[i].tolist(), rel=1e-12
         )
-
-
-def test_colours_do_not_collide():
-    out = in_node("return chart.classColors([0, 8, 16, 3, 11, -1])")
-    assert len(set(out)) == 6
-    assert in_node("return chart.classColors([3])")[0] == in_node("return chart.classColors([0, 1, 2, 3])")[3]
 
 
 def test_powers_of_ten_as_text():

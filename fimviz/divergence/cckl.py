@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -141,8 +141,6 @@ def cckl(
 
 def labelled(net: Classifier | nn.Module, images: Any, labels: Any, why: str) -> tuple[Classifier, Tensor, Tensor]:
     """The classifier, an admitted batch on the CPU and its labels (n,), or an error that says why they are needed."""
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or a torch.nn.Module, which have slopes")
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
     if net.likelihood.name != "categorical":

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._origin import ModelResult, Print
 from fimviz._quantile import quantiles
 from fimviz.classifier import Classifier
 from fimviz.divergence.pairs import standard_errors
 from fimviz.divergence.path import Path, paths
 from fimviz.divergence.theorem import Theorem, checked_alpha, theorem
-from fimviz.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ class Mean(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CrossCategoryKL(Result):
+class CrossCategoryKL(ModelResult):
     """KL, G1 and G2 of m ordered pairs of samples; float64 on the CPU where not said otherwise, divergences in nats.
 
     Both directions of a pair are here, ordered by i, then by j.
@@ -66,6 +66,7 @@ class CrossCategoryKL(Result):
     seed: int
     resamples: int
     seconds: float
+    _origin: Print | None = None
 
     def __len__(self) -> int:
         return len(self.i)
@@ -75,6 +76,9 @@ class CrossCategoryKL(Result):
             f"CrossCategoryKL({len(self)} pairs of {len(self.i.unique())} samples: CCKL {self.cckl:.4g} "
             f"± {self.cckl_error:.2g} nats, {self.means['g1'].value:.3g} of them second-order)"
         )
+
+    def _log_probs(self) -> Tensor:
+        return self.net.likelihood.log_probs(self.logits)
 
     @property
     def g2(self) -> Tensor:
@@ -177,8 +181,9 @@ class CrossCategoryKL(Result):
             j: of the second, of another label.
             steps: into how many equal pieces the line is cut.
         """
-        steps = whole("steps", steps, 1)
-        return paths(self, torch.tensor([self.place(i, j)]), steps)[0]
+        steps, place = whole("steps", steps, 1), self.place(i, j)
+        self.unchanged("path()")
+        return paths(self, torch.tensor([place]), steps)[0]
 
     def place(self, i: int, j: int) -> int:
         """Where the pair (i, j) stands in this result."""

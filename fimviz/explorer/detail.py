@@ -20,7 +20,7 @@ _NODES = 33, 17  # distances along the leading direction, and along each other o
 
 def nothing(s: Spectrum) -> Detail:
     """No sample in detail."""
-    return Detail((), s, s.trace[:0], (), None)
+    return Detail((), s, s.trace[:0], s.trace[:0, None], (), None)
 
 
 def examine(
@@ -65,7 +65,6 @@ def _examined(
     deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int, told: Callable[[float], None]
 ) -> Detail:
     """Walks along all eigenvectors of some samples, and the planes of the first of them; told what share is done."""
-    deep.one_sided  # noqa: B018 - the view shows it, and is not to compute anything
     passes = [30, 50, *[25] * (deep.eigenvalues.shape[1] - 1)]
     total, done = sum(passes) * len(places) + POINTS**2 * planes, passes[0] * len(places)
     walks = []
@@ -81,7 +80,7 @@ def _examined(
         across = 1 if deep.eigenvalues.shape[1] > 1 else some.images
         found = some.plane(0, across, points=POINTS, reach=reach[:planes])
     told(1.0)
-    return Detail(places, deep, reach, tuple(walks), found)
+    return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
 
 
 def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:

@@ -39,6 +39,7 @@ class Detail:
         places: their places in the batch, m of them.
         spectrum: theirs, with eigenvectors, in that order.
         reach: (m,) how far the walks and planes go, in L2 pixel units.
+        one_sided: (m, 2), as that of the spectrum.
         walks: along each eigenvector.
         planes: of the first samples on the plane of two eigenvectors, or of the only one and the image itself; or None.
     """
@@ -46,6 +47,7 @@ class Detail:
     places: tuple[int, ...]
     spectrum: Spectrum
     reach: Tensor
+    one_sided: Tensor
     walks: tuple[Walk, ...]
     planes: Plane | None
 

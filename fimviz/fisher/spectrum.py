@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._origin import ChangedError, ModelResult, Print
 from fimviz._quantile import quantiles
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.plane import Plane, plane
-from fimviz.fisher.walk import Walk, one_sided, reach, walk
-from fimviz.result import Result, outcome_column
+from fimviz.fisher.walk import Walk, one_sided, reach, unasked, walk
+from fimviz.result import outcome_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum(Result):
+class Spectrum(ModelResult):
     """The k largest eigenvalues of F(x) = Σ_y p_y ∇log p_y ∇log p_yᵀ at each of n inputs, with eigenvectors.
 
     Moving an input by ε along the unit eigenvector v_i changes the prediction by KL ≈ ½ ε² λ_i nats; ε and v are
@@ -57,7 +58,9 @@ class Spectrum(Result):
         frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues.
         probabilities: (n, K) float64.
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
-        net: the classifier.
+        net: the classifier. `walk`, `plane`, `reach`, `one_sided` and what takes a spectrum ask it again, and refuse
+            with a `RuntimeError` where it is no longer the one that it was, for the reason that `changed` gives. What
+            was computed before stays.
         method: "exact", "lanczos", "power" or "blackbox"; reason: why this one.
         guarantee: what `error` means. "exact": rounding is all. "interval": the value is a lower bound, up to
             rounding, and the truth lies within `error`; that no larger eigenvalue was missed has been confirmed from a
@@ -84,6 +87,7 @@ class Spectrum(Result):
     guarantee: str
     cost: Cost
     history: Tensor
+    _origin: Print | None = None
     _walks: dict[int, Walk] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
 
@@ -184,6 +188,7 @@ class Spectrum(Result):
             raise ValueError(f"k is {k}, expected an index from 0 to {self.eigenvalues.shape[1] - 1}")
         if eps is None:
             if k not in self._walks:
+                self.unchanged("walk()")
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
                 self._walks[k] = walk(self, k, grid, with_flips=True)
             return self._walks[k]
@@ -192,7 +197,23 @@ class Spectrum(Result):
             eps = eps.sort().values.expand(len(self), -1)
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
             raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
+        self.unchanged("walk()")
         return walk(self, k, eps)
+
+    def known(self, count: int) -> tuple[list[Walk], Tensor, Tensor, str]:
+        """Default walks along `count` eigenvectors, `reach` and `one_sided`, and why they are not known, if so.
+
+        What was computed before the model changed is kept; else there are walks of NaN, as far as ½ε²λ₁ is 1 nat.
+        """
+        try:
+            return [self.walk(k) for k in range(count)], self.reach, self.one_sided, ""
+        except ChangedError as error:
+            low, high = self.pixel_range
+            far = (2 / self.spectral_norm.clamp_min(1e-300)).sqrt().clamp(1e-3 * (high - low), 5 * (high - low))
+            grid = torch.cat([torch.linspace(-1, 1, 33, dtype=torch.float64), torch.tensor([-1.0, 1.0])])
+            grid = grid.sort().values * far[:, None]
+            nothing = torch.full((len(self), 2), torch.nan, dtype=torch.float64)
+            return [unasked(self, k, grid) for k in range(count)], far, nothing, str(error)
 
     @named_options
     def plane(self, k: int = 0, across: Any = 1, *, points: int = 25, reach: Any = None) -> Plane:
@@ -234,6 +255,7 @@ class Spectrum(Result):
             raise ValueError("a BlackBox has no gradients to measure F along displacements: give an index as across")
         if whole("points", points, 3) % 2 == 0:
             raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
+        self.unchanged("plane()")
         wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
         if not (wide.isfinite() & (wide > 0)).all():
             raise ValueError(f"reach is {reach}, expected positive distances")
@@ -247,6 +269,7 @@ class Spectrum(Result):
         linear pieces that meet there, by torch's convention, and the two sides may curve differently: then a value
         differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
         """
+        self.unchanged("one_sided")
         return one_sided(self)
 
     @cached_property
@@ -256,6 +279,7 @@ class Spectrum(Result):
         A value of the series 0.001, 0.002, 0.005 … 5 two to five times beyond the change, 1 where nothing changes
         up to 5; in units of the input range's width.
         """
+        self.unchanged("reach")
         return reach(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

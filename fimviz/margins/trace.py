@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.passes import footprint
@@ -122,10 +122,6 @@ def trace_margins(
     verify, keep_images = flag("verify", verify), flag("keep_images", keep_images)
     if max_memory is not None:
         positive("max_memory", max_memory, 0)
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(
-            f"net is a {type(net).__name__}, expected a Classifier or a torch.nn.Module: traces need slopes"
-        )
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
     classes = len(net.classes)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
 from fimviz.classifier import Classifier
 from fimviz.margins.state import PACES
-from fimviz.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MarginTraces(Result):
+class MarginTraces(ModelResult):
     """Paths from m samples toward other classes: n traces, float64 on the CPU where not said otherwise.
 
     A trace's length is the Fisher–Rao length of its image on the simplex, so that
@@ -125,6 +125,7 @@ class MarginTraces(Result):
     net: Classifier
     settings: Settings
     seconds: float
+    _origin: Print | None = None
 
     def __len__(self) -> int:
         return len(self.sample)

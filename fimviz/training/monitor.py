@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.training.history import TrainingHistory

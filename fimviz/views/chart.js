@@ -77,47 +77,6 @@ export function locate(nodes, x) {
   return [i, gap > 0 ? Math.max(0, Math.min(1, (x - nodes[i]) / gap)) : 0];
 }
 
-// Okabe and Ito's colours, safe for any colour vision, strongest on both themes first; the text colour is the last.
-const CLASS_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "currentColor"];
-
-/** Colours of the shown classes: fixed by class where no two shown ones would share it; −1 is all others. */
-export function classColors(shown) {
-  const taken = new Set();
-  return shown.map((c) => {
-    if (c < 0) return "var(--fv-faint)";
-    let slot = c % CLASS_COLORS.length;
-    while (taken.has(slot)) slot = (slot + 1) % CLASS_COLORS.length;
-    taken.add(slot);
-    return CLASS_COLORS[slot];
-  });
-}
-
-// For views where more classes than these stand side by side.
-const MORE_COLORS = ["#882255", "#999933", "#44aa99", "#6f4fb3", "#b8860b", "#5b7f95"];
-
-/**
- * Colours of classes that are the same in several charts, each of which shows a list of them: added to those of `own`.
- * Among many classes those of `first` choose before the others, so that the ones compared are the easiest told apart.
- */
-export function sharedColors(lists, own = new Map(), first = []) {
-  const colors = [...CLASS_COLORS, ...MORE_COLORS];
-  const all = new Set(lists.flat());
-  const ranked = first.length > 0 && Math.max(...all) >= colors.length;
-  const order = [...all].sort((a, b) => a - b);
-  for (const c of ranked ? [...first.filter((k) => all.has(k)), ...order] : order) {
-    if (own.has(c)) continue;
-    if (c < 0) {
-      own.set(c, "var(--fv-faint)");
-      continue;
-    }
-    const beside = new Set(lists.filter((list) => list.includes(c)).flat().map((k) => own.get(k)));
-    const taken = new Set(own.values());
-    const free = colors.map((_, i) => colors[ranked ? i : (c + i) % colors.length]).filter((color) => !beside.has(color));
-    own.set(c, free.find((color) => !taken.has(color)) ?? free[0] ?? colors[c % colors.length]);
-  }
-  return own;
-}
-
 export const MARGIN = { left: 52, right: 20, top: 16, bottom: 30 };
 
 /** Pixel position of a value on a chart's axis. */

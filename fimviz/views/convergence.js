@@ -1,7 +1,7 @@
 // The bound view, right: how estimates come closer to the truth as they cost more.
+import { PALETTE } from "./palette.js";
 import { decadeTicks, escape, number, powerOfTen, quartiles, scale, spread } from "./chart.js";
 
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /** Running values (log₁₀) against cost, both on log axes, the truth as a line. lines: {name, color, points: [[cost, log]]}. */
 function convergence({ width, height, lines, truth, truthText, dot, chosen, times, label }) {
@@ -51,7 +51,7 @@ export const withConvergence = (Base) => class extends Base {
       const points = c.cost.map((cost, j) => [cost, all ? quartiles(data.samples.map((_, s) => value(s, j) - this.log(s, this.reference)))?.[2] ?? NaN : value(at, j)]);
       const known = points.filter((p) => !Number.isNaN(p[1]));
       const end = known.at(-1)?.[1] ?? NaN;
-      return { name: c.method, color: COLORS[i % COLORS.length], points: known, m,
+      return { name: c.method, color: PALETTE[i % PALETTE.length], points: known, m,
         said: `${c.method}: ${all ? `×${powerOfTen(end)} of ${this.truthName} in the median` : powerOfTen(end, 4)} after ${number(known.at(-1)?.[0] ?? NaN)} forward passes` };
     }).filter((t) => t.points.length > 1 && t.points.some((p) => Number.isFinite(p[1])));
     this.traces = traces;

@@ -161,7 +161,6 @@ export class Detail {
     }
     const box = this.boxOf(s, "direction", (made) => new Panel(made, this.view.data, this.state));
     s.panel = box.content;
-    s.panel.colors = (shown) => this.view.colorsOf(shown);
     s.panel.sample = sample;
     s.panel.width === this.width ? s.panel.show(sample) : s.panel.resize(this.width);
   }

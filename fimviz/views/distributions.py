@@ -15,7 +15,6 @@ from fimviz.views.inputs import finite
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d")  # Okabe and Ito's
 _BINS = 40
 _QUARTILES = (0.25, 0.5, 0.75)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

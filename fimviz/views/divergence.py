@@ -15,10 +15,11 @@ import traitlets
 from fimviz._options import whole
 from fimviz._quantile import median
 from fimviz.divergence.path import Path, paths
-from fimviz.views.distributions import COLORS, Distribution, distributions, percent, text
+from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -71,17 +72,19 @@ def divergence(
     max_bytes: int,
 ) -> Figure:
     """The view of a result, `against` it and others by name."""
-    if len(against) > len(COLORS):
+    if len(against) > len(PALETTE):
         raise ValueError(
-            f"{len(against)} models are given, expected at most {len(COLORS)}, as many as there are colours"
+            f"{len(against)} models are given, expected at most {len(PALETTE)}, as many as there are colours"
         )
     net = result.net
     inputs = inputs_of(net, result.images)
     count = torch.tensor(result.by_class["pairs"].values)
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
+    changed = result.changed
+    lost = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     chosen = _chosen(result, pairs, inputs)
-    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype)
+    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype, ask=not changed)
     samples = sorted({s for line in lines for s in (line.i, line.j)})
     modes = net.likelihood.mode(result.logits)
     confidence = net.likelihood.confidence(result.logits)
@@ -91,10 +94,10 @@ def divergence(
     data = {
         "title": title(against),
         "of": next(iter(against)) if len(against) > 1 else "",
-        "summary": _summary(result),
+        "summary": _summary(result) + lost,
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
-            {"name": name, "color": "currentColor" if len(against) == 1 else COLORS[n]}
+            {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}
             for n, name in enumerate(against)
         ],
         "distributions": [_distribution(d) for d in seen],

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.distributions import COLORS, distributions, percent
+from fimviz.views.distributions import distributions, percent
+from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -32,7 +33,7 @@ def distributions_figure(results: Mapping[str, CrossCategoryKL]) -> go.Figure:
                 x=edges,
                 y=[*(100 * s for s in model["shares"]), 0],
                 mode="lines",
-                line={"shape": "hv", "color": COLORS[n % len(COLORS)], "width": 2},
+                line={"shape": "hv", "color": PALETTE[n % len(PALETTE)], "width": 2},
                 fill="tozeroy" if len(results) == 1 else None,
                 name=html.escape(name),
                 legendgroup=str(n),
@@ -48,7 +49,7 @@ def distributions_figure(results: Mapping[str, CrossCategoryKL]) -> go.Figure:
                     x=[model["places"][1]],
                     y=[0],
                     mode="markers",
-                    marker={"symbol": "triangle-up", "size": 12, "color": COLORS[n % len(COLORS)]},
+                    marker={"symbol": "triangle-up", "size": 12, "color": PALETTE[n % len(PALETTE)]},
                     cliponaxis=False,
                     legendgroup=str(n),
                     showlegend=False,
@@ -58,7 +59,7 @@ def distributions_figure(results: Mapping[str, CrossCategoryKL]) -> go.Figure:
                 )
             figure.add_annotation(
                 text=(f"{html.escape(name)}: " if len(results) > 1 else "") + said,
-                font={"color": COLORS[n % len(COLORS)], "size": 11},
+                font={"color": PALETTE[n % len(PALETTE)], "size": 11},
                 showarrow=False,
                 align="left",
                 xref=f"x{place if place > 1 else ''} domain",
@@ -109,7 +110,7 @@ def local_accuracy_figure(result: LocalAccuracy) -> go.Figure:
     for place, norm in enumerate(result.norms, 1):
         for n, direction in enumerate(result.directions):
             rows = result.frame[(result.frame.norm == norm) & (result.frame.direction == direction)]
-            red, green, blue = (int(COLORS[n][k : k + 2], 16) for k in (1, 3, 5))
+            red, green, blue = (int(PALETTE[n][k : k + 2], 16) for k in (1, 3, 5))
             common = {"legendgroup": direction, "row": 1, "col": place}
             figure.add_scatter(
                 x=[*rows.epsilon, *rows.epsilon[::-1]],
@@ -127,7 +128,7 @@ def local_accuracy_figure(result: LocalAccuracy) -> go.Figure:
                 y=rows["median"],
                 mode="lines+markers",
                 name=direction,
-                line={"color": COLORS[n], "width": 2},
+                line={"color": PALETTE[n], "width": 2},
                 showlegend=place == 1,
                 customdata=rows[["q25", "q75", "measured", "zero", "failed"]],
                 hovertemplate=f"{direction}, ε = %{{x:.4g}}: median %{{y:.3g}}, quartiles %{{customdata[0]:.3g}} and "

@@ -13,6 +13,7 @@ from torch import Tensor
 from fimviz.views.comparison import comparison
 from fimviz.views.inputs import Inputs, finite
 from fimviz.views.margins import margins
+from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison
     from fimviz.explorer.results import Detail, Explored, Explorer
     from fimviz.fisher.plane import Plane
+    from fimviz.fisher.spectrum import Spectrum
     from fimviz.margins.traces import MarginTraces
     from fimviz.vulnerability import Vulnerability
 
@@ -44,6 +46,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
     return {
         **inputs.header,
         "classes": s.net.classes,
+        "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
         "labels": None if labels is None else list(labels),
@@ -91,7 +94,7 @@ def _model(
     if m.bounds is not None:
         nested["bounds"] = [nested_bounds(m.bounds, m.detail.places)]
     if m.margins is not None:
-        nested["margins"] = [nested_margins(m.margins)]
+        nested["margins"] = [nested_margins(m.margins, s)]
     if m.attributions is not None:
         nested["attributions"] = [nested_attributions(m.attributions, m.detail.places)]
     return {
@@ -125,6 +128,7 @@ def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] 
             index=place,
             place=rank[place],
             reach=float(detail.reach[i]),
+            one_sided=detail.one_sided[i],
             image=None if thumbs is None else [thumbs[0] + place * size, size],
         )
         for i, place in enumerate(detail.places)
@@ -193,6 +197,7 @@ def attacks_data(
     found: Vulnerability, places: Sequence[int], pictured: Sequence[int], inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image."""
+    asked = not found.spectrum.changed
     with found.spectrum.net.at_rest(), torch.no_grad():
         rows = []
         for i, place in enumerate(places):
@@ -207,17 +212,20 @@ def attacks_data(
                 }
                 if shown and 0 < epsilon < math.inf:
                     x = found.moved[i, j]
-                    z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
-                    one |= {"image": inputs.encode(x), "becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
-                    one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
+                    one["image"] = inputs.encode(x)
+                    if asked:
+                        z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
+                        one |= {"becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
+                        one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
                 tried.append(one)
             rows.append({"index": place, "tried": tried})
     return rows
 
 
-def nested_margins(traces: MarginTraces) -> dict[str, Any]:
-    """The state of a margin view, which samples it shows, and the sample of each trace."""
-    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY)
+def nested_margins(traces: MarginTraces, batch: Spectrum) -> dict[str, Any]:
+    """The state of a margin view in the colours of the batch, which samples it shows, and the sample of each trace."""
+    order = class_order(batch.probabilities)
+    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY, order=order)
     owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}
     return {"places": sorted(set(owners.values())), "owners": list(owners.items()), "state": figure.state}
 

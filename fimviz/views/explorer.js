@@ -1,10 +1,11 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { median, number, probability, powerOfTen, quantiles, sharedColors } from "./chart.js";
+import { median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
 import { Live } from "./live.js";
+import { classColor } from "./palette.js";
 import { outcomeOf, within } from "./panel.js";
 import { Overview } from "./overview.js";
 import { fillTables, mounted, View } from "./stage.js";
@@ -80,9 +81,7 @@ class Explorer extends View {
     Object.assign(this, { data, part, shown: null });
     root.innerHTML = layout(data);
     this.read();
-    this.colors = new Map();
     this.legend = this.classesShown();
-    sharedColors([this.legend], this.colors);
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
     this.overview = new Overview(this.$(".fv-overview"), this, state);
@@ -143,11 +142,8 @@ class Explorer extends View {
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
   }
 
-  /** Colours of shown classes, the same wherever a class appears. */
-  colorsOf(shown) {
-    sharedColors([shown], this.colors);
-    return shown.map((c) => this.colors.get(c));
-  }
+  /** The colour of a class, wherever it appears. */
+  color(c) { return classColor(c, this.data.order); }
 
   name(o) { return outcomeOf(this.data, o); }
   /** What the sample cannot show is not kept; while another batch is on its way, nothing is said of it. */

@@ -207,7 +207,7 @@ class Exploring(Along, Working):
                     entry = nested_bounds(more.bounds, [index])
                 elif what == "margins":
                     assert more.margins is not None
-                    entry = nested_margins(more.margins)
+                    entry = nested_margins(more.margins, found.first.spectrum)
                 else:
                     assert more.attributions is not None
                     entry = nested_attributions(more.attributions, [index])

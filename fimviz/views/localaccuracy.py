@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.distributions import COLORS, text
+from fimviz.views.distributions import text
 from fimviz.views.divergence_charts import local_title
 from fimviz.views.figure import Figure, Payload, Widget, module_source
 from fimviz.views.inputs import finite
+from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
     from fimviz.divergence.localaccuracy import LocalAccuracy
@@ -37,7 +38,7 @@ def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
     panels = []
     for a, norm in enumerate(result.norms):
         lines = []
-        for direction, color in zip(result.directions, COLORS, strict=False):
+        for direction, color in zip(result.directions, PALETTE, strict=False):
             rows = frame[(frame.norm == norm) & (frame.direction == direction)]
             numbers: dict[str, Any] = {
                 name: [finite(v) for v in rows[name].tolist()] for name in ("median", "q25", "q75", "pooled", "kl")

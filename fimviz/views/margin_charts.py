@@ -10,6 +10,7 @@ import torch
 from plotly.subplots import make_subplots
 
 from fimviz._quantile import median
+from fimviz.views.palette import PALETTE, class_color, class_order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 ACCENT = "#1976d2"
 GREY = "rgba(128,128,128,0.8)"
 WARN = "#d55e00"
-# Okabe and Ito's colours in the views' order.
-CLASSES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "#666666")
 _NAMES = 24  # characters of a class name that a figure can hold
 
 
@@ -82,13 +81,13 @@ def path_figure(traces: MarginTraces, trace: int) -> go.Figure:
     top = {*mass.topk(min(8, len(mass))).indices.tolist(), source, target} | ({hit} if hit >= 0 else set())
     ends = {source: -1, target: len(mass) + 1, hit: len(mass)}
     figure = go.Figure()
-    for place, c in enumerate(sorted(top, key=lambda c: ends.get(c, c))):
+    for c in sorted(top, key=lambda c: ends.get(c, c)):
         figure.add_scatter(
             x=path.fr.tolist(),
             y=path.probabilities[:, c].tolist(),
             stackgroup="all",
             name=names[c],
-            line={"color": CLASSES[place % len(CLASSES)], "width": 1},
+            line={"color": class_color(c, class_order(traces.probabilities)), "width": 1},
             hovertemplate=f"{names[c]}: %{{y:.4g}} at %{{x:.3g}}<extra></extra>",
         )
     bound = float(traces.bound[trace])
@@ -193,7 +192,7 @@ def shielding_curve_figure(curve: ShieldingCurve) -> go.Figure:
             },
             mode="lines+markers",
             name=f"step η = {step:g}",
-            line={"color": CLASSES[i % len(CLASSES)]},
+            line={"color": PALETTE[i % len(PALETTE)]},
             customdata=(100 * part.flipped).tolist(),
             hovertemplate="τ = %{x:g}: %{y:.3g} % shielded, %{customdata:.3g} % of paths flipped<extra></extra>",
         )

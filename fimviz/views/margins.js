@@ -1,7 +1,8 @@
 // The margin view: how far is it to another class, and which classes are met on the way?
 // State shared with Python or the stand-in host: trace (its id), position (length along it), live (whether Python answers).
 import { diverging } from "./pixels.js";
-import { escape, MARGIN, number, probability, scale, sharedColors } from "./chart.js";
+import { escape, MARGIN, number, probability, scale } from "./chart.js";
+import { classColor } from "./palette.js";
 import { inTriangle, pathAt } from "./paths.js";
 import { mounted, View } from "./stage.js";
 import { withMatrix } from "./pathmatrix.js";
@@ -106,13 +107,9 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.show();
   }
 
-  /** Colours of a trace's classes: every class has one and the same on all traces of a sample. */
+  /** Colours of a trace's classes. */
   colorsOf(trace) {
-    this.palettes ??= new Map();
-    const all = this.traces.filter((t) => t.sample === trace.sample);
-    const own = sharedColors(all.map((t) => t.shown), this.palettes.get(trace.sample), ["source", "hit", "target"].flatMap((role) => all.map((t) => t[role])));
-    this.palettes.set(trace.sample, own);
-    return trace.shown.map((c) => own.get(c));
+    return trace.shown.map((c) => classColor(c, this.data.order));
   }
 
   // ---- the path matrix and its traces ----

@@ -16,6 +16,7 @@ from torch import Tensor
 from fimviz._options import real, whole
 from fimviz.views.figure import Figure, module_source
 from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
 
 if TYPE_CHECKING:
@@ -210,9 +211,14 @@ class Margins(Working):
 
 
 def margins(
-    traces: MarginTraces, *, samples: int | Sequence[int] | None, curve: ShieldingCurve | None, max_bytes: int
+    traces: MarginTraces,
+    *,
+    samples: int | Sequence[int] | None,
+    curve: ShieldingCurve | None,
+    max_bytes: int,
+    order: list[int] | None = None,
 ) -> Figure:
-    """The view of the traces of some samples; the path matrix counts all."""
+    """The view of the traces of some samples; the path matrix counts all. `order` of classes, for their colours."""
     if not len(traces):
         raise ValueError("there are no traces to show")
     inputs = inputs_of(traces.net, traces.images)
@@ -227,6 +233,7 @@ def margins(
     data: dict[str, Any] = {
         **inputs.header,
         "classes": traces.net.classes,
+        "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),

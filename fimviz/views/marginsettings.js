@@ -1,6 +1,7 @@
 // The margin view, below: how paths were made, tracing them again, and shielding against damping.
 import { unpack } from "./pixels.js";
-import { classColors, escape, lineChart, MARGIN, number, ticks } from "./chart.js";
+import { PALETTE } from "./palette.js";
+import { escape, lineChart, MARGIN, number, ticks } from "./chart.js";
 
 // Where the settings' sliders reach, as powers of ten, and what they are.
 const SETTINGS = {
@@ -143,7 +144,7 @@ export const withSettings = (Base) => class extends Base {
     const x = [Math.min(...logs, here) - 0.3, Math.max(...logs, here) + 0.3];
     const xTicks = x[1] - x[0] > 2 ? ticks(...x, 4).filter((v) => Number.isInteger(v) && v >= x[0] && v <= x[1]) : [...new Set(logs)];
     const steps = [...new Set(points.map((p) => p.step))];
-    const lines = steps.map((step, i) => ({ points: points.filter((p) => p.step === step).map((p) => [Math.log10(p.damping), 100 * p.shielded]), color: classColors([i])[0], width: 2, label: steps.length > 1 ? `η = ${number(step)}` : null }));
+    const lines = steps.map((step, i) => ({ points: points.filter((p) => p.step === step).map((p) => [Math.log10(p.damping), 100 * p.shielded]), color: PALETTE[i % PALETTE.length], width: 2, label: steps.length > 1 ? `η = ${number(step)}` : null }));
     const over = (sx, sy) => points.map((p) => {
       const [cx, low, high] = [sx(Math.log10(p.damping)), sy(100 * p.low), sy(100 * p.high)];
       return `<g><title>τ = ${number(p.damping)}, η = ${number(p.step)}: ${number(100 * p.shielded)} % of ${p.successful} paths${p.low === null ? "" : `, from ${number(100 * p.low)} to ${number(100 * p.high)}`}</title>` +

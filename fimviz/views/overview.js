@@ -1,5 +1,6 @@
 // The overview of the explorer: a strip of dots on a log axis, with a brush, and a cloud against a second number.
 import { escape, number, powerOfTen } from "./chart.js";
+import { OTHERS } from "./palette.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
 
 const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"], attack: ["smallest successful attack, L2", "log", "attack"] };
@@ -57,7 +58,7 @@ export class Overview {
     if (kind === "correct") return m.correct?.[i] === false ? "var(--fv-warn)" : "var(--fv-right)";
     if (kind === "confidence") return SURE[shade(m.table.doubt[i])];
     const c = m.table.group[i];
-    return view.legend.includes(c) ? view.colors.get(c) : "var(--fv-faint)";
+    return view.legend.includes(c) ? view.color(c) : OTHERS;
   }
 
   resize(width) {
@@ -176,7 +177,7 @@ export class Overview {
       this.$(".fv-chips").innerHTML = `<span class="fv-chip">confidence</span>${SURE.map((c, i) => `<span class="fv-chip">${swatch(c)}${names[i]}</span>`).join("")}${wrong}`;
     } else {
       const others = [...new Set(this.view.table.group)].some((c) => !view.legend.includes(c)) ? `<span class="fv-chip">${swatch("var(--fv-faint)")}others</span>` : "";
-      this.$(".fv-chips").innerHTML = view.legend.map((c) => `<button type="button" class="fv-chip" data-show="class:${c}" aria-pressed="${this.state.get("show") === `class:${c}`}" title="show only these">${swatch(view.colors.get(c))}<span>${escape(view.name(c))}</span></button>`).join("") + others + wrong;
+      this.$(".fv-chips").innerHTML = view.legend.map((c) => `<button type="button" class="fv-chip" data-show="class:${c}" aria-pressed="${this.state.get("show") === `class:${c}`}" title="show only these">${swatch(view.color(c))}<span>${escape(view.name(c))}</span></button>`).join("") + others + wrong;
     }
   }
 

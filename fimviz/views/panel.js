@@ -1,8 +1,9 @@
 // The perturbation panel of one sample: image, direction and moved image, the slider, and what the model says along it.
 // Pure functions first: node and the browser test them.
-import { across, along, classColors, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
+import { across, along, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
 import { diverging } from "./pixels.js";
 import { picture, readDirection, readInput, signedPicture } from "./inputs.js";
+import { classColor } from "./palette.js";
 import { columnsOf, fillTables } from "./stage.js";
 
 const GREY = "var(--fv-faint)";
@@ -85,7 +86,7 @@ function layout() {
  */
 export class Panel {
   constructor(box, data, state, more = () => []) {
-    Object.assign(this, { box, data, state, more, channel: "strongest", width: 0, logKl: false, sample: null, colors: classColors });
+    Object.assign(this, { box, data, state, more, channel: "strongest", width: 0, logKl: false, sample: null });
     box.classList.add("fv-panel");
     box.innerHTML = layout();
     this.$ = (selector) => box.querySelector(selector);
@@ -127,7 +128,7 @@ export class Panel {
     this.showDirection();
     Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
     this.$(".fv-toflip").disabled = this.flips().length === 0;
-    this.shownColors = this.colors(this.direction.shown);
+    this.shownColors = this.direction.shown.map((c) => classColor(c, this.data.order));
     this.spectrum();
     this.charts();
     this.move();
@@ -229,7 +230,7 @@ export class Panel {
     const same = String(now.outcome) === String(sample.prediction);
     const at = direction.shown.indexOf(now.outcome);
     const chance = this.data.multilabel ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
-    const words = Number.isNaN(now.kl) ? "now: the model returns NaN" : `now: ${this.name(now.outcome)}${chance}`;
+    const words = Number.isNaN(now.kl) ? `now: ${this.data.changed ? "not known" : "the model returns NaN"}` : `now: ${this.name(now.outcome)}${chance}`;
     const range = this.data.range.map((r) => number(r)).join(", ");
     const under = this.$(".fv-moved .fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
@@ -239,7 +240,7 @@ export class Panel {
     this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
     const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
     this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
-      (flips ? `the prediction flips at ε = ${flips}` : `no flip within ±${number(sample.reach)}`);
+      (flips ? `the prediction flips at ε = ${flips}` : this.data.changed ? "where the prediction flips is not known" : `no flip within ±${number(sample.reach)}`);
     this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
     const x = along(this.chartWidth, sample.reach)(epsilon);
     this.box.querySelectorAll(".cursor").forEach((line) => {

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
 from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -97,16 +98,20 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
     chosen = _chosen(order, samples)
     shown = spectrum.take(chosen)
-    walks = [shown.walk(k) for k in range(count)]
+    walks, reach, one_sided, changed = shown.known(count)
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
         **inputs.header,
         "classes": spectrum.net.classes,
+        "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(spectrum),
+        "changed": changed,
         "samples": [
-            sample_data(shown, inputs, walks, i, index=index, place=rank[index], reach=float(shown.reach[i]))
+            sample_data(
+                shown, inputs, walks, i, index=index, place=rank[index], reach=float(reach[i]), one_sided=one_sided[i]
+            )
             for i, index in enumerate(chosen)
         ],
     }
@@ -155,6 +160,7 @@ def sample_data(
     index: int,
     place: int,
     reach: float,
+    one_sided: Tensor,
     image: list[int] | None = None,
 ) -> dict[str, Any]:
     """What the page needs of the i-th input and the walks along its eigenvectors, which go as far as `reach`.
@@ -168,7 +174,7 @@ def sample_data(
         "correct": None if shown.correct is None else bool(shown.correct[i]),
         "prediction": outcome(shown.predictions[i]),
         "doubt": float(shown.doubt[i]),
-        "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
+        "oneSided": [None if s != s else s for s in one_sided.tolist()],
         "trace": float(shown.trace[i]),
         "frobenius": float(shown.frobenius[i]),
         "reach": reach,

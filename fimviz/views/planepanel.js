@@ -90,7 +90,7 @@ export class PlanePanel {
     Object.assign(canvas, { width: side, height: side });
     Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${side}px`, height: `${side}px` });
     const shown = this.plane.shown.map((o, i) => (Array.isArray(o) ? i : o));
-    const colors = this.view.colorsOf(shown).map((c) => this.rgb(c));
+    const colors = shown.map((c) => this.rgb(this.view.color(c)));
     paintRegions(canvas, this.plane, colors, this.rgb("currentColor"));
     this.$(".fv-plane").style.width = this.$(".fv-plane").style.height = `${this.size}px`;
   }

@@ -41,6 +41,7 @@ export function mounted(Kind, heard) {
     });
     root.addEventListener("keyup", (event) => suppress(!chord(event)));
     root.addEventListener("focusout", () => suppress(true));
+    el.classList.add("fimviz-host");
     el.append(root);
     root.textContent = "reading the samples …";
     const view = new Kind(model, root, await unpack(model.get("payload")));

@@ -1,7 +1,8 @@
 // The training view: what did training do to accuracy and to sensitivity?
 // State shared with Python or the stand-in host: payload (grows while a run goes on), step (−1 follows the newest record),
 // quantity (which number of the Fisher information).
-import { classColors, decadeTicks, escape, lineChart, MARGIN, number, scale, spread, ticks } from "./chart.js";
+import { decadeTicks, escape, lineChart, MARGIN, number, scale, spread, ticks } from "./chart.js";
+import { PALETTE } from "./palette.js";
 import { fillTables, mounted, View } from "./stage.js";
 import { unpack } from "./pixels.js";
 
@@ -124,7 +125,7 @@ class Training extends View {
   show() {
     if (!this.width) return;
     const { data } = this;
-    this.colors = classColors(data.runs.map((_, i) => i));
+    this.colors = data.runs.map((_, i) => PALETTE[i % PALETTE.length]);
     this.$(".fv-title").textContent = data.title;
     this.$(".fv-sub").textContent = data.summary;
     this.charts();

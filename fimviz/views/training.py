@@ -10,6 +10,7 @@ import traitlets
 
 from fimviz.training.measure import MEASURED
 from fimviz.views.figure import Figure, Payload, Widget, module_source
+from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,8 +26,6 @@ _HELP = (
 )
 QUANTITIES = ("mean_frobenius", "mean_spectral_norm", "median_spectral_norm", "mean_trace")
 _MOST = 400  # records of a run that a chart can hold
-# Okabe and Ito's colours in the views' order.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d", "#666666")
 
 
 class Training(Widget):
@@ -155,7 +154,7 @@ def training_figure(result: TrainingHistory) -> go.Figure:
                 name=html.escape(name),
                 legendgroup=name,
                 showlegend=column == "accuracy" and len(result.runs) > 1,
-                line={"color": _COLORS[i % len(_COLORS)], "dash": "dash" if column == "confidence" else "solid"},
+                line={"color": PALETTE[i % len(PALETTE)], "dash": "dash" if column == "confidence" else "solid"},
                 marker={"size": 4},
                 hovertemplate=f"{html.escape(name)}, step %{{x}}: {column} %{{y:.4g}}<extra></extra>",
                 row=row,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 import fimviz as fv
-from tests.benchmarks.settings import Setting, Sizes, frozen, lanczos_truth, realdata
+from tests.benchmarks.settings import Setting, Sizes, realdata
 from tests.benchmarks.timing import clock, forward_seconds, table
+from tests.benchmarks.truth import frozen, lanczos_truth
 
 
 @dataclass

@@ -87,3 +87,13 @@ def jupyter_env(tmp_path_factory):
         # the threads of a kernel that shares its processors with a browser would wait for each other without sleeping
         "OMP_NUM_THREADS": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory, jupyter_env):
+    """A running JupyterLab with a folder of its own."""
+    pytest.importorskip("jupyterlab", reason="JupyterLab is absent: pip install 'fimviz[lab]'")
+    from tests.browser.lab import Lab
+
+    with Lab(tmp_path_factory.mktemp("lab"), jupyter_env, tmp_path_factory.mktemp("log") / "jupyterlab.log") as running:
+        yield running

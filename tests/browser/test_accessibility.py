@@ -126,6 +126,25 @@ MISSED = f"""([seen, sets]) => {{
 }}"""
 
 
+# rows, columns and grids as ipywidgets' boxes lay them out, and which share of the width a view has there
+IN_BOXES = {
+    "display: flex": 0.5,
+    "display: flex; flex-direction: column": 1.0,
+    "display: grid; grid-template-columns: auto auto": 0.5,
+}
+BOXED = """([style, share]) => {
+  const main = document.querySelector("main");
+  const view = main.querySelector("[data-fimviz]");
+  const beside = view.cloneNode(true);
+  main.setAttribute("style", style);
+  view.after(beside);
+  const found = [main.getBoundingClientRect().width, view.getBoundingClientRect().width];
+  beside.remove();
+  main.removeAttribute("style");
+  return found;
+}"""
+
+
 def walked(page):
     """Press Tab from end to end: which stops were met, and those at which nothing showed the focus."""
     count, seen, dim = len(page.evaluate(f"() => ({STOPS})().map(String)")), set(), []
@@ -146,6 +165,9 @@ def walked(page):
 def test_every_view(make, open_page, tmp_path):
     torch.manual_seed(0)
     page = open_page(make().save(tmp_path / "view.html"), ".fimviz:not(.fimviz-still) h3")
+    for style, share in IN_BOXES.items():
+        room, wide = page.evaluate(BOXED, [style, share])
+        assert wide == pytest.approx(share * room, abs=12), style
     page.add_script_tag(content=AXE.AXE_SCRIPT)
     assert walked(page) == ([], []), "by keyboard alone"
     page.evaluate("document.querySelectorAll('details').forEach(d => (d.open = true))")

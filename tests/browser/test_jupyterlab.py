@@ -3,14 +3,7 @@
 import ast
 import os
 import re
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,28 +11,10 @@ import pytest
 pytest.importorskip("jupyterlab", reason="JupyterLab is absent: pip install 'fimviz[lab]'")
 nbformat = pytest.importorskip("nbformat")
 expect = pytest.importorskip("playwright.sync_api").expect
+from tests.browser.lab import ASK, OPEN, PATIENCE, call, opened, write_notebook  # noqa: E402
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "01_quickstart.ipynb"
-PATIENCE = 120_000  # ms; a busy machine with two processors is slow, and none of this is a measurement of time
 HTML = ".jp-OutputArea-output[data-mime-type='text/html']"
-# JupyterLab stumbles over two changes of theme within its splash, ipywidgets over a notebook that has no kernel
-THEIRS = ("/static/lab/", "/lab/extensions/@jupyter-widgets/")
-
-OPEN = """async ([path, kernel]) => {
-  await jupyterapp.restored;
-  const kernelPreference = kernel ? undefined : {shouldStart: false, canStart: true, autoStartDefault: false};
-  const panel = await jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook', kernelPreference});
-  await panel.context.ready;
-  await panel.revealed;
-  if (kernel) await panel.sessionContext.ready;
-}"""
-# the current notebook's kernel, asked the way a cell would ask it
-ASK = """async ([code, expression]) => {
-  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  const reply = await kernel.requestExecute({code, store_history: false, user_expressions: {it: expression}}).done;
-  if (reply.content.status !== 'ok') throw new Error(reply.content.evalue);
-  return reply.content.user_expressions.it.data['text/plain'];
-}"""
 CELLS = """() => {
   const notebook = jupyterapp.shell.currentWidget.content;
   return {active: notebook.activeCellIndex, count: notebook.widgets.length, mode: notebook.mode,
@@ -47,97 +22,6 @@ CELLS = """() => {
 }"""
 SAVE = "() => jupyterapp.commands.execute('docmanager:save')"
 SESSION = "jupyterapp.shell.currentWidget.sessionContext.session"
-ERRORS = """() => jupyterapp.shell.currentWidget.content.widgets
-  .flatMap(c => c.model.sharedModel.outputs ?? [])
-  .filter(o => o.output_type === 'error').map(o => `${o.ename}: ${o.evalue}`)"""
-
-
-def call(page, function, argument=None):
-    """The result of a JavaScript function, which may take as long as a kernel takes but not for ever."""
-    late = f"new Promise((_, no) => setTimeout(() => no(new Error('no answer in {PATIENCE} ms')), {PATIENCE}))"
-    return page.evaluate(f"argument => Promise.race([({function})(argument), {late}])", argument)
-
-
-class Lab:
-    """A running JupyterLab with a folder of its own; pages of it are opened in fresh browser profiles."""
-
-    def __init__(self, root, env, log):
-        self.root, self.env, self.log = root, env, log
-        self.token = secrets.token_hex(16)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.home = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self):
-        options = [
-            "--no-browser",
-            "--allow-root",
-            "--ip=127.0.0.1",
-            f"--port={self.port}",
-            "--ServerApp.port_retries=0",
-            f"--ServerApp.root_dir={self.root}",
-            f"--IdentityProvider.token={self.token}",
-            "--LabApp.expose_app_in_browser=True",
-        ]
-        with self.log.open("w") as log:
-            command = [sys.executable, "-m", "jupyterlab", *options]
-            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log, start_new_session=True)
-        try:
-            self.wait()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def wait(self):
-        for _ in range(PATIENCE // 200):
-            try:
-                urllib.request.urlopen(f"{self.home}/api/status?token={self.token}", timeout=10).close()
-                return
-            except (urllib.error.URLError, OSError):
-                assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.2)
-        raise TimeoutError(self.log.read_text())
-
-    def __exit__(self, *error):
-        self.process.terminate()  # the server ends its kernels first; a kernel ends itself when its server is gone
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def page(self, chromium):
-        """A page of JupyterLab without a notebook, and a list that fills with its errors and requests to elsewhere."""
-        context = chromium.new_context(viewport={"width": 1400, "height": 1000})
-        context.set_default_timeout(PATIENCE)
-        page, complaints = context.new_page(), []
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-
-        def stumbled(error):
-            frame = next((line for line in (error.stack or "").splitlines() if "://" in line), "")
-            if not any(place in frame for place in THEIRS):
-                complaints.append(error.stack or str(error))
-
-        page.on("pageerror", stumbled)
-
-        def asked(request):
-            if request.url.startswith("http") and not request.url.startswith(f"{self.home}/"):
-                complaints.append(request.url)
-
-        page.on("request", asked)
-        page.goto(f"{self.home}/lab?token={self.token}&reset")
-        page.wait_for_function("window.jupyterapp")
-        return page, complaints
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory, jupyter_env):
-    root = tmp_path_factory.mktemp("lab")
-    shutil.copy(NOTEBOOK, root)
-    with Lab(root, jupyter_env, tmp_path_factory.mktemp("log") / "jupyterlab.log") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +29,8 @@ def session(lab, chromium):
     """The quickstart after "Run all cells", on a page. Its kernel has the notebook's `w`, `table` and `worst`."""
     expect.set_options(timeout=PATIENCE)
     page, complaints = lab.page(chromium)
-    call(page, OPEN, [NOTEBOOK.name, True])
-    assert call(page, "() => jupyterapp.commands.execute('notebook:run-all-cells')"), "every cell ran"
-    assert page.evaluate(ERRORS) == []
-    yield page
+    shutil.copy(NOTEBOOK, lab.root)
+    yield opened(page, NOTEBOOK.name)
     page.context.close()
     assert complaints == []
 
@@ -317,14 +199,10 @@ m
 
 
 def test_live_margins_trace_again_stop_and_let_the_latest_win(session, lab, chromium):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MARGINS)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, lab.root / "margins.ipynb")
+    write_notebook(lab.root / "margins.ipynb", MARGINS)
     page, complaints = lab.page(chromium)
     try:
-        call(page, OPEN, ["margins.ipynb", True])
-        assert call(page, "() => jupyterapp.commands.execute('notebook:run-all-cells')")
-        assert page.evaluate(ERRORS) == []
+        opened(page, "margins.ipynb")
         view = live_view(page)
         status, slider = view.locator(".fv-status"), view.locator("[data-set=damping]")
         paths, stop = view.locator(".fv-targets button"), view.get_by_role("button", name="stop")
@@ -382,13 +260,9 @@ def explorer(lab, chromium):
         "e = fv.explore(fv.zoo.load('digits-mlp'), images[:12], labels[:12], detail=2, include=[]).widget()\n"
         "e"
     )
-    cells = [nbformat.v4.new_code_cell(code)]
-    known = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}  # or a dialog asks
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=known), lab.root / "explorer.ipynb")
+    write_notebook(lab.root / "explorer.ipynb", code)
     page, complaints = lab.page(chromium)
-    call(page, OPEN, ["explorer.ipynb", True])
-    assert call(page, "() => jupyterapp.commands.execute('notebook:run-all-cells')"), "every cell ran"
-    assert page.evaluate(ERRORS) == []
+    opened(page, "explorer.ipynb")
     page.wait_for_selector(".fv-live")
     yield page
     page.context.close()

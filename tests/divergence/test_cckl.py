@@ -349,7 +349,7 @@ class TestRefusals:
             fv.cckl(net, torch.rand(2, 4), torch.ones(2, 3))
 
     def test_a_black_box(self):
-        with pytest.raises(TypeError, match="which have slopes"):
+        with pytest.raises(TypeError, match="a BlackBox, which gives answers and no gradients"):
             fv.cckl(fv.BlackBox(lambda x: x), torch.rand(2, 4), [0, 1])
 
 

@@ -300,7 +300,7 @@ class TestOptions:
     def test_wrong_models(self):
         with pytest.raises(ValueError, match="one predicted class"):
             trace_margins(fv.Classifier(nn.Linear(4, 3), likelihood="bernoulli"), torch.rand(2, 4))
-        with pytest.raises(TypeError, match="traces need slopes"):
+        with pytest.raises(TypeError, match="a BlackBox, which gives answers and no gradients"):
             trace_margins(fv.BlackBox(lambda x: x @ torch.ones(4, 3)), torch.rand(2, 4))
         with pytest.raises(TypeError, match="did you mean damping"):
             trace_margins(nn.Linear(4, 3), torch.rand(2, 4), dampings=1)

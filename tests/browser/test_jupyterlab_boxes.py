@@ -1,0 +1,114 @@
+"""Live views within other people's widgets, in a real JupyterLab: boxes, tabs, links, `interact` and `Output`."""
+
+import pytest
+
+pytest.importorskip("jupyterlab", reason="JupyterLab is absent: pip install 'fimviz[lab]'")
+expect = pytest.importorskip("playwright.sync_api").expect
+from tests.browser.lab import ASK, PATIENCE, call, opened, write_notebook  # noqa: E402
+
+MADE = """
+import ipywidgets as W
+import torch
+import fimviz as fv
+torch.set_num_threads(1)
+images, labels = fv.zoo.digits()
+net = fv.zoo.load("digits-mlp")
+s = fv.spectrum(net, images[:4], labels=labels[:4], k=2)
+paths = fv.trace_margins(net, images[:3], targets="runner-up", verify=False)
+found = fv.explore(net, images[:6], labels[:6], detail=1, include=[])
+def views():
+    return [s.widget(), paths.widget(), found.widget()]
+"""
+BOXES = [
+    "W.HBox(views()[:2])",
+    "W.HBox([*views()[2:], W.Button(description='beside')])",
+    "W.VBox(views())",
+    "W.GridBox(views()[:2], layout=W.Layout(grid_template_columns='auto auto'))",
+    "W.Tab(views()[:2])",
+    "W.Accordion(views()[:1], selected_index=0)",
+]
+LINKED = """
+a, b = s.widget(), s.widget(samples=3)
+slider = W.FloatSlider(min=-1, max=1, step=0.01)
+link = W.jslink((a, "epsilon"), (slider, "value"))
+other = W.jslink((a, "epsilon"), (b, "epsilon"))
+W.VBox([slider, a, b])
+"""
+INTERACT = """
+@W.interact(order=(0, 1))
+def show(order):
+    w = s.widget()
+    w.direction = order
+    display(w)
+"""
+OUTPUT = """
+out = W.Output()
+with out:
+    display(s)
+    display(s.widget())
+W.HBox([out])
+"""
+SEEN = "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().width)"
+
+
+@pytest.fixture(scope="module")
+def boxes(lab, chromium):
+    expect.set_options(timeout=PATIENCE)
+    write_notebook(lab.root / "boxes.ipynb", MADE, *BOXES, LINKED, INTERACT, OUTPUT)
+    page, complaints = lab.page(chromium)
+    yield opened(page, "boxes.ipynb")
+    page.context.close()
+    assert complaints == []
+
+
+def output(page, at):
+    """The output of a cell, brought into sight: the notebook draws those that are."""
+    page.evaluate(
+        """async at => {
+          const notebook = jupyterapp.shell.currentWidget.content;
+          await notebook.scrollToItem(at);
+        }""",
+        at,
+    )
+    area = page.locator(".jp-Cell").nth(at).locator(".jp-OutputArea").first
+    area.scroll_into_view_if_needed()
+    return area
+
+
+def widths(area):
+    """The widths of the views that are in sight, once all are drawn."""
+    area.locator(".fimviz h3:visible").first.wait_for()
+    return area.locator(".fimviz").evaluate_all(
+        "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().width)"
+    )
+
+
+@pytest.mark.parametrize("at", range(len(BOXES)), ids=lambda at: BOXES[at])
+def test_views_take_their_share_of_a_box(boxes, at):
+    area = output(boxes, 1 + at)
+    room = area.evaluate("e => e.getBoundingClientRect().width")
+    found = widths(area)
+    beside = 2 if at in (0, 3) else 1
+    assert len(found) == {0: 2, 1: 1, 2: 3, 3: 2, 4: 1, 5: 1}[at]
+    assert min(found) > 0.75 * room / beside - 60, "none is squeezed"
+    scrolled = area.locator(".jupyter-widgets").first.evaluate("e => e.scrollWidth - e.clientWidth")
+    assert scrolled <= 1, "nothing is cut"
+    if "Tab" in BOXES[at]:
+        area.locator(".lm-TabBar-tab").nth(1).click()
+        expect(area.locator(".fimviz:visible h3").first).to_contain_text("turns into")
+        assert min(widths(area)) > 0.75 * room
+
+
+def test_links_and_interact_and_output(boxes):
+    linked = output(boxes, 1 + len(BOXES))
+    expect(linked.locator(".fimviz h3")).to_have_count(2)
+    call(boxes, ASK, ["slider.value = 0.03", "0"])
+    for view in linked.locator(".fimviz").all():
+        expect(view.locator(".fv-slider output")).to_have_text("ε = 0.03")
+    shown = output(boxes, 2 + len(BOXES))
+    expect(shown.locator(".fv-direction figcaption")).to_have_text("direction v₁")
+    call(boxes, ASK, ["show.widget.children[0].value = 1", "0"])
+    expect(shown.locator(".fv-direction figcaption")).to_have_text("direction v₂")
+    captured = output(boxes, 3 + len(BOXES))
+    expect(captured.locator(".fimviz:not(.fimviz-still) h3")).to_have_count(2)
+    assert min(widths(captured)) > 500
