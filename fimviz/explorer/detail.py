@@ -15,6 +15,7 @@ from fimviz.fisher.walk import walk
 from fimviz.vulnerability import Vulnerability
 
 POINTS = 21  # of a plane, on each axis
+_TOGETHER = 64  # images of one pass
 _NODES = 33, 17  # distances along the leading direction, and along each other one
 
 
@@ -81,6 +82,15 @@ def _examined(
         found = some.plane(0, across, points=POINTS, reach=reach[:planes])
     told(1.0)
     return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
+
+
+def struck(found: Vulnerability, rows: Sequence[int]) -> Tensor:
+    """Logits (m, attacks, K), float64, of what the attacks made of some inputs."""
+    net = found.spectrum.net
+    moved = found.moved[list(rows)]
+    with net.at_rest(), torch.no_grad():
+        parts = [net.logits(x.to(net.device, net.dtype)).cpu().double() for x in moved.flatten(0, 1).split(_TOGETHER)]
+    return torch.cat(parts).unflatten(0, moved.shape[:2]) if parts else found.spectrum.logits[:0, None]
 
 
 def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:

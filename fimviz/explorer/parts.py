@@ -11,7 +11,7 @@ from fimviz.attributions import attributions
 from fimviz.bounds.certificate import certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import compare_bounds
-from fimviz.explorer.detail import POINTS, toward_attacks
+from fimviz.explorer.detail import POINTS, struck, toward_attacks
 from fimviz.explorer.results import Explored
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.trace import trace_margins
@@ -49,7 +49,7 @@ def extended(
                 progress(int(1000 * done / total * attacks / (attacks + planes)), 1000)
 
         found = attacks_of(s, range(len(s)), seed, tried)
-        return replace(m, attacks=found, toward=toward_attacks(m.detail, found, at[:count]))
+        return replace(m, attacks=found, struck=struck(found, at), toward=toward_attacks(m.detail, found, at[:count]))
     return replace(m, margins=margins_of(s, at, seed, progress))
 
 

@@ -61,6 +61,7 @@ class Explored:
         detail: everything about some of them.
         radius: (n,) the certified L2 radius, or None, for the reason that `notes` gives.
         attacks: the smallest successful attacks of all inputs, where they were asked for.
+        struck: (m, attacks, K) logits of what they made of the samples in detail.
         toward: some samples in detail with a smallest attack, and their planes of v₁ and that attack; or None.
         bounds, margins, attributions: of the samples in detail, where they were asked for.
         notes: why a part is missing, by its name.
@@ -70,6 +71,7 @@ class Explored:
     detail: Detail
     radius: Tensor | None = None
     attacks: Vulnerability | None = None
+    struck: Tensor | None = None
     toward: tuple[tuple[int, ...], Plane] | None = None
     bounds: BoundComparison | None = None
     margins: MarginTraces | None = None
@@ -125,11 +127,13 @@ class Explorer(Result):
         """The same on copies of the models, which nobody else trains or changes.
 
         Raises:
-            ValueError: a model cannot be copied.
+            ValueError: a model cannot be copied, or is no longer the one that this was computed on.
         """
         models = {}
         for name, m in self.models.items():
             net = m.spectrum.net.apart()
+            if m.spectrum._origin and (now := net.fingerprint()) and not m.spectrum._origin.agrees(now):
+                raise ValueError("the model's weights are no longer those that this result was computed with")
             deep = replace(m.detail.spectrum, net=net, _parts={})
             models[name] = replace(
                 m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)

@@ -14,7 +14,7 @@ import traitlets
 
 from fimviz._options import whole
 from fimviz._quantile import median
-from fimviz.divergence.path import Path, paths
+from fimviz.divergence.path import Path
 from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
@@ -81,10 +81,9 @@ def divergence(
     count = torch.tensor(result.by_class["pairs"].values)
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
-    changed = result.changed
-    lost = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     chosen = _chosen(result, pairs, inputs)
-    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype, ask=not changed)
+    lines, changed = result.known([place for place, _ in chosen], _STEPS)
+    lost = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     samples = sorted({s for line in lines for s in (line.i, line.j)})
     modes = net.likelihood.mode(result.logits)
     confidence = net.likelihood.confidence(result.logits)

@@ -109,7 +109,9 @@ def _model(
         "planes": planes_data(m.detail, inputs),
         "nested": nested,
         "toward": toward_data(m.toward, s.net, inputs),
-        "attacks": [] if m.attacks is None else attacks_data(m.attacks, range(len(s)), m.detail.places, inputs),
+        "attacks": []
+        if m.attacks is None
+        else attacks_data(m.attacks, range(len(s)), m.detail.places, m.struck, inputs),
         "notes": m.notes,
     }
 
@@ -194,31 +196,30 @@ def nested_attributions(found: Attributions, places: Sequence[int]) -> dict[str,
 
 
 def attacks_data(
-    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], inputs: Inputs
+    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], ends: Tensor | None, inputs: Inputs
 ) -> list[dict[str, Any]]:
-    """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image."""
-    asked = not found.spectrum.changed
-    with found.spectrum.net.at_rest(), torch.no_grad():
-        rows = []
-        for i, place in enumerate(places):
-            tried = []
-            for j, (attack, norm) in enumerate(found.attacks):
-                epsilon, shown = float(found.epsilon[i, j]), place in pictured
-                one: dict[str, Any] = {
-                    "attack": attack,
-                    "norm": norm,
-                    "epsilon": finite(epsilon),
-                    "length": finite(found.length[i, j]),
-                }
-                if shown and 0 < epsilon < math.inf:
-                    x = found.moved[i, j]
-                    one["image"] = inputs.encode(x)
-                    if asked:
-                        z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
-                        one |= {"becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
-                        one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
-                tried.append(one)
-            rows.append({"index": place, "tried": tried})
+    """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image.
+
+    `ends` (m, attacks, K) are the logits of those.
+    """
+    likelihood, rows = found.spectrum.net.likelihood, []
+    answers = {} if ends is None else dict(zip(pictured, ends, strict=True))
+    for i, place in enumerate(places):
+        tried = []
+        for j, (attack, norm) in enumerate(found.attacks):
+            epsilon = float(found.epsilon[i, j])
+            one: dict[str, Any] = {
+                "attack": attack,
+                "norm": norm,
+                "epsilon": finite(epsilon),
+                "length": finite(found.length[i, j]),
+            }
+            if place in answers and 0 < epsilon < math.inf:
+                z = answers[place][j : j + 1]
+                one["image"] = inputs.encode(found.moved[i, j])
+                one |= {"becomes": outcome(likelihood.mode(z)[0]), "confidence": float(likelihood.confidence(z)[0])}
+            tried.append(one)
+        rows.append({"index": place, "tried": tried})
     return rows
 
 

@@ -170,7 +170,7 @@ class Exploring(Along, Working):
 
     def _compute(self, what: Any, index: Any, many: Any, tick: Tick, check: Check) -> None:
         """One part of the detail of one sample, for every model."""
-        from fimviz.explorer.detail import examine, toward_attacks
+        from fimviz.explorer.detail import examine, struck, toward_attacks
         from fimviz.explorer.parts import attacks_of, extended
 
         found = self._shown()
@@ -191,7 +191,8 @@ class Exploring(Along, Working):
             for m in found.models.values():
                 tried = attacks_of(m.spectrum, [index], found.seed, tick)
                 check()
-                models.append({"attacks": attacks_data(tried, [index], [index], inputs), "tried": tried})
+                said = attacks_data(tried, [index], [index], struck(tried, [0]), inputs)
+                models.append({"attacks": said, "tried": tried})
             details = examine(found, [index], 1, planes=0, progress=tick)
             for model, detail in zip(models, details.values(), strict=True):
                 check()
