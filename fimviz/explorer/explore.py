@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from fimviz.classifier import Classifier, as_classifier
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
 from fimviz.explorer.detail import POINTS, examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
-from fimviz.explorer.results import Explored, Explorer
+from fimviz.explorer.results import MAX_BYTES, Explored, Explorer
 from fimviz.fisher.methods import METHODS, spectrum
 from fimviz.fisher.spectrum import Spectrum
 
@@ -89,6 +90,13 @@ def explore(
     if include is None:
         planes = min(planes, _PLANES, affordable(nets.values(), inputs, PLANE_WORK))
     later = [part for part in parts if part != "plane"]
+    if (size := len(nets) * count * (1 + k) * inputs[0][0].numel()) > MAX_BYTES:
+        warnings.warn(
+            f"{count} samples of this size in full detail take about {size / 1e6:.0f} MB, and a page holds "
+            f"{MAX_BYTES / 1e6:.0f} MB by itself, with as many as fit: give fewer with detail= or k=, or show all with "
+            f".view(max_bytes={math.ceil(1.2 * size / 1e6)}e6)",
+            stacklevel=3,
+        )
     passes = [_passes(model, n, count, planes, k) for model in nets.values()]
     stages = [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
     bar = Stages(progress, stages + [(part, p[part]) for p in passes for part in later])

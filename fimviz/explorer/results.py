@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fimviz.views.figure import Figure
 
 _ENOUGH = 10  # samples for an interval
+MAX_BYTES = 20_000_000  # of a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,15 +193,15 @@ class Explorer(Result):
         return explorer_figure(self)
 
     @named_options
-    def view(self, *, max_bytes: int = 20_000_000) -> Figure:
+    def view(self, *, max_bytes: float = MAX_BYTES) -> Figure:
         """The explorer: norms, gallery and detail, linked.
 
         Args:
-            max_bytes: refuse a page larger than this.
+            max_bytes: how large a page may be: it holds as many of the samples in full detail as fit, and says so.
         """
         from fimviz.views.explorer import explorer
 
-        return explorer(self, max_bytes=max_bytes)
+        return explorer(self, max_bytes=int(max_bytes))
 
 
 def _rank(x: Sequence[float], y: Sequence[float], seed: int) -> Rank:

@@ -9,7 +9,7 @@ import traitlets
 
 from fimviz._quantile import median
 from fimviz.views.charts import quartile_box
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import WARN_BYTES, Figure, Widget, left_out, module_source
 from fimviz.views.inputs import Inputs, finite, picture
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ class AttributionView(Widget):
         return int(self.fitting("sample", proposal.value))
 
 
-def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> Figure:
+def attributions_view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure:
     """The view of the first samples of a result."""
     s = result.spectrum
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if samples is None:
+        samples = max(1, min(32, WARN_BYTES // (4 * (2 + len(result.methods)) * s.images[0].numel() // 3)))
     for i in range(min(samples, len(result))):
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
@@ -66,6 +68,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         **inputs.header,
         "chance": list(result.chance),
         "samples": rows,
+        "left": left_out(len(rows), len(result), "the first", f".view(samples={len(result)})"),
     }
     return Figure(
         widget_class=AttributionView,
@@ -74,6 +77,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         still=_still(result, inputs),
         summary=f"{len(rows)} samples, {len(result.methods)} methods",
         max_bytes=max_bytes,
+        fewer="samples=",
     )
 
 

@@ -133,6 +133,7 @@ def divergence(
         still=_still(result, inputs, lines[first], seen, against),
         summary=f"{len(result)} pairs, {len(chosen)} with their lines",
         max_bytes=max_bytes,
+        fewer="pairs=",
         setup={"shown": tuple(place for place, _ in chosen)},
     )
 

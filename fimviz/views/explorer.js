@@ -283,7 +283,8 @@ class Explorer extends View {
       const doubt = mean(m.table.doubt);
       return [m.name, `${data.total} samples`, `median λ₁ ${number(median(m.table.norm))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
-    this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
+    const left = data.left ? [document.createElement("br"), document.createTextNode(this.live ? data.left.replace(" shows all", " has all; here one is computed when it is opened") : data.left)] : [];
+    this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]), ...left);
   }
 
   tables() {

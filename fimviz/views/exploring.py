@@ -208,7 +208,7 @@ class Exploring(Along, Working):
                     entry = nested_bounds(more.bounds, [index])
                 elif what == "margins":
                     assert more.margins is not None
-                    entry = nested_margins(more.margins, found.first.spectrum)
+                    entry = nested_margins(more.margins, found.first.spectrum, [index])
                 else:
                     assert more.attributions is not None
                     entry = nested_attributions(more.attributions, [index])
@@ -283,6 +283,7 @@ class Exploring(Along, Working):
     def _put(self, found: Explorer) -> None:
         """Show another batch; the page reads it anew."""
         data, inputs = batch_data(found, self.labels)
+        data["left"] = ""
         self.source, self.total, self.extent, self.choices = found, len(found), {}, choices(data)
         if self.against not in self.choices["criteria"]:
             self.against = self.choices["criteria"][0]

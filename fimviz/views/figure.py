@@ -12,6 +12,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 import warnings
 import zlib
@@ -143,6 +144,11 @@ class Widget(anywidget.AnyWidget):
         return f"{type(self).__name__}({self.summary})"
 
 
+def left_out(shown: int, total: int, which: str, how: str) -> str:
+    """What a page says of samples that it does not hold, and how to get them; nothing where it holds all."""
+    return f"{shown} of {total} samples are here, {which}: {how} shows all." if shown < total else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Figure:
     """A view of a result.
@@ -159,6 +165,7 @@ class Figure:
     still: str
     summary: str
     max_bytes: int
+    fewer: str = ""  # the options of the view that make it smaller
     setup: dict[str, Any] = field(default_factory=dict)  # attributes of the live widget that do not travel
 
     def __repr__(self) -> str:
@@ -218,8 +225,9 @@ class Figure:
         size = sum(len(v) for v in self.state.values() if isinstance(v, str))
         if size > self.max_bytes:
             raise ValueError(
-                f"the view would take {size / 1e6:.1f} MB and max_bytes is {self.max_bytes / 1e6:.1f} MB: show fewer "
-                "samples= or directions=, or allow more with max_bytes="
+                f"the view would take {size / 1e6:.1f} MB and max_bytes is {self.max_bytes / 1e6:.1f} MB: "
+                + (f"show fewer {self.fewer}, or " if self.fewer else "")
+                + f"allow more with .view(max_bytes={math.ceil(size / 1e6)}e6)"
             )
         if size > WARN_BYTES:
             warnings.warn(f"this view takes {size / 1e6:.1f} MB of the notebook or file", stacklevel=4)

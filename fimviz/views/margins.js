@@ -36,7 +36,7 @@ function layout() {
       prediction travels on the way, 2 arccos Σ√(pq) between neighbours. The dashed
       <b>floor</b>, 2 arcsin((√p_y − √p_k)/√2), is the least length by which any path can get there; it is at most π/2 ≈ 1.57. A class that is met before the one aimed
       at <b>shields</b> it. The model was asked at the end of every step; between these, what is drawn runs along the shortest way.</p></details></div>
-    <p class="fv-sub"></p><p class="fv-ended" hidden></p>
+    <p class="fv-sub"></p><p class="fv-ended" hidden></p><p class="fv-quiet fv-left" hidden></p>
     <div class="fv-margin">
       <div class="fv-choose">
         <h4>From class (row), which class is met first (column)?</h4>
@@ -71,6 +71,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.traces = data.traces.map((t) => ({ ...t, part }));
     this.samples = new Map(data.samples.map((s) => [s.index, { ...s, bytes: null, part }]));
     root.innerHTML = layout();
+    Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => {
       this.pause();

@@ -14,7 +14,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import real, whole
-from fimviz.views.figure import Figure, module_source
+from fimviz.views.figure import Figure, left_out, module_source
 from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _CLASSES_SHOWN = 5  # beside the path's own and "others", where there are more than eight
 _TARGETS = 24  # traces of one sample that a page holds, the shortest first
 _PAGE = 700_000  # bytes before packing that a page takes by default
+_MOST = 4_000_000  # of those of eight samples, with few frames each
 _FRAMES = (3, 40)  # images on the way of one trace, at least and at most
 _POINT = 100  # bytes of numbers a step
 _CURVE_SAMPLES = 20  # that a live curve traces
@@ -222,7 +223,7 @@ def margins(
     if not len(traces):
         raise ValueError("there are no traces to show")
     inputs = inputs_of(traces.net, traces.images)
-    chosen = _chosen(traces, samples)
+    chosen, traced = _chosen(traces, samples), traces.sample.unique()
     shown = [i for sample in chosen for i in _of_sample(traces, sample)]
     size = traces.images[0].numel()
     frames = int(np.clip((_PAGE / len(shown) - _POINT * 15) // size, *_FRAMES))
@@ -235,6 +236,9 @@ def margins(
         "classes": traces.net.classes,
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
+        "left": left_out(
+            len(chosen), len(traced), "with every class that is met among them", f".view(samples={len(traced)})"
+        ),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
         "samples": [_sample(traces, inputs, i) for i in chosen],
@@ -261,6 +265,7 @@ def margins(
         },
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,
+        fewer="samples=",
     )
 
 
@@ -283,7 +288,8 @@ def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[i
     if samples is None:
         targets = min(_TARGETS, -(-len(traces) // len(traced)))
         each = targets * (_POINT * 15 + 7 * traces.images[0].numel())
-        samples = max(1, min(24, _PAGE // each))
+        least = targets * (_POINT * 15 + _FRAMES[0] * traces.images[0].numel())
+        samples = max(1, min(24, _PAGE // each), min(8, _MOST // least))
     elif (samples := operator.index(samples)) < 1:
         raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
     # Every class in turn, so that each row of the path matrix has something to open.

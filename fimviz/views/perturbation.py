@@ -12,7 +12,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import Figure, Widget, left_out, module_source
 from fimviz.views.inputs import Inputs, picture, short
 from fimviz.views.palette import class_order
 
@@ -96,6 +96,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         raise ValueError(f"directions is {directions}, expected at least 1")
     if samples is None:
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
+    by_count, known = not isinstance(samples, Iterable), spectrum.eigenvalues.shape[1]
     chosen = _chosen(order, samples)
     shown = spectrum.take(chosen)
     walks, reach, one_sided, changed = shown.known(count)
@@ -107,6 +108,22 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(spectrum),
+        "left": " ".join(
+            filter(
+                None,
+                (
+                    left_out(
+                        len(chosen),
+                        len(spectrum),
+                        "the most fragile" if by_count else "as asked for",
+                        f".view(samples={len(spectrum)})",
+                    ),
+                    f"{count} of {known} directions are here: .view(directions={known}) shows all."
+                    if count < known
+                    else "",
+                ),
+            )
+        ),
         "changed": changed,
         "samples": [
             sample_data(
@@ -130,6 +147,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         setup={"samples": tuple(chosen), "extent": extent_of(data["samples"])},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
+        fewer="samples= or directions=",
     )
 
 

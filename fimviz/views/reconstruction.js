@@ -60,6 +60,7 @@ class Reconstruction extends View {
       s.map = new (series_ ? Float32Array : Int8Array)(part(s.visible));
     });
     root.innerHTML = layout();
+    if (data.left) this.$(".fv-sub").insertAdjacentHTML("afterend", `<p class="fv-quiet fv-left">${escape(data.left)}</p>`);
     this.range = this.$("input");
     this.range.addEventListener("input", () => this.set("draws", Math.round(10 ** Number(this.range.value))));
     roving(this.$(".fv-gallery"), (option) => this.set("sample", Number(option.dataset.place)));

@@ -11,7 +11,7 @@ import traitlets
 
 from fimviz._quantile import median, quantiles
 from fimviz.views.distributions import text
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import WARN_BYTES, Figure, Widget, left_out, module_source
 from fimviz.views.inputs import Inputs, finite, picture
 
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ class ReconstructionView(Widget):
         return self.fitting(proposal.trait.name, proposal.value)
 
 
-def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int) -> Figure:
+def reconstruction_view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figure:
     """The first inputs with what is visible of them."""
     spectrum = result.spectrum
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
+    if samples is None:
+        samples = max(1, min(32, WARN_BYTES // (8 * spectrum.images[0].numel() // 3)))
     count = min(samples, len(result))
     rows = []
     for i in range(count):
@@ -64,6 +66,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         "size": spectrum.images[0].numel(),
         **inputs.header,
         "samples": rows,
+        "left": left_out(len(rows), len(result), "the first", f".view(samples={len(result)})"),
     }
     return Figure(
         widget_class=ReconstructionView,
@@ -72,6 +75,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         still=_still(result, inputs, count),
         summary=f"what labels tell of {count} inputs",
         max_bytes=max_bytes,
+        fewer="samples=",
     )
 
 
