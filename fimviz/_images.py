@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from fimviz._pictures import is_picture
 from fimviz._tell import tell
 
+_PICTURE = 64  # values that an input has at least to be taken for a picture
 _ROUNDING, _OVERSHOOT = 1e-6, 1e-3  # shares of the input range: not worth a word, and more than rounding does
 
 
@@ -70,6 +71,37 @@ def _told(value: float, limit: float) -> str:
     apart = abs(value - limit) / max(abs(limit), 1e-300)
     digits = 4 if not 0 < apart < 1 else max(4, 2 - math.floor(math.log10(apart)))
     return f"{value:.{digits}g}"
+
+
+def likely_units(x: Tensor, input_range: tuple[float, float] | None, mean: Tensor, std: Tensor) -> str:
+    """What is likely wrong with the units of a normalisation, or of pixels in the range; empty where nothing is."""
+    if input_range is None:
+        return ""
+    a, b = input_range
+    where = f"pixels in [{a:g}, {b:g}]"
+    # No numbers in an interval have a mean outside of it, or a deviation of more than half its width.
+    if mean.min() < a - 1e-6 * (b - a) or mean.max() > b + 1e-6 * (b - a) or std.max() > b - a:
+        mend = ": divide both by 255" if (a, b) == (0, 1) and max(mean.max(), std.max()) > 2 else ""
+        return f"mean is {_listed(mean)} and std is {_listed(std)}, which {where} cannot have{mend}"
+    if b - a > 50 and a == 0 and mean.max() <= 1 and 0.01 < std.max() < 1:
+        return f"mean is {_listed(mean)} and std is {_listed(std)}, small for {where}: multiply both by {b:g}"
+    if x[0].numel() < _PICTURE:
+        return ""
+    share = (x.detach() - a) / (b - a) * 255
+    if 0 < share.max() <= 1.001 and ((share > 0.01) & (share < 0.9)).sum() >= 0.2 * (share > 0).sum():
+        return (
+            f"images run from {float(x.min()):.3g} to {float(x.max()):.3g}, less than a grey level of {where}: were "
+            "they divided by 255 " + ("twice?" if (a, b) == (0, 1) else f"already? Then pass input_range=({a:g}, 1)")
+        )
+    if x.shape[0] > 3 and std.min() > 0.01 and std.max() < 0.15 * (b - a):
+        own = x.detach().double().transpose(0, 1).flatten(1).std(1).cpu()
+        if len(std) in (1, len(own)) and ((own**2 / std - 1).abs() < 0.15).all():
+            return f"std is {_listed(std)} and these images have {_listed(own)}, its root: was the variance given?"
+    return ""
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{v:.4g}" for v in values[:3].tolist()) + (", …" if len(values) > 3 else "")
 
 
 def likely_mistake(x: Tensor) -> str:

@@ -94,6 +94,26 @@ def _unrecorded(output: Any) -> Any:
     return tuple(map(_unrecorded, output)) if isinstance(output, list | tuple) else output
 
 
+_SHAPING = {  # backward functions of what moves, casts or clips values and computes nothing new
+    *("Alias", "Cat", "Clamp", "ClampMax", "ClampMin", "Clone", "Expand", "Index", "Permute", "ReshapeAlias"),
+    *("Select", "Slice", "Squeeze", "Stack", "T", "ToCopy", "Transpose", "Unsqueeze", "UnsafeView", "View"),
+}
+
+
+def last_operations(output: Tensor) -> set[str]:
+    """What a tensor came out of last, by torch's names ("Sigmoid", "Softmax"), through views, casts, heads in a row."""
+    found, nodes = set(), [output.grad_fn]
+    while nodes:
+        if (node := nodes.pop()) is None:
+            continue
+        kind = node.name().partition("Backward")[0]
+        if kind in _SHAPING:
+            nodes += [source for source, _ in node.next_functions]
+        else:
+            found.add(kind)
+    return found
+
+
 def quantised(model: nn.Module) -> str:
     """What in a model computes in integers, which have no derivative; empty if nothing does."""
     for name, module in model.named_modules():

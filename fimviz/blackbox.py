@@ -136,7 +136,7 @@ class BlackBox:
         x = self._checked(images)
         with self._use:
             if self._width is None:
-                self._probe(x[:1])
+                self._probe(x)
         return x
 
     def apart(self) -> BlackBox:
@@ -157,12 +157,17 @@ class BlackBox:
             yield
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches."""
+        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches; NaN where none came."""
         z = torch.cat([self._ask(part) for part in x.detach().split(self.batch_size)])
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
 
-    def _probe(self, one: Tensor) -> None:
-        z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+    def _probe(self, x: Tensor) -> None:
+        for one in x.split(1):  # the first input that has an answer
+            z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+            if z.isfinite().all():
+                break
+        else:
+            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
         if (z[0] - z[1]).abs().amax() > 1e-4 * z.abs().amax().clamp_min(1e-6):
             raise ValueError("the model is random: one input sent twice came back with two different results")
         width = z.shape[1]
@@ -226,18 +231,20 @@ class BlackBox:
                 f"predict returned shape {tuple(scores.shape)} for {count} inputs, "
                 f"expected ({count}, {self._width or 'K'})"
             )
-        if not scores.isfinite().all():
-            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
+        scores[~scores.isfinite().all(1)] = torch.nan  # one input without an answer does not take those of the others
         return scores if self.outputs == "logits" else self._logs(scores, given.dtype)
 
     def _logs(self, p: Tensor, given: np.dtype[Any]) -> Tensor:
-        if p.min() < -1e-6 or p.max() > 1 + _SUM:
-            raise ValueError(f"predict returned values from {p.min():.4g} to {p.max():.4g}, expected probabilities")
+        known = p[p.isfinite().all(1)]
+        if len(known) and (known.min() < -1e-6 or known.max() > 1 + _SUM):
+            raise ValueError(
+                f"predict returned values from {known.min():.4g} to {known.max():.4g}, expected probabilities"
+            )
         limits = np.finfo(given if given in (np.float16, np.float32, np.float64) else np.float64)
         log_p = p.clamp_min(float(limits.tiny)).log()
         if self._wanted == "bernoulli":
             return log_p - (1 - p).clamp_min(float(limits.eps) / 2).log()
-        worst = float((p.sum(1) - 1).abs().max())
+        worst = float((p.sum(1) - 1).abs().nan_to_num().max())
         if worst > _SUM:
             raise ValueError(f"predict returned probabilities that sum to 1 ± {worst:.3g}, expected 1 in every row")
         return log_p

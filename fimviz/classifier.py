@@ -18,14 +18,16 @@ from torch import Tensor, nn
 
 from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
-from fimviz._images import check_values, likely_mistake, read
+from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
-from fimviz._models import called, embeds, no_module, one_input, quantised, takes_tokens
+from fimviz._models import called, embeds, last_operations, no_module, one_input, quantised, takes_tokens
 from fimviz._options import named_options, real
 from fimviz._origin import Print, weights_of
 from fimviz._precise import Steady, float64_values
+from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
+_PART = 16  # inputs at a time, of a batch that begins with some at which the model cannot be judged
 _REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
 
 _TOKENS = (
@@ -52,6 +54,7 @@ class Classifier:
 
     The first use probes the model with two inputs and refuses, with the reason, one that is random in
     evaluation mode, whose inputs in a batch influence each other, or that returns probabilities or NaN.
+    Log-probabilities of K classes (`log_softmax`) are logits.
 
     Example, with the closed form p = softmax(x):
         >>> import torch, fimviz as fv
@@ -90,7 +93,7 @@ class Classifier:
         self._wanted = likelihood
         self.likelihood = LIKELIHOODS[likelihood]
         self._names = read_names(classes)
-        self._probed = False
+        self._probed = self._told = False
         self._draws = True
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
@@ -148,7 +151,7 @@ class Classifier:
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
-                self._probe(x.detach()[:2].to(self.device))
+                self._probe(self._sound(x.detach())[:2].to(self.device))
             return x
 
     def apart(self) -> Classifier:
@@ -263,8 +266,27 @@ class Classifier:
         if images.is_inference():
             images = images.clone()
         images = check_values(images, self.input_range)
+        if not self._told and (mistake := likely_units(images, self.input_range, self.mean, self.std)):
+            self._told = True
+            tell(mistake)
         # A result keeps what it was computed on, whatever becomes of the memory that was given.
         return images.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
+
+    def _sound(self, x: Tensor) -> Tensor:
+        """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
+        found = x[:0]
+        with self.at_rest():
+            for part in (x[:2], *x[2:].split(_PART)):
+                here = part.to(self.device).requires_grad_()
+                z = self._outputs(here)
+                good = z.isfinite().all(1)
+                if z.requires_grad:
+                    (g,) = torch.autograd.grad(z.sum(1).sum(), here, allow_unused=True)
+                    good &= True if g is None else g.isfinite().flatten(1).all(1)
+                found = torch.cat([found, part[good.to(part.device)]])
+                if len(found) > 1:
+                    break
+        return found if len(found) else x
 
     def _probe(self, pair: Tensor) -> None:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
@@ -275,7 +297,8 @@ class Classifier:
             own = self._weight_dtype
             eps = torch.finfo(torch.float32 if own.itemsize < 4 and self._runs_in(torch.float32, pair) else own).eps
             x = pair.requires_grad_()
-            one_logit = self._outputs(x).shape[1] == 1
+            outputs = self._outputs(x)
+            one_logit = outputs.shape[1] == 1
             z = self.logits(x)
             values, again = z.detach(), self.logits(pair).detach()
             if not values.isfinite().all():
@@ -313,12 +336,7 @@ class Classifier:
                     "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
                     "or return the logarithm"
                 )
-            last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
-            inside = values.amin() >= 0 and values.amax() * self.temperature <= 1
-            if self._wanted == "bernoulli" and isinstance(last, nn.Sigmoid) and inside:
-                raise ValueError(
-                    "the model ends in nn.Sigmoid and returns probabilities, expected logits: leave it out"
-                )
+            self._refuse_ends(outputs)
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
             if own != torch.float64 and self.device.type != "mps":
                 self.precise = self._runs_in(torch.float64, pair) and self._takes_float64_values(pair.detach())
@@ -333,6 +351,30 @@ class Classifier:
                 f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
             )
         self._names, self._probed = names, True
+
+    def _refuse_ends(self, outputs: Tensor) -> None:
+        """Refuse a model that ends in what makes probabilities of logits, whatever their values are."""
+        ends = last_operations(outputs)
+        last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
+        inside = bool(outputs.min() >= 0) and bool(outputs.max() <= 1)
+        squashed = ends <= {"Sigmoid", "Hardsigmoid"} or (isinstance(last, nn.Sigmoid) and inside)
+        if self._wanted == "categorical":
+            if ends and squashed:
+                tell(
+                    "the model ends in a sigmoid, and its outputs are taken for the logits of one of K classes: for "
+                    "yes/no labels leave the sigmoid out and pass likelihood='bernoulli'"
+                )
+            return
+        if squashed:
+            raise ValueError(
+                "the model ends in a sigmoid (nn.Sigmoid or torch.sigmoid) and returns probabilities, expected "
+                "logits: leave it out"
+            )
+        if ends and ends <= {"Softmax", "LogSoftmax", "LogSigmoid"}:
+            raise ValueError(
+                f"the model ends in {' and '.join(sorted(ends))}, expected logits of yes/no labels: leave it out, and "
+                "for one of K classes leave likelihood='bernoulli' out"
+            )
 
     def _runs_in(self, dtype: torch.dtype, x: Tensor) -> bool:
         """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""

@@ -2,6 +2,7 @@ import contextlib
 import copy
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,13 +312,106 @@ def test_probabilities_of_sigmoids_are_refused_and_logits_in_their_range_are_not
     call(nn.Sequential(linear(3), nn.Sigmoid()), images)
     for outputs in (1, 3):
         ends = nn.Sequential(linear(outputs), nn.Sigmoid())
-        with pytest.raises(ValueError, match=r"ends in nn.Sigmoid.*expected logits: leave it out"):
+        with pytest.raises(ValueError, match=r"ends in a sigmoid .*expected logits: leave it out"):
             call(ends, images, likelihood="bernoulli", temperature=0.5)
         gate = nn.Sigmoid()
         call(
             Fn(lambda x, f=ends, g=gate: f[0](g(x)) - 5, nn.ModuleList([ends[0], gate])), images, likelihood="bernoulli"
         )
         call(Fn(lambda x, f=ends: 0.1 + 0.1 * f[0](x).tanh(), ends[0]), images, likelihood="bernoulli")
+
+
+HEADS = nn.ModuleList([linear(1), linear(1)])
+SQUASHED = [
+    lambda x: tf.hardsigmoid(HEADS[0](x)),
+    lambda x: torch.sigmoid(HEADS[0](x)).double().float(),
+    lambda x: torch.stack([torch.sigmoid(h(x))[:, 0] for h in HEADS], 1),
+    lambda x: torch.cat([h(x).sigmoid() for h in HEADS], 1).clamp(1e-6, 1 - 1e-6),
+    lambda x: {"logits": torch.special.expit(torch.cat([h(x) for h in HEADS], 1)).view(len(x), 2, 1).squeeze(2)},
+]
+
+
+@pytest.mark.parametrize("forward", SQUASHED)
+def test_a_sigmoid_called_as_a_function_is_refused_as_a_module_is(images, forward):
+    with pytest.raises(ValueError, match=r"ends in a sigmoid .* expected logits"):
+        call(Fn(forward, HEADS), images, likelihood="bernoulli")
+
+
+def test_what_ends_in_probabilities_is_told_from_logits(images):
+    three = linear(3)
+    for f in (tf.softmax, tf.log_softmax):
+        with pytest.raises(ValueError, match=r"ends in (Log)?Softmax, expected logits of yes/no labels"):
+            call(Fn(lambda x, f=f: f(three(x), 1), three), images, likelihood="bernoulli")
+    with pytest.raises(ValueError, match="ends in LogSigmoid"):
+        call(Fn(lambda x: tf.logsigmoid(three(x)), three), images, likelihood="bernoulli")
+    with pytest.warns(UserWarning, match="for yes/no labels leave the sigmoid out"):
+        call(Fn(lambda x: three(x).sigmoid(), three), images)
+    log_probabilities = Fn(lambda x: tf.log_softmax(three(x), 1), three)
+    assert_close(call(log_probabilities, images), call(three, images))
+    assert_close(fv.spectrum(log_probabilities, images).eigenvalues, fv.spectrum(three, images).eigenvalues)
+    call(Fn(lambda x: three(x).sigmoid() * 3 - 1, three), images, likelihood="bernoulli")
+
+
+def photographs(n=8, side=16, seed=0):
+    """Smooth grey levels of eight bits in three channels, darker and lighter."""
+    rough = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (255 * tf.interpolate(rough, side, mode="bilinear")).round() / 255
+
+
+def flat(x):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
+
+
+UNITS = [
+    (lambda x: (x, {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}), "cannot have: divide both by 255"),
+    (lambda x: (x, {"mean": (103.5, 116.3, 123.7)}), "std is 1, which .* divide both by 255"),
+    (lambda x: (x, {"std": 255}), r"mean is 0 and std is 255, which pixels in \[0, 1\] cannot have"),
+    (lambda x: (x / 255, {}), "divided by 255 twice"),
+    (lambda x: (x, {"input_range": (0, 255)}), r"divided by 255 already\? Then pass input_range=\(0, 1\)"),
+    (lambda x: (255 * x, {"mean": 0.45, "std": 0.23, "input_range": (0, 255)}), "multiply both by 255"),
+    (
+        lambda x: (x, {"mean": 0.5, "std": (x.transpose(0, 1).flatten(1).std(1) ** 2).tolist()}),
+        "was the variance given",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), UNITS)
+def test_mistakes_of_units_are_named_once(given, said):
+    x, options = given(photographs())
+    net = fv.Classifier(flat(x), **options)
+    with pytest.warns(UserWarning, match=said):
+        net(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net(x)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: (x, {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
+        lambda x: (x, {"mean": 0.5, "std": 0.5}),
+        lambda x: (2 * x - 1, {"input_range": (-1, 1)}),
+        lambda x: (255 * x, {"mean": (123.7, 116.3, 103.5), "std": 58.0, "input_range": (0, 255)}),
+        lambda x: (255 * x, {"input_range": (0, 255), "std": 255.0}),
+        lambda x: (0 * x, {"mean": 0.45, "std": 0.2}),
+        lambda x: ((5 * x).round() / 255, {"mean": 0.45, "std": 0.2}),  # a photograph at night
+        lambda x: (x.round() / 255, {}),  # noise of one grey level
+        lambda x: (x.round(), {"mean": 0.5, "std": 0.25}),  # black and white
+        lambda x: (4095 * x / 65535, {"mean": 0.02, "std": 0.015}),  # twelve bits in sixteen
+        lambda x: (x / 200, {"mean": 0.5}),
+        lambda x: (torch.rand(4, 8) / 255, {}),  # features, no picture
+        lambda x: (fv.zoo.digits().images, {"mean": 0.1307, "std": 0.3081}),
+        lambda x: (x, {"mean": 300.0, "std": 70.0, "input_range": None}),
+    ],
+)
+def test_no_false_alarm_about_units(given):
+    x, options = given(photographs())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fv.Classifier(flat(x), **options)(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

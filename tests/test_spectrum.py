@@ -493,7 +493,7 @@ class TestResult:
     def test_frame_has_the_promised_columns(self, spectrum):
         frame = spectrum.frame
         assert list(frame.columns) == ["sample", "prediction", "confidence", "doubt", "spectral_norm", "trace",
-                                       "frobenius", "error", "label"]  # fmt: skip
+                                       "frobenius", "error", "label", "failure"]  # fmt: skip
         assert np.array_equal(frame.spectral_norm, spectrum.spectral_norm)
         assert np.array_equal(frame.prediction, spectrum.probabilities.argmax(1))
         assert frame.confidence.to_numpy() == pytest.approx(spectrum.probabilities.amax(1).numpy())

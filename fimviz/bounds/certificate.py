@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from fimviz._failures import column, known, others, said, settle, spread
 from fimviz._options import named_options, whole
-from fimviz.bounds import descent
+from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
+from fimviz.attacks.problem import Problem
+from fimviz.attacks.within import smallest_margin
 from fimviz.bounds.ladder import Ladder, log10
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.contrasts import precise_logits
+from fimviz.fisher.passes import unsound
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SPARE = 1e-8  # relative, for the double precision of the formulas themselves
-_CHUNK = 32
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +40,8 @@ class CertifiedRadius:
             range; infinite where none was found, NaN where none was looked for.
         margin_inside: (n,) the smallest margin of the logits that an attack within the radius reached: above 0, or the
             certificate is wrong. NaN where none was tried.
-        predictions: (n,) classes, or (n, K) booleans for yes/no labels.
+        predictions: (n,) classes, or (n, K) booleans for yes/no labels; −1 in `failures`.
+        failures: place → why nothing could be computed there; its numbers are NaN.
     """
 
     radius: Tensor
@@ -47,15 +51,17 @@ class CertifiedRadius:
     attack: Tensor
     margin_inside: Tensor
     predictions: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.radius)
 
     def __repr__(self) -> str:
+        size = f"{len(self)} inputs{said(self.failures)}"
         if self.reason:
-            return f"CertifiedRadius({len(self)} inputs: none, {self.reason})"
-        low, high = self.radius.aminmax()
-        return f"CertifiedRadius({len(self)} inputs: from {low:.3g} to {high:.3g})"
+            return f"CertifiedRadius({size}: none, {self.reason})"
+        low, high = self.radius[others(self.failures, len(self))].aminmax()
+        return f"CertifiedRadius({size}: from {low:.3g} to {high:.3g})"
 
     @property
     def holds(self) -> Tensor:
@@ -64,11 +70,12 @@ class CertifiedRadius:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample: radius, logit_form, fisher_rao_form, attack, margin_inside, holds."""
+        """One row a sample: radius, logit_form, fisher_rao_form, attack, margin_inside, holds, failure."""
         import pandas as pd
 
         columns = ("radius", "logit_form", "fisher_rao_form", "attack", "margin_inside", "holds")
-        return pd.DataFrame({"sample": range(len(self)), **{c: getattr(self, c).tolist() for c in columns}})
+        values = {c: getattr(self, c).tolist() for c in columns}
+        return pd.DataFrame({"sample": range(len(self)), **values, "failure": column(self.failures, len(self))})
 
 
 @named_options
@@ -77,9 +84,10 @@ def certified_radius(
     images: Any,
     *,
     attack: bool = True,
-    steps: int = 20,
-    restarts: int = 3,
+    steps: int = STEPS,
+    restarts: int = TARGETS,
     seed: int = 0,
+    errors: str = "mark",
 ) -> CertifiedRadius:
     """Certified L2 radii at each input, with the attack that fails inside and the smallest that succeeds outside.
 
@@ -91,11 +99,14 @@ def certified_radius(
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
-        attack: whether to attack too, which takes some 6 · `steps` · `restarts` forward and backward passes.
+        attack: whether to attack too, which takes some 3 · `steps` · `restarts` forward and backward passes.
         steps: of every descent.
-        restarts: toward how many other classes the smallest change is looked for; within the radius twice as many
-            descents: on the margin, toward other classes in turn, from random points.
+        restarts: how many descents look for the smallest change, as the attack "descent" of `fimviz.vulnerability`
+            does: toward other classes, and back from an input of another class. Within the radius twice as many: on
+            the margin, toward other classes in turn, from random points.
         seed: of the random points.
+        errors: what an image is to do whose logits, or for an attack gradients, are not finite: "mark", its row is NaN
+            and says why, or "raise".
 
     Source: the logit form is that of Tsuzuku et al. (2018), class by class; the Fisher–Rao form is ours: the closed
     form is the Fisher–Rao distance from p to where another class draws level, and KL's metric can be stretched by at
@@ -112,7 +123,15 @@ def certified_radius(
     """
     net = as_classifier(net)
     steps, restarts, seed = whole("steps", steps, 1), whole("restarts", restarts, 1), whole("seed", seed, 0)
+    errors = known(errors)
     x = net.admit(images).detach()
+    failures = unsound(net, x, slopes=attack)
+    settle(failures, len(x), errors)
+    if failures:
+        places = others(failures, len(x))
+        rest = x[places.to(x.device)]
+        found = certified_radius(net, rest, attack=attack, steps=steps, restarts=restarts, seed=seed)
+        return replace(spread(found, places, len(x)), failures=failures)
     z, error = precise_logits(net, x)
     mode = net.likelihood.mode(z)
     none = torch.full((len(x),), torch.nan, dtype=torch.float64)
@@ -122,13 +141,13 @@ def certified_radius(
         return CertifiedRadius(radius, logit_form, fisher_form, reason, none, none.clone(), mode)
     lengths, margins = [], []
     with net.at_rest():
-        for part, outcome, r in zip(x.split(_CHUNK), mode.split(_CHUNK), radius.split(_CHUNK), strict=True):
-            here = part.to(net.device, torch.float64 if net.has_float64 else part.dtype)
-            outcome = outcome.to(net.device)
-            lengths.append(descent.smallest(net, here, outcome, targets=restarts, steps=2 * steps).cpu())
+        wide = x.to(torch.float64 if net.has_float64 else x.dtype)
+        inputs = known_inputs(net, wide, seed)
+        for part, at in Problem(net, wide.to(net.device), mode.to(net.device), "l2").split():
+            lengths.append(smallest(part, inputs, targets=restarts, steps=steps, seed=seed)[0].cpu())
             if not reason:
-                options = {"steps": 2 * steps, "restarts": 2 * restarts, "seed": seed}
-                margins.append(descent.within(net, here, outcome, r.to(net.device), **options)[0].cpu())
+                options = {"steps": steps, "restarts": 2 * restarts, "seed": seed}
+                margins.append(smallest_margin(part, radius[at].to(net.device), **options)[0].cpu())
     inside = torch.cat(margins).double() if margins else none
     return CertifiedRadius(radius, logit_form, fisher_form, reason, torch.cat(lengths).double(), inside, mode)
 

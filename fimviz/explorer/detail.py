@@ -51,6 +51,9 @@ def examine(
         deep[name] = spectrum(s.net, s.images[at], k=k, labels=labels, method=method, seed=found.seed, progress=tick)
         if len(deep[name]) < len(at):
             raise KeyboardInterrupt
+    lost = {at[i] for s in deep.values() for i in s.failures}  # where directions of more of them fail than λ₁ did
+    if lost and (kept := [place for place in at if place not in lost]):
+        return examine(found, kept, k, planes=min(planes, len(kept)), progress=progress)
     reach = torch.stack([s.reach for s in deep.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fimviz._failures import LOGITS, check_finite
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
 
@@ -49,6 +50,7 @@ class Ground:
         self.verify = verify
         self.here = Linearisation(net, x, precise=verify, along=along)
         self.logits = self.here.logits.cpu().double()
+        check_finite(self.logits, LOGITS)
         self.factor = net.likelihood.factor(self.logits)
         self.eps = torch.finfo(x.dtype).eps
 

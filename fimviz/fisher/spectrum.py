@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._failures import among, column, others, said, spread
 from fimviz._options import SOON, named_options, reporter, whole
 from fimviz._origin import ChangedError, ModelResult, Print
 from fimviz._quantile import quantiles
@@ -68,6 +69,7 @@ class Spectrum(ModelResult):
             the interval is experience. "statistical": a confidence interval.
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
+        failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.
     """
 
     eigenvalues: Tensor
@@ -87,6 +89,7 @@ class Spectrum(ModelResult):
     guarantee: str
     cost: Cost
     history: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
     _origin: Print | None = None
     _walks: dict[int, Walk] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
@@ -96,10 +99,8 @@ class Spectrum(ModelResult):
 
     def __repr__(self) -> str:
         low, middle, high = quantiles(self.spectral_norm, [0, 0.5, 1]).tolist()
-        return (
-            f"Spectrum({len(self)} inputs, {self.eigenvalues.shape[1]} eigenvalues, {self.method}: "
-            f"λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
-        )
+        size = f"{len(self)} inputs{said(self.failures)}, {self.eigenvalues.shape[1]} eigenvalues"
+        return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
 
     @property
     def spectral_norm(self) -> Tensor:
@@ -109,7 +110,8 @@ class Spectrum(ModelResult):
     @property
     def predictions(self) -> Tensor:
         """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
-        return self.net.likelihood.mode(self.logits)
+        modes = self.net.likelihood.mode(self.logits)
+        return modes.masked_fill(self.logits.isnan().any(1), -1) if modes.ndim == 1 else modes
 
     @property
     def confidence(self) -> Tensor:
@@ -127,7 +129,23 @@ class Spectrum(ModelResult):
         if self.labels is None:
             return None
         same = self.predictions == self.labels
-        return same if same.ndim == 1 else same.all(1)
+        return (same if same.ndim == 1 else same.all(1)) & ~self.logits.isnan().any(1)
+
+    @property
+    def computed(self) -> Tensor:
+        """The places (m,) of the inputs that could be computed: all but those of `failures`."""
+        return others(self.failures, len(self))
+
+    @property
+    def fragile(self) -> list[int]:
+        """The places of the inputs that could be computed, the most fragile first."""
+        order = self.spectral_norm[self.computed].argsort(descending=True, stable=True)
+        return self.computed[order].tolist()
+
+    @property
+    def sound(self) -> Spectrum:
+        """The spectrum of the inputs that could be computed."""
+        return self.take(self.computed.tolist()) if self.failures else self
 
     @property
     def pixel_range(self) -> tuple[float, float]:
@@ -139,13 +157,15 @@ class Spectrum(ModelResult):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label."""
+        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label, failure.
+
+        `failure` says why the row of an input has no numbers; it is empty where all is well.
+        """
         import pandas as pd
 
-        modes = self.predictions
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": outcome_column(modes),
+            "prediction": outcome_column(self.predictions, self.logits.isnan().any(1)),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
@@ -155,7 +175,7 @@ class Spectrum(ModelResult):
         }
         if self.labels is not None:
             columns["label"] = outcome_column(self.labels)
-        return pd.DataFrame(columns)
+        return pd.DataFrame({**columns, "failure": column(self.failures, len(self))})
 
     def take(self, samples: Sequence[int]) -> Spectrum:
         """The spectrum of some of the inputs, by their places in the batch; made once for the same places."""
@@ -171,7 +191,8 @@ class Spectrum(ModelResult):
             f.name: value[at] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
-        return replace(self, **per_input, cost=cost, _walks={}, _parts={})
+        failures = among(self.failures, at.tolist())
+        return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
 
     @named_options
     def walk(self, k: int = 0, eps: Any = None) -> Walk:
@@ -187,6 +208,8 @@ class Spectrum(ModelResult):
         if not 0 <= k < self.eigenvalues.shape[1]:
             raise ValueError(f"k is {k}, expected an index from 0 to {self.eigenvalues.shape[1] - 1}")
         if eps is None:
+            if k not in self._walks and self.failures:
+                self._walks[k] = spread(self.sound.walk(k=k), self.computed, len(self))
             if k not in self._walks:
                 self.unchanged("walk()")
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
@@ -198,6 +221,8 @@ class Spectrum(ModelResult):
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
             raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
         self.unchanged("walk()")
+        if self.failures:
+            return spread(walk(self.sound, k, eps[self.computed]), self.computed, len(self))
         return walk(self, k, eps)
 
     def known(self, count: int) -> tuple[list[Walk], Tensor, Tensor, str]:
@@ -252,7 +277,8 @@ class Spectrum(ModelResult):
                 )
         else:
             across = torch.as_tensor(across).detach().cpu()
-            if across.shape != self.images.shape or not across.is_floating_point() or not across.isfinite().all():
+            finite = across[self.computed].isfinite().all() if across.shape == self.images.shape else False
+            if not finite or not across.is_floating_point():
                 raise ValueError(
                     f"across has shape {tuple(across.shape)}, expected an index or finite displacements "
                     f"{tuple(self.images.shape)}"
@@ -263,8 +289,12 @@ class Spectrum(ModelResult):
             raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
         self.unchanged("plane()")
         wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
-        if not (wide.isfinite() & (wide > 0)).all():
+        if not (wide.isfinite() & (wide > 0))[self.computed].all():
             raise ValueError(f"reach is {reach}, expected positive distances")
+        if self.failures:
+            at = self.computed
+            own = across if isinstance(across, int) else across[at]
+            return spread(plane(self.sound, k, own, points, wide[at]), at, len(self))
         return plane(self, k, across, points, wide)
 
     @cached_property
@@ -276,7 +306,7 @@ class Spectrum(ModelResult):
         differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
         """
         self.unchanged("one_sided")
-        return one_sided(self)
+        return spread(one_sided(self.sound), self.computed, len(self)) if self.failures else one_sided(self)
 
     @cached_property
     def reach(self) -> Tensor:
@@ -286,7 +316,7 @@ class Spectrum(ModelResult):
         up to 5; in units of the input range's width.
         """
         self.unchanged("reach")
-        return reach(self)
+        return spread(reach(self.sound), self.computed, len(self)) if self.failures else reach(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.eigenvectors is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,13 +15,14 @@ from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.ladder import Ladder
 from fimviz.classifier import Classifier
+from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 
 
 @dataclass(frozen=True)
 class ModelNumbers:
-    """What is known of one model at its n images. Logarithms are to the base 10, lengths L2 in input units.
+    """What is known of one model at the n images that could be computed: logarithms to the base 10, L2 in input units.
 
     Attributes:
         weights_only: log₁₀ L5, or None.
@@ -29,15 +30,17 @@ class ModelNumbers:
         certified_radius: (n,) within which no change can make the model miss the label; 0 where it does already; None
             where there is no bound.
         spectral_norm, trace: (n,) λ₁ and trace of the Fisher information, the trace NaN where the method has none.
+        equally_sure: (n,) λ₁ with every image's logits rescaled to a confidence of 0.9; NaN for a tie.
         matched_spectral_norm: (n,) λ₁ of the model at `fitted_temperature`, or None.
         right: (n,) whether the label is predicted; confidence: (n,) of the prediction, whatever it is.
         temperature: that the classifier divides its logits by.
         fitted_temperature: the one under which these labels are likeliest, on the same scale, or None.
-        smallest_attack: (m,) at the first m images, of `fimviz.attacks.smallest_attack`.
+        smallest_attack: (m,) at the first m images, of `fimviz.attacks.descent`.
         reasons: for every quantity that is None, why.
         method: how λ₁ was computed.
         input_shape: of one image.
         seconds: that all of it took.
+        failures: place among all images given → why nothing could be computed there: it is none of the n.
     """
 
     weights_only: float | None
@@ -45,6 +48,7 @@ class ModelNumbers:
     certified_radius: Tensor | None
     spectral_norm: Tensor
     trace: Tensor
+    equally_sure: Tensor
     matched_spectral_norm: Tensor | None
     right: Tensor
     confidence: Tensor
@@ -55,6 +59,7 @@ class ModelNumbers:
     method: str
     input_shape: tuple[int, ...]
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Settings:
     attack_images: int
     attack_targets: int
     attack_steps: int
+    errors: str
     seed: int
 
 
@@ -76,7 +82,9 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
     if net.likelihood.name != "categorical":
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attack needs one to miss")
     options: dict[str, Any] = {"k": 1, "method": settings.method, "vectors": False, "seed": settings.seed}
-    s = _whole(spectrum(net, x, labels=labels, **options), len(x))
+    every = _whole(spectrum(net, x, labels=labels, errors=settings.errors, **options), len(x))
+    s = every.sound
+    x = x[every.computed.to(x.device)] if every.failures else x
     assert s.labels is not None
     assert s.correct is not None
     reasons: dict[str, str] = {}
@@ -89,9 +97,15 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         twin = copy.copy(net)  # shares the module, so that nothing is held twice
         twin.temperature = fitted
         matched = _whole(spectrum(twin, x, **options), len(x)).spectral_norm
+    equally_sure = matched_spectral_norm(net, x, method=settings.method, seed=settings.seed)
     first = slice(settings.attack_images)
     attacks = smallest_attack(
-        net, x[first], s.labels[first], targets=settings.attack_targets, steps=settings.attack_steps
+        net,
+        x[first],
+        s.labels[first],
+        targets=settings.attack_targets,
+        steps=settings.attack_steps,
+        seed=settings.seed,
     )
     if not s.correct[first].any():
         why = "the model gets no attacked image right"
@@ -104,6 +118,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         certified_radius=radius,
         spectral_norm=s.spectral_norm,
         trace=s.trace,
+        equally_sure=equally_sure,
         matched_spectral_norm=matched,
         right=s.correct,
         confidence=s.confidence,
@@ -114,6 +129,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         method=s.method,
         input_shape=tuple(x.shape[1:]),
         seconds=time.perf_counter() - start,
+        failures=every.failures,
     )
 
 

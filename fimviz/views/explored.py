@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs, finite
+from fimviz.views.inputs import Inputs, finite, lost
 from fimviz.views.margins import margins
 from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
@@ -52,6 +52,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None =
         "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
@@ -131,8 +132,7 @@ def details_data(
 ) -> list[dict[str, Any]]:
     """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
     size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
-    order = m.spectrum.spectral_norm.argsort(descending=True, stable=True)
-    rank = {int(place): i + 1 for i, place in enumerate(order)}
+    rank = {place: i + 1 for i, place in enumerate(m.spectrum.fragile)}
     return [
         sample_data(
             detail.spectrum,

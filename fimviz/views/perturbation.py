@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, left_out, module_source
-from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
-    order = spectrum.spectral_norm.argsort(descending=True, stable=True).tolist()
+    order = spectrum.fragile
     count = min(directions, spectrum.eigenvalues.shape[1])
     if count < 1:
         raise ValueError(f"directions is {directions}, expected at least 1")
     if samples is None:
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
     by_count, known = not isinstance(samples, Iterable), spectrum.eigenvalues.shape[1]
-    chosen = _chosen(order, samples)
+    chosen = _chosen(order, samples, spectrum.failures)
     shown = spectrum.take(chosen)
     walks, reach, one_sided, changed = shown.known(count)
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
@@ -107,16 +107,17 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "classes": spectrum.net.classes,
         "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
-        "total": len(spectrum),
+        "total": len(order),
+        "lost": lost(spectrum.failures),
         "left": " ".join(
             filter(
                 None,
                 (
                     left_out(
                         len(chosen),
-                        len(spectrum),
+                        len(order),
                         "the most fragile" if by_count else "as asked for",
-                        f".view(samples={len(spectrum)})",
+                        f".view(samples={len(order)})",
                     ),
                     f"{count} of {known} directions are here: .view(directions={known}) shows all."
                     if count < known
@@ -143,7 +144,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
             "epsilon": epsilon,
             "flipped": False,
         },
-        still=_still(shown, inputs, epsilon, chosen),
+        still=_still(shown, inputs, epsilon, chosen) + still_of_lost(spectrum.failures),
         setup={"samples": tuple(chosen), "extent": extent_of(data["samples"])},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
@@ -156,7 +157,7 @@ def extent_of(samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float, int]]
     return {s["index"]: (s["reach"], len(s["directions"])) for s in samples}
 
 
-def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
+def _chosen(order: list[int], samples: int | Sequence[int], failures: Mapping[int, str]) -> list[int]:
     if isinstance(samples, str):
         raise TypeError(f"samples is {samples!r}, expected a number of samples or places in the batch")
     if not isinstance(samples, Iterable):
@@ -164,8 +165,11 @@ def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
             raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
         return order[:samples]
     wanted = {int(s) for s in samples}
+    for place in wanted & set(failures):
+        raise ValueError(f"sample {place} was not computed: {failures[place]}")
     if not wanted or not wanted <= set(order):
-        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {len(order) - 1}")
+        last = len(order) + len(failures) - 1
+        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {last}")
     return [index for index in order if index in wanted]
 
 
@@ -193,8 +197,8 @@ def sample_data(
         "prediction": outcome(shown.predictions[i]),
         "doubt": float(shown.doubt[i]),
         "oneSided": [None if s != s else s for s in one_sided.tolist()],
-        "trace": float(shown.trace[i]),
-        "frobenius": float(shown.frobenius[i]),
+        "trace": finite(shown.trace[i]),
+        "frobenius": finite(shown.frobenius[i]),
         "reach": reach,
         "image": image or inputs.encode(shown.images[i]),
         "directions": [_direction(shown, inputs, walk, i, k) for k, walk in enumerate(walks)],

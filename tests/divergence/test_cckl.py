@@ -248,7 +248,7 @@ class TestResult:
     def test_frame_and_tables(self, result):
         frame = result.frame
         assert list(frame.columns) == [
-            "i", "j", "class_i", "class_j", "kl", "g1", "g2", "ratio", "limit", "l2", "g1_error",
+            "i", "j", "class_i", "class_j", "kl", "g1", "g2", "ratio", "limit", "l2", "g1_error", "failure",
         ]  # fmt: skip
         assert (frame.class_i != frame.class_j).all()
         assert (frame.kl - frame.g1 - frame.g2).abs().max() < 1e-12
