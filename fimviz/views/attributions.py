@@ -11,7 +11,7 @@ from fimviz._quantile import digits, median
 from fimviz.attributions import INCOMPLETE
 from fimviz.views.charts import quartile_box
 from fimviz.views.figure import WARN_BYTES, Figure, Widget, left_out, module_source
-from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -67,6 +67,7 @@ def attributions_view(result: Attributions, *, samples: int | None, max_bytes: i
         )
     data = {
         "title": _title(result),
+        "caution": caution(s.net),
         "lost": lost(s.failures),
         "help": _HELP,
         **inputs.header,

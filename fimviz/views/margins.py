@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fimviz._options import real, whole
 from fimviz.views.figure import Figure, left_out, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
 
@@ -240,6 +240,7 @@ def margins(
         "left": left_out(
             len(chosen), len(traced), "with every class that is met among them", f".view(samples={len(traced)})"
         ),
+        "caution": caution(traces.net),
         "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),

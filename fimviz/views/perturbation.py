@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, left_out, module_source
-from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(order),
+        "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
         "left": " ".join(
             filter(
