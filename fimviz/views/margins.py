@@ -14,6 +14,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import real, whole
+from fimviz.margins.state import fallbacks
 from fimviz.views.figure import Figure, left_out, module_source
 from fimviz.views.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
@@ -167,6 +168,7 @@ class Margins(Working):
             solver=own.settings.solver,
             seed=own.settings.seed,
             verify=False,
+            retry=False,
             progress=self._ticker(content["id"], check),
         )
         check()
@@ -244,6 +246,7 @@ def margins(
         "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
+        "others": traces.others(),
         "samples": [_sample(traces, inputs, i) for i in chosen],
         "traces": drawn,
         "points": [_point(p) for p in (curve.points if curve is not None else [traces.shielding(resamples=200)])],
@@ -377,13 +380,15 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "length": float(traces.length[i]),
         "error": finite(traces.length_error[i]),
         "verified": settings.verify and settings.method != "published",
+        "retried": bool(traces.retried[i]),
+        "tried": settings.retry and bool(fallbacks(traces.made_by[i])),
         "bound": float(traces.bound[i]),
         "distance": float(traces.distance[i]),
         "l2": float(traces.l2[i]),
         "settings": {
-            "method": settings.method,
+            "method": traces.made_by[i].method,
             "step": settings.step,
-            "damping": settings.damping,
+            "damping": traces.made_by[i].damping,
             "trust_region": settings.trust_region,
         },
         "shown": classes,
@@ -438,7 +443,9 @@ def _point(shielding: Shielding) -> dict[str, Any]:
         "shielded": finite(shielding.shielded.value),
         "low": finite(shielding.shielded.low),
         "high": finite(shielding.shielded.high),
+        "possible": list(shielding.possible),
         "successful": shielding.successful,
+        "attempted": shielding.attempted,
     }
 
 
@@ -461,7 +468,7 @@ def _still(traces: MarginTraces, inputs: Inputs, shown: list[int], first: int) -
         met = int(traces.hit[i])
         cells = (
             *(names[int(t[i])] for t in (traces.source, traces.target)),
-            names[met] if met >= 0 else traces.status[i],
+            (names[met] if met >= 0 else traces.status[i]) + " (another attempt)" * bool(traces.retried[i]),
             *(f"{float(t[i]):.4g}" for t in (traces.length, traces.bound, traces.l2)),
         )
         rows.append(f"<tr><td>{int(traces.sample[i])}</td>{''.join(f'<td>{html.escape(c)}</td>' for c in cells)}</tr>")
