@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -191,6 +192,8 @@ def sample_data(
 
 
 def _with_error(value: float, error: float) -> str:
+    if math.isnan(value):
+        return "–"
     return f"{value:.2g} ± {error:.1g}" if error > 5e-4 * value else f"{value:.4g}"
 
 
