@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from fimviz._default_device import on_cpu
+
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
@@ -39,6 +41,7 @@ def at_rest(model: nn.Module, device: torch.device, keep_rng: bool = True) -> It
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         _exact_process.turned(),
+        on_cpu(),
         _no_cudnn.turned() if device.type == "cuda" and _recurs(model) else nullcontext(),
     ):
         model.eval()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from fimviz._default_device import on_cpu
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -28,7 +30,8 @@ def named_options(function: Callable[P, T]) -> Callable[P, T]:
                     f"did you mean {near[0]}?" if near else f"valid names: {', '.join(v for v in valid if v != 'self')}"
                 )
                 raise TypeError(f"{function.__qualname__}() has no option {name!r}: {hint}")
-        return function(*args, **options)
+        with on_cpu():
+            return function(*args, **options)
 
     return call
 

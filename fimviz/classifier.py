@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
+from fimviz._default_device import as_outside, from_cpu
 from fimviz._images import check_values, likely_mistake, read
 from fimviz._options import named_options, real
 from fimviz._precise import Steady, float64_values
@@ -132,6 +133,7 @@ class Classifier:
         """Whether the network, not one of float64, can run in float64 too; known after the first call."""
         return torch.float64 in self._dtypes
 
+    @from_cpu
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
@@ -172,7 +174,7 @@ class Classifier:
         change = x.dtype in self._dtypes
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
-            with in_dtype(self.model, x.dtype) if change else nullcontext():
+            with in_dtype(self.model, x.dtype) if change else nullcontext(), as_outside():
                 output = self.model(((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
             error.add_note(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from fimviz._default_device import from_cpu
 from fimviz._files import destination
 
 if TYPE_CHECKING:
@@ -19,6 +22,17 @@ if TYPE_CHECKING:
 
 class Result(ABC):
     """Numbers that show themselves. A subclass gives `frame`, `plot` and `view`; views are imported when shown."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """What a result computes later is computed as the result was: with the CPU as default device."""
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).copy().items():
+            if isinstance(value, cached_property):
+                value.func = from_cpu(value.func)
+            elif isinstance(value, property) and value.fget is not None:
+                setattr(cls, name, property(from_cpu(value.fget), value.fset, value.fdel, value.__doc__))
+            elif isinstance(value, FunctionType):
+                setattr(cls, name, from_cpu(value))
 
     @property
     @abstractmethod

@@ -79,7 +79,7 @@ def sloped(step: Step, x: Flow, slope: float, smooth: bool, function: Callable[[
         v = x.value.detach().clone().requires_grad_()
         (local,) = torch.autograd.grad(function(v).sum(), v)
     # What the values' own rounding can move a slope by, its second derivatives being of order 1, is far below 1e−8.
-    local = (local.abs().double().cpu() + 1e-8).clamp_max(slope)
+    local = (local.abs().cpu().double() + 1e-8).clamp_max(slope)
     return x.elementwise(slope, "the largest |f′| at x", kind=kind, local=local)
 
 
@@ -100,7 +100,7 @@ def _prelu(step: Step, x: Flow) -> Flow:
 
 @rule(tf.prelu)
 def _prelu_function(step: Step, x: Flow, weight: Tensor) -> Flow:
-    return x.elementwise(max(1.0, float(weight.detach().double().abs().amax())), "max(1, |slope|)", kind="PReLU")
+    return x.elementwise(max(1.0, float(weight.detach().cpu().double().abs().amax())), "max(1, |slope|)", kind="PReLU")
 
 
 @rule(nn.RReLU)
@@ -171,5 +171,5 @@ def _steep(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
         (local,) = torch.autograd.grad(call(step, v, *args, **kwargs).sum(), v)
     if not local.isfinite().all():
         raise NoBoundError(f"{name} has no finite slope at this x")
-    local = local.abs().double().cpu() * (1 + 1e-6) + 1e-12
+    local = local.abs().cpu().double() * (1 + 1e-6) + 1e-12
     return x.elementwise(float(local.amax()), "the largest |f′| at x", kind=name, local=local)

@@ -128,7 +128,7 @@ def certified_radius(
             lengths.append(descent.smallest(net, here, outcome, targets=restarts, steps=2 * steps).cpu())
             if not reason:
                 options = {"steps": 2 * steps, "restarts": 2 * restarts, "seed": seed}
-                margins.append(descent.within(net, here, outcome, r.to(net.device), **options)[0].cpu())
+                margins.append(descent.within(net, here, outcome, r.to(here), **options)[0].cpu())
     inside = torch.cat(margins).double() if margins else none
     return CertifiedRadius(radius, logit_form, fisher_form, reason, torch.cat(lengths).double(), inside, mode)
 

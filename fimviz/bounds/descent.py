@@ -95,7 +95,7 @@ def smallest(net: Classifier, x: Tensor, mode: Tensor, *, targets: int, steps: i
             near, far = torch.where(fooled, near, middle), torch.where(fooled, middle, far)
         moved = torch.where(_as(best > 0, x), (x + _as(far, x) * way).clamp(low, high), x)
         confirmed = _fooled(net, net.logits(moved), mode)
-        return torch.where(confirmed, _norm(moved.double() - x.double()), torch.inf)
+        return torch.where(confirmed.cpu(), _norm(moved.cpu().double() - x.cpu().double()), torch.inf)
 
 
 def _fooled(net: Classifier, z: Tensor, mode: Tensor) -> Tensor:

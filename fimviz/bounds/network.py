@@ -178,7 +178,7 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     with net.at_rest(), torch.no_grad():
         traced = trace(net.model)  # which looks for parameters, and in_dtype puts plain tensors in their places
         with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
-            for image in images.detach().double().to(net.device).split(1):
+            for image in images.detach().cpu().double().to(net.device).split(1):
                 walk = _walk(net, traced, image, True)
                 rows.append((*_parts(net, walk), tuple(_layer(call) for call in walk.calls)))
     features, logits, weights, biases, reasons, sources, steps = zip(*rows, strict=True)
@@ -232,7 +232,7 @@ def _parts(net: Classifier, walk: Walk) -> _Parts:
 
 def _classes(net: Classifier, head: Head) -> tuple[Tensor, Tensor]:
     weight = folded(head.weight, None).cpu() / net.temperature
-    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.double().cpu() / net.temperature
+    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.cpu().double() / net.temperature
     if len(weight) == 1:  # one logit is the difference of two
         weight, bias = torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
     return weight, bias

@@ -9,6 +9,7 @@ ordinary rounding of each input is measured: by a product that is also known as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor
 
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
+from fimviz.likelihood import Factor
 
 # Rounding in units of the machine epsilon, with margin over what was measured (tests/test_spectrum.py): of rows
 # relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
 _ROW_ROUNDING, _PLAIN_ROW_ROUNDING = 32, 128
 _LOGIT_ROUNDING = 32
-_SLAB = 2**20  # float64 numbers, too few to be counted as memory
+# Float64 numbers, too few to be counted as memory; a card wants larger pieces.
+_SLAB, _CARD_SLAB = 2**20, 2**24
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Ground:
         self.logits = self.here.logits.cpu().double()
         self.factor = net.likelihood.factor(self.logits)
         self.eps = torch.finfo(x.dtype).eps
+
+    def rows(self, cotangents: int, to_logits: Callable[[Factor, Tensor], Tensor] = Factor.to_logits) -> Tensor:
+        """All rows A = RᵀJ (n, r, D), or of another map of class space to logits, so many VJPs at a time."""
+        # The cotangents of all classes are made where they are needed: on their way they would hold up the passes.
+        factor = self.factor.to(wide_device(self.here.device))
+        axes = torch.eye(factor.rank, dtype=torch.float64, device=factor.a.device).expand(len(self.logits), -1, -1)
+        rows = torch.cat([self.here.vjp(to_logits(factor, some)) for some in axes.split(cotangents, 2)], 1)
+        if not rows.isfinite().all():
+            raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
+        return rows
 
     def rounding(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What rounding did to all rows A = RᵀJ (n, r, D): the noise ‖ΔA‖ (n, 1), and `doubt`."""
@@ -85,15 +98,26 @@ def logit_error(z: Tensor, eps: float) -> Tensor:
     return _LOGIT_ROUNDING * eps * (1 + z.amax(1) - z.amin(1))
 
 
+def wide_device(device: torch.device) -> torch.device:
+    """Where float64 numbers of a device can be worked with: Metal has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def inner(rows: Tensor, others: Tensor) -> Tensor:
     """Products (n, a, b) of rows (n, a, D) and others (n, b, D), in float64, on the CPU."""
-    precise = torch.float64 if rows.device.type != "mps" else torch.float32
+    return products(rows, others).cpu().double()
+
+
+def products(rows: Tensor, others: Tensor) -> Tensor:
+    """The same where the rows are, in the widest precision there."""
+    precise = torch.float64 if wide_device(rows.device) == rows.device else torch.float32
     total = torch.zeros(len(rows), rows.shape[1], others.shape[1], dtype=precise, device=rows.device)
     # A slab at a time: in float64 the rows would take as much again as they do.
-    slab = max(1, _SLAB // (len(rows) * max(rows.shape[1], others.shape[1])))
+    size = _SLAB if rows.device.type == "cpu" else _CARD_SLAB
+    slab = max(1, size // max(1, len(rows) * max(rows.shape[1], others.shape[1])))
     for one, other in zip(rows.split(slab, 2), others.split(slab, 2), strict=True):
         total += one.to(precise) @ other.mT.to(precise)
-    return total.cpu().double()
+    return total
 
 
 def rounding_error(mu: Tensor, noise: Tensor, doubt: Tensor, rank: int) -> Tensor:

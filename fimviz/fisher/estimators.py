@@ -129,7 +129,8 @@ def published_whitebox(
         rows = _rows(ground, eye, cotangents)
         quotients = (g * (inner(rows, rows) @ g)).sum(1)
     else:
-        quotients = _rows(ground, g, cotangents).double().square().sum(2).cpu()
+        rows = _rows(ground, g, cotangents)
+        quotients = inner(rows, rows).diagonal(dim1=1, dim2=2)
     return _largest(quotients * ground.factor.log_scale.exp()[:, None], _rounding(ground), ground.passes())
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, inner, ritz_error, ritz_vectors, rounding_error
+from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error
 
 # Of the smallest wanted value. Of 540 spectra with two values moved together, three steps missed 6, and so does this.
 _FAR = 0.2
@@ -107,9 +107,10 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
     left = basis  # A Aᵀ basis, as far as it lies outside of it
     for _ in range(limit):
         v = ground.here.vjp(factor.to_logits(q[..., None]))
-        if not v.isfinite().all():
+        # One wait for the card a product: its squares are finite where it is.
+        column = torch.cat([products(row, v) for row in [*rows, v]], 1).cpu().double()[..., 0]
+        if not column.isfinite().all():
             raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
-        column = torch.cat([inner(row, v) for row in [*rows, v]], 1)[..., 0]
         if exploring == 3:
             sample = column[:, -1] * spread
         if exploring == 2 and (column[:, -1] < _FAR * settled[:, -1]).all():
@@ -191,7 +192,7 @@ def _rest(
     if missing <= probes:
         g = torch.linalg.qr(g).Q * missing**0.5
     rows = ground.here.vjp(ground.factor.to_logits(g))
-    squares = rows.double().square().sum(2).cpu()
+    squares = inner(rows, rows).diagonal(dim1=1, dim2=2)
     mean = torch.cat([samples, squares], 1).sum(1) / max(1, samples.shape[1] + count)
     # With so few probes their own spread says little; for a rank of one it is √2 of the value.
     return mean, mean * ((2 / probes) ** 0.5 if missing > probes else 0)
