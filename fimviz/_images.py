@@ -1,19 +1,22 @@
-"""Images and labels in whatever form they come, as a batch: what is checked before any work starts."""
+"""Images in whatever form they come, as a batch: what is checked before any work starts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-if TYPE_CHECKING:
-    from fimviz.blackbox import BlackBox
-    from fimviz.classifier import Classifier
+from fimviz._pictures import is_picture
+from fimviz._tell import tell
+
+_PICTURE = 64  # values that an input has at least to be taken for a picture
+_ROUNDING, _OVERSHOOT = 1e-6, 1e-3  # shares of the input range: not worth a word, and more than rounding does
 
 
 def read(images: Any) -> Tensor:
@@ -34,24 +37,71 @@ def read(images: Any) -> Tensor:
     return images
 
 
-def check_values(images: Tensor, input_range: tuple[float, float] | None) -> None:
-    """Refuse NaN, infinities and values outside the range."""
+def check_values(images: Tensor, input_range: tuple[float, float] | None, name: str = "images") -> Tensor:
+    """The images, clipped where they leave the range by rounding; NaN, infinities and values beyond are refused."""
     low, high = (float(v) for v in images.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("images contain NaN or infinite values, expected finite ones: mend or drop these images")
-    if input_range is not None:
-        a, b = input_range
-        if low < a - 1e-6 * (b - a) or high > b + 1e-6 * (b - a):
-            whole = (a, b) == (0, 1) and low >= 0 and 3 < high <= 255
-            raise ValueError(
-                f"images run from {low:.4g} to {high:.4g}, expected values in [{a:g}, {b:g}]"
-                + (
-                    ": divide them by the largest value that they can have, images / 255 for 8-bit images"
-                    if whole
-                    else ". If they are normalised already, pass the raw pixels and give mean= and std= to "
-                    "Classifier; for inputs that are not pixels give input_range="
-                )
+        raise ValueError(f"{name} contain NaN or infinite values, expected finite ones: mend or drop these images")
+    if input_range is None:
+        return images
+    a, b = input_range
+    beyond = max(a - low, high - b) / (b - a)
+    if beyond <= _ROUNDING:
+        return images
+    spans = f"{name} run from {_told(low, a)} to {_told(high, b)}"
+    if beyond > _OVERSHOOT:
+        whole = (a, b) == (0, 1) and low >= 0 and 3 < high <= 255
+        raise ValueError(
+            f"{spans}, expected values in [{a:g}, {b:g}]"
+            + (
+                ": divide them by the largest value that they can have, images / 255 for 8-bit images"
+                if whole
+                else ". If they are normalised already, pass the raw pixels and give mean= and std= to "
+                "Classifier; if resizing overshoots, pass images.clamp(...); for inputs that are not pixels give "
+                "input_range="
             )
+        )
+    tell(f"{spans}, by rounding it seems: they are clipped to [{a:g}, {b:g}]")
+    # Along the images, where a gradient is wanted, nothing is clipped.
+    return images + (images.detach().clamp(a, b) - images.detach()) if images.requires_grad else images.clamp(a, b)
+
+
+def _told(value: float, limit: float) -> str:
+    """A value with the digits that tell it from a limit."""
+    apart = abs(value - limit) / max(abs(limit), 1e-300)
+    digits = 4 if not 0 < apart < 1 else max(4, 2 - math.floor(math.log10(apart)))
+    return f"{value:.{digits}g}"
+
+
+def likely_units(x: Tensor, input_range: tuple[float, float] | None, mean: Tensor, std: Tensor) -> str:
+    """What is likely wrong with the units of a normalisation, or of pixels in the range; empty where nothing is."""
+    if input_range is None:
+        return ""
+    a, b = input_range
+    where = f"pixels in [{a:g}, {b:g}]"
+    # No numbers in an interval have a mean outside of it, or a deviation of more than half its width.
+    if mean.min() < a - 1e-6 * (b - a) or mean.max() > b + 1e-6 * (b - a) or std.max() > b - a:
+        mend = ": divide both by 255" if (a, b) == (0, 1) and max(mean.max(), std.max()) > 2 else ""
+        return f"mean is {_listed(mean)} and std is {_listed(std)}, which {where} cannot have{mend}"
+    if b - a > 50 and a == 0 and mean.max() <= 1 and 0.01 < std.max() < 1:
+        return f"mean is {_listed(mean)} and std is {_listed(std)}, small for {where}: multiply both by {b:g}"
+    if x[0].numel() < _PICTURE:
+        return ""
+    share = (x.detach() - a) / (b - a) * 255
+    if 0 < share.max() <= 1.001 and ((share > 0.01) & (share < 0.9)).sum() >= 0.2 * (share > 0).sum():
+        return (
+            f"images run from {float(x.min()):.3g} to {float(x.max()):.3g}, less than a grey level of {where}: were "
+            "they divided by 255 " + ("twice?" if (a, b) == (0, 1) else f"already? Then pass input_range=({a:g}, 1)")
+        )
+    if x.shape[0] > 3 and std.min() > 0.01 and std.max() < 0.15 * (b - a):
+        own = x.detach().double().transpose(0, 1).flatten(1).std(1).cpu()
+        if len(std) in (1, len(own)) and ((own**2 / std - 1).abs() < 0.15).all():
+            return f"std is {_listed(std)} and these images have {_listed(own)}, its root: was the variance given?"
+    return ""
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{v:.4g}" for v in values[:3].tolist()) + (", …" if len(values) > 3 else "")
 
 
 def likely_mistake(x: Tensor) -> str:
@@ -61,6 +111,10 @@ def likely_mistake(x: Tensor) -> str:
     if x.ndim == 3 and x.shape[2] in (1, 3) and x.shape[0] not in (1, 3):
         return " For a single image with its channels last: images.permute(2, 0, 1)[None]"
     return " For a single image add the batch dimension: images[None]" if x.ndim < 4 else ""
+
+
+def _each(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, list | tuple) else [images]
 
 
 def _tensor_from(images: Any) -> Tensor:
@@ -83,6 +137,11 @@ def _tensor_from(images: Any) -> Tensor:
         mend = "read the file, torchvision.io.decode_image(path)[None] / 255"
     elif isinstance(images, Mapping):
         mend = "take the images out of it, for instance images['pixel_values']"
+    elif modes := {one.mode for one in _each(images) if is_picture(one)} - {"L", "RGB", "F"}:
+        raise TypeError(
+            f"images are of PIL's mode {', '.join(sorted(modes))}, expected floats: for colours pass "
+            "torchvision.transforms.functional.to_tensor(image.convert('RGB'))[None]"
+        )
     elif isinstance(images, list | tuple) or hasattr(images, "__array__") or hasattr(images, "__array_interface__"):
         try:
             array = np.array(images)
@@ -94,35 +153,3 @@ def _tensor_from(images: Any) -> Tensor:
             return torch.as_tensor(array)
         kind = f"{kind} of {type(array.flat[0]).__name__}" if array.size else kind
     raise TypeError(f"images is a {kind}, expected a tensor or array (n, …)" + (mend and ": ") + mend)
-
-
-def read_labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor | None:
-    """Class indices (n,), or where every class is a yes/no label of its own, booleans (n, K)."""
-    if labels is None:
-        return None
-    given = labels.detach().cpu() if isinstance(labels, Tensor) else np.asarray(labels)
-    if not isinstance(given, Tensor) and given.dtype.kind not in "biuf":
-        raise TypeError(
-            f"labels hold {given.ravel().tolist()[:1]}, expected numbers: "
-            "for names, [net.classes.index(name) for name in labels]"
-        )
-    given = torch.as_tensor(given)
-    classes = len(net.classes)
-    what = f"labels are {given.dtype} of shape {tuple(given.shape)}, expected"
-    if net.likelihood.name == "bernoulli":
-        if given.shape != (count, classes):
-            raise ValueError(
-                f"{what} ({count}, {classes}) of 0 and 1: with likelihood='bernoulli' every class is a yes/no label "
-                "of its own, and several may be right"
-            )
-        if not ((given == 0) | (given == 1)).all():
-            raise ValueError(f"labels run from {given.min()} to {given.max()}, expected 0 and 1 only")
-        return given.bool()
-    if given.shape != (count,) or given.is_floating_point():
-        mend = ": for one-hot labels pass labels.argmax(1)" if given.shape == (count, classes) else ""
-        raise ValueError(f"{what} class indices ({count},){mend}")
-    given = given.long()
-    beyond = torch.maximum(-given, given - (classes - 1))
-    if beyond[at := int(beyond.argmax())] > 0:
-        raise ValueError(f"labels[{at}] is {given[at]}, expected class indices from 0 to {classes - 1}")
-    return given

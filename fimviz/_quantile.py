@@ -38,5 +38,5 @@ def median(values: Tensor) -> float:
 
 
 def digits(value: float) -> str:
-    """Three significant digits; ∞ for what never happened."""
-    return "∞" if value == math.inf else f"{value:.3g}"
+    """Three significant digits; ∞ for what never happened, a dash for what is not known."""
+    return "∞" if value == math.inf else "–" if math.isnan(value) else f"{value:.3g}"

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._images import read_labels
+from fimviz._failures import column, known, said, settle
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz._quantile import median
+from fimviz._tell import tell
 from fimviz.attacks.problem import chunk
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import spectrum as fisher_spectrum
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 _STEPS = 32  # of an integral, unless asked for otherwise
 _CHANCE = 200  # random directions, for what would agree by chance
+# Methods whose map is to sum to f(x) − f(baseline), by rule or in the mean over what they draw.
+_BY_RULE = ("DeepLift", "DeepLiftShap", "IntegratedGradients", "ShapleyValues", "ShapleyValueSampling")
+_COMPLETE = (*_BY_RULE, "GradientShap", "KernelShap")
+INCOMPLETE = 0.05  # of f(x) − f(baseline), beyond which a map is not what its method promises
 
 
 @named_options
@@ -41,6 +47,7 @@ def attributions(
     methods: Sequence[str] = ("Saliency", "IntegratedGradients", "Occlusion"),
     spectrum: Spectrum | None = None,
     options: dict[str, dict[str, Any]] | None = None,
+    errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Attributions:
@@ -56,8 +63,14 @@ def attributions(
         options: method → further options of its `attribute`, as {"Occlusion": {"sliding_window_shapes": (1, 3, 3)}}.
             Unless given: a baseline of the lowest input value, 32 steps of an integral, and for "Occlusion" a square
             of all channels that is a fourteenth of the image wide, at least 2, moved by half of that.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its maps are NaN and the frame
+            says why, or "raise".
         seed: of methods that draw, and of the directions by which chance is measured.
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
+
+    The maps of "IntegratedGradients", "DeepLift" and the Shapley methods are complete: they sum to f(x) − f(baseline).
+    What they miss of it stands in the frame; a median above 5 % is warned of. captum's DeepLift changes the rules of
+    modules, so that beside activations that are called as functions its map is input × gradient.
 
     Both are compared without signs: that of an eigenvector is a convention, and methods differ in theirs.
 
@@ -74,42 +87,58 @@ def attributions(
     extra = {} if options is None else dict(options)
     if unknown := [name for name in extra if name not in names]:
         raise ValueError(f"options has an entry for {unknown[0]!r}, expected one of the methods {', '.join(names)}")
-    seed = whole("seed", seed, 0)
+    if any("return_convergence_delta" in own for own in extra.values()):
+        raise ValueError("return_convergence_delta is not taken: what maps miss of completeness is in the frame's gap")
+    errors, seed = known(errors), whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: gradients are needed")
     net = as_classifier(net)
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
     classes = read_labels(targets, len(x), net)
-    s = fisher_spectrum(net, x, k=1, seed=seed) if spectrum is None else spectrum
-    if not isinstance(s, Spectrum) or s.eigenvectors is None or s.images.shape != x.shape:
+    s = fisher_spectrum(net, x, k=1, seed=seed, errors=errors) if spectrum is None else spectrum
+    count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter
+    if not isinstance(s, Spectrum) or s.eigenvectors is None or not torch.equal(s.images, x[:count].cpu()):
         raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
+    if not net.same_as(s.net):
+        raise ValueError("spectrum is of another model, expected that of this one: leave it out to have it computed")
+    if spectrum is not None:
+        s.unchanged("attributions(spectrum=…)")
+    settle(s.failures, len(s), errors)
     classes = s.predictions if classes is None else classes
-    maps = torch.zeros(len(x), len(names), *x.shape[1:], dtype=x.dtype)
+    maps = torch.full((len(x), len(names), *x.shape[1:]), torch.nan, dtype=x.dtype)
+    gap = torch.full((len(x), len(names)), torch.nan, dtype=torch.float64)
+    gradient = torch.zeros(len(names), dtype=torch.bool)
     report, done, size = reporter(progress, len(s)), 0, chunk(net, x)
     try:
         with net.at_rest(), warnings.catch_warnings(), torch.random.fork_rng(_devices(net)):
             warnings.filterwarnings("ignore", module="captum")  # on gradients it turns on, hooks it hangs, what is slow
             torch.manual_seed(seed)
-            for start in range(0, len(s), size):
-                part = x[start : start + size].to(net.device)
+            for at in s.computed.split(size):
+                part = x[at.to(x.device)].to(net.device)
                 for j, name in enumerate(names):
-                    one = _explained(name, net, part, classes[start : start + size].to(net.device), extra.get(name, {}))
-                    maps[start : start + size, j] = one.detach().cpu()
-                done = min(start + size, len(s))
+                    asked = classes[at].to(net.device)
+                    one, baselines = _explained(name, net, part, asked, extra.get(name, {}))
+                    maps[at, j] = one.cpu()
+                    if name in _COMPLETE:
+                        gap[at, j] = _missed(name, one, net, part, asked, baselines)
+                    if name.startswith("DeepLift") and not done:
+                        gradient[j] = _is_input_times_gradient(one, net, part, asked, baselines)
+                done = int(at[-1]) + 1
                 report(done)
+            done = len(s)
     except KeyboardInterrupt:
         if not done:
             raise
         warnings.warn(f"interrupted: the result holds the first {done} of {len(x)} inputs", stacklevel=3)
+    _tell_gaps(names, gap[:done], gradient)
     return Attributions(
         methods=names,
         maps=maps[:done],
         targets=classes[:done].cpu(),
         spectrum=s if len(s) == done else s.take(range(done)),
         seed=seed,
+        gap=gap[:done],
     )
 
 
@@ -123,6 +152,8 @@ class Attributions(Result):
         targets: (n,) classes that are explained.
         spectrum: of the same inputs, with eigenvectors.
         seed: of what was drawn.
+        gap: (n, m) float64, what a map's sum misses of f(x) − f(baseline), as a share of it, where a method promises
+            completeness; NaN where it does not. That of methods that draw ("GradientShap") shrinks with their samples.
     """
 
     methods: tuple[str, ...]
@@ -130,12 +161,13 @@ class Attributions(Result):
     targets: Tensor
     spectrum: Spectrum
     seed: int
+    gap: Tensor
 
     def __len__(self) -> int:
         return len(self.maps)
 
     def __repr__(self) -> str:
-        return f"Attributions({len(self)} inputs: {self.verdict})"
+        return f"Attributions({len(self)} inputs{said(self.spectrum.failures)}: {self.verdict})"
 
     @cached_property
     def cosine(self) -> Tensor:
@@ -155,7 +187,7 @@ class Attributions(Result):
 
         A cosine of sizes is never near 0: they have no sign. Against a flat map it is √(2/π) for a normal direction.
         """
-        v = self._vectors()[:16]
+        v = self._vectors()[self.spectrum.computed[:16]]
         drawn = torch.randn(_CHANCE, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
         size = v.norm(dim=1, keepdim=True)
         cosine = (v / size) @ (drawn / drawn.norm(dim=1, keepdim=True)).T
@@ -182,7 +214,7 @@ class Attributions(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and method: sample, method, target, cosine, rank."""
+        """One row a sample and method: sample, method, target, cosine, rank, gap, failure."""
         import pandas as pd
 
         n, m = self.cosine.shape
@@ -193,6 +225,8 @@ class Attributions(Result):
                 "target": self.targets.repeat_interleave(m).numpy(),
                 "cosine": self.cosine.flatten().numpy(),
                 "rank": self.rank.flatten().numpy(),
+                "gap": self.gap.flatten().numpy(),
+                "failure": [why for why in column(self.spectrum.failures, n) for _ in range(m)],
             }
         )
 
@@ -266,7 +300,8 @@ class _Model(nn.Module):
         return self._net.logits(x)
 
 
-def _explained(name: str, net: Classifier, x: Tensor, targets: Tensor, options: dict[str, Any]) -> Tensor:
+def _explained(name: str, net: Classifier, x: Tensor, targets: Tensor, options: dict[str, Any]) -> tuple[Tensor, Any]:
+    """The map, and the baselines that it was asked for."""
     from captum import attr
 
     method = getattr(attr, name)(_Model(net).eval())
@@ -279,7 +314,53 @@ def _explained(name: str, net: Classifier, x: Tensor, targets: Tensor, options: 
     given = {key: value for key, value in given.items() if key in asked} | options
     if name == "Saliency":
         given.setdefault("abs", False)
-    return method.attribute(x.clone().requires_grad_(), target=targets, **given)
+    return method.attribute(x.clone().requires_grad_(), target=targets, **given).detach(), given.get("baselines", 0)
+
+
+def _origins(x: Tensor, baselines: Any) -> Tensor | None:
+    """Baselines as inputs: one or one an input, or a distribution of them, whose mean counts; None for a function."""
+    if isinstance(baselines, tuple) and len(baselines) == 1:
+        baselines = baselines[0]
+    if isinstance(baselines, int | float):
+        return torch.full_like(x[:1], baselines)
+    return baselines.to(x) if isinstance(baselines, Tensor) else None
+
+
+@torch.no_grad()
+def _missed(name: str, one: Tensor, net: Classifier, x: Tensor, targets: Tensor, baselines: Any) -> Tensor:
+    """|sum of the map − (f(x) − f(baseline))| as a share of the latter, (n,)."""
+    if (origins := _origins(x, baselines)) is None:
+        return torch.full((len(x),), torch.nan, dtype=torch.float64)
+    low = net.logits(origins).double()
+    low = low if len(low) == len(x) and not name.endswith("Shap") else low.mean(0, keepdim=True).expand(len(x), -1)
+    whole = (net.logits(x).double() - low).gather(1, targets[:, None])[:, 0]
+    return ((one.flatten(1).double().sum(1) - whole).abs() / whole.abs().clamp_min(1e-12)).cpu()
+
+
+def _is_input_times_gradient(one: Tensor, net: Classifier, x: Tensor, targets: Tensor, baselines: Any) -> bool:
+    if (origins := _origins(x, baselines)) is None:
+        return False
+    x = x.detach().requires_grad_()
+    slope = torch.autograd.grad(net.logits(x).gather(1, targets[:, None]).sum(), x)[0]
+    return torch.allclose(one, slope * (x.detach() - origins.mean(0, keepdim=True)), rtol=1e-3, atol=1e-6)
+
+
+def _tell_gaps(names: tuple[str, ...], gap: Tensor, gradient: Tensor) -> None:
+    for j, name in enumerate(names):
+        share = median(gap[:, j])
+        if name not in _BY_RULE or not share > INCOMPLETE:
+            continue
+        why = ""
+        if name == "IntegratedGradients":
+            why = ": take more steps, options={'IntegratedGradients': {'n_steps': 200}}"
+        elif gradient[j]:
+            why = (
+                ": they are input × gradient here, because captum changes the rules of modules and this network calls "
+                "its activations as functions: make them modules, nn.ReLU(), each called once"
+            )
+        elif name.startswith("DeepLift"):
+            why = ": captum changes the rules of some modules only, each called once; 'IntegratedGradients' needs none"
+        tell(f"the maps of {name} miss {share:.0%} of f(x) − f(baseline) in the median, expected nothing{why}")
 
 
 def _window(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fimviz._default_device import as_outside, from_cpu
 from fimviz._images import check_values, read
+from fimviz._labels import read_names
 from fimviz._options import named_options, whole
 from fimviz.likelihood import LIKELIHOODS
 
@@ -35,7 +36,7 @@ class BlackBox:
         predict: takes a batch (n, …), a NumPy array of its own, and returns scores (n, K): NumPy, torch, lists, or a
             list that holds one such array (as an ONNX Runtime session returns). One call at a time, while fimviz
             holds `at_rest()`.
-        classes: K names. One name or two for a single yes/no score.
+        classes: K names, as `Classifier` takes them. One name or two for a single yes/no score.
         outputs: "logits" or "probabilities". Of probabilities the logarithm is taken, of zeros that of the smallest
             normal number of the output's precision (float32: 1.2e-38, hence −87.3), so that all stay finite; a yes/no
             probability of 1 counts as 1 − ε/2. What `predict` has rounded away cannot be seen.
@@ -70,7 +71,7 @@ class BlackBox:
         self,
         predict: Callable[[Any], Any],
         *,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[Any] | Mapping[Any, Any] | None = None,
         outputs: str = "logits",
         likelihood: str = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
@@ -89,8 +90,6 @@ class BlackBox:
         ):
             if value not in valid:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
-        if isinstance(classes, str):
-            raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
         self.predict = predict
@@ -105,7 +104,7 @@ class BlackBox:
         self.queries = 0
         self._as_torch = as_torch
         self._wanted = likelihood
-        self._names = None if classes is None else [str(name) for name in classes]
+        self._names = read_names(classes)
         self._width: int | None = None  # scores in a row, once known
         self._use, self._count = threading.RLock(), threading.Lock()
 
@@ -140,7 +139,7 @@ class BlackBox:
         x = self._checked(images)
         with self._use:
             if self._width is None:
-                self._probe(x[:1])
+                self._probe(x)
         return x
 
     def apart(self) -> BlackBox:
@@ -151,6 +150,9 @@ class BlackBox:
         """
         raise ValueError("a black box is a function, which cannot be copied and may be in use or cost a query")
 
+    def fingerprint(self) -> None:
+        """Nothing: a function cannot be looked into, and asking it may cost."""
+
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Hold the model's lock: no other thread's queries come between."""
@@ -158,12 +160,17 @@ class BlackBox:
             yield
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches."""
+        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches; NaN where none came."""
         z = torch.cat([self._ask(part) for part in x.detach().split(self.batch_size)])
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
 
-    def _probe(self, one: Tensor) -> None:
-        z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+    def _probe(self, x: Tensor) -> None:
+        for one in x.split(1):  # the first input that has an answer
+            z = torch.cat([self._ask(part) for part in torch.cat([one, one]).split(self.batch_size)])
+            if z.isfinite().all():
+                break
+        else:
+            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
         if (z[0] - z[1]).abs().amax() > 1e-4 * z.abs().amax().clamp_min(1e-6):
             raise ValueError("the model is random: one input sent twice came back with two different results")
         width = z.shape[1]
@@ -228,23 +235,24 @@ class BlackBox:
                 f"predict returned shape {tuple(scores.shape)} for {count} inputs, "
                 f"expected ({count}, {self._width or 'K'})"
             )
-        if not scores.isfinite().all():
-            raise ValueError("predict returned NaN or infinite scores, expected finite ones")
+        scores[~scores.isfinite().all(1)] = torch.nan  # one input without an answer does not take those of the others
         return scores if self.outputs == "logits" else self._logs(scores, given.dtype)
 
     def _logs(self, p: Tensor, given: np.dtype[Any]) -> Tensor:
-        if p.min() < -1e-6 or p.max() > 1 + _SUM:
-            raise ValueError(f"predict returned values from {p.min():.4g} to {p.max():.4g}, expected probabilities")
+        known = p[p.isfinite().all(1)]
+        if len(known) and (known.min() < -1e-6 or known.max() > 1 + _SUM):
+            raise ValueError(
+                f"predict returned values from {known.min():.4g} to {known.max():.4g}, expected probabilities"
+            )
         limits = np.finfo(given if given in (np.float16, np.float32, np.float64) else np.float64)
         log_p = p.clamp_min(float(limits.tiny)).log()
         if self._wanted == "bernoulli":
             return log_p - (1 - p).clamp_min(float(limits.eps) / 2).log()
-        worst = float((p.sum(1) - 1).abs().max())
+        worst = float((p.sum(1) - 1).abs().nan_to_num().max())
         if worst > _SUM:
             raise ValueError(f"predict returned probabilities that sum to 1 ± {worst:.3g}, expected 1 in every row")
         return log_p
 
     def _checked(self, images: Any) -> Tensor:
-        x = read(images).detach().cpu()
-        check_values(x, self.input_range)
+        x = check_values(read(images).detach().cpu(), self.input_range)
         return x.to(self.dtype).clone(memory_format=torch.contiguous_format)

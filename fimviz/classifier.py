@@ -19,12 +19,22 @@ from torch import Tensor, nn
 from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._default_device import as_outside, from_cpu
-from fimviz._images import check_values, likely_mistake, read
+from fimviz._images import check_values, likely_mistake, likely_units, read
+from fimviz._labels import read_names
+from fimviz._models import called, embeds, last_operations, no_module, one_input, quantised, takes_tokens
 from fimviz._options import named_options, real
+from fimviz._origin import Print, weights_of
 from fimviz._precise import Steady, float64_values
+from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
+_PART = 16  # inputs at a time, of a batch that begins with some at which the model cannot be judged
 _REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
+
+_TOKENS = (
+    "the model looks up token ids in an embedding, expected one that takes floats, which can be moved a little: wrap "
+    "it so that it takes the tokens' embeddings (inputs_embeds of Hugging Face), with input_range=None"
+)
 
 
 class Classifier:
@@ -36,7 +46,8 @@ class Classifier:
             exactly as it came, also after an error. Half-precision weights are used in float32 arithmetic.
         mean, std: the normalisation that the network was trained with, in pixel units: numbers, or one value a
             channel. The network then sees (x − mean)/std, and every result stays in pixel units.
-        classes: K names. One name or two for a single sigmoid logit.
+        classes: K names in the outputs' order, or a mapping as id2label or label2id of a model's configuration. One
+            name or two for a single sigmoid logit.
         temperature: the logits are divided by it. It moves no decision boundary, but scales λ.
         likelihood: "categorical" (softmax over K classes) or "bernoulli" (K independent sigmoids; one logit is
             a binary model and becomes two classes).
@@ -44,6 +55,7 @@ class Classifier:
 
     The first use probes the model with two inputs and refuses, with the reason, one that is random in
     evaluation mode, whose inputs in a batch influence each other, or that returns probabilities or NaN.
+    Log-probabilities of K classes (`log_softmax`) are logits.
 
     Example, with the closed form p = softmax(x):
         >>> import torch, fimviz as fv
@@ -59,21 +71,19 @@ class Classifier:
         *,
         mean: float | Sequence[float] | Tensor | None = None,
         std: float | Sequence[float] | Tensor | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[Any] | Mapping[Any, Any] | None = None,
         temperature: float = 1.0,
         likelihood: str = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(f"expected a torch.nn.Module that returns logits, got {type(model).__name__}")
+            raise TypeError(no_module(model))
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood is {likelihood!r}, expected one of {sorted(LIKELIHOODS)}")
         if not 0 < (warmth := real("temperature", temperature)) < float("inf"):
             raise ValueError(f"temperature is {temperature}, expected a positive finite number")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
-        if isinstance(classes, str):
-            raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
         self.model = model
         self.mean = _channel_values("mean", mean, 0.0)
         self.std = _channel_values("std", std, 1.0)
@@ -83,8 +93,8 @@ class Classifier:
         self.input_range = input_range
         self._wanted = likelihood
         self.likelihood = LIKELIHOODS[likelihood]
-        self._names = None if classes is None else [str(name) for name in classes]
-        self._probed = False
+        self._names = read_names(classes)
+        self._probed = self._told = False
         self._draws = True
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
@@ -143,7 +153,7 @@ class Classifier:
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
-                self._probe(x.detach()[:2].to(self.device))
+                self._probe(self._sound(x.detach())[:2].to(self.device))
             return x
 
     def apart(self) -> Classifier:
@@ -160,6 +170,18 @@ class Classifier:
         """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""
         return at_rest(self.model, self.device, self._draws)
 
+    def same_as(self, other: Any) -> bool:
+        """Whether another classifier wraps the same module in the same way, so that its answers are these."""
+        if other is self or not isinstance(other, Classifier):
+            return other is self
+        values = [(net.temperature, net.likelihood.name, net.mean.tolist(), net.std.tolist()) for net in (self, other)]
+        return other.model is self.model and values[0] == values[1]
+
+    def fingerprint(self) -> Print | None:
+        """What the weights are told by later (`fimviz._origin`)."""
+        with self.at_rest(), torch.no_grad():
+            return Print.of(weights_of(self.model))
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, K) of a checked batch on the model's device; call it inside `at_rest()` only.
 
@@ -175,8 +197,10 @@ class Classifier:
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
             with in_dtype(self.model, x.dtype) if change else nullcontext(), as_outside():
-                output = self.model(((x - mean) / std).to(x.dtype if change else self._weight_dtype))
+                output = called(self.model, ((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
+            if embeds(self.model) and "embedding" in str(error):
+                raise TypeError(_TOKENS) from error
             error.add_note(
                 f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}.{likely_mistake(x)}"
             )
@@ -203,12 +227,19 @@ class Classifier:
 
     def batch(self, images: Any) -> Tensor:
         """The images, in whatever form they come, as a floating-point batch (n, …) in their own dtype."""
+        if takes_tokens(self.model, images):
+            raise TypeError(_TOKENS)
         if self.prepare is not None and not hasattr(images, "shape"):
             images = self.prepare(images)
         return read(images)
 
     def _checked(self, images: Any) -> Tensor:
         images = self.batch(images)
+        if batch := one_input(self.model, tuple(images.shape)):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}: one image? The model takes a batch ({batch}): pass "
+                "images[None]"
+            )
         devices = {t.device for t in self._state()}
         if len(devices) > 1:
             raise ValueError(
@@ -236,8 +267,28 @@ class Classifier:
                 )
         if images.is_inference():
             images = images.clone()
-        check_values(images, self.input_range)
-        return images.to(self.dtype).contiguous()
+        images = check_values(images, self.input_range)
+        if not self._told and (mistake := likely_units(images, self.input_range, self.mean, self.std)):
+            self._told = True
+            tell(mistake)
+        # A result keeps what it was computed on, whatever becomes of the memory that was given.
+        return images.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
+
+    def _sound(self, x: Tensor) -> Tensor:
+        """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
+        found = x[:0]
+        with self.at_rest():
+            for part in (x[:2], *x[2:].split(_PART)):
+                here = part.to(self.device).requires_grad_()
+                z = self._outputs(here)
+                good = z.isfinite().all(1)
+                if z.requires_grad:
+                    (g,) = torch.autograd.grad(z.sum(1).sum(), here, allow_unused=True)
+                    good &= True if g is None else g.isfinite().flatten(1).all(1)
+                found = torch.cat([found, part[good.to(part.device)]])
+                if len(found) > 1:
+                    break
+        return found if len(found) else x
 
     def _probe(self, pair: Tensor) -> None:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
@@ -248,7 +299,8 @@ class Classifier:
             own = self._weight_dtype
             eps = torch.finfo(torch.float32 if own.itemsize < 4 and self._runs_in(torch.float32, pair) else own).eps
             x = pair.requires_grad_()
-            one_logit = self._outputs(x).shape[1] == 1
+            outputs = self._outputs(x)
+            one_logit = outputs.shape[1] == 1
             z = self.logits(x)
             values, again = z.detach(), self.logits(pair).detach()
             if not values.isfinite().all():
@@ -267,6 +319,11 @@ class Classifier:
                 torch.autograd.grad(s, x, retain_graph=True, allow_unused=True)[0] for s in sums if z.requires_grad
             ]
             if not slopes or slopes[0] is None:
+                if integers := quantised(self.model):
+                    raise ValueError(
+                        f"the model is quantised ({integers}) and integers have no gradient: pass the network of "
+                        "floats that it was made from, or fv.BlackBox(model, as_torch=True) to fv.spectrum"
+                    )
                 raise ValueError(
                     "the logits do not depend on the images differentiably: look for detach() or no_grad()"
                 )
@@ -281,12 +338,7 @@ class Classifier:
                     "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
                     "or return the logarithm"
                 )
-            last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
-            inside = values.amin() >= 0 and values.amax() * self.temperature <= 1
-            if self._wanted == "bernoulli" and isinstance(last, nn.Sigmoid) and inside:
-                raise ValueError(
-                    "the model ends in nn.Sigmoid and returns probabilities, expected logits: leave it out"
-                )
+            self._refuse_ends(outputs)
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
             if own != torch.float64 and self.device.type != "mps":
                 self.precise = self._runs_in(torch.float64, pair) and self._takes_float64_values(pair.detach())
@@ -301,6 +353,30 @@ class Classifier:
                 f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
             )
         self._names, self._probed = names, True
+
+    def _refuse_ends(self, outputs: Tensor) -> None:
+        """Refuse a model that ends in what makes probabilities of logits, whatever their values are."""
+        ends = last_operations(outputs)
+        last = [m for m in self.model.modules() if next(m.children(), None) is None][-1]
+        inside = bool(outputs.min() >= 0) and bool(outputs.max() <= 1)
+        squashed = ends <= {"Sigmoid", "Hardsigmoid"} or (isinstance(last, nn.Sigmoid) and inside)
+        if self._wanted == "categorical":
+            if ends and squashed:
+                tell(
+                    "the model ends in a sigmoid, and its outputs are taken for the logits of one of K classes: for "
+                    "yes/no labels leave the sigmoid out and pass likelihood='bernoulli'"
+                )
+            return
+        if squashed:
+            raise ValueError(
+                "the model ends in a sigmoid (nn.Sigmoid or torch.sigmoid) and returns probabilities, expected "
+                "logits: leave it out"
+            )
+        if ends and ends <= {"Softmax", "LogSoftmax", "LogSigmoid"}:
+            raise ValueError(
+                f"the model ends in {' and '.join(sorted(ends))}, expected logits of yes/no labels: leave it out, and "
+                "for one of K classes leave likelihood='bernoulli' out"
+            )
 
     def _runs_in(self, dtype: torch.dtype, x: Tensor) -> bool:
         """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""
@@ -389,6 +465,7 @@ def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
         with warnings.catch_warnings(record=True) as slow:
             warnings.simplefilter("always")
             batched = torch.func.vmap(pull)(cotangents)
+        pull(cotangents[0])  # fails where a hook retains gradients: that of the batch stays, and none is added to it
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from fimviz._failures import ANSWERS, known, others, settle, spread
+from fimviz._failures import said as lacking
 from fimviz._options import named_options
 from fimviz.blackbox import BlackBox
 from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
@@ -19,6 +21,7 @@ from fimviz.bounds.network import Layer
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
 from fimviz.fisher.methods import spectrum
+from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.result import Result
 
@@ -63,6 +66,7 @@ class Column:
         seconds: for the batch, what was shared included.
         history, history_cost: (n, s) and (s,) the running value, and what it had cost in forward passes.
         log10: (n,) the logarithm of the value.
+        failures: place → why the method could not be computed there; its numbers are NaN.
     """
 
     value: Tensor
@@ -76,6 +80,14 @@ class Column:
     history: Tensor
     history_cost: Tensor
     log10: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def among(self, places: Tensor, count: int, failures: dict[int, str]) -> Column:
+        """The column of a larger batch, NaN where there is nothing."""
+        wide = spread(replace(self, history_cost=self.value), places, count)
+        passes = {name: getattr(wide, name).clamp_min(0) for name in ("forwards", "vjps", "jvps")}
+        own = {int(places[i]): why for i, why in self.failures.items()}
+        return replace(wide, history_cost=self.history_cost, failures={**failures, **own}, **passes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,6 +102,7 @@ class BoundComparison(Result):
         reason: why something is None; empty if nothing is.
         reasons: for each rung without a value, why.
         needs: for each method, what has to be known for it.
+        failures: place → why nothing could be computed there.
     """
 
     methods: dict[str, Column]
@@ -100,12 +113,13 @@ class BoundComparison(Result):
     reason: str = ""
     reasons: dict[str, str] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.confidence)
 
     def __repr__(self) -> str:
-        return f"BoundComparison({len(self)} inputs: {', '.join(self.methods)})"
+        return f"BoundComparison({len(self)} inputs{lacking(self.failures)}: {', '.join(self.methods)})"
 
     @property
     def reference(self) -> Tensor:
@@ -115,7 +129,7 @@ class BoundComparison(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and method: value, low, high, guarantee, passes, seconds of the batch/n, log10."""
+        """One row a sample and method: value, low, high, guarantee, passes, seconds of the batch/n, log10, failure."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -131,6 +145,7 @@ class BoundComparison(Result):
                 "jvps": int(m.jvps[i]),
                 "seconds": m.seconds / len(self),
                 "log10": float(m.log10[i]),
+                "failure": m.failures.get(i, ""),
             }
             for i in range(len(self))
             for name, m in self.methods.items()
@@ -166,6 +181,7 @@ def compare_bounds(
     max_steps: int = 100,
     seed: int = 0,
     feature_vjps: int = 256,
+    errors: str = "mark",
 ) -> BoundComparison:
     """λ₁ at each input of a batch by estimates and by guaranteed bounds, with intervals, costs and what each needs.
 
@@ -186,6 +202,8 @@ def compare_bounds(
         seed: of everything random.
         feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
             no value where there are more than this.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its rows are NaN with the
+            reason in the frame's column `failure`, or "raise".
 
     Example, two classes with p = (½, ½), where λ₁ = ¼ ‖w₁ − w₂‖² = 1:
         >>> import torch, fimviz as fv
@@ -196,11 +214,19 @@ def compare_bounds(
         [1.0, 1.0]
     """
     allowed = _BY_QUERIES if isinstance(net, BlackBox) else METHODS
-    chosen = list(allowed if methods is None else methods)
+    errors, chosen = known(errors), list(allowed if methods is None else methods)
     if not chosen or not set(chosen) <= set(allowed):
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(allowed)} for this model")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
+    count = len(x)
+    with net.at_rest(), torch.no_grad():
+        z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(_CHUNK)])
+    unanswered = (~z.isfinite().all(1)).nonzero()[:, 0].tolist()
+    failures = unsound(net, x) if isinstance(net, Classifier) else dict.fromkeys(unanswered, ANSWERS)
+    settle(failures, count, errors)
+    places = others(failures, count)
+    x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
     ladder = Ladder(net, x, feature_vjps) if isinstance(net, Classifier) and set(chosen) & set(RUNGS) else None
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
@@ -229,19 +255,27 @@ def compare_bounds(
         layers, reason = ladder.layers
     if ladder and "L4" in chosen:
         local_layers = ladder.local_layers
-    with net.at_rest(), torch.no_grad():
-        z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(_CHUNK)])
     modes = net.likelihood.mode(z)
     names = net.classes
     said = [
         names[int(m)] if m.ndim == 0 else " + ".join(names[c] for c in m.nonzero()[:, 0]) or "no label" for m in modes
     ]
+    confidence = net.likelihood.confidence(z)
+    if failures:
+        columns = {name: column.among(places, count, failures) for name, column in columns.items()}
+        confidence = spread(confidence, places, count)
+        all_said = dict(zip(places.tolist(), said, strict=True))
+        said = [all_said.get(i, "") for i in range(count)]
+        if local_layers:
+            all_local = dict(zip(places.tolist(), local_layers, strict=True))
+            local_layers = tuple(all_local.get(i, ()) for i in range(count))
     return BoundComparison(
         methods=columns,
-        confidence=net.likelihood.confidence(z),
+        confidence=confidence,
         said=said,
         layers=layers,
         local_layers=local_layers,
+        failures=failures,
         reason=reason,
         reasons={name: why for name, why in reasons.items() if why},
         needs={name: _NEEDS[name] for name in columns},
@@ -307,6 +341,7 @@ def _of_spectrum(s: Spectrum) -> Column:
         history=s.history,
         history_cost=_cost(s.method, s.history.shape[1]),
         log10=value.log10(),
+        failures=s.failures,
     )
 
 

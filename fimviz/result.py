@@ -68,6 +68,17 @@ class Result(ABC):
         return {"text/plain": repr(self), "text/html": self.view().html()}
 
 
-def outcome_column(outcomes: Tensor) -> Any:
-    """A frame's column of outcomes: classes (n,) as integers, sets of labels (n, K) as tuples."""
-    return outcomes.numpy() if outcomes.ndim == 1 else [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]
+def outcome_column(outcomes: Tensor, unknown: Tensor | None = None) -> Any:
+    """A frame's column of outcomes: classes (n,) as integers, sets of labels (n, K) as tuples.
+
+    Where some are unknown (n,), these are NaN, and integers become floats.
+    """
+    lost = [] if unknown is None else unknown.nonzero()[:, 0].tolist()
+    if outcomes.ndim == 1:
+        values = outcomes.numpy().astype(float) if lost else outcomes.numpy()
+        values[lost] = float("nan") if lost else values[lost]
+        return values
+    sets: list[Any] = [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]
+    for place in lost:
+        sets[place] = float("nan")
+    return sets

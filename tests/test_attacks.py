@@ -165,7 +165,7 @@ def test_what_is_wrong_is_said_before_any_work():
         fv.attacks.pgd(net, x, None, 0.1, loss="mse")
     with pytest.raises(TypeError, match="did you mean step"):
         fv.attacks.pgd(net, x, None, 0.1, step_=3)
-    with pytest.raises(TypeError, match="attacks need gradients"):
+    with pytest.raises(TypeError, match="a BlackBox, which gives answers and no gradients"):
         fv.attacks.pgd(fv.BlackBox(lambda images: images, classes=["a", "b"]), x, None, 0.1)
 
 

@@ -1,6 +1,7 @@
 """Attributions beside directions: closed forms, chance, and what captum can be asked by name."""
 
 import sys
+import warnings
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_random_maps_score_what_chance_says():
     net = fv.Classifier(torch.nn.Linear(400, 3))
     a = fv.attributions(net, x, methods="Saliency")
     noise = torch.randn(8, 1, 400, generator=torch.Generator().manual_seed(5))
-    other = fv.Attributions(a.methods, noise, a.targets, a.spectrum, 1)
+    other = fv.Attributions(a.methods, noise, a.targets, a.spectrum, 1, a.gap)
     assert float(other.cosine.mean()) == pytest.approx(other.chance[0], abs=0.03)
     assert abs(float(other.rank.mean())) < 0.05
     assert abs(other.chance[1]) < 0.02
@@ -52,7 +53,7 @@ def test_random_maps_score_what_chance_says():
 
 def test_the_frame_the_plot_and_the_view(some):
     frame = some.frame
-    assert list(frame) == ["sample", "method", "target", "cosine", "rank"]
+    assert list(frame) == ["sample", "method", "target", "cosine", "rank", "gap", "failure"]
     assert len(frame) == 18
     assert frame.cosine.between(0, 1).all()
     assert frame["rank"].between(-1, 1).all()
@@ -88,6 +89,52 @@ def test_occlusion_windows_follow_the_image_and_options_pass_through():
         gap = net.logits(images[:2]) - net.logits(torch.zeros_like(images[:2]))
     assert torch.allclose(a.maps[:, 0, 0, 0, 0], gap.gather(1, a.targets[:, None])[:, 0], atol=1e-4)
     assert a.rank.isnan().all()  # a flat map has no order
+
+
+class Functional(torch.nn.Module):
+    """As most CIFAR ResNets call their activations: captum's rules see modules only."""
+
+    def __init__(self, modules):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)
+        self.act = torch.nn.ReLU() if modules else torch.relu
+
+    def forward(self, x):
+        return self.last(self.act(self.first(x.flatten(1))))
+
+
+def test_maps_that_are_not_complete_say_so():
+    x = fv.zoo.digits().images[:3]
+    methods = ["DeepLift", "DeepLiftShap", "IntegratedGradients", "Saliency", "GradientShap"]
+    with pytest.warns(UserWarning, match=r"DeepLift miss \d+% .* they are input × gradient here, .* nn.ReLU") as told:
+        a = fv.attributions(Functional(modules=False), x, methods=methods)
+    assert ["Shap" in str(w.message).split("(")[0] for w in told] == [False, True]
+    model = Functional(modules=False)
+    whole = (model(x) - model(0 * x)).gather(1, a.targets[:, None]).double().detach()
+    sums = a.maps.flatten(2).double().sum(2)
+    assert torch.allclose(a.gap[:, [0, 1, 2, 4]], ((sums - whole) / whole).abs()[:, [0, 1, 2, 4]], atol=1e-4)
+    assert (a.gap[:, 2] < 0.05).all()
+    assert a.gap[:, 3].isnan().all()
+    assert torch.equal(torch.tensor(a.frame.gap.values).isnan(), torch.isnan(a.gap.flatten()))
+    assert "misses of completeness" in a.view().html()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        b = fv.attributions(Functional(modules=True), x, methods=methods)
+    assert (b.gap[:, :2] < 1e-5).all()
+
+
+def test_baselines_of_ones_own_count_in_what_is_missed():
+    x = fv.zoo.digits().images[:2]
+    base = torch.full_like(x[:1], 0.5)
+    for given in (0.5, base, (base,), base.expand(2, -1, -1, -1)):
+        a = fv.attributions(Functional(True), x, methods="DeepLift", options={"DeepLift": {"baselines": given}})
+        assert (a.gap < 1e-4).all(), given
+    with pytest.warns(UserWarning, match=r"IntegratedGradients miss .*: take more steps"):
+        fv.attributions(Functional(True), x, methods="IntegratedGradients",
+                        options={"IntegratedGradients": {"n_steps": 1}})  # fmt: skip
+    with pytest.raises(ValueError, match="in the frame's gap"):
+        fv.attributions(Functional(True), x, methods="DeepLift", options={"DeepLift": {"return_convergence_delta": 1}})
 
 
 def test_what_is_wrong_is_said():

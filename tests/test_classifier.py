@@ -2,6 +2,7 @@ import contextlib
 import copy
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,13 +312,106 @@ def test_probabilities_of_sigmoids_are_refused_and_logits_in_their_range_are_not
     call(nn.Sequential(linear(3), nn.Sigmoid()), images)
     for outputs in (1, 3):
         ends = nn.Sequential(linear(outputs), nn.Sigmoid())
-        with pytest.raises(ValueError, match=r"ends in nn.Sigmoid.*expected logits: leave it out"):
+        with pytest.raises(ValueError, match=r"ends in a sigmoid .*expected logits: leave it out"):
             call(ends, images, likelihood="bernoulli", temperature=0.5)
         gate = nn.Sigmoid()
         call(
             Fn(lambda x, f=ends, g=gate: f[0](g(x)) - 5, nn.ModuleList([ends[0], gate])), images, likelihood="bernoulli"
         )
         call(Fn(lambda x, f=ends: 0.1 + 0.1 * f[0](x).tanh(), ends[0]), images, likelihood="bernoulli")
+
+
+HEADS = nn.ModuleList([linear(1), linear(1)])
+SQUASHED = [
+    lambda x: tf.hardsigmoid(HEADS[0](x)),
+    lambda x: torch.sigmoid(HEADS[0](x)).double().float(),
+    lambda x: torch.stack([torch.sigmoid(h(x))[:, 0] for h in HEADS], 1),
+    lambda x: torch.cat([h(x).sigmoid() for h in HEADS], 1).clamp(1e-6, 1 - 1e-6),
+    lambda x: {"logits": torch.special.expit(torch.cat([h(x) for h in HEADS], 1)).view(len(x), 2, 1).squeeze(2)},
+]
+
+
+@pytest.mark.parametrize("forward", SQUASHED)
+def test_a_sigmoid_called_as_a_function_is_refused_as_a_module_is(images, forward):
+    with pytest.raises(ValueError, match=r"ends in a sigmoid .* expected logits"):
+        call(Fn(forward, HEADS), images, likelihood="bernoulli")
+
+
+def test_what_ends_in_probabilities_is_told_from_logits(images):
+    three = linear(3)
+    for f in (tf.softmax, tf.log_softmax):
+        with pytest.raises(ValueError, match=r"ends in (Log)?Softmax, expected logits of yes/no labels"):
+            call(Fn(lambda x, f=f: f(three(x), 1), three), images, likelihood="bernoulli")
+    with pytest.raises(ValueError, match="ends in LogSigmoid"):
+        call(Fn(lambda x: tf.logsigmoid(three(x)), three), images, likelihood="bernoulli")
+    with pytest.warns(UserWarning, match="for yes/no labels leave the sigmoid out"):
+        call(Fn(lambda x: three(x).sigmoid(), three), images)
+    log_probabilities = Fn(lambda x: tf.log_softmax(three(x), 1), three)
+    assert_close(call(log_probabilities, images), call(three, images))
+    assert_close(fv.spectrum(log_probabilities, images).eigenvalues, fv.spectrum(three, images).eigenvalues)
+    call(Fn(lambda x: three(x).sigmoid() * 3 - 1, three), images, likelihood="bernoulli")
+
+
+def photographs(n=8, side=16, seed=0):
+    """Smooth grey levels of eight bits in three channels, darker and lighter."""
+    rough = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (255 * tf.interpolate(rough, side, mode="bilinear")).round() / 255
+
+
+def flat(x):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
+
+
+UNITS = [
+    (lambda x: (x, {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}), "cannot have: divide both by 255"),
+    (lambda x: (x, {"mean": (103.5, 116.3, 123.7)}), "std is 1, which .* divide both by 255"),
+    (lambda x: (x, {"std": 255}), r"mean is 0 and std is 255, which pixels in \[0, 1\] cannot have"),
+    (lambda x: (x / 255, {}), "divided by 255 twice"),
+    (lambda x: (x, {"input_range": (0, 255)}), r"divided by 255 already\? Then pass input_range=\(0, 1\)"),
+    (lambda x: (255 * x, {"mean": 0.45, "std": 0.23, "input_range": (0, 255)}), "multiply both by 255"),
+    (
+        lambda x: (x, {"mean": 0.5, "std": (x.transpose(0, 1).flatten(1).std(1) ** 2).tolist()}),
+        "was the variance given",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), UNITS)
+def test_mistakes_of_units_are_named_once(given, said):
+    x, options = given(photographs())
+    net = fv.Classifier(flat(x), **options)
+    with pytest.warns(UserWarning, match=said):
+        net(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net(x)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: (x, {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
+        lambda x: (x, {"mean": 0.5, "std": 0.5}),
+        lambda x: (2 * x - 1, {"input_range": (-1, 1)}),
+        lambda x: (255 * x, {"mean": (123.7, 116.3, 103.5), "std": 58.0, "input_range": (0, 255)}),
+        lambda x: (255 * x, {"input_range": (0, 255), "std": 255.0}),
+        lambda x: (0 * x, {"mean": 0.45, "std": 0.2}),
+        lambda x: ((5 * x).round() / 255, {"mean": 0.45, "std": 0.2}),  # a photograph at night
+        lambda x: (x.round() / 255, {}),  # noise of one grey level
+        lambda x: (x.round(), {"mean": 0.5, "std": 0.25}),  # black and white
+        lambda x: (4095 * x / 65535, {"mean": 0.02, "std": 0.015}),  # twelve bits in sixteen
+        lambda x: (x / 200, {"mean": 0.5}),
+        lambda x: (torch.rand(4, 8) / 255, {}),  # features, no picture
+        lambda x: (fv.zoo.digits().images, {"mean": 0.1307, "std": 0.3081}),
+        lambda x: (x, {"mean": 300.0, "std": 70.0, "input_range": None}),
+    ],
+)
+def test_no_false_alarm_about_units(given):
+    x, options = given(photographs())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fv.Classifier(flat(x), **options)(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -439,14 +533,20 @@ REFUSED = [
     (lambda x: call(linear(), torch.where(x == x.max(), -torch.inf, x)), "images contain NaN or infinite"),
     (lambda x: call(linear(), 4 * x - 2), r"run from -.* to .*, expected values in \[0, 1\].*mean= and std="),
     (lambda x: call(linear(), 1.01 * x / x.max()), "to 1.01, expected values in"),
+    (lambda x: call(linear(), 1.002 * x / x.max()), r"to 1.002, expected .*pass images.clamp"),
+    (lambda x: call(linear(), x + 2e-3 * x.max() / x, input_range=(0, x.max())), "images run from"),
     (lambda x: call(linear(), x.to("meta")), r"images are on meta and the model is on cpu.*images.to\('cpu'\)"),
     (lambda x: call(linear().to("meta"), x), "model is on the device meta"),
     (lambda x: call(nn.Sequential(linear(), linear(4, 4).to("meta")), x), "spread over .'cpu', 'meta'., expected one"),
     (lambda x: call(made_in_inference_mode(), x), "made inside torch.inference_mode"),
     (lambda x: call(linear(), ["cat"]), "str"),
-    (lambda x: call(cnn(), x[0]), r"2 inputs of shape \(2, 2\).*images\[None\]"),
+    (lambda x: call(cnn(), x[0]), r"shape \(3, 2, 2\): one image\? .*images\[None\]"),
+    (lambda x: call(cnn(), x[0, :2]), r"2 inputs of shape \(2, 2\).*images\[None\]"),
     (lambda x: call(lambda v: v.view(2, 6), x[0]), r"images\[None\]"),
-    (lambda x: call(cnn(), x[0], mean=MEAN), r"mean has 3 values and images have 2 channels \(shape \(3, 2, 2\)\)"),
+    (
+        lambda x: call(lambda v: v, x[0], mean=MEAN),
+        r"mean has 3 values and images have 2 channels \(shape \(3, 2, 2\)\)",
+    ),
     (lambda x: call(linear(), x, classes=[]), "0 names and the model has 4 outputs"),
     (lambda x: call(linear(), x, classes=["a", "b", "c"]), "3 names and the model has 4 outputs"),
     (lambda x: call(linear(), x, classes="cat"), "string 'cat', expected a sequence of names"),
@@ -460,7 +560,7 @@ REFUSED = [
     (lambda x: call(linear(), x, input_range=(1, 0)), "smallest, largest"),
     (lambda x: call(linear(), x, temperatur=1), "no option 'temperatur': did you mean temperature"),
     (lambda x: call(linear(), x, labels=["a"]), "valid names: model, mean"),
-    (lambda x: fv.Classifier(linear), "expected a torch.nn.Module.*got function"),
+    (lambda x: fv.Classifier(linear), "expected a torch.nn.Module.*got the function linear"),
 ]
 
 
@@ -480,6 +580,28 @@ def test_a_refused_model_is_refused_again(images):
 def test_the_edge_of_the_range_is_inside(images):
     call(linear(), images.round() * (1 + 1e-7))
     call(linear(), 4 * images - 2, input_range=(-2, 2))
+
+
+@pytest.mark.parametrize(
+    ("beyond", "wide", "told"),
+    [(1e-5, (0, 1), r"to 1.00001, by"), (1e-4, (0, 1), "to 1.0001, by"), (-1e-5, (0, 1), "from -1e-05 to"),
+     (1e-3, (-2, 2), "to 2.001, by"), (0.01, (0, 255), "to 255.01, by")],
+)  # fmt: skip
+def test_what_leaves_the_range_by_rounding_is_clipped_with_a_note(beyond, wide, told):
+    x = torch.linspace(*wide, 12, dtype=torch.float64).float().view(1, 3, 2, 2)
+    x[0, 0, 0, 0] = wide[beyond > 0] + beyond
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    for door in (fv.Classifier, lambda m, **o: fv.BlackBox(m, as_torch=True, **o)):
+        with pytest.warns(UserWarning, match=told) as note:
+            admitted = door(model, input_range=wide).admit(x)
+        assert admitted.min() >= wide[0]
+        assert admitted.max() <= wide[1]
+        assert note[0].filename == __file__
+        assert torch.equal(admitted, x.clamp(*wide))
+    net = fv.Classifier(model, input_range=wide)
+    with pytest.warns(UserWarning, match="clipped"):
+        log_p = net(x.requires_grad_())
+    assert torch.autograd.grad(log_p[0, 0], x)[0].all()
 
 
 def run_at_once(*jobs):

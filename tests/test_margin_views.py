@@ -143,6 +143,7 @@ def test_without_images_the_two_ends_are_shown(traces):
     t = fv.trace_margins(traces.net, traces.images[:1], keep_images=False, verify=False)
     data, blob = unpacked(t.view().state["payload"])
     q = data["traces"][3]
+    assert q["blended"], "what lies between its ends is said to be no image of the path"
     assert q["kept"] == [0, int(t.steps[3])]
     offset, length = q["frames"][0]
     d = np.frombuffer(blob[offset : offset + length], np.int8).reshape(8, 8) * q["scale"] / 127
@@ -188,6 +189,9 @@ def test_curve_figure_and_view(traces):
     assert data["curve"]
     assert len(data["points"]) == 4
     assert curve.points[0].view().state["trace"] in range(18)
+    assert not any(q["blended"] for q in data["traces"]), "the path that is drawn is the one that was traced"
+    assert any(path.shares is not None for path in curve.points[0].traces.paths)
+    assert all(path.shares is None for point in curve.points[1:] for path in point.traces.paths)
 
 
 # ---- the module's pure functions, in node ----

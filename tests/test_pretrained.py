@@ -64,7 +64,8 @@ def test_images_in_every_form_give_the_same_batch(tmp_path):
     assert len(net.prepare(items)) == 2
     assert net.prepare(Image.new("L", (50, 50), 255)).unique().tolist() == [1.0]
     for wrong, said in (
-        (torch.randn(3, 50, 50), "floats in"), (torch.zeros(4, 50, 50), r"expected \(3"), ([], "empty"),
+        (torch.randn(3, 50, 50), r"images\[0\] run from .*normalised already"), ([], "empty"),
+        (torch.zeros(4, 50, 50), r"expected \(3"),
         (7, "images is a int"), (torch.zeros(3, 9, 9).long(), "uint8 or floats"),
     ):  # fmt: skip
         with pytest.raises((ValueError, TypeError), match=said):

@@ -397,9 +397,9 @@ class TestCareAndChunks:
             ({"max_memory": "1GB"}, "max_memory is '1GB', expected a number"), ({"max_memory": 0}, "max_memory is 0"),
             ({"max_steps": 0}, "max_steps is 0"), ({"seed": None}, "seed is None"), ({"vectrs": True}, "mean vectors"),
             ({"labels": [0, 1]}, r"expected class indices \(4,\)"), ({"labels": [0.5] * 4}, "expected class indices"),
-            ({"labels": [0, 5, -3, 1]}, r"labels\[2\] is -3, expected class indices from 0 to 4"),
-            ({"labels": torch.eye(5)[:4]}, r"labels.argmax\(1\)"), ({"labels": "cat"}, r"labels hold \['cat'\]"),
-            ({"labels": ["cat"] * 4}, r"labels hold \['cat'\], expected numbers: for names, .*net.classes.index"),
+            ({"labels": [0, 5, -3, 1]}, r"labels\[1\] is 5, expected class indices from 0 to 4"),
+            ({"labels": torch.eye(5)[:4]}, r"labels.argmax\(1\)"), ({"labels": "cat"}, "labels is a str"),
+            ({"labels": ["cat"] * 4}, r"labels\[0\] is 'cat', which is no class: expected one of"),
         ],
     )  # fmt: skip
     def test_wrong_options_are_named(self, options, message):
@@ -423,7 +423,7 @@ class TestCareAndChunks:
         assert len(s.frame.label) == 2
         with pytest.raises(ValueError, match=r"shape \(2,\), expected \(2, 3\) of 0 and 1.*a yes/no label of its own"):
             fv.spectrum(net, torch.rand(2, 6), labels=[0, 2])
-        with pytest.raises(ValueError, match="run from 0 to 2, expected 0 and 1"):
+        with pytest.raises(ValueError, match="is 2, expected 0 and 1"):
             fv.spectrum(net, torch.rand(2, 6), labels=[[0, 1, 2], [0, 0, 0]])
 
     def test_one_logit_takes_class_labels(self):
@@ -493,7 +493,7 @@ class TestResult:
     def test_frame_has_the_promised_columns(self, spectrum):
         frame = spectrum.frame
         assert list(frame.columns) == ["sample", "prediction", "confidence", "doubt", "spectral_norm", "trace",
-                                       "frobenius", "error", "label"]  # fmt: skip
+                                       "frobenius", "error", "label", "failure"]  # fmt: skip
         assert np.array_equal(frame.spectral_norm, spectrum.spectral_norm)
         assert np.array_equal(frame.prediction, spectrum.probabilities.argmax(1))
         assert frame.confidence.to_numpy() == pytest.approx(spectrum.probabilities.amax(1).numpy())

@@ -512,6 +512,28 @@ def test_nodes_are_pythons(spectrum):
         )
 
 
+def test_a_log_axis_has_two_marks_at_least():
+    axes = [[low, low + span] for low in (-7.3, -0.31, 0.02, 4.9) for span in (0.4, 0.7, 1.0, 1.6, 1.99, 2.0, 2.7, 9)]
+    found = in_node("return data.axes.map((a) => chart.decadeTicks(a, 90, 46))", axes=axes)
+    for (low, high), marks in zip(axes, found, strict=True):
+        assert len(marks) > 1
+        assert all(low <= at <= high for at, _ in marks)
+
+
+def test_titles_are_no_sharper_than_their_errors():
+    cases = [[3.28, 0.4], [3.28, 0.0002], [127.4, 60.0], [0.0331, 0.19], [9.31, 1.2], [5.0, None], [0.0, 0.1]]
+    code = "return data.cases.map(([v, e]) => [chart.rounded(v, e ?? 0), chart.measured(v, e ?? 0)])"
+    assert in_node(code, cases=cases) == [
+        ["3.3", "3.3 ± 0.4"],
+        ["3.28", "3.28"],
+        ["130", "130 ± 60"],
+        ["0.03", "0.03 ± 0.2"],
+        ["9", "9 ± 1"],
+        ["5", "5"],
+        ["0", "0 ± 0.1"],
+    ]
+
+
 def test_powers_of_ten_as_text():
     cases = {
         0.4771: "3",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import named_options, whole
-from fimviz.attacks.problem import inside, lengths, pose, toward, white_box
+from fimviz.attacks.problem import inside, lengths, pose, toward
 from fimviz.attacks.steps import Ascent, ascend, directions, starts
-from fimviz.classifier import Classifier
+from fimviz.classifier import Classifier, as_classifier
 
 
 @named_options
@@ -154,7 +154,7 @@ def _attack(
     options: Ascent | None = None,
     seed: int = 0,
 ) -> Tensor:
-    seed, net = whole("seed", seed, 0), white_box(net)
+    seed, net = whole("seed", seed, 0), as_classifier(net)
     given = net.batch(images).detach()
     task = pose(net, given, labels, norm)
     eps = lengths("epsilon", epsilon, len(task.x))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import real
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.passes import footprint
@@ -102,7 +102,7 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
     """The problem of attacking these images: checked, and the model's own predictions where labels are None."""
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
-    net = white_box(net)
+    net = as_classifier(net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:
@@ -110,13 +110,6 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
             parts = x.split(chunk(net, x))
             truth = torch.cat([net.likelihood.mode(net.logits(part.to(net.device))) for part in parts])
     return Problem(net, x.to(net.device), truth.to(net.device), norm)
-
-
-def white_box(net: Any) -> Classifier:
-    """The classifier that a model is, or the reason why it cannot be attacked."""
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or nn.Module: attacks need gradients")
-    return as_classifier(net)
 
 
 def inside(x: Tensor, step: Tensor, input_range: tuple[float, float] | None) -> Tensor:

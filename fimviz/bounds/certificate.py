@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from fimviz._failures import column, known, others, said, settle, spread
 from fimviz._options import named_options, whole
 from fimviz.bounds import descent
 from fimviz.bounds.ladder import Ladder, log10
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.contrasts import precise_logits
+from fimviz.fisher.passes import unsound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +39,8 @@ class CertifiedRadius:
             range; infinite where none was found, NaN where none was looked for.
         margin_inside: (n,) the smallest margin of the logits that an attack within the radius reached: above 0, or the
             certificate is wrong. NaN where none was tried.
-        predictions: (n,) classes, or (n, K) booleans for yes/no labels.
+        predictions: (n,) classes, or (n, K) booleans for yes/no labels; −1 in `failures`.
+        failures: place → why nothing could be computed there; its numbers are NaN.
     """
 
     radius: Tensor
@@ -47,15 +50,17 @@ class CertifiedRadius:
     attack: Tensor
     margin_inside: Tensor
     predictions: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.radius)
 
     def __repr__(self) -> str:
+        size = f"{len(self)} inputs{said(self.failures)}"
         if self.reason:
-            return f"CertifiedRadius({len(self)} inputs: none, {self.reason})"
-        low, high = self.radius.aminmax()
-        return f"CertifiedRadius({len(self)} inputs: from {low:.3g} to {high:.3g})"
+            return f"CertifiedRadius({size}: none, {self.reason})"
+        low, high = self.radius[others(self.failures, len(self))].aminmax()
+        return f"CertifiedRadius({size}: from {low:.3g} to {high:.3g})"
 
     @property
     def holds(self) -> Tensor:
@@ -64,11 +69,12 @@ class CertifiedRadius:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample: radius, logit_form, fisher_rao_form, attack, margin_inside, holds."""
+        """One row a sample: radius, logit_form, fisher_rao_form, attack, margin_inside, holds, failure."""
         import pandas as pd
 
         columns = ("radius", "logit_form", "fisher_rao_form", "attack", "margin_inside", "holds")
-        return pd.DataFrame({"sample": range(len(self)), **{c: getattr(self, c).tolist() for c in columns}})
+        values = {c: getattr(self, c).tolist() for c in columns}
+        return pd.DataFrame({"sample": range(len(self)), **values, "failure": column(self.failures, len(self))})
 
 
 @named_options
@@ -80,6 +86,7 @@ def certified_radius(
     steps: int = 20,
     restarts: int = 3,
     seed: int = 0,
+    errors: str = "mark",
 ) -> CertifiedRadius:
     """Certified L2 radii at each input, with the attack that fails inside and the smallest that succeeds outside.
 
@@ -96,6 +103,8 @@ def certified_radius(
         restarts: toward how many other classes the smallest change is looked for; within the radius twice as many
             descents: on the margin, toward other classes in turn, from random points.
         seed: of the random points.
+        errors: what an image is to do whose logits, or for an attack gradients, are not finite: "mark", its row is NaN
+            and says why, or "raise".
 
     Source: the logit form is that of Tsuzuku et al. (2018), class by class; the Fisher–Rao form is ours: the closed
     form is the Fisher–Rao distance from p to where another class draws level, and KL's metric can be stretched by at
@@ -112,7 +121,15 @@ def certified_radius(
     """
     net = as_classifier(net)
     steps, restarts, seed = whole("steps", steps, 1), whole("restarts", restarts, 1), whole("seed", seed, 0)
+    errors = known(errors)
     x = net.admit(images).detach()
+    failures = unsound(net, x, slopes=attack)
+    settle(failures, len(x), errors)
+    if failures:
+        places = others(failures, len(x))
+        rest = x[places.to(x.device)]
+        found = certified_radius(net, rest, attack=attack, steps=steps, restarts=restarts, seed=seed)
+        return replace(spread(found, places, len(x)), failures=failures)
     z, error = precise_logits(net, x)
     mode = net.likelihood.mode(z)
     none = torch.full((len(x),), torch.nan, dtype=torch.float64)

@@ -17,6 +17,7 @@ import fimviz.bounds.attention
 import fimviz.bounds.pooling
 import fimviz.bounds.shapes
 import fimviz.bounds.tokens  # noqa: F401
+from fimviz._models import called, unwrapped
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
 from fimviz.bounds.layers import batch_norm_scale
 from fimviz.bounds.rules import rule_of_function, rule_of_module
@@ -64,6 +65,7 @@ class _Tracer(fx.Tracer):
 
 def trace(model: nn.Module) -> fx.GraphModule:
     """The calls of a model in evaluation mode, by torch.fx."""
+    model = unwrapped(model)
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))
     except Exception as error:
@@ -220,7 +222,7 @@ class Walk:
 
     def _run(self, node: fx.Node, op: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(op, nn.Module):
-            out = op(*args, **kwargs)
+            out = called(op, *args, **kwargs)
             if op._forward_hooks and not _equal(out, op.forward(*args, **kwargs)):
                 raise NoRuleError(f"{node.target} has a forward hook that changes its output, which no rule bounds")
             return out

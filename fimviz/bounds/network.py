@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._at_rest import in_dtype
+from fimviz._models import called
 from fimviz.bounds.flow import Channels, Flow, NoRuleError
 from fimviz.bounds.graph import Call, Head, Walk, trace
 from fimviz.bounds.layers import folded
@@ -200,7 +201,7 @@ def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool) -> Walk:
         values = values.to(next((p.dtype for p in net.model.parameters() if p.is_floating_point()), values.dtype))
     walk = Walk(traced, values.clone(), start, pointwise)
     if not walk.reason:
-        _check(_tensor_of(net.model(values)), walk.value())
+        _check(_tensor_of(called(net.model, values)), walk.value())
     return walk
 
 

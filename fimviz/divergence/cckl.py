@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._images import read_labels
+from fimviz._failures import known, others, settle
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.curvature import points
 from fimviz.divergence.pairs import choose
 from fimviz.divergence.theorem import checked_alpha
+from fimviz.fisher.passes import unsound
 from fimviz.likelihood import Likelihood
 
 _SLAB = 2**21  # float64 numbers in a block of displacements or logits
@@ -34,6 +36,7 @@ def cckl(
     seed: int = 0,
     resamples: int = 1000,
     max_memory: float | None = None,
+    errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> CrossCategoryKL:
     """How far the model's answers to samples of different categories lie apart, and how much of it is second-order.
@@ -57,6 +60,8 @@ def cckl(
         seed: of the pairs drawn and of the bootstrap.
         resamples: of the bootstrap over samples that gives standard errors.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its pairs are in no mean, and
+            stand in the frame as NaN with the reason, or "raise".
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
     An interrupt returns the pairs whose samples are both complete.
@@ -86,13 +91,24 @@ def cckl(
     """
     start = time.perf_counter()
     seed, resamples = whole("seed", seed, 0), whole("resamples", resamples, 2)
-    alpha = checked_alpha(alpha)
+    errors, alpha = known(errors), checked_alpha(alpha)
     flag("progress", callable(progress) or progress)
     if max_memory is not None and not real("max_memory", max_memory) > 0:
         raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
     net, x, truth = labelled(net, images, labels, "CCKL compares samples of different categories")
     room = _memory.budget(torch.device("cpu")) if max_memory is None else float(max_memory)
     i, j = choose(truth, pairs, seed, room)
+    failures = unsound(net, x)
+    settle(failures, len(x), errors)
+    sound = torch.isin(torch.arange(len(x)), others(failures, len(x)))
+    both = sound[i] & sound[j]
+    if not both.any():
+        raise FloatingPointError(
+            f"no pair of images of different categories can be computed: {'; '.join(set(failures.values()))} for image "
+            f"{', '.join(map(str, failures))}"
+        )
+    lost = torch.stack([i[~both], j[~both]])
+    i, j = i[both], j[both]
     each = i.bincount(minlength=len(x))
     used = each.nonzero()[:, 0]
     report = reporter(progress, len(used))
@@ -136,13 +152,13 @@ def cckl(
         seed=seed,
         resamples=resamples,
         seconds=time.perf_counter() - start,
+        failures=failures,
+        lost=lost,
     )
 
 
 def labelled(net: Classifier | nn.Module, images: Any, labels: Any, why: str) -> tuple[Classifier, Tensor, Tensor]:
     """The classifier, an admitted batch on the CPU and its labels (n,), or an error that says why they are needed."""
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(f"net is a {type(net).__name__}, expected a Classifier or a torch.nn.Module, which have slopes")
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
     if net.likelihood.name != "categorical":

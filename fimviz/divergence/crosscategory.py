@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from fimviz._options import named_options, whole
+from fimviz._origin import ModelResult, Print
 from fimviz._quantile import quantiles
 from fimviz.classifier import Classifier
 from fimviz.divergence.pairs import standard_errors
 from fimviz.divergence.path import Path, paths
 from fimviz.divergence.theorem import Theorem, checked_alpha, theorem
-from fimviz.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ class Mean(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CrossCategoryKL(Result):
+class CrossCategoryKL(ModelResult):
     """KL, G1 and G2 of m ordered pairs of samples; float64 on the CPU where not said otherwise, divergences in nats.
 
     Both directions of a pair are here, ordered by i, then by j.
@@ -46,6 +46,8 @@ class CrossCategoryKL(Result):
         l2: (m,) ‖x_j − x_i‖ in pixel units.
         logits: (n, K); spectral_norm: (n,) λ₁ of F; both NaN for samples in no pair.
         images: (n, *input), as given; labels: (n,) int64.
+        failures: place → why nothing could be computed there; lost: (2, l) the pairs (i, j) that these are in, and that
+            are none of the m.
         net: the classifier; drawn: whether the pairs are a sample of all; alpha, seed, resamples: as given; seconds.
     """
 
@@ -66,15 +68,28 @@ class CrossCategoryKL(Result):
     seed: int
     resamples: int
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
+    lost: Tensor = field(default_factory=lambda: torch.zeros(2, 0, dtype=torch.int64))
+    _origin: Print | None = None
 
     def __len__(self) -> int:
         return len(self.i)
 
     def __repr__(self) -> str:
         return (
-            f"CrossCategoryKL({len(self)} pairs of {len(self.i.unique())} samples: CCKL {self.cckl:.4g} "
+            f"CrossCategoryKL({len(self)} pairs of {len(self.i.unique())} samples{self.without}: CCKL {self.cckl:.4g} "
             f"± {self.cckl_error:.2g} nats, {self.means['g1'].value:.3g} of them second-order)"
         )
+
+    def _log_probs(self) -> Tensor:
+        return self.net.likelihood.log_probs(self.logits)
+
+    @property
+    def without(self) -> str:
+        """How many pairs could not be computed, in words; empty if none."""
+        if not self.failures:
+            return ""
+        return f", without {self.lost.shape[1]} pairs of {len(self.failures)} that could not be computed"
 
     @property
     def g2(self) -> Tensor:
@@ -88,12 +103,24 @@ class CrossCategoryKL(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a pair: i, j, class_i, class_j (their labels), kl, g1, g2, ratio (G2/KL), limit, l2, g1_error."""
+        """One row a pair: i, j, class_i, class_j (their labels), kl, g1, g2, ratio (G2/KL), limit, l2, g1_error.
+
+        `failure` is last: pairs with a sample that could not be computed stand below the others, as NaN, and it says
+        why.
+        """
         import pandas as pd
 
         columns = {"i": self.i, "j": self.j, "class_i": self.labels[self.i], "class_j": self.labels[self.j]}
         columns |= {name: getattr(self, name) for name in ("kl", "g1", "g2", "ratio", "limit", "l2", "g1_error")}
-        return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+        frame = pd.DataFrame({name: values.numpy() for name, values in columns.items()} | {"failure": ""})
+        if not self.failures:
+            return frame
+        rows = []
+        for i, j in self.lost.T.tolist():
+            at = i if i in self.failures else j
+            ends = {"i": i, "j": j, "class_i": int(self.labels[i]), "class_j": int(self.labels[j])}
+            rows.append(ends | {"failure": f"sample {at}: {self.failures[at]}"})
+        return pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
 
     @property
     def cckl(self) -> float:
@@ -177,8 +204,9 @@ class CrossCategoryKL(Result):
             j: of the second, of another label.
             steps: into how many equal pieces the line is cut.
         """
-        steps = whole("steps", steps, 1)
-        return paths(self, torch.tensor([self.place(i, j)]), steps)[0]
+        steps, place = whole("steps", steps, 1), self.place(i, j)
+        self.unchanged("path()")
+        return paths(self, torch.tensor([place]), steps)[0]
 
     def place(self, i: int, j: int) -> int:
         """Where the pair (i, j) stands in this result."""

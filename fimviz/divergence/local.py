@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import attacks
+from fimviz._failures import known, others, settle, spread
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier
 from fimviz.divergence.cckl import labelled
 from fimviz.divergence.curvature import Point, points, precision
 from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.fisher.methods import spectrum
+from fimviz.fisher.passes import unsound
 
 DIRECTIONS = ("worst", "fgsm", "pgd", "random")
 NORMS = ("linf", "l2")
@@ -39,6 +41,7 @@ def local_accuracy(
     steps: int = 10,
     seed: int = 0,
     max_memory: float | None = None,
+    errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> LocalAccuracy:
     """The relative error |KL − ½ δᵀFδ| / KL of the quadratic form for changes δ of given size.
@@ -70,6 +73,8 @@ def local_accuracy(
         steps: of PGD.
         seed: of the random directions.
         max_memory: bytes for the gradients, by default half of what is free.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its numbers are NaN and the
+            frame counts it as failed and says why, or "raise".
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
     An interrupt returns the inputs that are complete.
@@ -94,11 +99,15 @@ def local_accuracy(
     start = time.perf_counter()
     norms, directions = _chosen("norms", norms, NORMS), _chosen("directions", directions, DIRECTIONS)
     budgets = _budgets(epsilons, norms)
-    steps, seed = whole("steps", steps, 1), whole("seed", seed, 0)
+    errors, steps, seed = known(errors), whole("steps", steps, 1), whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
     if max_memory is not None and not real("max_memory", max_memory) > 0:
         raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
     net, x, truth = labelled(net, images, labels, "attacks need to know what to leave")
+    failures, count = unsound(net, x), len(x)
+    settle(failures, count, errors)
+    sound, all_truth = others(failures, count), truth
+    x, truth = x[sound], truth[sound]
     report = reporter(progress, len(x))
     places = [(a, b, c) for a in range(len(norms)) for b in range(len(directions)) for c in range(len(budgets[0]))]
     tried = [at for at in places for _ in range(1 + (directions[at[1]] == "worst"))]  # both signs of an eigenvector
@@ -121,8 +130,11 @@ def local_accuracy(
     except KeyboardInterrupt:
         if not logits:
             raise
-        warnings.warn(f"interrupted: the result holds the first {len(logits)} of {len(x)} inputs", stacklevel=3)
-    kl, quadratic, length = found[..., : len(logits)]
+        count = int(sound[len(logits)]) if len(logits) < len(sound) else count
+        failures = {place: why for place, why in failures.items() if place < count}
+        warnings.warn(f"interrupted: the result holds the first {count} of {len(all_truth)} inputs", stacklevel=3)
+    sound = sound[: len(logits)]
+    kl, quadratic, length = spread(found[..., : len(logits)].movedim(-1, 0), sound, count).movedim(0, -1)
     return LocalAccuracy(
         kl=kl,
         quadratic=quadratic,
@@ -130,8 +142,9 @@ def local_accuracy(
         norms=norms,
         directions=directions,
         epsilons=torch.tensor(budgets, dtype=torch.float64),
-        logits=torch.stack(logits),
-        labels=truth[: len(logits)],
+        logits=spread(torch.stack(logits), sound, count),
+        labels=all_truth[:count],
+        failures=failures,
         net=net,
         steps=steps,
         seed=seed,

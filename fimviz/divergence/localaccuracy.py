@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fimviz._failures import said
 from fimviz._options import named_options
 from fimviz._quantile import median, quantiles
 from fimviz.classifier import Classifier
@@ -31,6 +32,7 @@ class LocalAccuracy(Result):
         length: the same shape, ‖δ‖ in L2, pixel units.
         norms, directions: names along the first two axes; epsilons: (norms, epsilons) budgets in pixel units.
         logits: (n, K); labels: (n,); net; steps, seed: as given; seconds.
+        failures: place → why nothing could be computed there; its numbers are NaN.
     """
 
     kl: Tensor
@@ -45,15 +47,14 @@ class LocalAccuracy(Result):
     steps: int
     seed: int
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.logits)
 
     def __repr__(self) -> str:
-        return (
-            f"LocalAccuracy({len(self)} inputs, {' and '.join(self.directions)} in {' and '.join(self.norms)}, "
-            f"{self.epsilons.shape[1]} budgets)"
-        )
+        size = f"{len(self)} inputs{said(self.failures)}, {' and '.join(self.directions)}"
+        return f"LocalAccuracy({size} in {' and '.join(self.norms)}, {self.epsilons.shape[1]} budgets)"
 
     @property
     def error(self) -> Tensor:
@@ -66,10 +67,12 @@ class LocalAccuracy(Result):
 
         median, q25, q75: of the relative error over the inputs; pooled: Σ|KL − ½ δᵀFδ| ÷ Σ KL, in which no tiny KL
         counts for much; kl: median KL; length: median ‖δ‖₂; measured: inputs that these are of; zero: inputs whose KL
-        is 0 in float64, which have no relative error; failed: inputs for which the model gave no number.
+        is 0 in float64, which have no relative error; failed: inputs for which the model gave no number; failure: for
+        which of them nothing could be computed, and why.
         """
         import pandas as pd
 
+        why = "; ".join(f"image {place}: {reason}" for place, reason in self.failures.items())
         rows = []
         for a, norm in enumerate(self.norms):
             for b, direction in enumerate(self.directions):
@@ -83,7 +86,8 @@ class LocalAccuracy(Result):
                     row["kl"] = median(kl)
                     row["length"] = median(self.length[a, b, c])
                     row |= {"measured": int(known.sum()), "zero": int((kl == 0).sum())}
-                    rows.append(row | {"failed": int((kl.isnan() | quadratic.isnan()).sum())})
+                    row["failed"] = int((kl.isnan() | quadratic.isnan()).sum())
+                    rows.append(row | {"failure": why})
         return pd.DataFrame(rows)
 
     @named_options

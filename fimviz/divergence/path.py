@@ -36,8 +36,13 @@ class Path:
     probabilities: Tensor
 
 
-def paths(result: CrossCategoryKL, places: Tensor, steps: int, dtype: torch.dtype | None = None) -> list[Path]:
-    """The lines of some pairs, by their places in the result; in float64 by default where the network can."""
+def paths(
+    result: CrossCategoryKL, places: Tensor, steps: int, dtype: torch.dtype | None = None, ask: bool = True
+) -> list[Path]:
+    """The lines of some pairs, by their places in the result; in float64 by default where the network can.
+
+    Without `ask` the model is left alone, and what lies between the ends is NaN.
+    """
     net, images = result.net, result.images
     dtype = dtype or precision(net)
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
@@ -47,8 +52,8 @@ def paths(result: CrossCategoryKL, places: Tensor, steps: int, dtype: torch.dtyp
         # the ends are known, to float64 where the middle may not be
         grid = torch.cartesian_prod(places, torch.arange(1, steps))
         classes = result.logits.shape[1]
-        parts = [torch.zeros(0, classes, dtype=torch.float64)]
-        for some in grid.view(-1, 2).split(size):
+        parts = [torch.full((0 if ask else len(grid), classes), torch.nan, dtype=torch.float64)]
+        for some in grid.view(-1, 2).split(size) if ask else ():
             a, b = images[result.i[some[:, 0]]], images[result.j[some[:, 0]]]
             share = t[some[:, 1]].view(-1, *[1] * (a.ndim - 1))
             x = torch.lerp(a.double(), b.double(), share).to(dtype)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._failures import column, said
 from fimviz._options import named_options, whole
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.result import Result
@@ -55,10 +56,10 @@ class Reconstruction(Result):
         return len(self.std)
 
     def __repr__(self) -> str:
-        size = self.spectrum.images[0].numel()
+        size, known = self.spectrum.images[0].numel(), self.known[self.spectrum.computed]
         return (
-            f"Reconstruction({len(self)} inputs of {size} values, {self.draws} draws: {int(self.known.min())} to "
-            f"{int(self.known.max())} of {self.std.shape[1]} directions known better than by a guess)"
+            f"Reconstruction({len(self)} inputs{said(self.spectrum.failures)} of {size} values, {self.draws} draws: "
+            f"{int(known.min())} to {int(known.max())} of {self.std.shape[1]} directions known better than by a guess)"
         )
 
     @property
@@ -77,7 +78,8 @@ class Reconstruction(Result):
 
         visible: directions with λ > 0; values: of the input; known: see there; std: the least standard deviation along
         v₁, guess: what it is without any label, needed: how many labels v₁ needs; share: of the image's squared
-        deviation from its mean that is visible, chance: what it would be in a random subspace of as many directions.
+        deviation from its mean that is visible, chance: what it would be in a random subspace of as many directions;
+        failure: why a row has no numbers.
         """
         import pandas as pd
 
@@ -86,6 +88,7 @@ class Reconstruction(Result):
         columns: dict[str, Any] = {"sample": np.arange(len(self)), "visible": seen, "values": size, "known": self.known}
         columns |= {"std": self.std[:, 0], "guess": self.guess[:, 0], "needed": self.needed[:, 0]}
         columns |= {"share": self.share, "chance": seen.double() / size}
+        columns["failure"] = column(self.spectrum.failures, len(self))
         return pd.DataFrame({k: v.numpy() if isinstance(v, Tensor) else v for k, v in columns.items()})
 
     def plot(self) -> go.Figure:
@@ -152,11 +155,12 @@ def reconstruction(spectrum: Spectrum, *, draws: int = 1) -> Reconstruction:
     if spectrum.net.input_range is not None:
         low, high = spectrum.net.input_range
         width = high - low
+    lost = spectrum.eigenvalues.isnan()
     return Reconstruction(
         spectrum=spectrum,
         draws=draws,
-        std=torch.where(seen, (draws * spectrum.eigenvalues).rsqrt(), torch.inf),
-        guess=torch.where(seen, 0.5 * width * v.abs().sum(2), torch.inf),
+        std=torch.where(seen, (draws * spectrum.eigenvalues).rsqrt(), torch.inf).masked_fill(lost, torch.nan),
+        guess=torch.where(seen, 0.5 * width * v.abs().sum(2), torch.inf).masked_fill(lost, torch.nan),
         visible=visible.to(spectrum.images.dtype).view(spectrum.images.shape),
         share=visible.square().sum(1) / whole_size.where(whole_size > 0, torch.nan),
     )

@@ -27,10 +27,12 @@ def affordable(nets: Iterable[Classifier], inputs: Iterable[Tensor], work: int) 
 
 def chosen(norms: list[Spectrum], detail: int | Sequence[int]) -> tuple[int, ...]:
     """The samples in full detail, the most fragile first: of each model in turn, and some along the first's order."""
-    orders = [s.spectral_norm.argsort(descending=True, stable=True).tolist() for s in norms]
+    lost = {place for s in norms for place in s.failures}
+    orders = [[place for place in s.fragile if place not in lost] for s in norms]
     if isinstance(detail, Sequence):
-        return tuple(sorted(set(detail), key=orders[0].index))
+        return tuple(sorted(set(detail) - lost, key=orders[0].index))
     n = len(orders[0])
+    detail = min(detail, n)
     fragile = [place for places in zip(*orders, strict=True) for place in places]
     worst = list(dict.fromkeys(fragile))[: round(_FRAGILE * detail) if detail < n else n]
     even = [orders[0][round(q)] for q in np.linspace(n - 1, 0, 4 * detail)]

@@ -20,7 +20,7 @@ _NODES = 33, 17  # distances along the leading direction, and along each other o
 
 def nothing(s: Spectrum) -> Detail:
     """No sample in detail."""
-    return Detail((), s, s.trace[:0], (), None)
+    return Detail((), s, s.trace[:0], s.trace[:0, None], (), None)
 
 
 def examine(
@@ -45,6 +45,9 @@ def examine(
         deep[name] = spectrum(s.net, s.images[at], k=k, labels=labels, method=method, seed=found.seed, progress=tick)
         if len(deep[name]) < len(at):
             raise KeyboardInterrupt
+    lost = {at[i] for s in deep.values() for i in s.failures}  # where directions of more of them fail than λ₁ did
+    if lost and (kept := [place for place in at if place not in lost]):
+        return examine(found, kept, k, planes=min(planes, len(kept)), progress=progress)
     reach = torch.stack([s.reach for s in deep.values()]).amax(0)
     return {name: _examined(s, tuple(places), reach, planes) for name, s in deep.items()}
 
@@ -61,7 +64,7 @@ def _examined(deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: in
         some = deep.take(range(planes))
         across = 1 if deep.eigenvalues.shape[1] > 1 else some.images
         found = some.plane(0, across, points=_POINTS, reach=reach[:planes])
-    return Detail(places, deep, reach, tuple(walks), found)
+    return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
 
 
 def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fimviz._failures import known, settle
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
@@ -31,6 +32,7 @@ def explore(
     detail: int | Sequence[int] | None = None,
     include: Sequence[str] | None = None,
     method: str = "auto",
+    errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Explorer:
@@ -51,6 +53,7 @@ def explore(
             "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
             of all samples. By default "plane" and "radius" where they are cheap.
         method: of λ₁, as in `spectrum`.
+        errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
         seed: of everything random.
         progress: True for a tqdm bar, or a function called with (steps done, steps in all).
 
@@ -64,7 +67,7 @@ def explore(
         ([0.5, 0.5], (0, 1))
     """
     nets = {name: as_classifier(model) for name, model in _named(net).items()}
-    k, seed = whole("k", k, 1), whole("seed", seed, 0)
+    errors, k, seed = known(errors), whole("k", k, 1), whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
     if method not in METHODS or method == "blackbox":
         raise ValueError(f"method is {method!r}, expected one of {', '.join(m for m in METHODS if m != 'blackbox')}")
@@ -90,14 +93,16 @@ def explore(
     steps = _Steps(progress, len(nets) * (n + count + len(later)))
 
     norms: dict[str, Spectrum] = {}
-    options: dict[str, Any] = {"method": method, "seed": seed}
+    options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors}
     for (name, model), x in zip(nets.items(), inputs, strict=True):
         norms[name] = spectrum(model, x, k=1, vectors=False, labels=labels, progress=steps.within(n), **options)
     shortest = min(len(s) for s in norms.values())
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
-    places = chosen(list(norms.values()), detail)
     found = Explorer({name: Explored(s, nothing(s)) for name, s in norms.items()}, seed)
+    settle(found.failures, shortest, errors)
+    places = chosen(list(norms.values()), detail)
+    planes = min(planes, len(places))
     if shortest < n:
         return found
     models = dict(found.models)
@@ -107,7 +112,7 @@ def explore(
             models[name] = replace(models[name], detail=detailed)
         for name in nets:
             for part in later:
-                models[name] = extended(models[name], part, places, seed)
+                models[name] = extended(models[name], part, models[name].detail.places, seed)
                 steps.add(1)
     except KeyboardInterrupt:
         warnings.warn("interrupted: the explorer holds what was complete", stacklevel=3)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from fimviz._failures import said
 from fimviz._options import named_options
 from fimviz._quantile import digits, median
 from fimviz.attributions import Attributions
@@ -39,6 +40,7 @@ class Detail:
         places: their places in the batch, m of them.
         spectrum: theirs, with eigenvectors, in that order.
         reach: (m,) how far the walks and planes go, in L2 pixel units.
+        one_sided: (m, 2), as that of the spectrum.
         walks: along each eigenvector.
         planes: of the first samples on the plane of two eigenvectors, or of the only one and the image itself; or None.
     """
@@ -46,6 +48,7 @@ class Detail:
     places: tuple[int, ...]
     spectrum: Spectrum
     reach: Tensor
+    one_sided: Tensor
     walks: tuple[Walk, ...]
     planes: Plane | None
 
@@ -78,7 +81,8 @@ class Explored:
     def margin(self) -> Tensor:
         """(n,) the gap of the logits between the prediction and the nearest other one."""
         s = self.spectrum
-        return s.net.likelihood.margin(s.logits, s.predictions)
+        modes = s.predictions
+        return s.net.likelihood.margin(s.logits, modes.clamp_min(0) if modes.ndim == 1 else modes)
 
     @property
     def quantities(self) -> dict[str, Tensor]:
@@ -106,8 +110,14 @@ class Explorer(Result):
     def __repr__(self) -> str:
         s = self.first.spectrum
         several = f"{len(self.models)} models, " if len(self.models) > 1 else ""
-        middle = digits(median(s.spectral_norm))
-        return f"Explorer({several}{len(self)} inputs, {len(self.places)} in full detail: median λ₁ {middle})"
+        size = f"{several}{len(self)} inputs{said(self.failures)}, {len(self.places)} in full detail"
+        return f"Explorer({size}: median λ₁ {digits(median(s.spectral_norm))})"
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Place → why nothing could be computed there, by one model at least; its row says so and is NaN."""
+        found = [place_and_why for m in self.models.values() for place_and_why in m.spectrum.failures.items()]
+        return dict(sorted(found))
 
     @property
     def first(self) -> Explored:
@@ -136,7 +146,10 @@ class Explorer(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and model: the columns of `Spectrum.frame`, the model, correct, margin, radius, attack."""
+        """One row a sample and model: the columns of `Spectrum.frame`, the model, correct, margin, radius, attack.
+
+        `failure` is last, as there.
+        """
         import pandas as pd
 
         parts = []
@@ -150,6 +163,7 @@ class Explorer(Result):
                     part[extra] = m.quantities[extra].numpy()
             if len(self.models) > 1:
                 part.insert(1, "model", name)
+            part["failure"] = part.pop("failure")
             parts.append(part)
         return pd.concat(parts, ignore_index=True)
 

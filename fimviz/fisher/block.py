@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fimviz._failures import LOGITS, check_finite
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
 from fimviz.likelihood import Factor
@@ -52,6 +53,7 @@ class Ground:
         self.verify = verify
         self.here = Linearisation(net, x, precise=verify, along=along)
         self.logits = self.here.logits.cpu().double()
+        check_finite(self.logits, LOGITS)
         self.factor = net.likelihood.factor(self.logits)
         self.eps = torch.finfo(x.dtype).eps
 
@@ -60,10 +62,7 @@ class Ground:
         # The cotangents of all classes are made where they are needed: on their way they would hold up the passes.
         factor = self.factor.to(wide_device(self.here.device))
         axes = torch.eye(factor.rank, dtype=torch.float64, device=factor.a.device).expand(len(self.logits), -1, -1)
-        rows = torch.cat([self.here.vjp(to_logits(factor, some)) for some in axes.split(cotangents, 2)], 1)
-        if not rows.isfinite().all():
-            raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite for some image")
-        return rows
+        return torch.cat([self.here.vjp(to_logits(factor, some)) for some in axes.split(cotangents, 2)], 1)
 
     def rounding(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """What rounding did to all rows A = RᵀJ (n, r, D): the noise ‖ΔA‖ (n, 1), and `doubt`."""

@@ -37,7 +37,8 @@ def matched_spectral_norm(
         seed: of "lanczos".
 
     Returns:
-        float64, in nats per squared pixel unit; NaN where no temperature gives the confidence, as for a tie.
+        float64, in nats per squared pixel unit; NaN where no temperature gives the confidence, as for a tie, and where
+        logits or gradients are not finite.
 
     With two classes and per="sample", √(c(1−c)) log(c/(1−c)) / √λ₁ is (z_y − z_k)/‖∇(z_y − z_k)‖, the distance at
     which the two would draw level if the network were linear: matched λ₁ is made of margin and gradient, not of scale.
@@ -63,7 +64,8 @@ def matched_spectral_norm(
     if per == "batch":
         with net.at_rest(), torch.no_grad():
             z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(64)])
-        t = float(_temperature(net.likelihood, z[None], confidence))
+        z = z[z.isfinite().all(1)]  # what cannot be computed is NaN, and does not count
+        t = float(_temperature(net.likelihood, z[None], confidence)) if len(z) else math.nan
         if math.isnan(t):
             return torch.full((len(x),), torch.nan, dtype=torch.float64)
         twin.temperature = net.temperature * t

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._images import read_labels
+from fimviz._failures import NonFiniteError, known, others, settle, spread
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
@@ -48,6 +49,7 @@ def spectrum(
     seed: int = 0,
     verify: bool | None = None,
     max_memory: float | None = None,
+    errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> Spectrum:
     """The spectrum of the input-space Fisher information at each input of a batch.
@@ -77,6 +79,8 @@ def spectrum(
             done wherever the model and the device can. Without it, `error` counts ordinary rounding only, and `reason`
             says so.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", its row is NaN and says why
+            (`Spectrum.failures`, and the column `failure` of its frame), or "raise".
         progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
     An interrupt returns the inputs that are complete.
@@ -95,6 +99,7 @@ def spectrum(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    errors = known(errors)
     k = None if k is None else whole("k", k, 1)
     max_steps, seed, probes = whole("max_steps", max_steps, 1), whole("seed", seed, 0), whole("probes", probes, 1)
     if seed >= 2**63:
@@ -126,15 +131,16 @@ def spectrum(
     start = time.perf_counter()
     report = reporter(progress, len(x))
     blocks: list[Block] = []
-    done = 0
+    failures: dict[int, str] = {}
+    left = list(range(len(x)))
     with net.at_rest():
         inputs, cotangents = 1, 1
         if isinstance(net, Classifier) and method != "blackbox":
             rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
             inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", verify, max_memory, passes)
         try:
-            while done < len(x):
-                part = x[done : done + inputs]
+            while left:
+                part = x[left[:inputs]]
                 try:
                     here = part.to(net.device, passes)
                     if isinstance(net, BlackBox) or method == "blackbox":
@@ -151,18 +157,40 @@ def spectrum(
                         raise
                     inputs, cotangents = (len(part) + 1) // 2, (cotangents + 1) // 2
                     continue
-                done += len(part)
-                report(done)
+                except NonFiniteError as found:  # the others once more, without these
+                    failures |= dict.fromkeys((left[row] for row in found.rows), found.reason)
+                    if errors == "raise":
+                        settle(failures, len(x), errors)
+                    left = [place for place in left if place not in failures]
+                else:
+                    left = left[len(part) :]
+                report(len(x) - len(left))
         except (KeyboardInterrupt, BudgetExceeded) as stop:
             if not blocks:
                 raise
+            done = left[0] if left else len(x)
+            failures = {place: why for place, why in failures.items() if place < done}
             cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
             warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=3)
+    done = left[0] if left else len(x)
+    settle(failures, done, errors)
+    at = others(failures, done)
+
+    def among(values: Tensor) -> Tensor:
+        return spread(values, at, done) if failures else values
 
     def joined(name: str) -> Tensor:
-        return torch.cat([getattr(block, name) for block in blocks])
+        return among(torch.cat([getattr(block, name) for block in blocks]))
+
+    def counted(name: str) -> Tensor:
+        return joined(name).clamp_min(0)  # none are counted where they failed
 
     logits = joined("logits")
+    if failures and isinstance(net, Classifier):  # what the model says is known where only slopes failed
+        lost = sorted(failures)
+        with net.at_rest(), torch.no_grad():
+            z = torch.cat([net.logits(one.to(net.device)).cpu().double() for one in x[lost].split(1)])
+        logits[lost] = torch.where(z.isfinite().all(1, keepdim=True), z, torch.nan)
     return Spectrum(
         eigenvalues=joined("eigenvalues"),
         error=joined("error"),
@@ -179,8 +207,9 @@ def spectrum(
         method=method,
         reason=reason,
         guarantee=GUARANTEES[method],
-        cost=Cost(joined("forwards"), joined("vjps"), joined("jvps"), time.perf_counter() - start),
-        history=_padded([block.history for block in blocks]),
+        cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
+        history=among(_padded([block.history for block in blocks])),
+        failures=dict(sorted(failures.items())),
     )
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fimviz import _memory
+from fimviz._failures import ALONG, GRADIENT, LOGITS, check_finite
 from fimviz._precise import float64_values
 from fimviz.classifier import Classifier
 from fimviz.fisher.tape import RepeatError, repeatable
@@ -57,7 +59,9 @@ class Linearisation:
             g = torch.func.vmap(self._pull)(c)
         else:
             g = torch.stack([self._pull(one) for one in c])
-        return g.flatten(2).transpose(0, 1)
+        rows = g.flatten(2).transpose(0, 1)
+        check_finite(rows, GRADIENT)
+        return rows
 
     def _pull(self, cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(self._z, self._x, cotangent, retain_graph=True)[0]
@@ -77,7 +81,13 @@ class Linearisation:
         twice gives J v in forward mode instead.
         """
         self.jvps += 1
-        v = v.to(self._x).view_as(self._x).detach()
+        out = self._pushed(v.to(self._x).view_as(self._x).detach())
+        if not out.isfinite().all():
+            self.vjp(torch.ones_like(self._z)[..., None])  # raises where it is the gradient itself that fails
+            check_finite(out, ALONG)
+        return out
+
+    def _pushed(self, v: Tensor) -> Tensor:
         if self._push is None:
             self._push = linear = self._linear(v)
             if self._net.repeatable is not False:
@@ -86,7 +96,7 @@ class Linearisation:
                 except RepeatError:
                     self._net.repeatable = False
                 else:
-                    if self._net.repeatable is None:
+                    if self._net.repeatable is None and out.isfinite().all():
                         self._net.repeatable = _agree(linear, again, v)
                     if self._net.repeatable:
                         self._push = again
@@ -139,6 +149,24 @@ class Linearisation:
     def _forward_mode(self, v: Tensor) -> Tensor:
         with torch.no_grad(), float64_values(v) if self._precise else nullcontext():
             return tangent(self._net.logits, self._x.detach(), v)
+
+
+def unsound(net: Classifier, x: Tensor, *, slopes: bool = True) -> dict[int, str]:
+    """Why inputs of an admitted batch x (n, …) cannot be computed, by place: a forward pass each, and one back."""
+    failures: dict[int, str] = {}
+    with net.at_rest(), nullcontext() if slopes else torch.no_grad():
+        size = max(1, min(64, _memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])))
+        for start in range(0, len(x), size):
+            here = x[start : start + size].detach().to(net.device).clone().requires_grad_(slopes)
+            z = net.logits(here)
+            lost = {LOGITS: ~z.isfinite().all(1)}
+            if slopes:
+                # plain sums are constant where the outputs are centred
+                (g,) = torch.autograd.grad(z, here, torch.linspace(1, 2, z.shape[1]).to(z).expand_as(z))
+                lost[GRADIENT] = ~(g.isfinite().flatten(1).all(1) | lost[LOGITS])
+            for reason, rows in lost.items():
+                failures |= {start + row: reason for row in rows.nonzero()[:, 0].tolist()}
+    return dict(sorted(failures.items()))
 
 
 def tangent(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:

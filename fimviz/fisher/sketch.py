@@ -23,6 +23,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
+from fimviz._failures import ANSWERS, LOGITS, NonFiniteError
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.block import Block, eigenvectors
@@ -82,7 +83,12 @@ def sketch(
         raise ValueError(f"step is {step}, expected a positive length, or None to choose it")
     if k > m:
         raise ValueError(f"k is {k} and {m} probes show no more than {m} eigenvalues: raise probes=")
-    blocks = [_one(net, one, k, vectors, m, step, seed) for one in x]
+    blocks = []
+    for row, one in enumerate(x):
+        try:
+            blocks.append(_one(net, one, k, vectors, m, step, seed))
+        except NonFiniteError as found:
+            raise NonFiniteError(found.reason, [row]) from None
     return Block(**{f.name: torch.cat([getattr(b, f.name) for b in blocks]) for f in fields(Block)})
 
 
@@ -178,7 +184,10 @@ class Differences:
 
     @torch.no_grad()
     def _ask(self, x: Tensor) -> Tensor:
-        return self._net.logits(x).cpu().double()
+        z = self._net.logits(x).cpu().double()
+        if not z.isfinite().all():
+            raise NonFiniteError(ANSWERS if isinstance(self._net, BlackBox) else LOGITS, [0])
+        return z
 
 
 def _doubt(slopes: Tensor, bends: Tensor) -> float:

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._failures import among, column, others, said, spread
 from fimviz._options import named_options, whole
+from fimviz._origin import ChangedError, ModelResult, Print
 from fimviz._quantile import quantiles
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.plane import Plane, plane
-from fimviz.fisher.walk import Walk, one_sided, reach, walk
-from fimviz.result import Result, outcome_column
+from fimviz.fisher.walk import Walk, one_sided, reach, unasked, walk
+from fimviz.result import outcome_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +39,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum(Result):
+class Spectrum(ModelResult):
     """The k largest eigenvalues of F(x) = Σ_y p_y ∇log p_y ∇log p_yᵀ at each of n inputs, with eigenvectors.
 
     Moving an input by ε along the unit eigenvector v_i changes the prediction by KL ≈ ½ ε² λ_i nats; ε and v are
@@ -57,7 +59,9 @@ class Spectrum(Result):
         frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues.
         probabilities: (n, K) float64.
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
-        net: the classifier.
+        net: the classifier. `walk`, `plane`, `reach`, `one_sided` and what takes a spectrum ask it again, and refuse
+            with a `RuntimeError` where it is no longer the one that it was, for the reason that `changed` gives. What
+            was computed before stays.
         method: "exact", "lanczos", "power" or "blackbox"; reason: why this one.
         guarantee: what `error` means. "exact": rounding is all. "interval": the value is a lower bound, up to
             rounding, and the truth lies within `error`; that no larger eigenvalue was missed has been confirmed from a
@@ -65,6 +69,7 @@ class Spectrum(Result):
             the interval is experience. "statistical": a confidence interval.
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
+        failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.
     """
 
     eigenvalues: Tensor
@@ -84,6 +89,8 @@ class Spectrum(Result):
     guarantee: str
     cost: Cost
     history: Tensor
+    failures: dict[int, str] = field(default_factory=dict)
+    _origin: Print | None = None
     _walks: dict[int, Walk] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Spectrum] = field(default_factory=dict)
 
@@ -92,10 +99,8 @@ class Spectrum(Result):
 
     def __repr__(self) -> str:
         low, middle, high = quantiles(self.spectral_norm, [0, 0.5, 1]).tolist()
-        return (
-            f"Spectrum({len(self)} inputs, {self.eigenvalues.shape[1]} eigenvalues, {self.method}: "
-            f"λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
-        )
+        size = f"{len(self)} inputs{said(self.failures)}, {self.eigenvalues.shape[1]} eigenvalues"
+        return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
 
     @property
     def spectral_norm(self) -> Tensor:
@@ -105,7 +110,8 @@ class Spectrum(Result):
     @property
     def predictions(self) -> Tensor:
         """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
-        return self.net.likelihood.mode(self.logits)
+        modes = self.net.likelihood.mode(self.logits)
+        return modes.masked_fill(self.logits.isnan().any(1), -1) if modes.ndim == 1 else modes
 
     @property
     def confidence(self) -> Tensor:
@@ -123,7 +129,23 @@ class Spectrum(Result):
         if self.labels is None:
             return None
         same = self.predictions == self.labels
-        return same if same.ndim == 1 else same.all(1)
+        return (same if same.ndim == 1 else same.all(1)) & ~self.logits.isnan().any(1)
+
+    @property
+    def computed(self) -> Tensor:
+        """The places (m,) of the inputs that could be computed: all but those of `failures`."""
+        return others(self.failures, len(self))
+
+    @property
+    def fragile(self) -> list[int]:
+        """The places of the inputs that could be computed, the most fragile first."""
+        order = self.spectral_norm[self.computed].argsort(descending=True, stable=True)
+        return self.computed[order].tolist()
+
+    @property
+    def sound(self) -> Spectrum:
+        """The spectrum of the inputs that could be computed."""
+        return self.take(self.computed.tolist()) if self.failures else self
 
     @property
     def pixel_range(self) -> tuple[float, float]:
@@ -135,13 +157,15 @@ class Spectrum(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label."""
+        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label, failure.
+
+        `failure` says why the row of an input has no numbers; it is empty where all is well.
+        """
         import pandas as pd
 
-        modes = self.predictions
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": outcome_column(modes),
+            "prediction": outcome_column(self.predictions, self.logits.isnan().any(1)),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
@@ -151,7 +175,7 @@ class Spectrum(Result):
         }
         if self.labels is not None:
             columns["label"] = outcome_column(self.labels)
-        return pd.DataFrame(columns)
+        return pd.DataFrame({**columns, "failure": column(self.failures, len(self))})
 
     def take(self, samples: Sequence[int]) -> Spectrum:
         """The spectrum of some of the inputs, by their places in the batch; made once for the same places."""
@@ -167,7 +191,8 @@ class Spectrum(Result):
             f.name: value[at] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
-        return replace(self, **per_input, cost=cost, _walks={}, _parts={})
+        failures = among(self.failures, at.tolist())
+        return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
 
     @named_options
     def walk(self, k: int = 0, eps: Any = None) -> Walk:
@@ -183,7 +208,10 @@ class Spectrum(Result):
         if not 0 <= k < self.eigenvalues.shape[1]:
             raise ValueError(f"k is {k}, expected an index from 0 to {self.eigenvalues.shape[1] - 1}")
         if eps is None:
+            if k not in self._walks and self.failures:
+                self._walks[k] = spread(self.sound.walk(k=k), self.computed, len(self))
             if k not in self._walks:
+                self.unchanged("walk()")
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
                 self._walks[k] = walk(self, k, grid, with_flips=True)
             return self._walks[k]
@@ -192,7 +220,25 @@ class Spectrum(Result):
             eps = eps.sort().values.expand(len(self), -1)
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
             raise ValueError(f"eps has shape {tuple(eps.shape)}, expected finite distances (m,) or ({len(self)}, m)")
+        self.unchanged("walk()")
+        if self.failures:
+            return spread(walk(self.sound, k, eps[self.computed]), self.computed, len(self))
         return walk(self, k, eps)
+
+    def known(self, count: int) -> tuple[list[Walk], Tensor, Tensor, str]:
+        """Default walks along `count` eigenvectors, `reach` and `one_sided`, and why they are not known, if so.
+
+        What was computed before the model changed is kept; else there are walks of NaN, as far as ½ε²λ₁ is 1 nat.
+        """
+        try:
+            return [self.walk(k) for k in range(count)], self.reach, self.one_sided, ""
+        except ChangedError as error:
+            low, high = self.pixel_range
+            far = (2 / self.spectral_norm.clamp_min(1e-300)).sqrt().clamp(1e-3 * (high - low), 5 * (high - low))
+            grid = torch.cat([torch.linspace(-1, 1, 33, dtype=torch.float64), torch.tensor([-1.0, 1.0])])
+            grid = grid.sort().values * far[:, None]
+            nothing = torch.full((len(self), 2), torch.nan, dtype=torch.float64)
+            return [unasked(self, k, grid) for k in range(count)], far, nothing, str(error)
 
     @named_options
     def plane(self, k: int = 0, across: Any = 1, *, points: int = 25, reach: Any = None) -> Plane:
@@ -225,7 +271,8 @@ class Spectrum(Result):
                 )
         else:
             across = torch.as_tensor(across).detach().cpu()
-            if across.shape != self.images.shape or not across.is_floating_point() or not across.isfinite().all():
+            finite = across[self.computed].isfinite().all() if across.shape == self.images.shape else False
+            if not finite or not across.is_floating_point():
                 raise ValueError(
                     f"across has shape {tuple(across.shape)}, expected an index or finite displacements "
                     f"{tuple(self.images.shape)}"
@@ -234,9 +281,14 @@ class Spectrum(Result):
             raise ValueError("a BlackBox has no gradients to measure F along displacements: give an index as across")
         if whole("points", points, 3) % 2 == 0:
             raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
+        self.unchanged("plane()")
         wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
-        if not (wide.isfinite() & (wide > 0)).all():
+        if not (wide.isfinite() & (wide > 0))[self.computed].all():
             raise ValueError(f"reach is {reach}, expected positive distances")
+        if self.failures:
+            at = self.computed
+            own = across if isinstance(across, int) else across[at]
+            return spread(plane(self.sound, k, own, points, wide[at]), at, len(self))
         return plane(self, k, across, points, wide)
 
     @cached_property
@@ -247,7 +299,8 @@ class Spectrum(Result):
         linear pieces that meet there, by torch's convention, and the two sides may curve differently: then a value
         differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
         """
-        return one_sided(self)
+        self.unchanged("one_sided")
+        return spread(one_sided(self.sound), self.computed, len(self)) if self.failures else one_sided(self)
 
     @cached_property
     def reach(self) -> Tensor:
@@ -256,7 +309,8 @@ class Spectrum(Result):
         A value of the series 0.001, 0.002, 0.005 … 5 two to five times beyond the change, 1 where nothing changes
         up to 5; in units of the input range's width.
         """
-        return reach(self)
+        self.unchanged("reach")
+        return spread(reach(self.sound), self.computed, len(self)) if self.failures else reach(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.eigenvectors is not None:

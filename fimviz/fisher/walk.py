@@ -75,6 +75,23 @@ def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) 
     )
 
 
+def unasked(spectrum: Spectrum, k: int, epsilon: Tensor) -> Walk:
+    """What is known along eigenvector k without asking the model: the prediction at ε = 0, and NaN elsewhere."""
+    here = (epsilon == 0)[..., None]
+    z = torch.where(here, spectrum.logits[:, None], torch.nan)
+    modes, width = spectrum.predictions[:, None], epsilon.shape[1]
+    return Walk(
+        epsilon=epsilon,
+        logits=z,
+        probabilities=torch.where(here, spectrum.probabilities[:, None], torch.nan),
+        kl=torch.zeros_like(epsilon).where(epsilon == 0, torch.nan),
+        quadratic=0.5 * epsilon**2 * spectrum.eigenvalues[:, k, None],
+        flips=torch.tensor([-torch.inf, torch.inf], dtype=torch.float64).expand(len(epsilon), 2),
+        becomes=modes.expand(-1, 2, *modes.shape[2:]),
+        outcomes=modes.expand(-1, width, *modes.shape[2:]),
+    )
+
+
 def reach(spectrum: Spectrum) -> Tensor:
     """The next but one of 0.001, 0.002, 0.005 … 5 beyond the change of prediction along ±v₁; 1 where none is seen."""
     likelihood, (low, high) = spectrum.net.likelihood, spectrum.pixel_range

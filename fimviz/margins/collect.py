@@ -27,6 +27,7 @@ def collect(
     halved: dict[int, Trace],
     settings: Settings,
     seconds: float,
+    failures: dict[int, str],
 ) -> MarginTraces:
     """The result of all traces; `halved` holds, by the trace's id, the one with half the step."""
     ends = torch.stack([t.z for t in traces])
@@ -54,7 +55,7 @@ def collect(
         status=tuple(t.status for t in traces),
         pace=pace / pace.sum(1, keepdim=True).clamp_min(1),
         smoothed=smoothed,
-        paths=tuple(_path(t, x[t.sample]) for t in traces),
+        paths=tuple(_path(t, x[t.sample], end) for t, end in zip(traces, last, strict=True)),
         ends=last,
         images=x,
         labels=labels,
@@ -62,6 +63,8 @@ def collect(
         net=net,
         settings=settings,
         seconds=seconds,
+        failures=failures,
+        reasons=tuple(t.failure for t in traces),
     )
 
 
@@ -75,7 +78,7 @@ def _error(trace: Trace, halved: Trace | None, settings: Settings, dtype: torch.
     error = sum(s.fr_error for s in trace.steps) + 2 * CLOSE + rounding  # its end's and the halved trace's
     if settings.verify and settings.method != "published":
         # Not run, or not to its end: nothing is known.
-        if halved is None or halved.status == "interrupted":
+        if halved is None or halved.status in ("interrupted", "failed"):
             return float("inf")
         # Two paths may be equally long by chance; how far apart they end does not hide that.
         apart = float(between(trace.z, halved.z))
@@ -93,14 +96,17 @@ def _bends(trace: Trace) -> float:
     return within + float(corners.sum())
 
 
-def _path(trace: Trace, image: Tensor) -> Path:
+def _path(trace: Trace, image: Tensor, last: Tensor) -> Path:
     z, steps = trace.logits, trace.steps
     log_p = _log_probs(z)
     largest = [*(s.largest for s in steps), float("nan")]
-    images = [s.image for s in steps if s.image is not None]
+    moved = [s.moved for s in steps if s.moved is not None]
     lengths = torch.tensor([0.0, *(s.fr for s in steps)], dtype=torch.float64)
     return Path(
-        images=torch.stack([image.to(images[0].dtype), *images]) if images else None,
+        start=image,
+        end=last,
+        shares=torch.stack([m.shares for m in moved]) if moved else None,
+        units=torch.tensor([m.unit for m in moved], dtype=torch.float64),
         probabilities=log_p.exp(),
         logits=z,
         fr=lengths.cumsum(0),

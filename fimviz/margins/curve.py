@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fimviz._options import named_options
+from fimviz._options import flag, named_options
 from fimviz.classifier import Classifier
 from fimviz.margins.shielding import Shielding, checked, shielding
 from fimviz.margins.trace import positive, trace_margins
@@ -35,7 +35,10 @@ class ShieldingCurve(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2."""
+        """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2.
+
+        `failure`: which images have no paths, and why.
+        """
         import pandas as pd
 
         rows = []
@@ -54,6 +57,7 @@ class ShieldingCurve(Result):
                     "fr_margin": float((p.fr_margin.nan_to_num() * weights).sum()) / size,
                     "l2": float((p.l2.nan_to_num() * weights).sum()) / size,
                     "rank_correlation": p.rank_correlation.value,
+                    "failure": "; ".join(f"image {i}: {why}" for i, why in p.traces.failures.items()),
                 }
             )
         return pd.DataFrame(rows)
@@ -86,13 +90,15 @@ def shielding_curve(
     max_steps: int = 300,
     resamples: int = 1000,
     level: float = 0.95,
+    errors: str = "mark",
+    keep_images: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShieldingCurve:
     """Trace with every damping and step, and say how many paths are shielded with each.
 
     Little damping lets a path follow the simplex, on which nothing stands between two classes; much damping makes it
-    the plain gradient's. Traces are made once each (`verify=False`) and keep no images.
+    the plain gradient's. Traces are made once each (`verify=False`).
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
@@ -106,6 +112,8 @@ def shielding_curve(
         max_steps: see there.
         resamples: bootstrap resamples of the samples.
         level: of the intervals.
+        errors: as in `trace_margins`.
+        keep_images: whether the paths of the first setting, which the view shows, keep their images; see there.
         seed: of everything random.
         progress: a function called with (settings done, settings in all) after every step, which may raise to stop.
 
@@ -118,6 +126,7 @@ def shielding_curve(
     """
     dampings, steps = _all("dampings", dampings), _all("steps", steps)
     resamples, level, seed = checked(resamples, level, seed)
+    keep_images = flag("keep_images", keep_images)
     points: list[Shielding] = []
     total = len(steps) * len(dampings)
     for step in steps:
@@ -133,7 +142,8 @@ def shielding_curve(
                 max_steps=max_steps,
                 method=method,
                 verify=False,
-                keep_images=False,
+                errors=errors,
+                keep_images=keep_images and not points,
                 seed=seed,
                 progress=False if progress is None else lambda *_: progress(len(points), total),
             )

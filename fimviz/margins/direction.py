@@ -68,8 +68,6 @@ class Slope:
             cotangents -= torch.nn.functional.one_hot(factor.winner[mine], classes).mT.double()
             # One by one: a batch of cotangents is no quicker where the inputs are a batch already, and takes more room.
             self.rows = torch.cat([passes.vjp(one) for one in cotangents.split(1, 2)], 1)[places]
-            if not self.rows.isfinite().all():
-                raise FloatingPointError("the gradient of the logits toward the images is NaN or infinite")
 
     def along(self, toward: Tensor, held: Tensor, damping: float, relative: bool, kind: str) -> Direction:
         """Directions for cotangents `toward` (m, K) whose sums are 0, with the pixels `held` (m, D) kept still.

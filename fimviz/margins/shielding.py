@@ -76,9 +76,14 @@ class Shielding(Result):
     def __repr__(self) -> str:
         shielded = f"{self.shielded.value:.1%} shielded" if self.successful else "none changed the class"
         return (
-            f"Shielding({self.successful} of {self.attempted} paths, {shielded}, "
+            f"Shielding({self.successful} of {self.attempted} paths{self._lost}, {shielded}, "
             f"{self.settings.method}, damping {self.settings.damping:g}, step {self.settings.step:g})"
         )
+
+    @property
+    def _lost(self) -> str:
+        lost = len(self.traces.failures)
+        return f" ({lost} of {len(self.traces.images)} images not computed)" if lost else ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:

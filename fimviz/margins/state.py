@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,6 +32,26 @@ class Rules(NamedTuple):
         return self.method == "published"
 
 
+class Moved(NamedTuple):
+    """How far an image has moved from its path's start, in half the memory and to three digits however small it is.
+
+    Absolute pixels as float16 would be off by 2e-4 each, which is more than some paths change a pixel by.
+    """
+
+    shares: Tensor  # (*input), float16, in units of `unit`
+    unit: float  # a power of two, no smaller than the largest change of a value
+
+    @classmethod
+    def between(cls, start: Tensor, end: Tensor) -> Moved:
+        """What leads from one image to another, or not quite so far: rounding must not leave the range of pixels."""
+        difference = end.double() - start.double()
+        most = float(difference.abs().nan_to_num(0.0, 0.0).amax())
+        unit = 2.0 ** math.ceil(math.log2(most)) if most > 1e-300 else 1.0
+        shares = (difference / unit).half()
+        beyond = shares.double().abs() > (difference / unit).abs()
+        return cls(torch.where(beyond, (shares.view(torch.int16) - 1).view(torch.float16), shares), unit)
+
+
 class Taken(NamedTuple):
     """One step of one trace: how long it was, by several measures, who set its pace, and where it led."""
 
@@ -43,7 +64,7 @@ class Taken(NamedTuple):
     smoothed: bool  # whether its slope was a smoothed one
     middle: Tensor  # (K,) logits half-way
     z: Tensor  # (K,) logits at its end
-    image: Tensor | None  # (*input) there, where images are kept
+    moved: Moved | None  # its end's difference from the path's start, where images are kept
 
 
 @dataclass(eq=False)
@@ -56,16 +77,18 @@ class Trace:
     x: Tensor  # (*input), in the passes' dtype, on the CPU
     z: Tensor  # (K,), float64
     share: float = 1.0  # of η and of r, which its steps are held to
+    origin: Tensor = field(init=False)  # where it began
     first: Tensor = field(init=False)
     steps: list[Taken] = field(default_factory=list)
     status: str = "interrupted"
+    failure: str = ""  # why it has none further
     least: float = field(init=False)  # the narrowest gap so far
     idle: int = 0  # steps since then
     vain: int = 0  # steps that gained nothing, in all
     lost: bool = False  # whether its slopes have been found to say nothing
 
     def __post_init__(self) -> None:
-        self.first, self.least = self.z, float(self.z[self.source] - self.z[self.target])
+        self.origin, self.first, self.least = self.x, self.z, float(self.z[self.source] - self.z[self.target])
 
     @property
     def logits(self) -> Tensor:

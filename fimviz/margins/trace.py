@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fimviz import _memory
-from fimviz._images import read_labels
+from fimviz._failures import LOGITS, known, settle
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.passes import footprint
@@ -45,6 +46,7 @@ def trace_margins(
     keep_images: bool = True,
     seed: int = 0,
     max_memory: float | None = None,
+    errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> MarginTraces:
     """Trace paths from inputs to other classes and measure how long they are in the model's own geometry.
@@ -78,9 +80,11 @@ def trace_margins(
         verify: whether to trace everything again with steps of half the size (half of η and of r, or of the longest
             step that a trace took, if that was shorter), which triples the time, so that `length_error` tells what
             the steps' size did, whichever of the two set it.
-        keep_images: whether paths keep their images, as float16.
+        keep_images: whether paths keep their images: 2 bytes a value and step, for differences from the start.
         seed: of the random first step of "pgd" and of the noise below, the same for all traces.
         max_memory: bytes for the passes, by default half of what is free.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", it has no traces, and a row of
+            NaN with the reason in the frame, or "raise". A trace that comes to such a place ends there as "failed".
         progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
             may raise to stop: KeyboardInterrupt as below, anything else for good.
 
@@ -117,14 +121,10 @@ def trace_margins(
     literal = method == "published"
     step = positive("step", step, 1.0 if literal else 0.2)
     damping = positive("damping", damping, 1e-3 if literal else 0.01)
-    max_steps, seed = whole("max_steps", max_steps, 1), whole("seed", seed, 0)
+    errors, max_steps, seed = known(errors), whole("max_steps", max_steps, 1), whole("seed", seed, 0)
     verify, keep_images = flag("verify", verify), flag("keep_images", keep_images)
     if max_memory is not None:
         positive("max_memory", max_memory, 0)
-    if not isinstance(net, Classifier | nn.Module):
-        raise TypeError(
-            f"net is a {type(net).__name__}, expected a Classifier or a torch.nn.Module: traces need slopes"
-        )
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
     classes = len(net.classes)
@@ -151,15 +151,17 @@ def trace_margins(
     settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, seed)
     start = time.perf_counter()
     with net.at_rest():
-        first = Stepper(net, rules, None)
+        first = Stepper(net, rules, False)
         z = first.logits(x)
+        failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), LOGITS)
+        settle(failures, len(x), errors)
         traces = [
             Trace(i, int(z[i].argmax()), k, x[i], z[i])
-            for i, wanted in enumerate(_targets(targets, z, net.classes))
+            for i, wanted in enumerate(_targets(targets, z, net.classes, failures))
             for k in wanted
+            if i not in failures
         ]
         chunk = _chunk(net, x, rules, max_memory)
-        store = torch.float16 if keep_images else None
         report = reporter(progress, len(traces), "trace")
         halved: dict[int, Trace] = {}
         times = 2 if verify and not literal else 1  # that each is traced
@@ -172,19 +174,25 @@ def trace_margins(
                 def tick(place: int = place, begun: list[Trace] = begun) -> None:
                     report(place + sum(t.status != "interrupted" for t in begun) // times)
 
-                _bring(net, rules, method, store, some, chunk, tick)
+                _bring(net, rules, method, keep_images, some, chunk, tick)
                 if times == 2:
                     again = [
                         Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample], _largest_share(t, rules) / 2)
                         for t in some
                     ]
                     begun += again
-                    _bring(net, rules._replace(max_steps=2 * max_steps), method, None, again, chunk, tick)
+                    _bring(net, rules._replace(max_steps=2 * max_steps), method, False, again, chunk, tick)
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
         except KeyboardInterrupt:
             done = sum(t.status != "interrupted" for t in traces)
             warnings.warn(f"interrupted: {done} of {len(traces)} traces are complete", stacklevel=2)
-    return collect(net, x, z, truth, traces, halved, settings, time.perf_counter() - start)
+    failures |= {t.sample: t.failure for t in traces if t.failure and not t.steps}
+    settle(failures, len(x), errors)
+    traces = [t for t in traces if t.sample not in failures]
+    z[list(failures)] = torch.nan
+    return collect(
+        net, x, z, truth, traces, halved, settings, time.perf_counter() - start, dict(sorted(failures.items()))
+    )
 
 
 def _largest_share(trace: Trace, rules: Rules) -> float:
@@ -196,19 +204,22 @@ def _bring(
     net: Classifier,
     rules: Rules,
     method: str,
-    store: torch.dtype | None,
+    keep: bool,
     traces: list[Trace],
     chunk: int,
     tick: Callable[[], None],
 ) -> None:
     """Bring traces to their ends, in place; for the straight line, natural ones first."""
     if method != "straight":
-        Stepper(net, rules, store, tick=tick).run(traces, chunk)
+        Stepper(net, rules, keep, tick=tick).run(traces, chunk)
         return
     guides = [Trace(t.sample, t.source, t.target, t.x, t.z, t.share) for t in traces]
-    Stepper(net, rules, None, tick=tick).run(guides, chunk)
+    Stepper(net, rules, False, tick=tick).run(guides, chunk)
     goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
-    Stepper(net, rules._replace(method="straight"), store, goals, tick).run(traces, chunk)
+    for t, g in zip(traces, guides, strict=True):
+        if g.failure and not g.steps:
+            t.status, t.failure = g.status, g.failure
+    Stepper(net, rules._replace(method="straight"), keep, goals, tick).run(traces, chunk)
 
 
 def positive(name: str, value: Any, default: float = 0.0) -> float:
@@ -219,7 +230,7 @@ def positive(name: str, value: Any, default: float = 0.0) -> float:
     return number
 
 
-def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
+def _targets(targets: Any, z: Tensor, names: list[str], failures: Container[int] = ()) -> list[list[int]]:
     """The classes aimed at from each sample."""
     count, classes = z.shape
     source = z.argmax(1)
@@ -242,7 +253,7 @@ def _targets(targets: Any, z: Tensor, names: list[str]) -> list[list[int]]:
     for i, row in enumerate(rows):
         if len(set(row)) < len(row):
             raise ValueError(f"targets {row} name a class twice, expected each once")
-        if int(source[i]) in row:
+        if int(source[i]) in row and i not in failures:
             raise ValueError(
                 f"target {int(source[i])} is the class that the model predicts for image {i}, expected another one: "
                 "leave that image out, or pass its own targets as a row of integers (m, t)"

@@ -11,13 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fimviz._failures import NonFiniteError
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
 from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
-from fimviz.margins.state import CLOSE, PACES, Rules, Taken, Trace
+from fimviz.margins.state import CLOSE, PACES, Moved, Rules, Taken, Trace
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
@@ -57,7 +58,7 @@ class Stepper:
     Args:
         net: the classifier.
         rules: how to step.
-        store: the dtype in which the images on the way are kept, or None.
+        keep: whether the images on the way are kept.
         goals: for the straight line, by the trace's id, where it is to lead, and in how many steps.
         tick: called after every step of a chunk; what it raises ends the run.
     """
@@ -66,12 +67,12 @@ class Stepper:
         self,
         net: Classifier,
         rules: Rules,
-        store: torch.dtype | None,
+        keep: bool,
         goals: dict[int, tuple[Tensor, int]] | None = None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self.tick = tick
-        self.net, self.rules, self.store, self.goals = net, rules, store, goals or {}
+        self.net, self.rules, self.keep, self.goals = net, rules, keep, goals or {}
         self.eps = torch.finfo(net.dtype).eps
 
     def logits(self, x: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class Stepper:
 
     def run(self, traces: list[Trace], chunk: int) -> None:
         """Step all traces to their ends, `chunk` at a time."""
-        live = traces
+        live = [t for t in traces if t.status == "interrupted"]
         while live:
             lost = [t for t in live if t.lost]
             for some, size in (([t for t in live if not t.lost], chunk), (lost, max(1, chunk // _COPIES))):
@@ -98,13 +99,18 @@ class Stepper:
             live = [t for t in live if t.status == "interrupted"]
 
     def advance(self, traces: list[Trace]) -> None:
-        """One step of each, all lost or none; sets `status` of those that end."""
+        """One step of each, all lost or none; sets `status` of those that end, and of those at which slopes fail."""
         rules = self.rules
         x = torch.stack([t.x for t in traces])
         z = torch.stack([t.z for t in traces])
         source = torch.tensor([t.source for t in traces])
         target = torch.tensor([t.target for t in traces])
-        delta, natural, largest, pace = self._delta(traces, x, z, source, target)
+        try:
+            delta, natural, largest, pace = self._delta(traces, x, z, source, target)
+        except NonFiniteError as found:  # the others take their step when they are asked again
+            for row in found.rows:
+                traces[row].status, traces[row].failure = "failed", found.reason
+            return
         box = rules.box
 
         def at(rows: Tensor, shares: Tensor) -> Tensor:
@@ -148,7 +154,7 @@ class Stepper:
                 smoothed=trace.lost,
                 middle=middle[i].clone(),
                 z=end[i].clone(),
-                image=None if self.store is None else reached[i].to(self.store),
+                moved=Moved.between(trace.origin, reached[i]) if self.keep else None,
             )
             trace.take(step, reached[i].clone())
             now = float(trace.z[trace.source] - trace.z[trace.target])
@@ -212,9 +218,13 @@ class Stepper:
             z = passes.logits.cpu().double()
         else:
             passes = Linearisation(net, here[distinct])
-        slope = Slope(passes, places, net.likelihood.factor(z), rules.solver)
         kind, relative = KINDS[rules.method], not rules.literal
-        found = bounded(slope, toward.double(), here, rules.box, rules.damping, relative, kind)
+        try:
+            slope = Slope(passes, places, net.likelihood.factor(z), rules.solver)
+            found = bounded(slope, toward.double(), here, rules.box, rules.damping, relative, kind)
+        except NonFiniteError as error:  # of the distinct inputs, the traces that stand there
+            own = torch.isin(places.cpu(), torch.tensor(error.rows))
+            raise NonFiniteError(error.reason, own.nonzero()[:, 0].tolist()) from None
         if rules.method == "pgd":
             found = self._random_start(traces, found)
         return found

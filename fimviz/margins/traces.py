@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fimviz._failures import said
 from fimviz._options import named_options, whole
+from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
 from fimviz.classifier import Classifier
 from fimviz.margins.state import PACES
-from fimviz.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,9 @@ class Path:
     """One trace, point by point: T steps join T + 1 points. Float64 on the CPU, except the images.
 
     Attributes:
-        images: (T + 1, *input), float16 for display, or None where they were not kept.
+        start, end: (*input) the images that the path begins and ends at, as they are.
+        shares: (T, *input) float16, how far the image has moved after every step, in units of `units` (T,);
+            None where images were not kept. `images` and `difference` read them.
         probabilities, logits: (T + 1, K).
         fr: (T + 1,) Fisher–Rao length so far, from 0.
         gap: (T + 1,) log p_source − log p_target, in nats.
@@ -44,7 +47,10 @@ class Path:
         smoothed: for each step, whether its slope is a smoothed one, and with it `spectral_norm` and `natural`.
     """
 
-    images: Tensor | None
+    start: Tensor
+    end: Tensor
+    shares: Tensor | None
+    units: Tensor
     probabilities: Tensor
     logits: Tensor
     fr: Tensor
@@ -54,6 +60,26 @@ class Path:
     l2: Tensor
     pace: tuple[str, ...]
     smoothed: tuple[bool, ...]
+
+    @property
+    def images(self) -> Tensor | None:
+        """(T + 1, *input) at all points, in the start's dtype; None where they were not kept."""
+        if self.shares is None:
+            return None
+        between = [(self.start.double() + self.difference(i)).to(self.start.dtype) for i in range(1, len(self.units))]
+        return torch.stack([self.start, *between, self.end])
+
+    def difference(self, point: int) -> Tensor:
+        """(*input) float64, the image at a point less that at the start: on the way to three digits of each value.
+
+        Raises:
+            ValueError: the images were not kept.
+        """
+        if self.shares is None:
+            raise ValueError("the path has no images, expected one of trace_margins(…, keep_images=True)")
+        if point in (0, len(self.units)):
+            return (self.end if point else self.start).double() - self.start.double()
+        return self.shares[point - 1].double() * self.units[point - 1]
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MarginTraces(Result):
+class MarginTraces(ModelResult):
     """Paths from m samples toward other classes: n traces, float64 on the CPU where not said otherwise.
 
     A trace's length is the Fisher–Rao length of its image on the simplex, so that
@@ -94,13 +120,15 @@ class MarginTraces(Result):
         steps: (n,); counted: (n,) step × steps, the published measure of length.
         status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
             the pixels' edges: larger damping (1), which goes along the plain gradient, or method="pgd" often gets
-            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted".
+            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted";
+            "failed": it came to where the gradient is not finite. reasons: (n,) why such a trace failed, else empty.
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
         smoothed: (n,) share of steps whose slope is a smoothed one.
         paths: one `Path` a trace.
         ends: (n, *input) the last images, in the passes' precision.
         images: (m, *input); labels: (m,) or None; probabilities: (m, K); net; settings; seconds.
+        failures: place in the batch → why an image has no traces: its logits or gradients are not finite.
     """
 
     sample: Tensor
@@ -125,6 +153,9 @@ class MarginTraces(Result):
     net: Classifier
     settings: Settings
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    _origin: Print | None = None
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -133,7 +164,8 @@ class MarginTraces(Result):
         flipped = int(self.flipped.sum())
         middle = f", median length {digits(median(self.length.where(self.flipped, torch.inf)))}" if flipped else ""
         return (
-            f"MarginTraces({len(self)} traces of {len(self.images)} inputs, {self.settings.method}: "
+            f"MarginTraces({len(self)} traces of {len(self.images)} inputs{said(self.failures)}, "
+            f"{self.settings.method}: "
             f"{flipped} flipped{middle})"
         )
 
@@ -163,7 +195,10 @@ class MarginTraces(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps."""
+        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
+
+        `failure` says why a trace failed. Images that have none at all stand below, a row of NaN each.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -186,7 +221,11 @@ class MarginTraces(Result):
         }
         if self.labels is not None:
             columns["label"] = self.labels[self.sample].numpy()
-        return pd.DataFrame(columns)
+        frame = pd.DataFrame({**columns, "failure": list(self.reasons)})
+        if not self.failures:
+            return frame
+        lost = [{"sample": place, "status": "failed", "failure": why} for place, why in self.failures.items()]
+        return pd.concat([frame, pd.DataFrame(lost)], ignore_index=True)
 
     @named_options
     def shielding(self, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:

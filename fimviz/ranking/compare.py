@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fimviz._failures import known
 from fimviz._options import named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.ranking.comparison import ModelComparison
@@ -27,6 +28,7 @@ def compare_models(
     attack_images: int = 64,
     attack_targets: int = 4,
     attack_steps: int = 30,
+    errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
 ) -> ModelComparison:
@@ -49,6 +51,8 @@ def compare_models(
         attack_images: how many images, the first ones, are attacked.
         attack_targets: toward how many other classes, the likeliest, an attack goes in turn.
         attack_steps: gradients of every attack toward one class; see `fimviz.attacks.smallest_attack`.
+        errors: what an image is to do whose logits or gradients are not finite: "mark", no number of that model counts
+            it and the frame's column `failure` says so, or "raise".
         seed: of the random start of "lanczos"; nothing else is random.
         progress: True for a tqdm bar, or a function called with (models done, models in all).
 
@@ -91,6 +95,7 @@ def compare_models(
         attack_images=whole("attack_images", attack_images, 1),
         attack_targets=whole("attack_targets", attack_targets, 1),
         attack_steps=whole("attack_steps", attack_steps, 1),
+        errors=known(errors),
         seed=whole("seed", seed, 0),
     )
     given = _by_model(models, images)

@@ -123,7 +123,7 @@ class ModelComparison(Result):
         matched_spectral_norm and mean_matched_spectral_norm (λ₁ at fitted_temperature); accuracy, confidence (mean),
         temperature, fitted_temperature; attack_success (share of the right images that an attack within the budget
         fools), smallest_attack (median L2 over the right images), attack_low and attack_high (between which 95 % of
-        medians of other images would be); missing (why a value is NaN).
+        medians of other images would be); missing (why a value is NaN); failure (images that none of them counts).
         """
         import pandas as pd
 
@@ -153,7 +153,7 @@ class ModelComparison(Result):
             "smallest_attack": _median(attacks),
         }
         row["attack_low"], row["attack_high"] = _median_interval(attacks)
-        return row | {"missing": "; ".join(missing(m))}
+        return row | {"missing": "; ".join(missing(m)), "failure": "; ".join(lacking(m))}
 
     @cached_property
     def ranks(self) -> dict[str, Correlation]:
@@ -280,6 +280,14 @@ def missing(m: ModelNumbers) -> list[str]:
     for name, why in m.reasons.items():
         by_reason.setdefault(why, []).append(QUANTITIES[name].short)
     return [f"no {', '.join(names)}: {why}" for why, names in by_reason.items()]
+
+
+def lacking(m: ModelNumbers) -> list[str]:
+    """Which images none of a model's numbers counts, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for place, why in m.failures.items():
+        by_reason.setdefault(why, []).append(str(place))
+    return [f"image {', '.join(places)}: {why}" for why, places in by_reason.items()]
 
 
 def _mean(values: Tensor | None) -> float:

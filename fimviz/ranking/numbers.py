@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from fimviz.fisher.spectrum import Spectrum
 
 @dataclass(frozen=True)
 class ModelNumbers:
-    """What is known of one model at its n images. Logarithms are to the base 10, lengths L2 in input units.
+    """What is known of one model at the n images that could be computed: logarithms to the base 10, L2 in input units.
 
     Attributes:
         weights_only: log₁₀ L5, or None.
@@ -38,6 +38,7 @@ class ModelNumbers:
         method: how λ₁ was computed.
         input_shape: of one image.
         seconds: that all of it took.
+        failures: place among all images given → why nothing could be computed there: it is none of the n.
     """
 
     weights_only: float | None
@@ -55,6 +56,7 @@ class ModelNumbers:
     method: str
     input_shape: tuple[int, ...]
     seconds: float
+    failures: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,20 @@ class Settings:
     attack_images: int
     attack_targets: int
     attack_steps: int
+    errors: str
     seed: int
 
 
 def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings) -> ModelNumbers:
     """All numbers of one model; `KeyboardInterrupt` where they are not complete."""
     start = time.perf_counter()
-    if not isinstance(net, Classifier):
-        raise TypeError(
-            f"a model is a {type(net).__name__}, expected a Classifier or nn.Module: attacks need gradients"
-        )
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":
         raise ValueError("the model has several yes/no labels, expected one of K classes: an attack needs one to miss")
     options: dict[str, Any] = {"k": 1, "method": settings.method, "vectors": False, "seed": settings.seed}
-    s = _whole(spectrum(net, x, labels=labels, **options), len(x))
+    every = _whole(spectrum(net, x, labels=labels, errors=settings.errors, **options), len(x))
+    s = every.sound
+    x = x[every.computed.to(x.device)] if every.failures else x
     assert s.labels is not None
     assert s.correct is not None
     reasons: dict[str, str] = {}
@@ -118,6 +119,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         method=s.method,
         input_shape=tuple(x.shape[1:]),
         seconds=time.perf_counter() - start,
+        failures=every.failures,
     )
 
 

@@ -37,13 +37,17 @@ def measure(net: Classifier, images: Tensor, labels: Tensor, max_memory: float |
         found = spectrum(net, images, vectors=False, verify=False, max_memory=max_memory)
         if len(found) < len(images):
             raise KeyboardInterrupt  # a spectrum keeps what it has, but means over a part would not compare
-        logits = found.logits
+        sound = found.computed
+        logits, labels = found.logits[sound], labels[sound.to(labels.device)]
+        if found.failures:
+            why = "; ".join(dict.fromkeys(found.failures.values()))
+            note = f"{len(found.failures)} of {len(found)} images are in no number: {why}"
         cost = {"forwards": int(found.cost.forwards.max()), "vjps": int(found.cost.vjps.max())}
         values = {
-            "mean_frobenius": found.frobenius.mean().item(),
-            "mean_spectral_norm": found.spectral_norm.mean().item(),
+            "mean_frobenius": found.frobenius[sound].mean().item(),
+            "mean_spectral_norm": found.spectral_norm[sound].mean().item(),
             "median_spectral_norm": median(found.spectral_norm),
-            "mean_trace": found.trace.mean().item(),
+            "mean_trace": found.trace[sound].mean().item(),
         }
     except (FloatingPointError, torch.linalg.LinAlgError):
         note = "the gradient of the logits is NaN or infinite for some image"

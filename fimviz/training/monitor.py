@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fimviz._default_device import from_cpu
-from fimviz._images import read_labels
+from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.training.history import TrainingHistory
@@ -55,7 +55,8 @@ class FisherMonitor:
     A pickled monitor takes its model, probe set and records along, and no live chart; where it is loaded it goes on
     with its log as `resume` does. Pickle it together with what trains the model, or it watches a copy.
 
-    A model that has diverged is recorded as such: what is NaN or infinite is None, with a `note`, and training goes on.
+    Images whose logits or gradients are not finite are in no number, and the record's `note` says so. A model that has
+    diverged is recorded as such: what is NaN or infinite is None, with a `note`, and training goes on.
     A model for which the numbers would mean nothing is refused here, at construction (see `Classifier`).
 
     λ₁, trace and ‖F‖_F are in nats per squared pixel unit, and of all K−1 eigenvalues; they fall as the model becomes

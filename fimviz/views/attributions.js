@@ -4,6 +4,8 @@ import { escape, number, series } from "./chart.js";
 import { blend, paint, signedMap } from "./pixels.js";
 import { canvasIn, fillTables, mounted, View } from "./stage.js";
 
+const missing = (gap, most) => (gap === null ? "" : ` · ${gap > most ? "not complete: " : ""}misses ${
+  (100 * gap).toFixed(gap < 0.1 ? 1 : 0)} % of f(x) − f(baseline)`);
 const two = (v) => (v === null ? "–" : v.toFixed(2).replace("-", "−"));
 
 class Attributions extends View {
@@ -18,8 +20,8 @@ class Attributions extends View {
       <div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div>
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
-    fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ"])],
-      data.samples.map((s, i) => [i, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank)])])]]);
+    fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ", "misses"])],
+      data.samples.map((s) => [s.index, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank), two(m.gap)])])]]);
   }
 
   show() {
@@ -28,13 +30,13 @@ class Attributions extends View {
     const at = Math.max(0, Math.min(data.samples.length - 1, this.model.get("sample")));
     const sample = data.samples[at];
     this.$("input").value = at;
-    this.$("output").textContent = `${at}: ${sample.prediction}`;
+    this.$("output").textContent = `${sample.index}: ${sample.prediction}`;
     const figures = [...this.root.querySelectorAll("figure")];
     const side = Math.max(96, Math.min(176, (this.width - 16 * (figures.length - 1)) / Math.min(figures.length, this.width >= 560 ? figures.length : 2)));
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
     this.draw(figures[1], sample.vector, sample.scale, side, `λ₁ = ${number(sample.norm)} · ±${number(sample.scale, 2)}`, "worst direction");
     sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m.scale, side,
-      `cosine ${two(m.cosine)} (chance ${two(data.chance[0])}) · ρ ${two(m.rank)} · ±${number(m.scale, 2)}, for ${sample.target}`, m.name));
+      `cosine ${two(m.cosine)} (chance ${two(data.chance[0])}) · ρ ${two(m.rank)} · ±${number(m.scale, 2)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
   }
 
   draw(figure, code, scale, side, text, label) {

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import traitlets
 
-from fimviz._quantile import median
+from fimviz._quantile import digits, median
+from fimviz.attributions import INCOMPLETE
 from fimviz.views.charts import quartile_box
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, picture
+from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,7 +22,8 @@ _HELP = (
     "An attribution map says how much each pixel counts for the class named; the worst direction v₁ says where pixels "
     "change the prediction fastest. Both are compared without signs: the cosine of |map| and |v₁| is 1 for the same "
     "picture, and far above 0 even by chance, because sizes have no sign; ρ is Spearman's correlation over the pixels, "
-    "0 by chance."
+    "0 by chance. Some methods promise that a map sums to f(x) − f(baseline); what it misses of that is said under it, "
+    "and where it is more than 5 % the map is not what its method promises."
 )
 
 
@@ -38,15 +40,16 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     rows = []
-    for i in range(min(samples, len(result))):
+    for i in s.computed[:samples].tolist():
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):
             size, code = inputs.encode_signed(result.maps[i, j])
-            scores = [finite(v[i, j]) for v in (result.cosine, result.rank)]
-            maps.append({"name": name, "scale": size, "map": code, "cosine": scores[0], "rank": scores[1]})
+            scores = {key: finite(getattr(result, key)[i, j]) for key in ("cosine", "rank", "gap")}
+            maps.append({"name": name, "scale": size, "map": code} | scores)
         rows.append(
             {
+                "index": i,
                 "image": inputs.encode(s.images[i]),
                 "vector": vector,
                 "scale": scale,
@@ -58,15 +61,17 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         )
     data = {
         "title": _title(result),
+        "lost": lost(s.failures),
         "help": _HELP,
         **inputs.header,
-        "chance": list(result.chance),
+        "incomplete": INCOMPLETE,
+        "chance": [finite(v) for v in result.chance],
         "samples": rows,
     }
     return Figure(
         widget_class=AttributionView,
         state={"payload": inputs.payload.pack(data), "sample": 0},
-        still=_still(result, inputs),
+        still=_still(result, inputs) + still_of_lost(s.failures),
         summary=f"{len(rows)} samples, {len(result.methods)} methods",
         max_bytes=max_bytes,
     )
@@ -90,20 +95,25 @@ def attributions_figure(result: Attributions) -> go.Figure:
     return figure
 
 
+def _share(gap: float) -> str:
+    return "–" if gap != gap else f"{gap:.1%}" if gap < 0.1 else f"{gap:.0%}"
+
+
 def _title(result: Attributions) -> str:
     return result.verdict[0].upper() + result.verdict[1:]
 
 
 def _still(result: Attributions, inputs: Inputs) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{median(result.cosine[:, j]):.2f}</td>"
-        f"<td>{median(result.rank[:, j]):.2f}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{digits(median(result.cosine[:, j]))}</td>"
+        f"<td>{digits(median(result.rank[:, j]))}</td><td>{_share(median(result.gap[:, j]))}</td></tr>"
         for j, name in enumerate(result.methods)
     )
     first = ""
     if inputs.kind == "image":
-        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.images[0]])}"></p>'
+        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.sound.images[0]])}"></p>'
     return (
         f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
-        f"<table><tr><th>method</th><th>median cosine</th><th>median ρ</th></tr>{rows}</table>"
+        "<table><tr><th>method</th><th>median cosine</th><th>median ρ</th><th>misses of completeness</th></tr>"
+        f"{rows}</table>"
     )

@@ -19,6 +19,15 @@ export function number(value, digits = 3) {
   return `${mantissa.replace("-", "−")}${power}`;
 }
 
+/** A number with at most three digits, and with none that its error blurs: 3.28 ± 0.4 is 3.3. */
+export function rounded(value, error) {
+  const blur = Math.floor(Math.log10(Math.abs(value))) - Math.floor(Math.log10(error));
+  return number(value, Number.isFinite(blur) ? Math.max(1, Math.min(3, blur + 1)) : 3);
+}
+
+/** A number for a title: with its error where that would be seen in three digits. */
+export const measured = (value, error) => `${rounded(value, error)}${error > 0.005 * Math.abs(value) ? ` ± ${number(error, 1)}` : ""}`;
+
 /** 10 to a power as text, however large: "3.1" or "1.6·10⁶⁰", which also stands well behind a ×. */
 export function powerOfTen(log, digits = 3) {
   if (log === null || Number.isNaN(log)) return "–";
@@ -135,19 +144,22 @@ function peakLabels(lines, sx, sy, clip, inner) {
 /** Places on a log axis [low, high] that is `room` pixels long, with their labels: decades, or 1-2-5 within few. */
 export function decadeTicks([low, high], room, apart = 46) {
   const whole = (e) => (e >= -3 && e <= 4 ? number(10 ** e) : `10${raised(e)}`);
-  const most = Math.max(1, room / (high - low <= 1.5 && (low < -3 || high > 5) ? Math.max(apart, 72) : apart)); // labels with powers are long
-  if (high - low > 1.5) {
-    const step = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000].find((s) => (high - low) / s <= most) ?? 2000;
-    const out = [];
-    for (let e = Math.ceil(low / step) * step; e <= high; e += step) out.push([e, whole(e)]);
-    return out;
+  const few = high - low < 2; // where decades alone would be one mark
+  const most = Math.max(2, room / (few && (low < -3 || high > 5) ? Math.max(apart, 72) : apart)); // labels with powers are long
+  if (!few) {
+    const steps = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000];
+    const at = (step) => Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step || 0);
+    const apt = steps.find((step) => (high - low) / step <= most) ?? steps.at(-1);
+    const found = at(apt).length > 1 ? at(apt) : at(steps[Math.max(0, steps.indexOf(apt) - 1)]);
+    return found.map((e) => [e, whole(e)]);
   }
   const fine = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]].map((marks) => {
     const out = [];
     for (let e = Math.floor(low); e <= high; e++) out.push(...marks.map((m) => Math.log10(m) + e).filter((t) => t >= low && t <= high));
     return out;
   });
-  return (fine.filter((f) => f.length <= most).at(-1) ?? fine[0]).map((t) => [t, powerOfTen(t, 2)]);
+  const enough = fine.filter((f) => f.length > 1);
+  return (enough.filter((f) => f.length <= most).at(-1) ?? enough[0] ?? fine.at(-1)).map((t) => [t, powerOfTen(t, 2)]);
 }
 
 /**
@@ -198,23 +210,30 @@ export function spread(heights, gap, [top, bottom]) {
   return out;
 }
 
-/** Horizontal bars of positive values on a logarithmic axis; one is chosen, doubtful ones are hollow. */
-export function logBars({ width, rows, chosen, label }) {
-  const line = 20;
-  const positive = rows.map((r) => r.value).filter((v) => v > 0);
-  if (!positive.length) return `<p class="fv-quiet">every eigenvalue is 0: nothing small moves this prediction</p>`;
-  const high = Math.max(...positive);
-  const decades = Math.min(12, Math.max(1, Math.ceil(Math.log10(high / Math.min(...positive, high)) + 0.3)));
-  const span = width - 130;
-  const bars = rows.map((r, i) => {
-    const share = r.value > 0 ? Math.max(0, 1 + Math.log10(r.value / high) / decades) : 0;
-    return `<g class="${i === chosen ? "chosen" : ""}"><text x="0" y="${i * line + 14}">${escape(r.name)}</text>` +
-      `<rect class="${r.doubtful ? "doubtful" : ""}" x="30" y="${i * line + 4}" width="${Math.max(1, share * span)}" height="12"/>` +
-      `<text x="${38 + share * span}" y="${i * line + 14}">${escape(r.text)}</text></g>`;
+/** Positive values as dots on a logarithmic axis, one a row; one is chosen, doubtful ones are hollow. */
+export function logDots({ width, rows, chosen, label }) {
+  const [line, left, right] = [20, 36, width - 84];
+  const logs = rows.map((r) => Math.log10(r.value)).filter(Number.isFinite);
+  if (!logs.length) return `<p class="fv-quiet">every eigenvalue is 0: nothing small moves this prediction</p>`;
+  const high = Math.max(...logs);
+  const low = Math.max(high - 12, Math.min(...logs)); // what lies further down stands at the axis' end
+  const air = Math.max(0.08 * (high - low), (1 - (high - low)) / 2, 0.1);
+  const sx = scale([low - air, high + air], [left, right]);
+  const bottom = rows.length * line + 4;
+  const grid = decadeTicks([low - air, high + air], right - left, 52).map(([t, text]) =>
+    `<line class="grid" x1="${sx(t).toFixed(1)}" x2="${sx(t).toFixed(1)}" y1="0" y2="${bottom}"/>` +
+    `<text class="tick" x="${sx(t).toFixed(1)}" y="${bottom + 14}" text-anchor="middle">${text}</text>`);
+  const dots = rows.map((r, i) => {
+    const x = r.value > 0 ? sx(Math.max(low - air, Math.log10(r.value))) : left;
+    const y = i * line + 10;
+    return `<g class="${i === chosen ? "chosen" : ""}"><text x="0" y="${y + 4}">${escape(r.name)}</text>` +
+      `<line class="grid" x1="${left}" x2="${x.toFixed(1)}" y1="${y}" y2="${y}"/>` +
+      (r.value > 0 ? `<circle class="${r.doubtful ? "doubtful" : "fv-value-dot"}" cx="${x.toFixed(1)}" cy="${y}" r="5"/>` : "") +
+      `<text x="${(x + 10).toFixed(1)}" y="${y + 4}">${escape(r.text)}</text></g>`;
   });
-  const height = rows.length * line + 18;
-  const note = `<text class="tick" x="30" y="${height - 3}">log axis, ${decades} ${decades === 1 ? "decade" : "decades"}</text>`;
-  return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${bars.join("")}${note}</svg>`;
+  const height = bottom + 34;
+  return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${grid.join("")}${dots.join("")}` +
+    `<text class="tick" x="${right}" y="${height - 3}" text-anchor="end">log axis</text></svg>`;
 }
 
 /** Values of an input that is no image: bars up to 64, a curve beyond; a ghost of the original behind. */

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from torch import Tensor
 
+from fimviz._failures import said
 from fimviz._quantile import median, quantiles
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 def spectrum_figure(spectrum: Spectrum) -> go.Figure:
     """Eigenvalues against their index, one line an input, on a log axis; the most fragile input in the accent."""
-    order = spectrum.spectral_norm.argsort()
+    order = spectrum.fragile[::-1]
     index = list(range(1, spectrum.eigenvalues.shape[1] + 1))
     figure = go.Figure()
-    for i in order.tolist():
+    for i in order:
         values = spectrum.eigenvalues[i]
-        first = i == int(order[-1])
+        first = i == order[-1]
         figure.add_scatter(
             x=index,
             y=[v if v > 0 else None for v in values.tolist()],
@@ -36,10 +37,10 @@ def spectrum_figure(spectrum: Spectrum) -> go.Figure:
             marker={"size": 6 if first else 4},
             hovertemplate=f"sample {i}: λ%{{x}} = %{{y:.4g}}<extra></extra>",
         )
-    low, high = spectrum.spectral_norm.aminmax()
+    low, high = spectrum.spectral_norm[order].aminmax()
     figure.update_layout(
         template="plotly_white",
-        title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(spectrum)} inputs",
+        title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(spectrum)} inputs{said(spectrum.failures)}",
         xaxis={"title": "index of the eigenvalue", "dtick": 1 if len(index) <= 20 else None},
         yaxis={"title": "eigenvalue λ (nats per squared pixel unit)", "type": "log", "exponentformat": "power"},
         legend={"x": 1, "xanchor": "right", "y": 1},
@@ -63,10 +64,11 @@ def explorer_figure(found: Explorer) -> go.Figure:
             text=[str(i) for i in range(len(s))],
             hovertemplate="sample %{text}: λ₁ = %{x:.4g}, 1 − confidence %{y:.3g}<extra></extra>",
         )
-    low, high = found.first.spectrum.spectral_norm.aminmax()
+    first = found.first.spectrum
+    low, high = first.spectral_norm[first.computed].aminmax()
     figure.update_layout(
         template="plotly_white",
-        title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(found)} inputs",
+        title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(found)} inputs{said(first.failures)}",
         xaxis={"title": "λ₁ (nats per squared pixel unit)", "type": "log", "exponentformat": "power"},
         yaxis={"title": "1 − confidence", "type": "log", "exponentformat": "power"},
         legend={"x": 0, "y": 1},

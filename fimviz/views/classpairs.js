@@ -1,6 +1,7 @@
 // The divergence view, left: a map of class pairs, and the sample pairs of one of its cells.
 import { escape, number, raised } from "./chart.js";
 import { diverging } from "./pixels.js";
+import { colorBar } from "./stage.js";
 
 export const QUANTITIES = {
   kl: { name: "KL", says: "mean KL, in nats", log: true },
@@ -67,10 +68,9 @@ export const withClassPairs = (Base) => class extends Base {
     box.innerHTML = `<table class="${upright ? "fv-upright" : ""}"><thead><tr><td></td>${names.map((n) => `<th scope="col"><span title="${escape(n)}">${escape(n)}</span></th>`).join("")}</tr></thead><tbody>${rows}</tbody></table>`;
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const say = (v) => (key === "ratio" ? share(v) : number(v));
-    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * 0.9).map(Math.round)})`);
     const most = Math.max(...values.map(Math.abs));
-    const bar = q.signed ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span><span class="fv-ends"><span>−${number(most, 2)}</span><span>0</span><span>${number(most, 2)}</span></span>` : "";
-    this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? ", darker on a log scale" : ", coloured by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;
+    const bar = q.signed ? colorBar(most, { reach: 0.9 }) : "";
+    this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? "; the stronger the shade, the more, on a log scale" : ", coloured by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;
     box.querySelectorAll("button").forEach((button) => button.addEventListener("click", () => this.choose(Number(button.dataset.a), Number(button.dataset.b))));
     this.pressed(focused);
   }

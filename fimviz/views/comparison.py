@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fimviz.comparison import JVP_COST, VJP_COST
 from fimviz.views.figure import Figure, Payload, Widget, module_source
+from fimviz.views.inputs import lost, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.bounds import Layer
@@ -94,13 +95,15 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places:
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
     fragile = result.reference.nan_to_num(-1.0)  # samples without a number come last
-    order = fragile.argsort(descending=True, stable=True).tolist()[:samples]
+    order = fragile.argsort(descending=True, stable=True).tolist()
+    order = [i for i in order if i not in result.failures][:samples]
     called = [i if places is None else places[i] for i in order]
     names = rows_of(result)
     payload = Payload()
     logs = np.stack([np.stack([part.numpy() for part in logarithms(result, name)], 1) for name in names], 1)
     data = {
-        "total": len(result),
+        "total": len(result) - len(result.failures),
+        "lost": lost(result.failures),
         "unit": [1.0, VJP_COST, JVP_COST],
         "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
         "samples": [
@@ -121,7 +124,7 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places:
             "method": "L5" if "L5" in layered else _best(result, names, order[0]),
             "everything": False,
         },
-        still=_still(result, order[0]),
+        still=_still(result, order[0]) + still_of_lost(result.failures),
         summary=f"{len(names)} methods on {len(order)} of {len(result)} inputs",
         max_bytes=max_bytes,
         setup={"samples": tuple(called), "rows": tuple(names)},

@@ -78,7 +78,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
     const cell = (v) => (v === null ? "–" : key === "ratio" ? share(v) : number(v, 4));
     const { pair, steps } = this;
     const line = pair ? [[`Table: along the line from sample ${pair.i} to ${pair.j}`, ["t", "KL", "t² G1", "the model says", "p"], pair.along.map((v, k) =>
-      [(k / steps).toFixed(2), number(v, 5), number((k / steps) ** 2 * pair.g1, 5), this.name(pair.says[k]), probability(pair.p[k])])]] : [];
+      [(k / steps).toFixed(2), number(v, 5), number((k / steps) ** 2 * pair.g1, 5), ...(pair.p[k] === null ? ["not known", "–"] : [this.name(pair.says[k]), probability(pair.p[k])])])]] : [];
     return [
       ["Table: over all pairs", ["model", "quantity", "lower quartile", "median", "upper quartile", "left out"], data.models.flatMap((m, n) =>
         data.distributions.map((d) => [m.name, d.title, d.models[n].text[0], d.models[n].text[1], d.models[n].text[2], d.models[n].note]))],

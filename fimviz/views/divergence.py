@@ -17,7 +17,7 @@ from fimviz.divergence.path import Path, paths
 from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ def divergence(
     count = torch.tensor(result.by_class["pairs"].values)
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
+    changed = result.changed
+    ends_only = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     chosen = _chosen(result, pairs, inputs)
-    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype)
+    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype, ask=not changed)
     samples = sorted({s for line in lines for s in (line.i, line.j)})
     modes = net.likelihood.mode(result.logits)
     confidence = net.likelihood.confidence(result.logits)
@@ -83,7 +85,8 @@ def divergence(
     data = {
         "title": title(against),
         "of": next(iter(against)) if len(against) > 1 else "",
-        "summary": _summary(result),
+        "summary": _summary(result) + ends_only,
+        "lost": lost(result.failures),
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
             {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}
@@ -120,7 +123,7 @@ def divergence(
             "pair": chosen[first][0],
             "position": _STEPS // 2,
         },
-        still=_still(result, inputs, lines[first], seen, against),
+        still=_still(result, inputs, lines[first], seen, against) + still_of_lost(result.failures),
         summary=f"{len(result)} pairs, {len(chosen)} with their lines",
         max_bytes=max_bytes,
         setup={"shown": tuple(place for place, _ in chosen)},
@@ -202,7 +205,8 @@ def _summary(result: CrossCategoryKL) -> str:
     above = float((result.g1 > result.kl).double().mean())
     negative = f" G2 is negative for {percent(above)} of the pairs." if above else ""
     drawn = ", drawn by chance" if result.drawn else ""
-    return f"{len(result):,} ordered pairs of {used} samples with different labels{drawn}.{known}{negative}"
+    pairs = f"{len(result):,} ordered pairs of {used} samples with different labels{drawn}{result.without}"
+    return f"{pairs}.{known}{negative}"
 
 
 def _still(

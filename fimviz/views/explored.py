@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs, finite
+from fimviz.views.inputs import Inputs, finite, lost
 from fimviz.views.margins import margins
 from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
@@ -49,6 +49,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
         "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
@@ -117,8 +118,7 @@ def _model(
 def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] | None = None) -> list[dict[str, Any]]:
     """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
     size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
-    order = m.spectrum.spectral_norm.argsort(descending=True, stable=True)
-    rank = {int(place): i + 1 for i, place in enumerate(order)}
+    rank = {place: i + 1 for i, place in enumerate(m.spectrum.fragile)}
     return [
         sample_data(
             detail.spectrum,
@@ -128,6 +128,7 @@ def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] 
             index=place,
             place=rank[place],
             reach=float(detail.reach[i]),
+            one_sided=detail.one_sided[i],
             image=None if thumbs is None else [thumbs[0] + place * size, size],
         )
         for i, place in enumerate(detail.places)
@@ -196,6 +197,7 @@ def attacks_data(
     found: Vulnerability, places: Sequence[int], pictured: Sequence[int], inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image."""
+    asked = not found.spectrum.changed
     with found.spectrum.net.at_rest(), torch.no_grad():
         rows = []
         for i, place in enumerate(places):
@@ -210,9 +212,11 @@ def attacks_data(
                 }
                 if shown and 0 < epsilon < math.inf:
                     x = found.moved[i, j]
-                    z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
-                    one |= {"image": inputs.encode(x), "becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
-                    one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
+                    one["image"] = inputs.encode(x)
+                    if asked:
+                        z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
+                        one |= {"becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
+                        one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
                 tried.append(one)
             rows.append({"index": place, "tried": tried})
     return rows

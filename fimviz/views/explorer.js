@@ -1,6 +1,6 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
-import { median, number, probability, powerOfTen, quantiles } from "./chart.js";
+import { measured, median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
@@ -8,7 +8,7 @@ import { Live } from "./live.js";
 import { classColor } from "./palette.js";
 import { outcomeOf, within } from "./panel.js";
 import { Overview } from "./overview.js";
-import { fillTables, mounted, View } from "./stage.js";
+import { fillTables, mounted, noteLost, View } from "./stage.js";
 import { unpack } from "./pixels.js";
 
 const SHOWS = { all: "all samples", misclassified: "misclassified", fragile: "the most fragile quarter", uncertain: "the quarter of least margin", differing: "on which the models differ" };
@@ -23,7 +23,7 @@ export function article(name) {
 
 /** The places (in the batch) that a filter lets through. */
 export function passing(show, table) {
-  const all = table.norm.map((_, i) => i);
+  const all = table.norm.map((_, i) => i).filter((i) => !Number.isNaN(table.norm[i]));
   const quarter = Math.max(1, Math.round(all.length / 4));
   if (show === "misclassified") return all.filter((i) => table.correct?.[i] === false);
   if (show === "fragile") return all.sort((a, b) => table.norm[b] - table.norm[a]).slice(0, quarter);
@@ -97,6 +97,7 @@ class Explorer extends View {
   rebuild() {
     this.next(async () => {
       this.build(await unpack(this.model.get("payload")));
+      noteLost(this.root, this.data.lost);
       if (this.width) this.resize();
     });
   }
@@ -112,18 +113,20 @@ class Explorer extends View {
   /** Numbers that came as bytes, as arrays by name; small pictures by their place. */
   read() {
     const { data, part } = this;
-    data.indices = Array.from({ length: data.total }, (_, i) => i);
+    const places = Array.from({ length: data.total }, (_, i) => i);
+    const lost = new Set(data.lost.map(([place]) => place));
+    data.indices = places.filter((i) => !lost.has(i));
     for (const m of data.models) {
       m.table = Object.fromEntries(Object.entries(m.numbers).map(([name, at]) => [name, Array.from(new Float64Array(part(at)))]));
       m.table.correct = m.correct;
       m.table.group = data.labels ? data.labels.map((label, i) => label ?? m.predictions[i]) : m.predictions;
     }
     const [first, second] = data.models;
-    if (second) for (const m of data.models) m.table.differs = data.indices.map((i) => String(first.predictions[i]) !== String(second.predictions[i]));
+    if (second) for (const m of data.models) m.table.differs = places.map((i) => String(first.predictions[i]) !== String(second.predictions[i]));
     this.table = first.table;
     const size = data.thumbs.at[1] / data.total;
     const whole = part(data.thumbs.at);
-    this.thumbs = data.indices.map((i) => {
+    this.thumbs = places.map((i) => {
       const own = whole.slice(i * size, (i + 1) * size);
       return data.kind === "series" ? { values: new Float32Array(own) } : { bytes: new Uint8Array(own) };
     });
@@ -138,7 +141,7 @@ class Explorer extends View {
     const { data } = this;
     if (data.multilabel) return [];
     const count = new Map();
-    for (const c of this.table.group) count.set(c, (count.get(c) ?? 0) + 1);
+    for (const c of data.indices.map((i) => this.table.group[i])) count.set(c, (count.get(c) ?? 0) + 1);
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
   }
 
@@ -158,7 +161,7 @@ class Explorer extends View {
     if (epsilon !== model.get("epsilon")) this.set("epsilon", epsilon);
   }
 
-  get index() { return Math.max(0, Math.min(this.data.total - 1, this.model.get("index"))); }
+  get index() { return this.data.indices.includes(this.model.get("index")) ? this.model.get("index") : this.data.indices[0]; }
 
   /** What a sample is, in words: by its label, else by what the model says. */
   called(i) {
@@ -188,7 +191,7 @@ class Explorer extends View {
     if (!this.data.multilabel) {
       const group = document.createElement("optgroup");
       group.label = this.data.labels ? "of a class" : "taken for a class";
-      const present = [...new Set(this.table.group)].sort((a, b) => a - b);
+      const present = [...new Set(this.data.indices.map((i) => this.table.group[i]))].sort((a, b) => a - b);
       group.append(...present.map((c) => new Option(this.name(c), `class:${c}`)));
       show.append(group);
     }
@@ -202,9 +205,9 @@ class Explorer extends View {
   find(search) {
     const text = search.value.trim().replace("#", "");
     const index = Number(text);
-    const known = text !== "" && Number.isInteger(index) && index >= 0 && index < this.data.total;
+    const known = text !== "" && this.data.indices.includes(index);
     search.setAttribute("aria-invalid", text !== "" && !known);
-    if (text !== "" && !known) this.$(".fv-count").textContent = `no sample ${text}: they run from 0 to ${this.data.total - 1}`;
+    if (text !== "" && !known) this.$(".fv-count").textContent = this.data.lost.some(([place]) => place === index) ? `sample ${text} was not computed` : `no sample ${text}: they run from 0 to ${this.data.total - 1}`;
     if (known && index !== this.index) this.choose(index);
   }
 
@@ -223,7 +226,7 @@ class Explorer extends View {
     this.$(".fv-sort").value = this.model.get("sort");
     const brushed = this.model.get("selected").length > 0;
     this.$(".fv-clear").hidden = !brushed;
-    this.$(".fv-count").textContent = this.shown.length === this.data.total ? `all ${this.data.total}` : this.shown.length ? `${this.shown.length} of ${this.data.total}` : "no sample is both: clear the brush or show all";
+    this.$(".fv-count").textContent = this.shown.length === this.data.indices.length ? `all ${this.shown.length}` : this.shown.length ? `${this.shown.length} of ${this.data.indices.length}` : "no sample is both: clear the brush or show all";
     this.overview.dots(soon);
     clearTimeout(this.later);
     if (soon) this.later = setTimeout(() => this.rested(), SOON);
@@ -251,9 +254,11 @@ class Explorer extends View {
     this.settle();
     const { index, data, table } = this;
     const place = this.rank[index];
-    const where = place === 1 ? `the most fragile of ${data.total}` : place === data.total ? `the least fragile of ${data.total}` : `number ${place} of ${data.total} by fragility`;
+    const count = data.indices.length;
+    const where = place === 1 ? `the most fragile of ${count}` : place === count ? `the least fragile of ${count}` : `number ${place} of ${count} by fragility`;
     const said = this.called(index);
-    this.$(".fv-title").textContent = `Sample ${index}, ${said}, is ${where}: λ₁ = ${number(table.norm[index])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${number(data.models[1].table.norm[index])} for ${data.models[1].name}` : ""}`;
+    const norm = (m) => measured(m.table.norm[index], m.table.error[index]);
+    this.$(".fv-title").textContent = `Sample ${index}, ${said}, is ${where}: λ₁ = ${norm(data.models[0])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${norm(data.models[1])} for ${data.models[1].name}` : ""}`;
     this.$(".fv-sub").textContent = this.sentence();
     this.gallery.select(index);
     this.overview.mark();
@@ -269,7 +274,7 @@ class Explorer extends View {
       const more = data.indices.filter((i) => a.table.norm[i] > b.table.norm[i]).length;
       const r = a.ranks[`λ₁ of ${b.name}`];
       const agree = r && r[0] !== null ? ` Their orders of fragility agree with ρ = ${number(r[0], 2)}${r[1] === null ? "" : ` (95 % ${number(r[1], 2)} to ${number(r[2], 2)})`}.` : "";
-      return `λ₁ is larger for ${a.name} on ${more} of ${data.total} samples.${agree}`;
+      return `λ₁ is larger for ${a.name} on ${more} of ${data.indices.length} samples.${agree}`;
     }
     const spread = low > 0 ? high / low : Infinity;
     const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
@@ -279,11 +284,12 @@ class Explorer extends View {
   status() {
     const { data } = this;
     const mean = (list) => list.reduce((sum, v) => sum + v, 0) / list.length;
+    const own = (list) => data.indices.map((i) => list[i]);
     const line = (m) => {
-      const known = m.correct?.filter((c) => c !== null);
+      const known = m.correct && own(m.correct).filter((c) => c !== null);
       const right = known?.length && `accuracy ${number((100 * known.filter(Boolean).length) / known.length)} %`;
-      const doubt = mean(m.table.doubt);
-      return [m.name, `${data.total} samples`, `median λ₁ ${number(median(m.table.norm))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
+      const doubt = mean(own(m.table.doubt));
+      return [m.name, data.lost.length ? `${data.indices.length} of ${data.total} samples` : `${data.total} samples`, `median λ₁ ${number(median(own(m.table.norm)))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
     this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
   }

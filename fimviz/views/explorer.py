@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fimviz.views.explored import batch_data, choices
 from fimviz.views.exploring import Exploring
 from fimviz.views.figure import Figure
-from fimviz.views.inputs import Inputs, picture
+from fimviz.views.inputs import Inputs, picture, still_of_lost
 from fimviz.views.perturbation import extent_of, just_past_the_flip, outcome
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
     s = found.first.spectrum
     labels = None if s.labels is None else [outcome(label) for label in s.labels]
     data, inputs = batch_data(found, labels)
-    first = int(s.spectral_norm.argmax())
+    first = s.fragile[0]
     shown = found.places[0] if found.places else first
     epsilon = 0.0
     if found.places:
@@ -45,7 +45,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
             "live": False,
             "refused": "",
         },
-        still=_still(found, inputs, epsilon),
+        still=_still(found, inputs, epsilon) + still_of_lost(found.failures),
         setup={
             "source": found,
             "labels": labels,
@@ -71,7 +71,7 @@ def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
     head = "<tr><th>sample</th><th>prediction</th><th>confidence</th>"
     head += "".join(f"<th>λ₁ {html.escape(name)}</th>" for name in found.models) + "</tr>"
     rows = []
-    for i in s.spectral_norm.argsort(descending=True, stable=True)[:10].tolist():
+    for i in s.fragile[:10]:
         mode = outcome(s.predictions[i])
         said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
         norms = "".join(f"<td>{float(m.spectrum.spectral_norm[i]):.4g}</td>" for m in found.models.values())

@@ -76,6 +76,8 @@ class Exploring(Along, Working):
     def _known(self, proposal: Any) -> int:
         if self.total and not 0 <= proposal.value < self.total:
             raise traitlets.TraitError(f"index is {proposal.value}, expected a sample from 0 to {self.total - 1}")
+        if self.source is not None and (why := self.source.failures.get(proposal.value)):
+            raise traitlets.TraitError(f"index is {proposal.value}, which could not be computed: {why}")
         return int(proposal.value)
 
     @traitlets.validate("selected")
@@ -312,4 +314,5 @@ def _joined(a: Spectrum, b: Spectrum) -> Spectrum:
     joined: dict[str, Any] = {name: both(name) for name in names}
     passes = {n: torch.cat([getattr(s.cost, n) for s in (a, b)]) for n in ("forwards", "vjps", "jvps")}
     cost = Cost(**passes, seconds=a.cost.seconds + b.cost.seconds)
-    return replace(a, **joined, labels=None, cost=cost, _walks={}, _parts={})
+    failures = a.failures | {len(a) + place: why for place, why in b.failures.items()}
+    return replace(a, **joined, labels=None, cost=cost, failures=failures, _walks={}, _parts={})

@@ -1,14 +1,14 @@
 // Thumbnails of samples as a listbox: arrow keys move in rows and columns, one thumbnail takes the focus.
 
-/** How long the bars under thumbnails are, 0 to 1, on a log axis over all values. */
+/** Where the dots under thumbnails stand, 0 to 1, on a log axis over all values: the least at its left end, as 0 is. */
 export function shares(values) {
   const logs = values.filter((v) => v > 0).map(Math.log10);
   const [low, high] = [Math.min(...logs), Math.max(...logs)];
-  return values.map((v) => (v > 0 ? 0.12 + 0.88 * (high > low ? (Math.log10(v) - low) / (high - low) : 1) : 0.02));
+  return values.map((v) => (v > 0 ? (high > low ? (Math.log10(v) - low) / (high - low) : 1) : 0));
 }
 
 /**
- * items: {key, label, share (of the bar, 0 to 1), wrong, draw(plate)}; `choose` is told the key of the one picked.
+ * items: {key, label, share (of the way to the right end, 0 to 1), wrong, draw(plate)}; `choose` is told the key of the one picked.
  * A thumbnail is made once and drawn when it first comes into sight, so that a thousand cost what a screenful does.
  */
 export class Gallery {
@@ -30,7 +30,7 @@ export class Gallery {
       node.setAttribute("role", "option");
       node.setAttribute("aria-label", item.label);
       node.title = item.label;
-      node.innerHTML = `<div class="fv-plate"></div><i style="width:${(100 * item.share).toFixed(0)}%"></i>`;
+      node.innerHTML = `<div class="fv-plate"></div><i style="--fv-at:${(100 * item.share).toFixed(0)}%"></i>`;
       node.key = item.key;
       this.drawers.set(node, item.draw);
       this.seen.observe(node);

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,19 @@ def picture(inputs: Inputs, row: list[Tensor]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def lost(failures: Mapping[int, str]) -> list[tuple[int, str]]:
+    """What a page says of inputs that could not be computed: their places with the reasons."""
+    return sorted(failures.items())
+
+
+def still_of_lost(failures: Mapping[int, str]) -> str:
+    """The same without scripts."""
+    if not failures:
+        return ""
+    reasons = "; ".join(f"sample {place}: {html.escape(why)}" for place, why in lost(failures)[:10])
+    return f"<p>Not computed: {reasons}{' …' if len(failures) > 10 else ''}.</p>"
 
 
 def finite(value: Any) -> float | None:

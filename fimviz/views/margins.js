@@ -1,10 +1,9 @@
 // The margin view: how far is it to another class, and which classes are met on the way?
 // State shared with Python or the stand-in host: trace (its id), position (length along it), live (whether Python answers).
-import { diverging } from "./pixels.js";
-import { escape, MARGIN, number, probability, scale } from "./chart.js";
+import { escape, MARGIN, number, probability, rounded, scale } from "./chart.js";
 import { classColor } from "./palette.js";
 import { inTriangle, pathAt } from "./paths.js";
-import { mounted, View } from "./stage.js";
+import { colorBar, mounted, View } from "./stage.js";
 import { withMatrix } from "./pathmatrix.js";
 import { withImages } from "./pathimages.js";
 import { withCharts } from "./pathcharts.js";
@@ -24,6 +23,7 @@ const paced = (name) => PACE[name] ?? [name, `its length set by: ${name}`];
 const STOPPED = {
   stalled: ["stalls", "Twenty steps in a row did not narrow the gap"],
   budget: ["runs out of steps", "It made all the steps that max_steps allows", "trace with more of them, or with a longer step η and trust region r."],
+  failed: ["ends without a slope", "The gradient is not finite where it stands", "choose another trust region, or method=\"pgd\"."],
   interrupted: ["was interrupted", "What is shown is as far as it came", "trace again to see its end."],
 };
 
@@ -134,10 +134,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.colors = this.colorsOf(trace);
     this.picture(this.$(".fv-original .fv-plate"), sample, null, this.target, `start, sample ${sample.index}`);
     this.$(".fv-original .fv-under").innerHTML = `<strong>${escape(this.name(sample.prediction))}</strong><br>p = ${this.sure(sample)}`;
-    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
-    const bar = this.data.kind === "image" ? `<div class="fv-bar" style="background:linear-gradient(90deg,${stops})"></div>` : "";
     this.$(".fv-direction .fv-under").innerHTML = trace.scale > 0
-      ? `${bar}<div class="fv-ends"><span>−${number(trace.scale, 2)}</span>${number(trace.scale, 2).length > 5 ? "" : "<span>0</span>"}<span>+${number(trace.scale, 2)}</span></div>` : "the image has not moved";
+      ? colorBar(trace.scale, { bar: this.data.kind === "image" }) : "the image has not moved";
     this.film();
     this.charts();
     this.others();
@@ -150,11 +148,12 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   words() {
     const { trace: t, sample, data } = this;
     const [source, target, hit] = [t.source, t.target, t.hit].map((c) => this.name(c));
-    const over = t.bound > 0 ? 100 * (t.length / t.bound - 1) : NaN;
-    const more = Number.isNaN(over) ? "" : over < 0.05 ? ", which is the closed-form floor" : over < 100 ? `, ${number(Math.max(0, over), 2)} % more than the closed-form floor` : `, ${number(t.length / t.bound, 2)} times the closed-form floor`;
-    this.$(".fv-title").textContent = t.hit < 0 ? `The path from ${source} to ${target} ${STOPPED[t.status][0]} after ${number(t.length)}`
-      : this.shields(t) ? `On the way from ${source} to ${target} the path meets ${hit} first, after ${number(t.length)}: ${hit} shields ${target}`
-        : `${source} turns into ${target} after ${number(t.length)}${more}`;
+    const length = rounded(t.length, t.error ?? 0);
+    const [over, blur] = [100 * (t.length / t.bound - 1), (100 * (t.error ?? 0)) / t.bound];
+    const more = !(t.bound > 0) ? "" : over < Math.max(0.05, blur) ? ", as far as the closed-form floor within its error" : over < 100 ? `, ${rounded(Number(over.toPrecision(2)), blur)} % more than the closed-form floor` : `, ${number(t.length / t.bound, 2)} times the closed-form floor`;
+    this.$(".fv-title").textContent = t.hit < 0 ? `The path from ${source} to ${target} ${STOPPED[t.status][0]} after ${length}`
+      : this.shields(t) ? `On the way from ${source} to ${target} the path meets ${hit} first, after ${length}: ${hit} shields ${target}`
+        : `${source} turns into ${target} after ${length}${more}`;
     const truth = sample.label === null ? "" : sample.label === sample.prediction ? ", which is right" : `; the label says ${this.name(sample.label)}`;
     const error = t.error === null ? "" : ` ± ${number(t.error, 2)}${t.verified ? "" : " (the step’s own part not measured)"}`;
     const pace = [...new Set(t.pace)].map((p) => `${paced(p)[0]} ${t.pace.filter((q) => q === p).length}`);
@@ -210,7 +209,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     const lerp = (list) => (list[step] ?? NaN) + share * ((list[step + 1] ?? NaN) - (list[step] ?? NaN));
     const norm = t.norm[step];
     this.$(".fv-step").textContent = t.pace.length ? `Step ${step + 1} of ${t.pace.length}: natural length ${number(t.natural[step])}, L2 ${number(t.step[step])}, ${paced(t.pace[step])[1]}${t.smoothed[step] ? ", along a smoothed slope" : ""} · ` +
-      `logit gap to ${this.name(t.target)}: ${number(lerp(t.gap), 2)}${norm === null ? "" : ` · λ_max at its start: ${number(norm)}`}` : "";
+      `logit gap to ${this.name(t.target)}: ${number(lerp(t.gap), 2)}${norm === null ? "" : ` · λ_max at its start: ${number(norm)}`}${t.blended ? " · images on the way were not kept: between its ends, the picture is a straight blend of these" : ""}` : "";
     const x = scale([0, this.reach], [MARGIN.left, this.chartWidth - MARGIN.right])(position);
     const y = scale([0, this.reach], [MARGIN.left, this.smallWidth - MARGIN.right])(position);
     this.root.querySelectorAll(".fv-prob .cursor").forEach((line) => ["x1", "x2"].forEach((a) => line.setAttribute(a, x)));

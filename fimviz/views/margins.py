@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fimviz._options import real, whole
 from fimviz.views.figure import Figure, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, picture, short
+from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
 
@@ -107,6 +107,7 @@ class Margins(Working):
                 method=own.settings.method,
                 max_steps=own.settings.max_steps,
                 resamples=200,
+                keep_images=False,
                 seed=own.settings.seed,
                 progress=self._ticker(content["id"], check),
             )
@@ -144,6 +145,7 @@ def margins(
         "classes": traces.net.classes,
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
+        "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
         "samples": [_sample(traces, inputs, i) for i in chosen],
@@ -160,7 +162,7 @@ def margins(
             "live": False,
             "refused": "",
         },
-        still=_still(traces, inputs, shown, first),
+        still=_still(traces, inputs, shown, first) + still_of_lost(traces.failures),
         setup={"source": traces, "shown": tuple(shown)},
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,
@@ -253,11 +255,11 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
     steps = len(path.pace)
     classes, p = _top_classes(traces, i)
     x = traces.images[int(traces.sample[i])]
-    if path.images is None:
+    if path.shares is None:
         kept, differences = [0, steps], [traces.ends[i].double() - x.double()]
     else:
         kept = sorted({round(j) for j in np.linspace(0, steps, min(frames, steps) + 1)})
-        differences = [path.images[j].double() - path.images[0].double() for j in kept[1:]]
+        differences = [path.difference(j) for j in kept[1:]]
     if not steps:
         kept, differences = [0], []
     scale = max((float(d.nan_to_num(0.0).abs().amax()) for d in differences), default=0.0)
@@ -290,6 +292,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "pace": list(path.pace),
         "smoothed": list(path.smoothed),
         "kept": kept,
+        "blended": path.shares is None and steps > 1,
         "scale": scale,
         "frames": [_difference(inputs, d, scale) for d in differences],
     }

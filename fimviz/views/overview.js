@@ -69,14 +69,14 @@ export class Overview {
     this.box.style.setProperty("--fv-cloud", `${this.cloudWidth}px`);
     this.laneHeight = this.lanes.length > 1 ? 84 : 120;
     this.gap = this.lanes.length > 1 ? 44 : 0;
-    const all = this.lanes.flatMap((m) => m.table.norm);
+    const all = this.lanes.flatMap((m) => this.view.data.indices.map((i) => m.table.norm[i]));
     const logs = all.map((v) => (v > 0 ? Math.log10(v) : -Infinity));
     this.axis = normAxis(logs, [10, this.stripWidth - 10], logs.includes(-Infinity));
     this.logs = logs;
     this.radius = dotRadius(this.view.data.total, this.stripWidth, this.laneHeight);
     const room = this.laneHeight / 2 - this.radius;
     this.places = this.lanes.map((m, lane) => {
-      const xs = m.table.norm.map((v) => this.axis.at(v > 0 ? Math.log10(v) : -Infinity));
+      const xs = m.table.norm.map((v) => (Number.isNaN(v) ? -1e9 : this.axis.at(v > 0 ? Math.log10(v) : -Infinity))); // what is lost lies out of sight
       const ys = swarm(xs, this.radius, room);
       const middle = OVER + this.laneHeight / 2 + lane * (this.laneHeight + this.gap);
       return xs.map((x, i) => [x, middle + ys[i]]);
@@ -110,7 +110,7 @@ export class Overview {
       const top = OVER + lane * (this.laneHeight + this.gap);
       const points = data.indices.map((i) => ({ x: this.places[lane][i][0], y: this.places[lane][i][1], color: this.color(m, i), wrong: m.correct?.[i] === false, faint: !kept.has(i) }));
       const name = this.lanes.length > 1 ? `<text class="direct fv-on" x="10" y="${top - 4}">${escape(m.name)}</text>` : "";
-      return quantileMarks(m.table.norm, axis, top, top + this.laneHeight, true) + dots(points, this.radius) + name;
+      return quantileMarks(data.indices.map((i) => m.table.norm[i]), axis, top, top + this.laneHeight, true) + dots(points, this.radius) + name;
     });
     const joins = this.lanes.length > 1 ? `<path class="fv-joins" d="${data.indices.filter((i) => kept.has(i)).map((i) => `M${this.places[0][i].map((v) => v.toFixed(1))}L${this.places[1][i].map((v) => v.toFixed(1))}`).join("")}"/>` : "";
     const brush = `<rect class="fv-brush" y="${OVER - 6}" height="${height - OVER + 6}"/>`;
@@ -144,7 +144,7 @@ export class Overview {
     const m = data.models.find((q) => q.name === model);
     const left = Math.max(44, 12 + 6.4 * Math.max(...sy.ticks.map(([, text]) => text.length)));
     this.cloudAxis = normAxis(this.logs, [left, this.cloudWidth - 8], this.logs.includes(-Infinity));
-    this.cloudPlaces = data.indices.map((i) => [this.cloudAxis.at(norm[i] > 0 ? Math.log10(norm[i]) : -Infinity), sy.at(values[i])]);
+    this.cloudPlaces = norm.map((v, i) => [this.cloudAxis.at(v > 0 ? Math.log10(v) : -Infinity), Number.isNaN(v) ? NaN : sy.at(values[i])]);
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
     const corner = !rank || rank[0] === null ? ["too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
@@ -176,7 +176,7 @@ export class Overview {
       const names = ["below 0.5", "0.5", "0.9", "0.99", "0.999 and above"];
       this.$(".fv-chips").innerHTML = `<span class="fv-chip">confidence</span>${SURE.map((c, i) => `<span class="fv-chip">${swatch(c)}${names[i]}</span>`).join("")}${wrong}`;
     } else {
-      const others = [...new Set(this.view.table.group)].some((c) => !view.legend.includes(c)) ? `<span class="fv-chip">${swatch("var(--fv-faint)")}others</span>` : "";
+      const others = data.indices.map((i) => view.table.group[i]).some((c) => !view.legend.includes(c)) ? `<span class="fv-chip">${swatch("var(--fv-faint)")}others</span>` : "";
       this.$(".fv-chips").innerHTML = view.legend.map((c) => `<button type="button" class="fv-chip" data-show="class:${c}" aria-pressed="${this.state.get("show") === `class:${c}`}" title="show only these">${swatch(view.color(c))}<span>${escape(view.name(c))}</span></button>`).join("") + others + wrong;
     }
   }
@@ -254,7 +254,8 @@ export class Overview {
     const [low, high] = this.brush ?? [this.axis.left, this.axis.right];
     const rect = this.$(".fv-brush");
     rect.setAttribute("x", low);
-    rect.setAttribute("width", this.brush ? high - low : 0);
+    rect.setAttribute("width", high - low);
+    rect.toggleAttribute("hidden", !this.brush);
     const words = (x) => {
       const log = fromAxis(this.axis, x);
       return log === -Infinity ? "0" : powerOfTen(log, 2);

@@ -48,10 +48,11 @@ export const withLine = (Base) => class extends Base {
     const [a, b] = this.ends(pair);
     const mixed = a.values.map === undefined ? [] : Float32Array.from(a.values, (v, k) => v + t * (b.values[k] - v));
     this.range.value = position;
-    const said = `${this.name(pair.says[position])} (p = ${probability(pair.p[position])})`;
+    const [name, p] = pair.p[position] === null ? ["not known", "–"] : [this.name(pair.says[position]), probability(pair.p[position])];
+    const said = `${name} (p = ${p})`;
     this.$(".fv-moved figcaption").textContent = "on the way";
     this.picture(this.$(".fv-moved .fv-plate"), mixed, this.target, `the image ${Math.round(100 * t)} % of the way, read as ${said}`);
-    this.$(".fv-moved .fv-under").innerHTML = `<strong>${escape(this.name(pair.says[position]))}</strong><br>p = ${probability(pair.p[position])}`;
+    this.$(".fv-moved .fv-under").innerHTML = `<strong>${escape(name)}</strong><br>p = ${p}`;
     this.$(".fv-slider output").textContent = `t = ${t.toFixed(2)}`;
     const text = `At t = ${t.toFixed(2)} KL is ${number(pair.along[position])} nats, the quadratic part ${number(t * t * pair.g1)}; the model says ${said}.`;
     this.$(".fv-step").textContent = text;

@@ -1,10 +1,9 @@
 // The perturbation panel of one sample: image, direction and moved image, the slider, and what the model says along it.
 // Pure functions first: node and the browser test them.
-import { across, along, escape, lineChart, locate, logBars, number, probability, ticks } from "./chart.js";
-import { diverging } from "./pixels.js";
+import { across, along, escape, lineChart, locate, logDots, number, probability, ticks } from "./chart.js";
 import { picture, readDirection, readInput, signedPicture } from "./inputs.js";
 import { classColor } from "./palette.js";
-import { columnsOf, fillTables } from "./stage.js";
+import { colorBar, columnsOf, fillTables } from "./stage.js";
 
 const GREY = "var(--fv-faint)";
 
@@ -140,17 +139,15 @@ export class Panel {
     figure.querySelector("figcaption").textContent = `direction v${subscript(this.order + 1)}`;
     const plate = figure.querySelector(".fv-plate");
     signedPicture(plate, direction, data, { sign, channel: this.channel, target: this.target, name: `direction ${this.order + 1}` });
-    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
     const buttons = this.sample.directions.map((d, i) =>
       `<button type="button" data-rank="${i}" aria-pressed="${i === this.order}" title="λ${subscript(i + 1)} = ${number(d.value)}">${i + 1}</button>`);
     const channels = data.kind === "image" && data.shape[2] === 3
       ? `<select aria-label="Which channel of the direction">${["strongest", "mean", "red", "green", "blue"].map((c, i) =>
           `<option value="${i < 2 ? c : i - 2}" ${String(this.channel) === String(i < 2 ? c : i - 2) ? "selected" : ""}>${c === "strongest" ? "strongest channel" : c}</option>`).join("")}</select>` : "";
-    const bar = data.kind === "image" ? `<div class="fv-bar" style="background:linear-gradient(90deg,${stops})"></div>` : "";
     const under = figure.querySelector(".fv-under");
     const focused = under.contains(document.activeElement) ? [...under.querySelectorAll("button,select")].indexOf(document.activeElement) : -1;
     const unknown = direction.scale > 0 ? "" : `<div>${direction.value > 0 ? "lost in rounding: λ is below its error" : "λ is 0: no direction matters"}</div>`;
-    under.innerHTML = (unknown || `${bar}<div class="fv-ends"><span>−${number(direction.scale)}</span><span>0</span><span>+${number(direction.scale)}</span></div>`) +
+    under.innerHTML = (unknown || colorBar(direction.scale, { bar: data.kind === "image" })) +
       `<div class="fv-buttons" role="group" aria-label="Which direction">${buttons.join("")}<button type="button" class="fv-sign" aria-pressed="${sign < 0}" aria-label="Flip the sign of the direction" title="flip the sign">±</button></div>${channels}`;
     under.querySelectorAll("[data-rank]").forEach((b) => b.addEventListener("click", () => this.set("direction", Number(b.dataset.rank))));
     under.querySelector(".fv-sign").addEventListener("click", () => this.set("flipped", !this.state.get("flipped")));
@@ -167,7 +164,7 @@ export class Panel {
       text: d.error >= d.value && d.value > 0 ? `≤ ${number(d.value + d.error)}` : number(d.value) }));
     const share = sample.trace > 0 ? ` — λ₁ is ${number(100 * sample.directions[0].value / sample.trace)} % of the trace` : "";
     const width = Math.min(420, this.width);
-    this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logBars({ width, rows, chosen: this.order, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
+    this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logDots({ width, rows, chosen: this.order, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
     this.tables();
   }
 
@@ -230,7 +227,7 @@ export class Panel {
     const same = String(now.outcome) === String(sample.prediction);
     const at = direction.shown.indexOf(now.outcome);
     const chance = this.data.multilabel ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
-    const words = Number.isNaN(now.kl) ? "now: the model returns NaN" : `now: ${this.name(now.outcome)}${chance}`;
+    const words = Number.isNaN(now.kl) ? `now: ${this.data.changed ? "not known" : "the model returns NaN"}` : `now: ${this.name(now.outcome)}${chance}`;
     const range = this.data.range.map((r) => number(r)).join(", ");
     const under = this.$(".fv-moved .fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
@@ -240,7 +237,7 @@ export class Panel {
     this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
     const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
     this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
-      (flips ? `the prediction flips at ε = ${flips}` : `no flip within ±${number(sample.reach)}`);
+      (flips ? `the prediction flips at ε = ${flips}` : this.data.changed ? "where the prediction flips is not known" : `no flip within ±${number(sample.reach)}`);
     this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
     const x = along(this.chartWidth, sample.reach)(epsilon);
     this.box.querySelectorAll(".cursor").forEach((line) => {

@@ -1,6 +1,6 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
-import { number } from "./chart.js";
+import { measured, number } from "./chart.js";
 import { Gallery, shares } from "./gallery.js";
 import { picture } from "./inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
@@ -61,9 +61,9 @@ class Perturbation extends View {
     this.settle();
     const { sample, data } = this;
     const position = sample.place === 1 ? `the most fragile of ${data.total}` : `number ${sample.place} of ${data.total} by fragility`;
-    this.$(".fv-title").textContent = `λ₁ = ${number(sample.directions[0].value)} — ${position}`;
+    this.$(".fv-title").textContent = `λ₁ = ${measured(sample.directions[0].value, sample.directions[0].error)} — ${position}`;
     const truth = sample.label === null ? "" : sample.correct ? ", which is right" : `; the label says ${this.outcome(sample.label)}`;
-    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}`;
+    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}${data.changed ? ` The curves are not known: ${data.changed}.` : ""}`;
     this.gallery.select(sample.index);
     this.panel.show(sample);
   }

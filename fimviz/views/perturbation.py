@@ -13,7 +13,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, picture, short
+from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
@@ -90,15 +90,15 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
-    order = spectrum.spectral_norm.argsort(descending=True, stable=True).tolist()
+    order = spectrum.fragile
     count = min(directions, spectrum.eigenvalues.shape[1])
     if count < 1:
         raise ValueError(f"directions is {directions}, expected at least 1")
     if samples is None:
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
-    chosen = _chosen(order, samples)
+    chosen = _chosen(order, samples, spectrum.failures)
     shown = spectrum.take(chosen)
-    walks = [shown.walk(k) for k in range(count)]
+    walks, reach, one_sided, changed = shown.known(count)
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
@@ -106,9 +106,13 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "classes": spectrum.net.classes,
         "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
-        "total": len(spectrum),
+        "total": len(order),
+        "lost": lost(spectrum.failures),
+        "changed": changed,
         "samples": [
-            sample_data(shown, inputs, walks, i, index=index, place=rank[index], reach=float(shown.reach[i]))
+            sample_data(
+                shown, inputs, walks, i, index=index, place=rank[index], reach=float(reach[i]), one_sided=one_sided[i]
+            )
             for i, index in enumerate(chosen)
         ],
     }
@@ -123,7 +127,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
             "epsilon": epsilon,
             "flipped": False,
         },
-        still=_still(shown, inputs, epsilon, chosen),
+        still=_still(shown, inputs, epsilon, chosen) + still_of_lost(spectrum.failures),
         setup={"samples": tuple(chosen), "extent": extent_of(data["samples"])},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
@@ -135,7 +139,7 @@ def extent_of(samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float, int]]
     return {s["index"]: (s["reach"], len(s["directions"])) for s in samples}
 
 
-def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
+def _chosen(order: list[int], samples: int | Sequence[int], failures: Mapping[int, str]) -> list[int]:
     if isinstance(samples, str):
         raise TypeError(f"samples is {samples!r}, expected a number of samples or places in the batch")
     if not isinstance(samples, Iterable):
@@ -143,8 +147,11 @@ def _chosen(order: list[int], samples: int | Sequence[int]) -> list[int]:
             raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
         return order[:samples]
     wanted = {int(s) for s in samples}
+    for place in wanted & set(failures):
+        raise ValueError(f"sample {place} was not computed: {failures[place]}")
     if not wanted or not wanted <= set(order):
-        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {len(order) - 1}")
+        last = len(order) + len(failures) - 1
+        raise ValueError(f"samples is {list(samples)}, expected places in the batch from 0 to {last}")
     return [index for index in order if index in wanted]
 
 
@@ -157,6 +164,7 @@ def sample_data(
     index: int,
     place: int,
     reach: float,
+    one_sided: Tensor,
     image: list[int] | None = None,
 ) -> dict[str, Any]:
     """What the page needs of the i-th input and the walks along its eigenvectors, which go as far as `reach`.
@@ -170,9 +178,9 @@ def sample_data(
         "correct": None if shown.correct is None else bool(shown.correct[i]),
         "prediction": outcome(shown.predictions[i]),
         "doubt": float(shown.doubt[i]),
-        "oneSided": [None if s != s else s for s in shown.one_sided[i].tolist()],
-        "trace": float(shown.trace[i]),
-        "frobenius": float(shown.frobenius[i]),
+        "oneSided": [None if s != s else s for s in one_sided.tolist()],
+        "trace": finite(shown.trace[i]),
+        "frobenius": finite(shown.frobenius[i]),
         "reach": reach,
         "image": image or inputs.encode(shown.images[i]),
         "directions": [_direction(shown, inputs, walk, i, k) for k, walk in enumerate(walks)],

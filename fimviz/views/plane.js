@@ -1,7 +1,7 @@
 // The plane of two directions: regions that the model gives to classes, the ellipse of F, the true contour of KL.
 import { escape, number, scale, ticks } from "./chart.js";
 
-const EDGE = { left: 46, right: 12, top: 20, bottom: 38 }; // of a square that stays one inside
+const EDGE = { left: 58, right: 12, top: 20, bottom: 38 }; // of a square that stays one inside
 
 /** Value of a grid (m × m, first index along x) between its nodes; [u, v] run from 0 to m − 1. */
 export function between(grid, m, u, v) {

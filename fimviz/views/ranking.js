@@ -80,8 +80,8 @@ export function scatter({ width, height, points, column, label }) {
     return { name, wide, x: after ? sx(p.value) + 9 : Math.max(0, sx(p.value) - 9 - wide), y: sy(p.attack) + 4 };
   });
   const heights = apart(labels, points.map((p) => ({ x: sx(p.value) - 6, y: sy(p.attack) + 4, wide: 12 })));
-  const drawn = points.map((p, i) => `<g><title>${escape(`${p.name}: ${column.title} ${written(p.value, column.log)}, smallest attack ${number(p.attack)}, medians of other images from ${number(p.low)} to ${number(p.high)}`)}</title>` +
-    (Number.isFinite(p.low) && Number.isFinite(p.high) ? `<line class="fv-medians" x1="${sx(p.value)}" x2="${sx(p.value)}" y1="${sy(p.low)}" y2="${sy(p.high)}"/>` : "") +
+  const drawn = points.map((p, i) => `<g><title>${escape(`${p.name}: ${column.title} ${written(p.value, column.log)}, smallest attack ${number(p.attack)}, medians of other images from ${number(p.low)} to ${number(p.high === "inf" ? Infinity : p.high)}`)}</title>` +
+    (Number.isFinite(p.low) && p.high !== null ? `<line class="fv-medians" x1="${sx(p.value)}" x2="${sx(p.value)}" y1="${sy(p.low)}" y2="${Number.isFinite(p.high) ? sy(p.high) : top}"/>` : "") +
     `<circle class="fv-model" cx="${sx(p.value)}" cy="${sy(p.attack)}" r="5"/>` +
     `<text class="direct" x="${labels[i].x}" y="${heights[i]}">${escape(labels[i].name)}</text></g>`);
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${vertical.join("")}${horizontal.join("")}` +
@@ -101,7 +101,7 @@ function layout(data) {
     <div class="fv-rank"><!-- a form of its own keeps the choice apart from that of another copy on the page -->
       <form><fieldset><legend>Which number ranks the models?</legend>
       <p class="fv-quiet">ρ with fragility, which shorter attacks measure, from −1 to 1, and its 95 % interval; ◇ would be a perfect ranking.</p>${rows.join("")}</fieldset></form>
-      <div><h4>Smallest attack (median L2, upward) against the chosen number</h4><p class="fv-quiet fv-verdict"></p><p class="fv-quiet">Bars: where the medians of other images would lie.</p><div class="fv-scatter"></div></div></div>
+      <div><h4>Smallest attack (median L2, upward) against the chosen number</h4><p class="fv-quiet fv-verdict"></p><p class="fv-quiet">Bars: where the medians of other images would lie, 95 %; one without an end reaches the upper edge.</p><div class="fv-scatter"></div><p class="fv-quiet fv-undrawn"></p></div></div>
     <h4 style="margin-top:16px">The models</h4><div class="fv-scroll fv-models" tabindex="0" role="region" aria-label="The models' numbers"></div>
     ${data.notes.length ? `<ul class="fv-missing">${data.notes.map((n) => `<li>${escape(n)}</li>`).join("")}</ul>` : ""}
     <div class="fv-tables"></div>`;
@@ -147,6 +147,8 @@ class Ranking extends View {
     });
     const points = data.models.map((m) => ({ name: m.name, value: onAxis(m[column.name], column.log), attack: m.smallest_attack, low: m.attack_low, high: m.attack_high }))
       .filter((p) => p.value !== null && Number.isFinite(p.value) && Number.isFinite(p.attack) && p.attack !== null);
+    const left = data.models.filter((m) => m.smallest_attack === "inf" && m[column.name] !== null).map((m) => m.name);
+    this.$(".fv-undrawn").textContent = left.length ? `Not drawn, as fewer than half of their images were fooled: ${left.join(", ")}.` : "";
     const wrong = column.expected ? `${column.discordant} of ${column.pairs} pairs of models in the wrong order${column.discordant ? ", each joined by a line" : ""}. ` : "";
     const range = column.spearman === null ? "" : `ρ = ${fixed(column.spearman)}, 95 % from ${fixed(column.low)} to ${fixed(column.high)}: `;
     const verdict = range ? column.verdict : column.verdict.charAt(0).toUpperCase() + column.verdict.slice(1);

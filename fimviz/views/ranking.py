@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from fimviz.ranking.comparison import QUANTITIES, missing
+from fimviz.ranking.comparison import QUANTITIES, lacking, missing
 from fimviz.views.figure import Figure, Payload, Widget, module_source
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def ranking(result: ModelComparison, *, max_bytes: int) -> Figure:
         for name, q in QUANTITIES.items()
     ]
     models = [
-        {"name": name} | {c: _plain(v) for c, v in row.items() if c != "missing"} for name, row in result.rows.items()
+        {"name": name} | {c: _plain(v) for c, v in row.items() if c not in ("missing", "failure")}
+        for name, row in result.rows.items()
     ]
     data = {
         "title": _title(result),
@@ -136,6 +137,8 @@ def _listed(names: list[str], most: int = 3) -> str:
 def _notes(result: ModelComparison) -> list[str]:
     """What has no value and why, and what does not compare."""
     notes = [f"{name} has {line}" for name, m in result.models.items() for line in missing(m)]
+    for name, m in result.models.items():
+        notes += [f"The numbers of {name} leave out {line}" for line in lacking(m)]
     shapes = {m.input_shape for m in result.models.values()}
     if len(shapes) > 1:
         sizes = ", ".join("×".join(map(str, s)) for s in sorted(shapes))

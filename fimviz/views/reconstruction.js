@@ -1,8 +1,8 @@
 // The view of a reconstruction: what of an image does the model's answer tell, and how well?
 // State shared with Python or the stand-in host: sample (place among those shown), draws (how many labels).
 import { decadeTicks, escape, number, probability, scale, series } from "./chart.js";
-import { blend, diverging, paint, signedMap } from "./pixels.js";
-import { canvasIn, fillTables, mounted, roving, View } from "./stage.js";
+import { blend, paint, signedMap } from "./pixels.js";
+import { canvasIn, colorBar, fillTables, mounted, roving, View } from "./stage.js";
 
 const MOST = 9; // decades of labels on the slider
 
@@ -119,8 +119,7 @@ class Reconstruction extends View {
     this.$(".fv-sub").textContent = `Sample ${sample.index}, read as ${sample.says} (p = ${probability(sample.confidence, sample.doubt)}): ${count} of ${data.size} directions are visible; they hold ${share} (${number((100 * count) / data.size, 2)} % by chance).`;
     this.plate(this.$(".fv-original .fv-plate"), sample.values, this.target, `sample ${sample.index}`);
     this.plate(this.$(".fv-direction .fv-plate"), sample.map, this.target, `the visible part, from −${number(sample.scale)} to ${number(sample.scale)}`, true);
-    const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging(i / 8 - 1).map(Math.round)})`);
-    this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? `<div class="fv-bar" style="background:linear-gradient(90deg,${stops})"></div><div class="fv-ends"><span>−${number(sample.scale, 2)}</span><span>0</span><span>+${number(sample.scale, 2)}</span></div>` : "";
+    this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? colorBar(sample.scale) : "";
     const mean = sample.values.reduce((a, b) => a + b, 0) / sample.values.length;
     const gain = data.kind === "image" ? (255 * sample.scale) / 127 / (data.range[1] - data.range[0]) : 1;
     this.plate(this.$(".fv-moved .fv-plate"), Float32Array.from(sample.map, (v) => mean + gain * (v === -128 ? 0 : v)), this.target, "the mean brightness with the visible part");

@@ -12,7 +12,7 @@ import traitlets
 from fimviz._quantile import median, quantiles
 from fimviz.views.distributions import text
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, picture
+from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
@@ -30,9 +30,9 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
     """The first inputs with what is visible of them."""
     spectrum = result.spectrum
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
-    count = min(samples, len(result))
+    shown = spectrum.computed[:samples].tolist()
     rows = []
-    for i in range(count):
+    for i in shown:
         scale, map_ = inputs.encode_signed(result.visible[i])
         mode = spectrum.predictions[i]
         said = [mode] if mode.ndim == 0 else mode.nonzero()[:, 0]
@@ -53,32 +53,35 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         )
     data = {
         "size": spectrum.images[0].numel(),
+        "lost": lost(spectrum.failures),
         **inputs.header,
         "samples": rows,
     }
     return Figure(
         widget_class=ReconstructionView,
         state={"payload": inputs.payload.pack(data), "sample": 0, "draws": float(result.draws)},
-        still=_still(result, inputs, count),
-        summary=f"what labels tell of {count} inputs",
+        still=_still(result, inputs, shown) + still_of_lost(spectrum.failures),
+        summary=f"what labels tell of {len(shown)} inputs",
         max_bytes=max_bytes,
     )
 
 
-def _still(result: Reconstruction, inputs: Inputs, count: int) -> str:
+def _still(result: Reconstruction, inputs: Inputs, shown: list[int]) -> str:
     parts = [f"<p><strong>{html.escape(headline(result))}</strong></p>"]
     if inputs.kind == "image":
-        x, seen = result.spectrum.images[0].double(), result.visible[0].double()
+        first = shown[0]
+        x, seen = result.spectrum.images[first].double(), result.visible[first].double()
+        source = picture(inputs, [x, x.mean() + seen])
         parts.append(
-            f'<img alt="sample 0, and its mean plus what is visible" src="{picture(inputs, [x, x.mean() + seen])}">'
-            "<p>Sample 0, and its mean brightness with the part of it that the answer depends on.</p>"
+            f'<img alt="sample {first}, and its mean plus what is visible" src="{source}">'
+            f"<p>Sample {first}, and its mean brightness with the part of it that the answer depends on.</p>"
         )
     size = result.spectrum.images[0].numel()
     rows = "".join(
         f"<tr><td>{i}</td><td>{int(result.std[i].isfinite().sum())} of {size}</td><td>{int(result.known[i])}</td>"
         f"<td>{text(float(result.std[i, 0]))}</td><td>{text(float(result.guess[i, 0]))}</td>"
         f"<td>{text(100 * float(result.share[i]))} %</td></tr>"
-        for i in range(min(count, 10))
+        for i in shown[:10]
     )
     return "".join(parts) + (
         "<table><tr><th>sample</th><th>visible directions</th><th>better than a guess</th><th>least std along v₁</th>"
@@ -90,7 +93,7 @@ def headline(result: Reconstruction) -> str:
     """What is seen, in a sentence."""
     size = result.spectrum.images[0].numel()
     labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
-    known = median(result.known)
+    known = median(result.known[result.spectrum.computed])
     return (
         f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
         f"from {labels} (median image)"
@@ -102,8 +105,9 @@ def reconstruction_figure(result: Reconstruction) -> go.Figure:
     ratio = (result.std / result.guess).where(result.guess.isfinite(), result.std)
     figure = go.Figure()
     index = list(range(1, ratio.shape[1] + 1))
-    middle = quantiles(ratio, [0.5])[0]
-    for i, row in enumerate(ratio):
+    sound = result.spectrum.computed
+    middle = quantiles(ratio[sound], [0.5])[0]
+    for i, row in zip(sound.tolist(), ratio[sound], strict=True):
         figure.add_scatter(
             x=index,
             y=[finite(v) for v in row.tolist()],

@@ -1,6 +1,6 @@
 // What every view needs of its page: mounting, keys, resizing, clean-up, and tables.
-import { unpack } from "./pixels.js";
-import { escape } from "./chart.js";
+import { diverging, unpack } from "./pixels.js";
+import { escape, number } from "./chart.js";
 
 /** How many columns stand side by side in a width. */
 export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);
@@ -39,7 +39,9 @@ export function mounted(Kind, heard) {
     el.classList.add("fimviz-host");
     el.append(root);
     root.textContent = "reading the samples …";
-    const view = new Kind(model, root, await unpack(model.get("payload")));
+    const packed = await unpack(model.get("payload"));
+    const view = new Kind(model, root, packed);
+    noteLost(root, packed.data.lost);
     const calls = Object.entries(heard).map(([event, method]) => [event, (...said) => view[method](...said)]);
     calls.forEach(([event, call]) => model.on(event, call));
     const watch = new ResizeObserver(([{ contentRect: { width } }]) => {
@@ -53,6 +55,17 @@ export function mounted(Kind, heard) {
       calls.forEach(([event, call]) => model.off(event, call));
     };
   };
+}
+
+/** Say at the top of a view which samples, [place, reason] each, could not be computed. */
+export function noteLost(root, lost = []) {
+  if (!lost.length) return;
+  const why = Map.groupBy(lost, ([, reason]) => reason);
+  const note = document.createElement("p");
+  note.className = "fv-lost";
+  note.textContent = `Not computed: ${[...why].map(([reason, those]) =>
+    `sample${those.length > 1 ? "s" : ""} ${those.slice(0, 12).map(([place]) => place).join(", ")}${those.length > 12 ? " …" : ""}: ${reason}`).join("; ")}.`;
+  root.prepend(note);
 }
 
 /** Arrow keys among the options of a listbox, one of which takes the focus: `move` is told the place to go to. */
@@ -72,6 +85,14 @@ export function roving(box, move) {
     const option = event.target.closest("[role=option]");
     if (option) move(option);
   });
+}
+
+/** The bar of the signed colour map with its ends; `reach` is how much of the map is used, `bar` whether it is colours. */
+export function colorBar(most, { reach = 1, bar = true } = {}) {
+  const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * reach).map(Math.round)})`);
+  const end = number(most, 2);
+  const zero = end.length > 5 ? "" : "<span>0</span>"; // powers of ten are wide, and the middle is 0 in any case
+  return `${bar ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span>` : ""}<span class="fv-ends"><span>−${end}</span>${zero}<span>+${end}</span></span>`;
 }
 
 /** Fill a box with tables [caption, head, rows] that fold; those that were open stay open. */

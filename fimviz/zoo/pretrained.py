@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from fimviz._images import check_values
 from fimviz._options import named_options
+from fimviz._pictures import as_seen, is_picture, opened
 from fimviz.classifier import Classifier
 
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name of torchvision's files
@@ -97,37 +99,38 @@ class Geometry:
 
         Arrays are (height, width), (height, width, 3) or (n, height, width, 3), tensors (3, height, width) or
         (n, 3, height, width), uint8 or floats in [0, 1]. Of a Dataset's items that are tuples the first part is taken.
+        Pictures are turned upright by their EXIF tag; of an animation the first frame is taken.
         """
-        batch = [self._one(image) for image in _each(images)]
+        batch = [self._one(image, f"images[{i}]") for i, image in enumerate(_each(images))]
         if not batch:
             raise ValueError("images is empty, expected at least one")
         return torch.stack(batch)
 
-    def _one(self, image: Any) -> Tensor:
+    def _one(self, image: Any, name: str) -> Tensor:
         from torchvision.transforms import functional as tf
 
         if isinstance(image, str | os.PathLike):
-            image = _opened(Path(image))
+            name = str(image)
+            image = opened(Path(image).expanduser(), name)
+        if is_picture(image):
+            image = as_seen(image, "RGB", getattr(image, "filename", "") or name)
+            if image.mode == "F":  # more than eight bits, in [0, 1]
+                image = np.asarray(image)
         if isinstance(image, np.ndarray):
-            planes = image[..., None] if image.ndim == 2 else image
-            image = torch.from_numpy(np.array(planes)).permute(2, 0, 1)
+            image = _planes(image, name)
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] not in (1, 3):
-                raise ValueError(f"an image has shape {tuple(image.shape)}, expected (3, height, width)")
+                raise ValueError(f"{name} has shape {tuple(image.shape)}, expected (3, height, width)")
             image = image.detach().expand(3, -1, -1)
-            if image.dtype != torch.uint8 and not image.is_floating_point():
-                raise TypeError(f"an image is {image.dtype}, expected uint8 or floats in [0, 1]")
-            if image.is_floating_point() and not (image.min() >= 0 and image.max() <= 1):
-                raise ValueError(
-                    f"an image runs from {image.min():.3g} to {image.max():.3g}, expected floats in [0, 1] or uint8: "
-                    "pass raw pixels, the normalisation is inside the classifier"
-                )
+            if image.dtype != torch.uint8:
+                if not image.is_floating_point():
+                    wide = " For sixteen bits pass it divided by 65535" if image.dtype == torch.uint16 else ""
+                    raise TypeError(f"{name} is {image.dtype}, expected uint8 or floats in [0, 1].{wide}")
+                image = check_values(image, (0.0, 1.0), f"the pixels of {name}")
             if image.shape[1:] == (self.crop, self.crop):
                 return tf.convert_image_dtype(image, torch.float32)
-        elif hasattr(image, "convert"):
-            image = image.convert("RGB")
-        else:
-            raise TypeError(f"an image is a {type(image).__name__}, expected a path, PIL image, array or tensor")
+        elif not is_picture(image):
+            raise TypeError(f"{name} is a {type(image).__name__}, expected a path, PIL image, array or tensor")
         image = tf.resize(image, [self.resize], interpolation=self.interpolation, antialias=self.antialias)
         image = tf.center_crop(image, [self.crop])
         if not isinstance(image, Tensor):
@@ -135,12 +138,24 @@ class Geometry:
         return tf.convert_image_dtype(image, torch.float32).clamp(0, 1)  # bicubic overshoots in floats
 
 
+def _planes(array: np.ndarray, name: str) -> Tensor:
+    planes = array[..., None] if array.ndim == 2 else array
+    if planes.ndim != 3 or planes.shape[2] not in (1, 3):
+        mend = ""
+        if planes.ndim == 3 and planes.shape[0] in (1, 3):
+            mend = ": where the channels come first, pass torch.from_numpy(array)"
+        elif planes.ndim == 3 and planes.shape[2] == 4:
+            mend = ": leave the transparency out, array[..., :3]"
+        raise ValueError(f"{name} has shape {array.shape}, expected (height, width) or (height, width, 3){mend}")
+    return torch.from_numpy(np.array(planes)).permute(2, 0, 1)
+
+
 def _each(images: Any) -> Iterable[Any]:
     if isinstance(images, Tensor):
         return images if images.ndim == 4 else [images]
     if isinstance(images, np.ndarray):
         return images if images.ndim == 4 else [images]
-    if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):
+    if isinstance(images, str | os.PathLike) or is_picture(images):
         return [images]
     if isinstance(images, Dataset):
         items = (images[i] for i in range(len(images)))  # type: ignore[arg-type]
@@ -148,15 +163,6 @@ def _each(images: Any) -> Iterable[Any]:
     if isinstance(images, Iterable):
         return images
     raise TypeError(f"images is a {type(images).__name__}, expected paths, PIL images, arrays, tensors or a Dataset")
-
-
-def _opened(path: Path) -> Any:
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no image {str(path)!r}")
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _is_file(weights: Any, known: Any) -> bool:

@@ -181,7 +181,7 @@ def main() -> None:
     net = fv.Classifier(data.network("cifar10-resnet20"), classes=data.CIFAR10)
     exact = fv.Classifier(data.network("cifar10-resnet20").double(), classes=data.CIFAR10)
     begun = trace_margins(net, images[:32], targets="runner-up", verify=False)
-    halfway = torch.stack([path.images[len(path.images) // 2] for path in begun.paths]).float()
+    halfway = torch.stack([path.images[len(path.images) // 2] for path in begun.paths])
     for where, x in (("At the images", images[:32]), ("Half-way to the runner-up", halfway)):
         print(f"{where}:\n\n{directions(net, exact, x)}\n", flush=True)
     if given.solvers:

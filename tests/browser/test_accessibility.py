@@ -35,6 +35,46 @@ FAINT = """() => {
   });
 }"""
 
+# A shape that a chart draws, and that no style paints, or that lies outside of its chart, is words without a picture.
+UNSEEN = """() => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const alpha = (color) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    return context.getImageData(0, 0, 1, 1).data[3];
+  };
+  const paints = (color, opacity) => color !== "none" && Number(opacity) > 0 && alpha(color) > 0;
+  const outside = (box, frame, air) => box.left < frame.left - air || box.right > frame.right + air ||
+    box.top < frame.top - air || box.bottom > frame.bottom + air;
+  const wrong = (e) => {
+    let opacity = 1;
+    for (let up = e; up; up = up.parentElement) opacity *= Number(getComputedStyle(up).opacity);
+    const box = e.getBoundingClientRect();
+    if (!(opacity > 0)) return "has no opacity";
+    if (e.tagName === "CANVAS") return e.width && e.height && box.width && box.height ? "" : "has no size";
+    const style = getComputedStyle(e);
+    const width = parseFloat(style.strokeWidth);
+    const flat = e.tagName === "line" || e.tagName === "polyline";
+    const {width: wide, height: tall} = e.getBBox();
+    const dot = style.strokeLinecap === "round" && e.hasAttribute("d"); // which a line of no length is
+    const stroke = paints(style.stroke, style.strokeOpacity) && width > 0 && (wide > 0 || tall > 0 || dot);
+    const fill = !flat && paints(style.fill, style.fillOpacity) && wide > 0 && tall > 0;
+    if (!stroke && !fill) return wide > 0 || tall > 0 ? "is not painted" : "has no size";
+    const svg = e.ownerSVGElement;
+    const frame = svg.getBoundingClientRect();
+    const root = e.closest(".fimviz").getBoundingClientRect();
+    const free = getComputedStyle(svg).overflow === "visible";
+    const cut = e.closest("[clip-path]"); // on purpose: of what goes on beyond a frame some has to be in it
+    const air = cut ? Math.max(box.width, box.height) - 1 : 1 + (stroke ? width : 0);
+    return outside(box, free ? root : frame, air) ? "leaves its view" : "";
+  };
+  const shapes = "rect, line, circle, ellipse, path, polyline, polygon";
+  const drawn = [...document.querySelectorAll(`.fimviz :is(svg :is(${shapes}), canvas)`)]
+    .filter((e) => !e.closest("defs, clipPath, mask") && e.checkVisibility({visibilityProperty: true}));
+  return [drawn.length, drawn.flatMap((e) => wrong(e) ? [`${wrong(e)}: ${e.outerHTML.slice(0, 160)}`] : [])];
+}"""
+
 
 def digits(name="digits-mlp", n=8):
     images, labels = fv.zoo.digits()
@@ -187,3 +227,6 @@ def test_every_view(make, open_page, tmp_path):
             assert violations == [], scheme
             assert {"color-contrast", "target-size", "document-title", "html-has-lang"} <= {*passed}
             assert page.evaluate(FAINT) == []
+            drawn, unseen = page.evaluate(UNSEEN)
+            assert drawn > 0
+            assert unseen == [], (scheme, width)

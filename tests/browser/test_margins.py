@@ -258,6 +258,7 @@ CASES = {
     "pgd": lambda: trace(method="pgd"),
     "one trace": lambda: trace(n=1, targets="runner-up"),
     "no images kept": lambda: trace(keep_images=False),
+    "tiny changes": lambda: trace(gain=3e5),
 }
 
 
@@ -288,6 +289,10 @@ def test_every_kind_of_model_and_path(opened, case):
         slide(page, 1e9, PATH)
         assert "along a smoothed slope" in page.locator(".fv-step").inner_text()
         assert re.search(r"\d along a slope smoothed", page.locator(".fv-sub").inner_text())
+    for end in page.locator(".fv-ends span").all():
+        assert end.evaluate("e => e.getBoundingClientRect().height < 2 * parseFloat(getComputedStyle(e).lineHeight)")
+    blended = "the picture is a straight blend" in page.locator(".fv-step").inner_text()
+    assert blended == (case == "no images kept" and len(result.paths[chosen(page)].pace) > 1)
     ended = page.locator(".fv-ended")
     assert ended.is_visible() == (not result.flipped[chosen(page)])
     if case == "stalled":

@@ -103,7 +103,7 @@ class TestResult:
         frame = result.frame
         assert list(frame.columns) == [
             "norm", "direction", "epsilon", "median", "q25", "q75", "pooled", "kl", "length",
-            "measured", "zero", "failed",
+            "measured", "zero", "failed", "failure",
         ]  # fmt: skip
         assert len(frame) == 2 * 4 * 2
         row = frame[(frame.norm == "l2") & (frame.direction == "pgd") & (frame.epsilon == 0.5)].iloc[0]

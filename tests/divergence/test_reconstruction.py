@@ -76,7 +76,7 @@ def test_frame_and_displays():
     r = fv.reconstruction(fv.spectrum(fv.zoo.load("digits-mlp"), images[:6], labels=labels[:6]), draws=10)
     frame = r.frame
     assert list(frame.columns) == [
-        "sample", "visible", "values", "known", "std", "guess", "needed", "share", "chance",
+        "sample", "visible", "values", "known", "std", "guess", "needed", "share", "chance", "failure",
     ]  # fmt: skip
     assert (frame.share <= 1 + 1e-6).all()
     assert (frame.chance == frame.visible / 64).all()

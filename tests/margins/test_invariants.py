@@ -118,7 +118,7 @@ def test_scaling_logits_changes_lengths_but_not_the_classes_met(real, name):
     assert ((sharp.length / plain.length - 1).abs() > 1e-5).all()
     for t in (plain, sharp):
         for path in t.paths:
-            said = [u.net(path.images.float()).argmax(1) for u in (plain, sharp)]
+            said = [u.net(path.images).argmax(1) for u in (plain, sharp)]
             assert torch.equal(*said), "the same class everywhere on the way"
 
 

@@ -300,7 +300,7 @@ class TestOptions:
     def test_wrong_models(self):
         with pytest.raises(ValueError, match="one predicted class"):
             trace_margins(fv.Classifier(nn.Linear(4, 3), likelihood="bernoulli"), torch.rand(2, 4))
-        with pytest.raises(TypeError, match="traces need slopes"):
+        with pytest.raises(TypeError, match="a BlackBox, which gives answers and no gradients"):
             trace_margins(fv.BlackBox(lambda x: x @ torch.ones(4, 3)), torch.rand(2, 4))
         with pytest.raises(TypeError, match="did you mean damping"):
             trace_margins(nn.Linear(4, 3), torch.rand(2, 4), dampings=1)
@@ -401,6 +401,29 @@ class TestOptions:
         assert done[-1] == 18
         assert len(set(done)) > 3
 
+    @pytest.mark.parametrize("steep", [1.0, 1e4])
+    def test_images_on_the_way_keep_small_changes(self, steep):
+        """Absolute pixels in half precision would be off by 2e-4 each, which is more than the steep path moves."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+        model[1].weight.data *= steep
+        x = torch.rand(2, 3, 4, 4)
+        t = trace_margins(model, x, targets="runner-up", verify=False, step=0.02)
+        for i, path in enumerate(t.paths):
+            assert torch.equal(path.images[0], x[int(t.sample[i])])
+            assert torch.equal(path.images[-1], t.ends[i])
+            assert len(path.units) > 1
+            for j, image in enumerate(path.images):
+                difference = path.difference(j)
+                assert (difference.norm() == 0) == (j == 0)
+                # what is kept leads to the class that the path has there
+                away = (image.double() - x[int(t.sample[i])].double() - difference).abs().max()
+                assert away <= 1e-7
+                z = model(image[None])[0].double() - path.logits[j]
+                assert z.abs().max() <= 2e-3 * steep * float(difference.norm()) + 1e-5 * steep
+        with pytest.raises(ValueError, match=r"keep_images=True"):
+            trace_margins(model, x, targets="runner-up", verify=False, keep_images=False).paths[0].difference(1)
+
     def test_progress_frame_and_repr(self):
         images, labels = fv.zoo.digits()
         seen = []
@@ -414,7 +437,7 @@ class TestOptions:
         assert repr(t).startswith("MarginTraces(18 traces of 2 inputs, natural: 18 flipped, median length 1.")
         path = t.paths[0]
         assert path.images.shape == (len(path.fr), 1, 8, 8)
-        assert path.images.dtype == torch.float16
+        assert path.images.dtype == torch.float32
         assert path.spectral_norm[:-1].isfinite().all()
         s = fv.spectrum(t.net, images[:1], k=1)
         assert path.spectral_norm[0].item() == pytest.approx(s.spectral_norm[0].item(), rel=1e-4)
