@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,9 +28,15 @@ _PLACES = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default
 @contextmanager
 def standin(name: str, *refused: torch.dtype) -> Iterator[torch.device]:
     """Inside, there is a device of this name, without some precisions."""
-    where = _Where(torch.device(name), set(refused))
+    where = _where(name, refused)
     with _Below(where), _Above(where):
         yield where.device
+
+
+@cache
+def _where(name: str, refused: tuple[torch.dtype, ...]) -> _Where:
+    """One for all that is inside of it one after the other: a module may keep a tensor from then to now."""
+    return _Where(torch.device(name), set(refused))
 
 
 class _Where:
@@ -131,10 +138,11 @@ class _Above(TorchFunctionMode):
         if args and isinstance(args[0], Tensor):
             other = args[0]
             return self._moved(t, self.where.holds(other), other.dtype, kwargs)
+        copy = kwargs.pop("copy", False)
         device, dtype, _, form = torch._C._nn._parse_to(*args, **kwargs)
         there = self.where.holds(t) if device is None else self.where.is_meant(device)
         options = {} if form is None else {"memory_format": form}
-        return self._moved(t, there, dtype, options | {"copy": kwargs.get("copy", False)})
+        return self._moved(t, there, dtype, options | {"copy": copy})
 
     def _moved(self, t: Tensor, there: bool, dtype: torch.dtype | None, options: dict[str, Any]) -> Tensor:
         where, dtype = self.where, dtype or t.dtype
