@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.attacks.descent import smallest_attack
+from fimviz.attacks.descent import known_inputs, smallest, smallest_attack
+from fimviz.attacks.problem import Problem
+from fimviz.attacks.within import smallest_margin
 
 ATTACKS = {
     "fgsm": fv.attacks.fgsm,
@@ -245,3 +247,103 @@ def test_the_model_is_left_as_it_came():
     smallest_attack(net, net.admit(images[:2]), labels[:2], targets=1, steps=2)
     assert net.model.training
     assert all(p.requires_grad and p.grad is None for p in net.model.parameters())
+
+
+def test_a_change_is_what_it_says_and_is_found_again_within_its_length():
+    net, (images, _) = fv.zoo.load("digits-mlp"), fv.zoo.digits()
+    x = images[:6].double()
+    with net.at_rest():
+        task = Problem(net, x, net.logits(x).argmax(1), "l2")
+        length, moved = smallest(task, known_inputs(net, x, 0), targets=2, steps=20)
+        assert torch.allclose(task.length(moved - x), length)
+        assert task.missed(moved).all()
+        margin, found = smallest_margin(task, length * 1.01, steps=20, restarts=3, seed=1)
+        assert (margin < 0).all()
+        assert task.missed(found).all()
+    assert min(moved.amin(), found.amin()) >= 0
+    assert max(moved.amax(), found.amax()) <= 1
+    assert (task.length(found - x) <= length * 1.01).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_plateau_around_the_image_hides_no_boundary(norm):
+    """Logits that are clipped: the gradient at every image is 0, and the nearest boundary is a known plane."""
+
+    class Clipped(torch.nn.Module):
+        def forward(self, x):
+            z = 30 * (x.flatten(1) - 0.5) @ w.to(x)
+            return torch.stack([z, -z], 1).clamp(-1, 1)
+
+    w = torch.tensor([1.0, -2.0, 3.0, 0.5, 1.5], dtype=torch.float64)
+    net = fv.Classifier(Clipped())
+    x = torch.tensor([[0.5, 0.3, 0.7, 0.5, 0.6], [0.4, 0.6, 0.3, 0.5, 0.5]], dtype=torch.float64)
+    truth = ((x - 0.5) @ w).abs() / w.norm(p=2 if norm == "l2" else 1)
+    assert (net(x).amax(1) - net(x).amin(1)).tolist() == pytest.approx([2, 2])
+    for images in (x, x[:1]):  # with a known input beyond the boundary, and with nothing but noise
+        moved = fv.attacks.descent(net, images, None, norm=norm)
+        found = lengths(moved, images, norm)
+        assert (net(moved).argmax(1) != net(images).argmax(1)).all()
+        assert (found >= truth[: len(images)] * (1 - 1e-9)).all()
+        assert (found <= truth[: len(images)] * 1.03).all()
+
+
+def test_a_class_in_a_ball_is_met_at_its_surface():
+    class Ball(torch.nn.Module):
+        def forward(self, x):
+            far = (x.flatten(1) - centre.to(x)).square().sum(1)
+            return torch.stack([torch.zeros_like(far), 0.2**2 - far], 1)
+
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.full((7,), 0.5, dtype=torch.float64)
+    x = torch.rand(6, 7, generator=generator, dtype=torch.float64)
+    found = lengths(fv.attacks.descent(fv.Classifier(Ball()), x, None), x, "l2")
+    assert torch.allclose(found, (x - centre).norm(dim=1) - 0.2, rtol=1e-2)
+
+
+def test_a_network_that_rounds_its_input_is_as_weak_as_it_is_without():
+    """The gradient is 0 everywhere; the attack on the network without the rounding is the measure."""
+    zoo = fv.zoo.load("digits-mlp")
+
+    class Rounds(torch.nn.Module):
+        def forward(self, x):
+            x = (x * 31).round() / 31
+            return zoo.model((x - zoo.mean.float()) / zoo.std.float())
+
+    images, labels = fv.zoo.digits()
+    x, y = images[:6], labels[:6]
+    net = fv.Classifier(Rounds())
+    moved = fv.attacks.descent(net, x, y)
+    assert (net(moved).argmax(1) != y).all()
+    plain = lengths(fv.attacks.descent(zoo, x, y), x, "l2")
+    found = lengths(moved, x, "l2")
+    assert (found <= 1.3 * plain).all()
+
+
+def test_descent_is_the_strongest_of_the_attacks_and_all_doors_lead_to_it():
+    images, labels = fv.zoo.digits()
+    net = fv.zoo.load("digits-vgg-robust")
+    x, y = images[:10], labels[:10]
+    v = fv.vulnerability(net, x, y, norm="both")
+    for norm in ("l2", "linf"):
+        names = [name for name, one in v.attacks if one == norm]
+        found = v.epsilon[v.right][:, [j for j, (_, one) in enumerate(v.attacks) if one == norm]]
+        assert (found[:, names.index("descent")] <= 1.05 * found.amin(1)).all()
+        assert (found[:, names.index("descent")] < found[:, names.index("fgsm")] * 1.0001).all()
+    certified = fv.certified_radius(net, x).attack[v.right]
+    compared = smallest_attack(net, net.admit(x), y)[v.right]
+    best = v.best("l2")[v.right]
+    assert torch.allclose(certified, compared, rtol=0.02)
+    assert float((best / certified).min()) > 0.9
+    assert float((best / certified).max()) < 1.02
+    moved = fv.attacks.descent(net, x, y)
+    assert torch.allclose(lengths(moved, x, "l2")[v.right], compared, rtol=1e-4)
+    short = fv.attacks.descent(net, x, y, 0.5 * float(compared.min()))
+    assert torch.equal(short, x)
+
+
+def test_a_network_trained_against_pgd_stands_nowhere(realdata):
+    net = fv.Classifier(realdata.network("mnist-lenet5-robust"))
+    x, _ = realdata.images("mnist-test", 16)
+    v = fv.vulnerability(net, x, attacks=("descent",))
+    assert v.success.all()
+    assert v.best("l2").quantile(0.5) < 1.6  # one ascent from the image finds 2.2, PGD nothing up to 14

@@ -520,6 +520,33 @@ def test_a_log_axis_has_two_marks_at_least():
         assert all(low <= at <= high for at, _ in marks)
 
 
+def test_labels_never_stand_on_each_other():
+    lines = [
+        {"points": [[0, 0.1 + 0.01 * i], [1, 0.12]], "color": "red", "width": 1, "label": f"a long name {i}"}
+        for i in range(8)
+    ]
+    marks = [{"x": x, "label": "→ Golden Retriever"} for x in (0.4, 0.41, 0.99)]
+    svg = in_node(
+        "return chart.lineChart({width: 420, height: 170, x: [0, 1], y: [0, 1], yTicks: [0, 1], xLabel: 'ε', "
+        "label: '', lines: data.lines, marks: data.marks})",
+        lines=lines,
+        marks=marks,
+    )
+    found = re.findall(
+        r'<text class="(direct|tick)" x="([-\d.]+)" y="([-\d.]+)"(?: text-anchor="(\w+)")?>(.*?)</text>', svg
+    )
+    boxes = []
+    for _, x, y, anchor, inner in found:
+        wide = 6 * len(re.sub(r"<.*?>", "", inner))
+        left = float(x) - {"middle": wide / 2, "end": wide}.get(anchor, 0)
+        boxes.append((left, left + wide, float(y), inner))
+    labels = [b for b in boxes if "name" in b[3] or "Golden" in b[3]]
+    assert len(labels) >= 8
+    for i, a in enumerate(labels):
+        for b in labels[:i]:
+            assert abs(a[2] - b[2]) >= 12 or a[0] >= b[1] or b[0] >= a[1], (a, b)
+
+
 def test_titles_are_no_sharper_than_their_errors():
     cases = [[3.28, 0.4], [3.28, 0.0002], [127.4, 60.0], [0.0331, 0.19], [9.31, 1.2], [5.0, None], [0.0, 0.1]]
     code = "return data.cases.map(([v, e]) => [chart.rounded(v, e ?? 0), chart.measured(v, e ?? 0)])"

@@ -5,6 +5,6 @@ All run in pixel space, because a `Classifier` holds the normalisation. Whatever
 input range.
 """
 
-from fimviz.attacks.named import fgsm, pgd, random, spectral
+from fimviz.attacks.named import descent, fgsm, pgd, random, spectral
 
-__all__ = ["fgsm", "pgd", "random", "spectral"]
+__all__ = ["descent", "fgsm", "pgd", "random", "spectral"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fimviz.attacks.problem import Problem
 from fimviz.classifier import Classifier
 
-OWN = ("spectral", "fgsm", "pgd", "random")
+OWN = ("spectral", "fgsm", "pgd", "descent", "random")
 _GRID = 24  # budgets, a factor √2 apart, for attacks that want one budget for a whole batch
 Search = Callable[[Problem, float], tuple[Tensor, Tensor]]
 
@@ -106,7 +106,7 @@ def _smallest(part: Problem, images: list[Tensor], budgets: list[float]) -> tupl
         d = there.detach() - part.x
         size = part.length(d).cpu().double()
         moved = part.moved(d / size.to(d).clamp_min(1e-30).view(-1, *[1] * (d.ndim - 1)), size)
-        closer = part.missed(moved).cpu() & (size <= budget * (1 + 1e-4)) & (size < best)
+        closer = part.fooled(moved).cpu() & (size <= budget * (1 + 1e-4)) & (size < best)
         best = torch.where(closer, size, best)
         kept[closer.to(kept.device)] = moved[closer.to(kept.device)]
     return best, kept

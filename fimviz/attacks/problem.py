@@ -55,10 +55,24 @@ class Problem:
         """The length (n,) of changes in the norm."""
         return d.flatten(1).norm(dim=1, p=2 if self.norm == "l2" else math.inf)
 
+    def change(self, moved: Tensor) -> Tensor:
+        """How far (n,) changed inputs are, as float64 measures it on the CPU."""
+        return self.length(moved.cpu().double() - self.x.cpu().double())
+
     def missed(self, moved: Tensor) -> Tensor:
         """Whether (n,) the model misses the labels there."""
         with torch.no_grad():
             return miss(self.net, self.net.logits(moved), self.labels)
+
+    def fooled(self, moved: Tensor) -> Tensor:
+        """Whether (n,) the model surely misses the labels there."""
+        with torch.no_grad():
+            return self.surely(self.net.logits(moved))
+
+    def surely(self, z: Tensor) -> Tensor:
+        """Whether (n,) logits miss the labels by more than the rounding that another batch would change."""
+        slack = 16 * torch.finfo(z.dtype).eps * z.abs().amax(1)
+        return self.net.likelihood.margin(z, self.labels) < -slack
 
     def better(self, candidates: list[Tensor]) -> Tensor:
         """Of several changed images of every input the one with the least margin."""

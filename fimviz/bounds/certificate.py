@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from fimviz._failures import column, known, others, said, settle, spread
 from fimviz._options import named_options, whole
-from fimviz.bounds import descent
+from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
+from fimviz.attacks.problem import Problem
+from fimviz.attacks.within import smallest_margin
 from fimviz.bounds.ladder import Ladder, log10
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.contrasts import precise_logits
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SPARE = 1e-8  # relative, for the double precision of the formulas themselves
-_CHUNK = 32
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,8 +84,8 @@ def certified_radius(
     images: Any,
     *,
     attack: bool = True,
-    steps: int = 20,
-    restarts: int = 3,
+    steps: int = STEPS,
+    restarts: int = TARGETS,
     seed: int = 0,
     errors: str = "mark",
 ) -> CertifiedRadius:
@@ -98,10 +99,11 @@ def certified_radius(
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
-        attack: whether to attack too, which takes some 6 · `steps` · `restarts` forward and backward passes.
+        attack: whether to attack too, which takes some 3 · `steps` · `restarts` forward and backward passes.
         steps: of every descent.
-        restarts: toward how many other classes the smallest change is looked for; within the radius twice as many
-            descents: on the margin, toward other classes in turn, from random points.
+        restarts: how many descents look for the smallest change, as the attack "descent" of `fimviz.vulnerability`
+            does: toward other classes, and back from an input of another class. Within the radius twice as many: on
+            the margin, toward other classes in turn, from random points.
         seed: of the random points.
         errors: what an image is to do whose logits, or for an attack gradients, are not finite: "mark", its row is NaN
             and says why, or "raise".
@@ -139,13 +141,13 @@ def certified_radius(
         return CertifiedRadius(radius, logit_form, fisher_form, reason, none, none.clone(), mode)
     lengths, margins = [], []
     with net.at_rest():
-        for part, outcome, r in zip(x.split(_CHUNK), mode.split(_CHUNK), radius.split(_CHUNK), strict=True):
-            here = part.to(net.device, torch.float64 if net.has_float64 else part.dtype)
-            outcome = outcome.to(net.device)
-            lengths.append(descent.smallest(net, here, outcome, targets=restarts, steps=2 * steps).cpu())
+        wide = x.to(torch.float64 if net.has_float64 else x.dtype)
+        inputs = known_inputs(net, wide, seed)
+        for part, at in Problem(net, wide.to(net.device), mode.to(net.device), "l2").split():
+            lengths.append(smallest(part, inputs, targets=restarts, steps=steps, seed=seed)[0].cpu())
             if not reason:
-                options = {"steps": 2 * steps, "restarts": 2 * restarts, "seed": seed}
-                margins.append(descent.within(net, here, outcome, r.to(here), **options)[0].cpu())
+                options = {"steps": steps, "restarts": 2 * restarts, "seed": seed}
+                margins.append(smallest_margin(part, radius[at].to(part.x), **options)[0].cpu())
     inside = torch.cat(margins).double() if margins else none
     return CertifiedRadius(radius, logit_form, fisher_form, reason, torch.cat(lengths).double(), inside, mode)
 

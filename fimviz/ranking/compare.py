@@ -11,6 +11,7 @@ from torch import nn
 
 from fimviz._failures import known
 from fimviz._options import named_options, real, reporter, whole
+from fimviz.attacks.descent import STEPS, TARGETS
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.ranking.comparison import ModelComparison
 from fimviz.ranking.numbers import ModelNumbers, Settings, model_numbers
@@ -26,8 +27,8 @@ def compare_models(
     method: str = "auto",
     local_images: int = 32,
     attack_images: int = 64,
-    attack_targets: int = 4,
-    attack_steps: int = 30,
+    attack_targets: int = TARGETS,
+    attack_steps: int = STEPS,
     errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
@@ -50,7 +51,7 @@ def compare_models(
             radii are of all images.
         attack_images: how many images, the first ones, are attacked.
         attack_targets: toward how many other classes, the likeliest, an attack goes in turn.
-        attack_steps: gradients of every attack toward one class; see `fimviz.attacks.smallest_attack`.
+        attack_steps: gradients of every attack toward one class; see `fimviz.attacks.descent`.
         errors: what an image is to do whose logits or gradients are not finite: "mark", no number of that model counts
             it and the frame's column `failure` says so, or "raise".
         seed: of the random start of "lanczos"; nothing else is random.

@@ -33,7 +33,7 @@ class ModelNumbers:
         right: (n,) whether the label is predicted; confidence: (n,) of the prediction, whatever it is.
         temperature: that the classifier divides its logits by.
         fitted_temperature: the one under which these labels are likeliest, on the same scale, or None.
-        smallest_attack: (m,) at the first m images, of `fimviz.attacks.smallest_attack`.
+        smallest_attack: (m,) at the first m images, of `fimviz.attacks.descent`.
         reasons: for every quantity that is None, why.
         method: how λ₁ was computed.
         input_shape: of one image.
@@ -96,7 +96,12 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         matched = _whole(spectrum(twin, x, **options), len(x)).spectral_norm
     first = slice(settings.attack_images)
     attacks = smallest_attack(
-        net, x[first], s.labels[first], targets=settings.attack_targets, steps=settings.attack_steps
+        net,
+        x[first],
+        s.labels[first],
+        targets=settings.attack_targets,
+        steps=settings.attack_steps,
+        seed=settings.seed,
     )
     if not s.correct[first].any():
         why = "the model gets no attacked image right"

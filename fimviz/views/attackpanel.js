@@ -4,7 +4,7 @@ import { picture } from "./inputs.js";
 import { outcomeOf } from "./panel.js";
 import { fillTables } from "./stage.js";
 
-const NAMES = { spectral: "along v₁", fgsm: "FGSM, one gradient step", pgd: "PGD, many steps", random: "a random direction" };
+const NAMES = { spectral: "along v₁", fgsm: "FGSM, one gradient step", pgd: "PGD, many steps", descent: "descent, to the smallest", random: "a random direction" };
 const NORMS = { l2: "L2", linf: "L∞" };
 
 /** How long a bar is for an ε, 0 to 1, the longest being the hardest attack. */

@@ -111,10 +111,10 @@ export function lineChart({ width, height, x, y, xLabel, xTicks, xText = number,
     `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${yText(t)}</text>`);
   const axis = (xTicks ?? ticks(...x, width < 300 ? 2 : 4)).map((t) =>
     `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${xText(t)}</text>`);
-  const dotted = marks.map((m) =>
+  const above = beside(marks.map((m) => [sx(m.x), 7 * m.label.length]), width);
+  const dotted = marks.map((m, i) =>
     `<line class="mark" x1="${sx(m.x)}" x2="${sx(m.x)}" y1="${MARGIN.top}" y2="${inner.bottom}"/>` +
-    `<text class="tick" x="${Math.max(3.5 * m.label.length, Math.min(width - 3.5 * m.label.length, sx(m.x)))}" ` +
-    `y="${MARGIN.top - 5}" text-anchor="middle">${escape(m.label)}</text>`);
+    `<text class="tick" x="${above[i]}" y="${MARGIN.top - 5}" text-anchor="middle">${escape(m.label)}</text>`);
   const paths = lines.map((l) =>
     `<path fill="none" stroke="${l.color}" stroke-width="${l.width}" ${l.dash ? `stroke-dasharray="${l.dash}"` : ""} ` +
     `d="${l.points.map(([a, b], i) => Number.isNaN(b) ? "" : // a gap where the model returned no number
@@ -126,7 +126,17 @@ export function lineChart({ width, height, x, y, xLabel, xTicks, xText = number,
     `<line class="cursor" y1="${MARGIN.top}" y2="${inner.bottom}"/></svg>`;
 }
 
-/** A label beside each line's highest point, moved down where another label already stands. */
+/** Middles of labels [wished, width] on one line of a given width, moved apart where two would stand on each other. */
+export function beside(labels, width) {
+  const order = labels.map((_, i) => i).sort((a, b) => labels[a][0] - labels[b][0]);
+  const out = labels.map(([at, wide]) => Math.max(wide / 2, Math.min(width - wide / 2, at)));
+  const apart = (a, b) => (labels[a][1] + labels[b][1]) / 2 + 8;
+  order.forEach((i, k) => { if (k) out[i] = Math.max(out[i], out[order[k - 1]] + apart(order[k - 1], i)); });
+  order.reverse().forEach((i, k) => { out[i] = Math.min(out[i], k ? out[order[k - 1]] - apart(order[k - 1], i) : width - labels[i][1] / 2); });
+  return out;
+}
+
+/** A label beside each line's highest point, at the nearest height where none stands yet; where none is free, the tables have it. */
 function peakLabels(lines, sx, sy, clip, inner) {
   const placed = [];
   return lines.filter((l) => l.label && l.points.some((p) => !Number.isNaN(p[1]))).map((l) => {
@@ -134,8 +144,11 @@ function peakLabels(lines, sx, sy, clip, inner) {
     const name = l.label.length > 18 ? `${l.label.slice(0, 17)}…` : l.label;
     const wide = 6.5 * name.length + 12;
     const atX = Math.max(MARGIN.left + 4, Math.min(inner.right - wide, sx(px) - wide / 2));
-    let atY = Math.min(inner.bottom - 4, sy(clip(py)) + 13);
-    while (placed.some((q) => Math.abs(q.y - atY) < 13 && atX < q.x + q.wide && q.x < atX + wide) && atY < inner.bottom - 4) atY += 13;
+    const wished = Math.min(inner.bottom - 4, sy(clip(py)) + 13);
+    const taken = (y) => placed.some((q) => Math.abs(q.y - y) < 13 && atX < q.x + q.wide && q.x < atX + wide);
+    const atY = [0, 13, -13, 26, -26, 39, -39, 52, -52].map((by) => wished + by)
+      .find((y) => y <= inner.bottom - 4 && y >= MARGIN.top + 8 && !taken(y));
+    if (atY === undefined) return "";
     placed.push({ x: atX, y: atY, wide });
     return `<text class="direct" x="${atX}" y="${atY}"><tspan fill="${l.color}">■ </tspan>${escape(name)}</text>`;
   }).join("");
