@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fimviz as fv
+from fimviz.views import figure as host
 from fimviz.views.palette import PALETTE, class_color, class_order
 from tests.test_views import in_node, unpacked
 
@@ -44,3 +45,26 @@ def test_all_views_of_a_result_agree():
     (paths,) = data["models"][0]["nested"]["margins"]
     orders += [data["order"], unpacked(SimpleNamespace(**paths))[0]["order"]]
     assert all(order == class_order(s.probabilities) for order in orders)
+
+
+def test_every_region_of_a_plane_carries_its_name():
+    """Three stripes, the outer two of one class: three names, though two classes."""
+    code = """
+      const p = await import(data.module);
+      const m = 9, grid = (f) => Array.from({length: m * m}, (_, i) => f(Math.floor(i / m) / (m - 1)));
+      const plane = {points: m, shown: [0, 1], logp: [grid((x) => Math.abs(x - 0.5) - 0.2), grid(() => 0)]};
+      return p.centres(plane).map(([c, u, v]) => [c, u / (m - 1), v / (m - 1)]);
+    """
+    found = in_node(code, module=(host._HERE / "plane.js").as_uri())
+    assert [c for c, *_ in found] == [0, 1, 0]
+    assert [round(u, 1) for _, u, _ in found] == pytest.approx([0.15, 0.5, 0.85], abs=0.1)
+
+
+def test_the_canvas_of_a_plane_fills_its_axes():
+    code = """
+      const p = await import(data.module);
+      const [left, top, side] = p.inside(440);
+      return [p.placeAt(440, 1, left, top), p.placeAt(440, 1, left + side, top + side)];
+    """
+    found = in_node(code, module=(host._HERE / "plane.js").as_uri())
+    assert found == [pytest.approx([-1, 1]), pytest.approx([1, -1])]

@@ -45,11 +45,12 @@ QUANTITIES = {
     "weights_only": Quantity("formula from the weights alone, L5", "log₁₀ L5", "formula", 1, "log10"),
     "at_images": Quantity("formula at the images, median L4", "log₁₀ L4", "formula", 1, "log10"),
     "certified_radius": Quantity("median certified L2 radius", "certified", "formula", -1, "decades"),
+    "equally_sure_spectral_norm": Quantity("median λ₁ at matched confidence", "λ₁ matched", "estimate", 1, "decades"),
     "spectral_norm": Quantity("median λ₁", "λ₁ median", "estimate", 1, "decades"),
     "mean_spectral_norm": Quantity("mean λ₁", "λ₁ mean", "estimate", 1, "decades"),
     "trace": Quantity("median trace", "trace", "estimate", 1, "decades"),
-    "matched_spectral_norm": Quantity("median λ₁ at matched temperature", "λ₁ matched", "estimate", 1, "decades"),
-    "mean_matched_spectral_norm": Quantity("mean λ₁ at matched temperature", "mean matched", "estimate", 1, "decades"),
+    "matched_spectral_norm": Quantity("median λ₁ at fitted temperature", "λ₁ fitted", "estimate", 1, "decades"),
+    "mean_matched_spectral_norm": Quantity("mean λ₁ at fitted temperature", "mean fitted", "estimate", 1, "decades"),
     "accuracy": Quantity("clean accuracy", "accuracy", "context"),
     "confidence": Quantity("mean confidence", "confidence", "context"),
     "temperature": Quantity("temperature in use", "T in use", "context"),
@@ -60,7 +61,7 @@ QUANTITIES = {
 PREDICTORS = tuple(name for name, q in QUANTITIES.items() if q.kind != "measured")
 _SPOKEN = {
     "weights_only": "The formula from the weights alone",
-    "spectral_norm": "Median λ₁",
+    "equally_sure_spectral_norm": "Median λ₁ at matched confidence",
     "mean_spectral_norm": "Mean λ₁",
 }
 
@@ -119,11 +120,14 @@ class ModelComparison(Result):
         """One row a model.
 
         Columns: model; weights_only (log₁₀ L5), at_images (median log₁₀ L4), certified_radius (median, L2);
-        spectral_norm and mean_spectral_norm (median and mean λ₁, nats per squared input unit), trace (median),
-        matched_spectral_norm and mean_matched_spectral_norm (λ₁ at fitted_temperature); accuracy, confidence (mean),
-        temperature, fitted_temperature; attack_success (share of the right images that an attack within the budget
-        fools), smallest_attack (median L2 over the right images), attack_low and attack_high (between which 95 % of
-        medians of other images would be); missing (why a value is NaN); failure (images that none of them counts).
+        equally_sure_spectral_norm (median λ₁ with the logits of every image rescaled to a confidence of 0.9:
+        what compares across models that are not equally sure), spectral_norm and mean_spectral_norm (median and
+        mean λ₁, nats per squared input unit), trace (median), matched_spectral_norm and
+        mean_matched_spectral_norm (λ₁ at fitted_temperature); accuracy, confidence (mean), temperature,
+        fitted_temperature; attack_success (share of the right images that an attack within the budget fools),
+        smallest_attack (median L2 over the right images), attack_low and attack_high (between which 95 % of
+        medians of other images would be); missing (why a value is NaN); failure (images that none of them
+        counts).
         """
         import pandas as pd
 
@@ -140,6 +144,7 @@ class ModelComparison(Result):
             "weights_only": math.nan if m.weights_only is None else m.weights_only,
             "at_images": _median(m.at_images),
             "certified_radius": _median(None if m.certified_radius is None else m.certified_radius[m.right]),
+            "equally_sure_spectral_norm": _median(m.equally_sure),
             "spectral_norm": _median(m.spectral_norm),
             "mean_spectral_norm": _mean(m.spectral_norm),
             "trace": _median(m.trace),
@@ -222,7 +227,7 @@ class ModelComparison(Result):
         return replace(self, models={name: self.models[name] for name in names})
 
     def plot(self) -> go.Figure:
-        """Two numbers against the smallest attack, one point a model: the formula from the weights, and λ₁."""
+        """Two numbers against the smallest attack, one point a model: the formula from the weights, and matched λ₁."""
         from fimviz.views.ranking import ranking_figure
 
         return ranking_figure(self)

@@ -15,6 +15,7 @@ from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.ladder import Ladder
 from fimviz.classifier import Classifier
+from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 
@@ -29,6 +30,7 @@ class ModelNumbers:
         certified_radius: (n,) within which no change can make the model miss the label; 0 where it does already; None
             where there is no bound.
         spectral_norm, trace: (n,) λ₁ and trace of the Fisher information, the trace NaN where the method has none.
+        equally_sure: (n,) λ₁ with every image's logits rescaled to a confidence of 0.9; NaN for a tie.
         matched_spectral_norm: (n,) λ₁ of the model at `fitted_temperature`, or None.
         right: (n,) whether the label is predicted; confidence: (n,) of the prediction, whatever it is.
         temperature: that the classifier divides its logits by.
@@ -46,6 +48,7 @@ class ModelNumbers:
     certified_radius: Tensor | None
     spectral_norm: Tensor
     trace: Tensor
+    equally_sure: Tensor
     matched_spectral_norm: Tensor | None
     right: Tensor
     confidence: Tensor
@@ -94,6 +97,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         twin = copy.copy(net)  # shares the module, so that nothing is held twice
         twin.temperature = fitted
         matched = _whole(spectrum(twin, x, **options), len(x)).spectral_norm
+    equally_sure = matched_spectral_norm(net, x, method=settings.method, seed=settings.seed)
     first = slice(settings.attack_images)
     attacks = smallest_attack(
         net,
@@ -114,6 +118,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         certified_radius=radius,
         spectral_norm=s.spectral_norm,
         trace=s.trace,
+        equally_sure=equally_sure,
         matched_spectral_norm=matched,
         right=s.correct,
         confidence=s.confidence,

@@ -1,7 +1,7 @@
 // The plane of two directions: regions that the model gives to classes, the ellipse of F, the true contour of KL.
 import { escape, number, scale, ticks } from "./chart.js";
 
-const EDGE = { left: 58, right: 12, top: 20, bottom: 38 }; // of a square that stays one inside
+const EDGE = { left: 58, right: 12, top: 28, bottom: 42 }; // of a square that stays one inside
 
 /** Value of a grid (m × m, first index along x) between its nodes; [u, v] run from 0 to m − 1. */
 export function between(grid, m, u, v) {
@@ -44,19 +44,28 @@ export function contour(grid, m, level) {
   return out;
 }
 
-/** Where shown outcomes hold most ground: [outcome, u, v] for those with enough to write a name on. */
+/** Where names stand: [outcome, u, v] in every connected region that has enough room to write one on. */
 export function centres(plane, steps = 36) {
-  const found = new Map();
-  for (let a = 0; a < steps; a++) {
-    for (let b = 0; b < steps; b++) {
-      const [u, v] = [a, b].map((s) => ((s + 0.5) / steps) * (plane.points - 1));
-      const [c] = outcomeAt(plane, u, v);
-      const sum = found.get(c) ?? [];
-      sum.push([u, v]);
-      found.set(c, sum);
+  const at = (i) => [Math.floor(i / steps), i % steps].map((s) => ((s + 0.5) / steps) * (plane.points - 1));
+  const cells = Array.from({ length: steps ** 2 }, (_, i) => outcomeAt(plane, ...at(i))[0]);
+  const seen = new Set();
+  const regions = [];
+  cells.forEach((c, first) => {
+    if (seen.has(first)) return;
+    const own = [first];
+    seen.add(first);
+    for (const i of own) { // grows while it is walked
+      const [row, column] = [Math.floor(i / steps), i % steps];
+      for (const [r, k] of [[row - 1, column], [row + 1, column], [row, column - 1], [row, column + 1]]) {
+        const next = r * steps + k;
+        if (r < 0 || k < 0 || r >= steps || k >= steps || seen.has(next) || cells[next] !== c) continue;
+        seen.add(next);
+        own.push(next);
+      }
     }
-  }
-  return [...found].filter(([, own]) => own.length > 0.02 * steps ** 2).map(([c, own]) => {
+    regions.push([c, own.map(at)]);
+  });
+  return regions.filter(([, own]) => own.length > 0.008 * steps ** 2).map(([c, own]) => {
     const mean = [0, 1].map((i) => own.reduce((sum, p) => sum + p[i], 0) / own.length);
     // of its own ground the place nearest to the middle: a bent region's middle may be another's
     const [u, v] = own.reduce((a, b) => ((b[0] - mean[0]) ** 2 + (b[1] - mean[1]) ** 2 < (a[0] - mean[0]) ** 2 + (a[1] - mean[1]) ** 2 ? b : a));
@@ -114,8 +123,8 @@ export function planeOverlay({ size, plane, names, at, xLabel, yLabel, label }) 
     return `<text class="direct fv-on" x="${Math.max(left + half + 4, Math.min(right - half - 4, gx(u))).toFixed(1)}" y="${(gy(v) + 4).toFixed(1)}" text-anchor="middle">${escape(name)}</text>`;
   });
   return `<svg role="img" aria-label="${escape(label)}" width="${size}" height="${size}" viewBox="0 0 ${size} ${size}"><clipPath id="${plane.clip}"><rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/></clipPath>` +
-    `<path class="fv-border" d="M${left},${top}H${right}V${bottom}H${left}Z"/>${marks}${written.join("")}<g clip-path="url(#${plane.clip})">` +
-    (lines ? `<path class="fv-halo" d="${lines}"/><path class="fv-true" d="${lines}"/>` : "") + (ellipse ? `<path class="fv-halo" d="M${ellipse}Z"/><path class="fv-predicted" d="M${ellipse}Z"/>` : "") + "</g>" +
+    `<path class="fv-border" d="M${left},${top}H${right}V${bottom}H${left}Z"/>${marks}<g clip-path="url(#${plane.clip})">` +
+    (lines ? `<path class="fv-halo" d="${lines}"/><path class="fv-true" d="${lines}"/>` : "") + (ellipse ? `<path class="fv-halo" d="M${ellipse}Z"/><path class="fv-predicted" d="M${ellipse}Z"/>` : "") + `</g>${written.join("")}` +
     `<circle class="fv-origin" cx="${sx(0)}" cy="${sy(0)}" r="3"/><circle class="fv-point" cx="${sx(at[0])}" cy="${sy(at[1])}" r="6"/>` +
     `<text class="tick" x="${right}" y="${size - 3}" text-anchor="end">${escape(xLabel)}</text><text class="tick" transform="translate(10,${top}) rotate(-90)" text-anchor="end">${escape(yLabel)}</text></svg>`;
 }

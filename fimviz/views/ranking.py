@@ -22,8 +22,9 @@ _HELP = (
     "them. 1 is the same order, 0 none, −1 the reverse. The 95 % interval says what ρ may be for other models like "
     "these: a few models leave it wide. Fragility is measured by gradient descent on each image, and is the median L2 "
     "length of the smallest change that makes the model miss the label, over the images that it gets right; it can "
-    "only be too long. λ₁ is also given with every model at the temperature that fits the labels best, because the "
-    "scale of the logits moves λ₁ and no decision boundary."
+    "only be too long. The scale of the logits moves λ₁ and no decision boundary, so models are compared by λ₁ at "
+    "matched confidence, every image's logits rescaled to a confidence of 0.9; λ₁ as it is says how fast the answers "
+    "change in use, and at the fitted temperature how fast they would if the model were calibrated."
 )
 
 
@@ -67,10 +68,10 @@ def ranking(result: ModelComparison, *, max_bytes: int) -> Figure:
 
 
 def ranking_figure(result: ModelComparison) -> go.Figure:
-    """The formula from the weights, and λ₁, against the smallest attack: one point a model."""
+    """The formula from the weights, and matched λ₁, against the smallest attack: one point a model."""
     from plotly.subplots import make_subplots
 
-    shown = ("weights_only", "mean_spectral_norm")
+    shown = ("weights_only", "equally_sure_spectral_norm")
     titles = []
     for r in (result.ranks[name] for name in shown):
         rho = "" if math.isnan(r.spearman) else f"ρ = {r.spearman:.2f} ({r.low:.2f} to {r.high:.2f}), "
@@ -167,7 +168,14 @@ def _plain(value: Any) -> Any:
 
 
 def _still(result: ModelComparison) -> str:
-    shown = ("weights_only", "spectral_norm", "mean_spectral_norm", "accuracy", "confidence", "smallest_attack")
+    shown = (
+        "weights_only",
+        "equally_sure_spectral_norm",
+        "mean_spectral_norm",
+        "accuracy",
+        "confidence",
+        "smallest_attack",
+    )
     head = "".join(f"<th>{html.escape(QUANTITIES[c].short)}</th>" for c in shown)
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{row[c]:.3g}</td>" for c in shown) + "</tr>"

@@ -104,7 +104,7 @@ def test_view_and_figure(comparison, tmp_path):
     data = json.loads(raw[4 : 4 + int.from_bytes(raw[:4], "little")])
     assert [m["name"] for m in data["models"]] == list(NAMES)
     assert data["models"][0]["smallest_attack"] == comparison.frame.smallest_attack[0]
-    assert "comes closest to the order of the attacks" in data["title"]
+    assert "Median λ₁ at matched confidence and mean λ₁ come equally close to the order of the attacks" in data["title"]
     html = comparison.save(tmp_path / "c.html").read_text()
     assert "https://" not in html
     assert repr(comparison) == f"ModelComparison(6 models on 64 images: {', '.join(NAMES)})"
