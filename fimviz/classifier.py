@@ -278,7 +278,8 @@ class Classifier:
         """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
         found = x[:0]
         with self.at_rest():
-            for part in (x[:2], *x[2:].split(_PART)):
+            # Nothing of a batch of one is left, and a model need not take nothing.
+            for part in (x[:2], *(x[2:].split(_PART) if len(x) > 2 else ())):
                 here = part.to(self.device).requires_grad_()
                 z = self._outputs(here)
                 good = z.isfinite().all(1)

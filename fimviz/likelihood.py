@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,8 +47,8 @@ class Factor:
 
     def to(self, device: torch.device) -> Factor:
         """The same with its numbers on a device."""
-        there = {f.name: None if (t := getattr(self, f.name)) is None else t.to(device) for f in fields(self)}
-        return Factor(**there)
+        there: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Factor(**{name: t if t is None else t.to(device) for name, t in there.items()})
 
     def to_logits(self, y: Tensor) -> Tensor:
         """R y, (n, r, m) → (n, K, m): cotangents toward the logits."""
