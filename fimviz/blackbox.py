@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,17 @@ import torch
 from torch import Tensor
 
 from fimviz._default_device import as_outside, from_cpu
-from fimviz._images import check_values, read
+from fimviz._images import check_values, likely_units, read
 from fimviz._labels import read_names
 from fimviz._options import named_options, whole
+from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _OUTPUTS = ("logits", "probabilities")
 _SUM = 1e-3  # how far from 1 the probabilities of a row may sum
+_GRIDS = (*(10.0**-d for d in range(1, 7)), 1 / 255, 1 / 256)  # what services round probabilities to
+_LOOKS = 8  # further inputs asked where the first answer is that of a label
 
 
 class BudgetExceeded(RuntimeError):  # noqa: N818 (it says what happened, as StopIteration does)
@@ -54,8 +58,12 @@ class BlackBox:
     It can be pickled where `predict` can: a function of a module, not a lambda or one that holds an open session. A
     copy counts its own queries from there on.
 
+    Nothing beyond `input_range` is ever sent. A service that answers with labels alone is refused.
+
     Attributes:
         queries: how many inputs have been sent so far, retries included.
+        resolution: what probabilities are rounded to, as the answers so far show, 0.01 for two decimals; 0 where they
+            are not.
 
     Example, with the closed form p = softmax(x):
         >>> import numpy as np, fimviz.blackbox as bb
@@ -102,6 +110,9 @@ class BlackBox:
         self.dtype = _PRECISIONS[precision]
         self.device = torch.device("cpu")
         self.queries = 0
+        self.resolution = self._relative = self._floor = 0.0  # of short floats: their epsilon and smallest number
+        self._grids, self._rounds = list(_GRIDS), False
+        self._told = False
         self._as_torch = as_torch
         self._wanted = likelihood
         self._names = read_names(classes)
@@ -160,9 +171,30 @@ class BlackBox:
             yield
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches; NaN where none came."""
+        """Logits (n, K), float64 on the CPU, of a batch from `admit`, by n queries in batches.
+
+        NaN where no answer came. Inputs beyond the range are sent as its ends: services refuse others, or clip them
+        without a word.
+        """
+        if self.input_range is not None:
+            x = x.clamp(*self.input_range)
         z = torch.cat([self._ask(part) for part in x.detach().split(self.batch_size)])
         return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+
+    def noise(self, z: Tensor) -> Tensor:
+        """The standard deviation that rounding of answers to few digits leaves in logits z (n, K)."""
+        if self.outputs == "logits":
+            return self._relative / math.sqrt(12) * z.abs()
+        p = self.likelihood.log_probs(z).exp()
+        spread = p if self._wanted == "categorical" else p * (1 - p)
+        return (
+            torch.clamp(self._relative * p, min=self.resolution) / math.sqrt(12) / spread.clamp_min(self.digit / 4 or 1)
+        )
+
+    @property
+    def digit(self) -> float:
+        """The smallest probability that answers tell from none."""
+        return max(self.resolution, self._floor if self._relative else 0.0)
 
     def _probe(self, x: Tensor) -> None:
         for one in x.split(1):  # the first input that has an answer
@@ -171,6 +203,17 @@ class BlackBox:
                 break
         else:
             raise ValueError("predict returned NaN or infinite scores, expected finite ones")
+        if self._is_label(z[:1]):  # others, and mixtures with noise, which no network is sure of
+            noise = torch.rand((_LOOKS, *x.shape[1:]), generator=torch.Generator().manual_seed(0)).to(x)
+            low, high = self.input_range or (float(v) for v in x.aminmax())
+            share = torch.linspace(0.2, 1, _LOOKS).to(x).view(-1, *[1] * (x.ndim - 1))
+            looks = one + share * (low + (high - low) * noise - one)
+            looks = torch.cat([looks, x[x.flatten(1).isfinite().all(1)][:_LOOKS]])
+            if all(self._is_label(self._ask(part)) for part in looks.split(self.batch_size)):
+                raise ValueError(
+                    f"predict returned labels alone, 1 for one class and 0 for the others at {len(looks)} inputs, "
+                    "expected scores that change with the input: of labels there is no Fisher information"
+                )
         if (z[0] - z[1]).abs().amax() > 1e-4 * z.abs().amax().clamp_min(1e-6):
             raise ValueError("the model is random: one input sent twice came back with two different results")
         width = z.shape[1]
@@ -220,7 +263,13 @@ class BlackBox:
 
     def _understood(self, output: Any, count: int) -> Tensor:
         try:
-            given = np.asarray(output.detach().cpu() if isinstance(output, Tensor) else output)
+            if isinstance(output, Tensor):
+                short = output.dtype == torch.bfloat16
+                self._relative = torch.finfo(output.dtype).eps if short else self._relative
+                output = (output.float() if short else output).detach().cpu()
+            given = np.asarray(output)
+            if given.dtype == np.float16:
+                self._relative, self._floor = (float(v) for v in (np.finfo(np.float16).eps, np.finfo(np.float16).tiny))
             scores = torch.tensor(given, dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(
@@ -228,6 +277,11 @@ class BlackBox:
             ) from error
         if scores.ndim == 3 and len(scores) == 1:
             scores = scores[0]
+        if scores.ndim == 1 and self._wanted == "categorical" and len(scores) == count:
+            raise ValueError(
+                f"predict returned one number for each of {count} inputs, expected scores ({count}, K): of class ids "
+                "alone there is no Fisher information, and for a yes/no score pass likelihood='bernoulli'"
+            )
         if scores.ndim == 1 and self._wanted == "bernoulli":
             scores = scores[:, None]
         if scores.ndim != 2 or len(scores) != count or scores.shape[1] != (self._width or max(1, scores.shape[1])):
@@ -245,14 +299,36 @@ class BlackBox:
                 f"predict returned values from {known.min():.4g} to {known.max():.4g}, expected probabilities"
             )
         limits = np.finfo(given if given in (np.float16, np.float32, np.float64) else np.float64)
-        log_p = p.clamp_min(float(limits.tiny)).log()
+        self._look_at_digits(known)
+        # What was rounded to 0 lies between 0 and half a digit.
+        log_p = p.clamp_min(self.resolution / 4 or float(limits.tiny)).log()
         if self._wanted == "bernoulli":
-            return log_p - (1 - p).clamp_min(float(limits.eps) / 2).log()
+            return log_p - (1 - p).clamp_min(self.resolution / 4 or float(limits.eps) / 2).log()
         worst = float((p.sum(1) - 1).abs().nan_to_num().max())
-        if worst > _SUM:
+        if worst > max(_SUM, 0.55 * self.resolution * p.shape[1]):
             raise ValueError(f"predict returned probabilities that sum to 1 ± {worst:.3g}, expected 1 in every row")
         return log_p
 
+    def _look_at_digits(self, p: Tensor) -> None:
+        """Which grids all answers so far lie on: the widest is what they are rounded to, none where they are not."""
+        if ((p > 0) & (p < 1)).any():  # 0 and 1 lie on every grid
+            on = [q for q in self._grids if bool(((p / q - (p / q).round()).abs() * q < 2e-7).all())]
+            self._grids, self._rounds = on, True
+        self.resolution = max(self._grids, default=0.0) if self._rounds else 0.0
+
+    def _is_label(self, z: Tensor) -> bool:
+        """Whether answers, as logits, are those of labels: two values, the larger one once in a row."""
+        if z.shape[1] < 2 or self._wanted != "categorical":
+            return False
+        top, low = z.amax(1, keepdim=True), z.amin(1, keepdim=True)
+        ends = ((z == top) | (z == low)).all() and ((z == top).sum(1) == 1).all()
+        if self.outputs == "logits":
+            return bool(ends and (top == 1).all() and (low == 0).all())
+        return bool(ends and (top == 0).all() and (low < -3).all() and not self._rounds)
+
     def _checked(self, images: Any) -> Tensor:
         x = check_values(read(images).detach().cpu(), self.input_range)
+        if not self._told and (mistake := likely_units(x, self.input_range, torch.zeros(1), torch.ones(1))):
+            self._told = True
+            tell(mistake)
         return x.to(self.dtype).clone(memory_format=torch.contiguous_format)

@@ -20,7 +20,7 @@ from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
 from fimviz.bounds.network import Layer
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
-from fimviz.fisher.methods import spectrum
+from fimviz.fisher.methods import UNVERIFIED, spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.result import Result
@@ -61,7 +61,8 @@ class Column:
         value: (n,); NaN where the method has none. For a rung, the bound itself, its rounding included; infinite from
             1e308 on, where `log10` goes on.
         low, high: (n,) what it says λ₁ is between.
-        guarantee: of the interval: "exact", "interval", "upper", "lower" or "statistical".
+        guarantee: of the interval: "exact", "interval", "upper", "lower", "statistical" (95 %) or "unverified", as in
+            `Spectrum.guarantee`.
         forwards, vjps, jvps: (n,) passes that the method takes by itself, also where it shared them with others.
         seconds: for the batch, what was shared included.
         history, history_cost: (n, s) and (s,) the running value, and what it had cost in forward passes.
@@ -194,8 +195,8 @@ def compare_bounds(
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
         methods: names out of "exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
-            "hutchinson-trace" (which estimates the trace, an upper bound of λ₁ in the mean), "L1" to "L6",
-            "lower-pair" and "lower-trace"; by default all.
+            "hutchinson-trace", "L1" to "L6", "lower-pair" and "lower-trace"; by default all. Of "hutchinson-trace" the
+            value estimates tr F, and low and high are what that says of λ₁: λ₁ ≤ tr F ≤ r λ₁ at a rank of r.
         probes: random directions of the sampling methods.
         tolerance: where the iterations stop, as in `spectrum`.
         max_steps: at which they stop anyway.
@@ -234,7 +235,8 @@ def compare_bounds(
         if ladder and name in RUNGS:
             columns[name], reasons[name] = _of_rung(ladder, name)
         elif ladder and name == "exact" and set(chosen) & set(FROM_ROWS):
-            columns[name] = _of_rows(ladder)
+            exact = net.precise or net.has_float64 or net.dtype == torch.float64
+            columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
         elif name in _SPECTRAL:
             s = spectrum(
                 net,
@@ -250,6 +252,9 @@ def compare_bounds(
             columns[name] = _of_spectrum(s)
         else:
             columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed)
+            if name == "hutchinson-trace":
+                rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
+                columns[name] = replace(columns[name], low=columns[name].low / rank)
     layers, local_layers, reason = None, None, "no bound from the weights was asked for"
     if ladder and {"L5", "L6"} & set(chosen):
         layers, reason = ladder.layers
@@ -302,7 +307,7 @@ def _of_rung(ladder: Ladder, name: str) -> tuple[Column, str]:
     return column, rung.reason
 
 
-def _of_rows(ladder: Ladder) -> Column:
+def _of_rows(ladder: Ladder, guarantee: str) -> Column:
     """The exact value from the gradients that bounds need too."""
     start = time.perf_counter()
     rows = ladder.rows
@@ -312,7 +317,7 @@ def _of_rows(ladder: Ladder) -> Column:
         value=value * scale,
         low=(value - error).clamp_min(0) * scale,
         high=(value + error) * scale,
-        guarantee="exact",
+        guarantee=guarantee,
         forwards=rows.forwards,
         vjps=rows.vjps,
         jvps=torch.zeros_like(rows.vjps),

@@ -188,7 +188,10 @@ class TestOutputs:
 
     def test_zero_probabilities_stay_finite(self):
         for kind, floor in ((np.float32, 1.1754944e-38), (np.float64, 2.2250738585072014e-308)):
-            box = BlackBox(lambda x, kind=kind: np.array([[1, 0, 0]] * len(x), kind), outputs="probabilities")
+            rest = np.array(0.3123456789, kind)
+            box = BlackBox(
+                lambda x, kind=kind, rest=rest: np.array([[1 - rest, 0, rest]] * len(x), kind), outputs="probabilities"
+            )
             assert box.logits(box.admit(torch.rand(1, 2)))[0, 1].item() == pytest.approx(np.log(floor), rel=1e-6)
             assert torch.equal(estimate(box, torch.rand(2, 2)).eigenvalues, torch.zeros(2, 1).double())
 
@@ -204,12 +207,14 @@ class TestOutputs:
                 assert box.classes == ["not pneumonia", "pneumonia"]
 
     def test_labels_that_are_certain_stay_finite(self):
-        box = BlackBox(lambda x: np.array([[1.0, 0.0, 0.5]] * len(x)), outputs="probabilities", likelihood="bernoulli")
+        box = BlackBox(
+            lambda x: np.array([[1.0, 0.0, 0.4321234]] * len(x)), outputs="probabilities", likelihood="bernoulli"
+        )
         z = box.logits(box.admit(torch.rand(1, 2)))[0]
         assert z.isfinite().all()
         assert z[0] > 30
         assert z[1] < -600
-        assert z[2] == 0
+        assert z[2] == pytest.approx(np.log(0.4321234 / (1 - 0.4321234)))
 
     @pytest.mark.parametrize(
         ("predict", "options", "message"),
@@ -285,9 +290,12 @@ class TestSketch:
 
     def test_queries_are_two_a_probe_and_one(self):
         box = BlackBox(asked(small_net(inputs=50)))
-        block = estimate(box, torch.rand(3, 50), probes=20, step=0.01)
+        block = estimate(box, 0.1 + 0.8 * torch.rand(3, 50), probes=20, step=0.01)
         assert block.forwards.tolist() == [41] * 3
         assert box.queries == 2 + 3 * 41
+        edge = BlackBox(asked(small_net(inputs=50)))
+        assert estimate(edge, torch.zeros(1, 50), probes=20, step=0.01).forwards.tolist() == [49]
+        assert edge.queries == 51
         chosen = estimate(box, torch.rand(3, 50), probes=20)
         assert box.queries == 2 + 3 * 41 + int(chosen.forwards.sum())
 
@@ -388,6 +396,139 @@ class TestSketch:
         with pytest.raises(ValueError, match=message):
             estimate(box, torch.rand(1, 50), **options)
         assert box.queries == 2
+
+
+def softened(name, temperature):
+    """A network of the zoo that is sure of little, so that few digits show something, with float64 answers."""
+    zoo = fv.zoo.load(name)
+    net = fv.Classifier(zoo.model, mean=zoo.mean, std=zoo.std, temperature=temperature)
+    net.admit(fv.zoo.digits().images[:2])
+
+    def logits(x):
+        with net.at_rest(), torch.no_grad():
+            return net.logits(torch.from_numpy(np.ascontiguousarray(x)).float()).double().numpy()
+
+    return net, logits
+
+
+def shares(z):
+    odds = np.exp(z - z.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def clipped_shares(z, least=1e-3):
+    p = shares(z).clip(least, 1)
+    return p / p.sum(1, keepdims=True)
+
+
+PROBABLE = {"outputs": "probabilities"}
+SERVICES = {  # what one does to inputs and to logits; options of the box; how far log λ₁ may be off, if it is shown
+    "plain": (lambda x: x, lambda z: z, {}, 0.02),
+    "eight bits in": (lambda x: np.round(255 * x) / 255, lambda z: z, {}, 0.25),
+    "eight bits": (
+        lambda x: np.round(255 * x) / 255,
+        lambda z: np.round(255 * shares(z)) / 255,
+        PROBABLE,
+        None,
+    ),
+    "four decimals": (lambda x: x, lambda z: shares(z).round(4), PROBABLE, 0.15),
+    "three decimals": (lambda x: x, lambda z: shares(z).round(3), PROBABLE, 0.4),
+    "two decimals": (lambda x: x, lambda z: shares(z).round(2), PROBABLE, None),
+    "logits of one decimal": (lambda x: x, lambda z: z.round(1), {}, None),
+    "half precision": (lambda x: x, lambda z: shares(z).astype(np.float16), PROBABLE, 0.2),
+    "clipped probabilities": (lambda x: x, clipped_shares, PROBABLE, None),
+    "clipped logits": (lambda x: x, lambda z: z.clip(-1, 1), {}, None),
+    "answers in steps": (lambda x: np.round(4 * x) / 4, lambda z: z, {}, None),
+}
+
+
+class TestServices:
+    """Boxes as services are, against the exact spectrum; each refuses pixels beyond its range."""
+
+    @pytest.mark.filterwarnings("ignore:at .* inputs the answers")
+    @pytest.mark.parametrize(("name", "temperature"), [("digits-mlp", 1), ("digits-vgg", 8)])
+    @pytest.mark.parametrize("kind", SERVICES)
+    def test_intervals_cover_the_exact_value(self, kind, name, temperature):
+        before, after, options, off = SERVICES[kind]
+        net, logits = softened(name, temperature)
+
+        def service(x):
+            if x.min() < 0 or x.max() > 1:
+                raise ValueError(f"pixels from {x.min()} to {x.max()}")
+            return after(logits(before(x)))
+
+        x = fv.zoo.digits().images[20:24]  # half of their pixels are 0 or 1
+        s = fv.spectrum(BlackBox(service, retries=0, **options), x, k=1, vectors=False)
+        truth = fv.spectrum(net, x, k=1).spectral_norm
+        assert ((s.spectral_norm - truth).abs() <= s.error[:, 0]).all()
+        if temperature > 1 and off:
+            assert (s.spectral_norm / truth).log().abs().median() < off, s.spectral_norm / truth
+        if kind == "answers in steps":
+            assert "at 4 of 4 inputs the answers do not change smoothly" in s.reason
+            assert (s.error[:, 0] > s.spectral_norm).all()
+        if kind == "plain":
+            assert "smoothly" not in s.reason
+            assert (s.error[:, 0] < 0.1 * s.spectral_norm).all()
+
+    def test_that_answers_go_in_steps_is_said_once(self):
+        box = BlackBox(lambda x: 3 * np.round(x[:, :3]))
+        with pytest.warns(UserWarning, match="at 2 of 2 inputs the answers of .* do not change smoothly") as told:
+            fv.spectrum(box, torch.tensor([[0.6, 0.2, 0.3, 0.5], [0.7, 0.4, 0.8, 0.5]]))
+        assert len(told) == 1
+
+    @pytest.mark.parametrize("edge", [0.0, 1.0])
+    def test_differences_at_the_edge_are_those_of_the_closed_form(self, edge):
+        """All directions of a linear model at a corner of its box: F = Wᵀ(diag p − p pᵀ)W itself."""
+        torch.manual_seed(0)
+        model, x, sent = nn.Linear(7, 4).double(), torch.full((2, 7), edge).double(), []
+        box = BlackBox(lambda v: sent.append((v.min(), v.max())) or asked(model)(v), precision="float64")
+        for options in ({}, {"step": 1e-3}):
+            s, truth = fv.spectrum(box, x, k=3, **options), fv.spectrum(model, x)
+            assert torch.allclose(s.eigenvalues, truth.eigenvalues, rtol=1e-5)
+            assert (s.error[:, 0] < 0.02 * s.spectral_norm).all()
+        s.walk(), s.view()  # neither asks for more
+        assert min(low for low, _ in sent) >= 0
+        assert max(high for _, high in sent) <= 1
+
+    def test_curvature_beside_the_edge_is_in_the_error(self):
+        """z = 100 x² at x = 0 has no slope; inside it has, and the steps tell."""
+        box = BlackBox(lambda x: np.stack([100 * x.sum(1) ** 2, 0 * x[:, 0]], 1))
+        s = fv.spectrum(box, torch.zeros(1, 6), step=0.1)
+        assert s.error[0, 0] >= s.spectral_norm[0] > 0
+
+    def test_labels_alone_are_refused_with_the_reason(self):
+        x = torch.rand(4, 6)
+        best = lambda v: np.eye(6)[v.argmax(1)]  # noqa: E731
+        for predict, options, said in (
+            (best, PROBABLE, "labels alone, 1 for one class and 0 for the others at 12 inputs"),
+            (best, {}, "labels alone"),
+            (lambda v: v.argmax(1), {}, "one number for each of 2 inputs, .* of class ids alone there is no Fisher"),
+            (lambda v: v.argmax(1).tolist(), PROBABLE, "of class ids alone"),
+            (lambda v: ["cat"] * len(v), {}, "no array of numbers"),
+        ):
+            with pytest.raises((ValueError, TypeError), match=said):
+                fv.spectrum(BlackBox(predict, **options), x)
+
+    def test_one_sure_answer_is_no_label(self):
+        w = 200 * torch.eye(6).double()[:, :3].numpy()
+        box = BlackBox(lambda v: shares(v.astype(np.float64) @ w).astype(np.float32), **PROBABLE)
+        sure = torch.eye(6)[:1]
+        assert box(sure).shape == (1, 3)
+        assert box.resolution == 0
+
+    def test_the_digits_of_answers_are_seen(self):
+        for places, q in ((2, 0.01), (4, 1e-4)):
+            box = BlackBox(lambda v, n=places: shares(v @ np.eye(6)[:, :3]).round(n).astype(np.float32), **PROBABLE)
+            box(torch.rand(9, 6))
+            assert box.resolution == pytest.approx(q)
+            assert box.digit == box.resolution
+
+    def test_answers_of_bfloat16(self):
+        box = BlackBox(lambda v: (2 * v).bfloat16(), as_torch=True)
+        assert torch.allclose(box(torch.eye(3)), (2 * torch.eye(3).double()).log_softmax(1))
+        x = torch.rand(3, 3)
+        s, truth = fv.spectrum(box, x, vectors=False), fv.spectrum(fv.Classifier(nn.Identity(), temperature=0.5), x)
+        assert ((s.spectral_norm - truth.spectral_norm).abs() <= s.error[:, 0]).all()
 
 
 class TestRealModels:

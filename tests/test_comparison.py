@@ -43,7 +43,10 @@ def test_guarantees_hold(comparison):
             assert (exact <= column.high).all(), name
         if column.guarantee == "lower":
             assert (column.low <= exact * (1 + 1e-3)).all(), name
-    assert (comparison.methods["hutchinson-trace"].high > exact).all()
+    trace = comparison.methods["hutchinson-trace"]
+    assert (trace.low < exact).all(), "an interval of λ₁, not of the trace"
+    assert (trace.high > exact).all()
+    assert ((trace.low <= trace.value) & (trace.value <= trace.high)).all()
 
 
 def test_costs_and_histories(comparison):

@@ -112,7 +112,7 @@ class TestLanczos:
         accuracy = 1e-9 if dtype == torch.float64 else 1e-5
         assert torch.allclose(s.eigenvalues, exact.eigenvalues[:, :k], rtol=accuracy, atol=1e-14)
         assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all(), "an error bar that says something"
-        assert ((s.trace - exact.trace).abs() <= 5 * s.trace_error).all()
+        assert ((s.trace - exact.trace).abs() <= s.trace_error + exact.trace_error).all()
         assert ((s.frobenius - exact.frobenius).abs() <= s.frobenius_error * 1.01 + 1e-12).all()
         assert (s.guarantee, s.method, s.reason) == ("interval", "lanczos", "asked for")
         f = operator(exact)
@@ -232,9 +232,8 @@ class TestLanczos:
             model, x = dense(30, seed, inputs=40), pixels(2, 40, seed=seed)
             s, exact = fv.spectrum(model, x, method="lanczos", seed=seed), truth(model, x)
             far.append((s.trace - exact.trace).abs() / s.trace_error)
-        assert (torch.cat(far) < 1).double().mean() > 0.5
-        assert (torch.cat(far) < 4).double().mean() > 0.95
-        assert torch.cat(far).median() > 0.1, "an error that says something"
+        assert (torch.cat(far) < 1).double().mean() > 0.95
+        assert torch.cat(far).max() > 0.1, "an error that says something"
 
 
 class TestPower:

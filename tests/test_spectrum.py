@@ -488,12 +488,14 @@ class TestResult:
         assert spectrum.eigenvalues.dtype == spectrum.trace.dtype == spectrum.probabilities.dtype == torch.float64
         assert spectrum.trace.shape == spectrum.frobenius.shape == spectrum.spectral_norm.shape == (4,)
         assert spectrum.probabilities.shape == (4, 5)
-        assert torch.equal(spectrum.cost.vjps, torch.full((4,), 4))
+        assert torch.equal(spectrum.cost.vjps, torch.full((4,), 5)), (
+            "four gradients, and one product to measure rounding"
+        )
 
     def test_frame_has_the_promised_columns(self, spectrum):
         frame = spectrum.frame
-        assert list(frame.columns) == ["sample", "prediction", "confidence", "doubt", "spectral_norm", "trace",
-                                       "frobenius", "error", "label", "failure"]  # fmt: skip
+        expected = "sample prediction confidence doubt spectral_norm trace trace_error frobenius frobenius_error error"
+        assert list(frame.columns) == [*expected.split(), "label", "failure"]
         assert np.array_equal(frame.spectral_norm, spectrum.spectral_norm)
         assert np.array_equal(frame.prediction, spectrum.probabilities.argmax(1))
         assert frame.confidence.to_numpy() == pytest.approx(spectrum.probabilities.amax(1).numpy())

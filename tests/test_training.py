@@ -104,8 +104,8 @@ def test_record_against_float64(probe):
         "mean_spectral_norm": float(eigenvalues[:, -1].mean()),
         "median_spectral_norm": float(eigenvalues[:, -1].quantile(0.5)),
         "mean_trace": float(eigenvalues.sum(1).mean()),
-        "forwards": 1,
-        "vjps": 9,
+        "forwards": 2,
+        "vjps": 10,
     }
     for name, value in expected.items():
         assert record[name] == pytest.approx(value, rel=2e-5), name

@@ -55,8 +55,8 @@ def _norms(net: Classifier, traced: fx.GraphModule, source: str, x: Tensor, cota
     mean, std = (v.to(x.device, x.dtype).view(shape) for v in (net.mean, net.std))
     run = _Until(traced)
     run.source = source
-    run.run((x - mean) / std)
-    h = run.seen.flatten(1)
+    run.run((net.in_company(x) - mean) / std)
+    h = run.seen.flatten(1)[: len(x)]
     rows = []
     for some in torch.eye(h.shape[1], dtype=h.dtype, device=h.device).split(cotangents):
         c = some[:, None].expand(-1, len(x), -1)

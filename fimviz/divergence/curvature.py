@@ -88,9 +88,11 @@ def _from_products(net: Classifier, x: Tensor) -> Iterator[Point]:
 
     # from above, so that no quadratic form exceeds it: what the iteration found may lie below λ₁ by its error
     largest = float(block.eigenvalues[0, 0] + block.error[0, 0])
-    size = (block.eigenvalues[0, :1] / scale).sqrt()
-    noise = 128 * ground.eps * float(size)
-    form = _half_form(push, float(scale), noise, float(ground.doubt()))
+    g = torch.randn(1, ground.factor.rank, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = ground.here.vjp(ground.factor.to_logits(g))
+    noise, doubt = ground.rounding(rows, g)
+    noise = noise[0, 0] / rows.norm().cpu().double().clamp_min(1e-300) * (block.eigenvalues[0, 0] / scale[0]).sqrt()
+    form = _half_form(push, float(scale), float(noise), float(doubt))
     yield Point(ground.logits[0], largest, form)
 
 

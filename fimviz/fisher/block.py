@@ -1,10 +1,16 @@
 """What every white-box method gives for some inputs of a batch, and what rounding did to it.
 
-Passes in float32 harm in two ways. Ordinary rounding moves the rows A = Rᵀ J by some machine epsilons: 7 at most on the
-25 networks that were measured. And where a ReLU's input or a max pool's lead is smaller than rounding, a forward pass
-takes another linear piece of the network than exact arithmetic would: λ can be off by percents (11 % of MNIST digits on
-a robust LeNet-5, whose flat background makes ties). So the forward pass runs in float64 (`fimviz._precise`), and the
-ordinary rounding of each input is measured: by a product that is also known as a sum of others.
+Passes in float32 harm in two ways. Ordinary rounding moves the rows A = Rᵀ J by some machine epsilons. And where a
+ReLU's input or a max pool's lead is smaller than rounding, a forward pass takes another linear piece of the network
+than exact arithmetic would: λ can be off by percents (11 % of MNIST digits on a robust LeNet-5, whose flat background
+makes ties). So the forward pass runs in float64 (`fimviz._precise`), and other networks in float64 altogether.
+
+What rounding did is measured at each input, whatever precision the passes are said to have, because a network may leave
+it inside (half-precision weights, autocast, a softmax in float32): by a product that is also known as a sum of others.
+That shows how backward passes round, and not what the forward pass has rounded before them, which all products share.
+So where that pass may have rounded more than the last digits of float64, the product and the logits are compared with
+those at a neighbour, too: an input moved by about as much as rounding moves it, where all roundings fall differently,
+those at kinks included.
 """
 
 from __future__ import annotations
@@ -22,8 +28,13 @@ from fimviz.likelihood import Factor
 
 # Rounding in units of the machine epsilon, with margin over what was measured (tests/test_spectrum.py): of rows
 # relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
+# Beyond the last, passes are less precise than they say.
 _ROW_ROUNDING, _PLAIN_ROW_ROUNDING = 32, 128
 _LOGIT_ROUNDING = 32
+_UNUSUAL = 64
+# Margins over one sample of what backward passes round, and over the largest of some neighbours' differences.
+_SAMPLE, _NEIGHBOUR = 8, 3
+_MOVES = (1.5, 0.5), (-1.0, 1.0), (0.5, -1.5)  # of contrast and brightness
 # Float64 numbers, too few to be counted as memory; a card wants larger pieces.
 _SLAB, _CARD_SLAB = 2**20, 2**24
 
@@ -33,6 +44,7 @@ class Block:
     """Results for some inputs of a batch; on the CPU, float64 except the vectors."""
 
     logits: Tensor  # (n, K)
+    logit_error: Tensor  # (n,)
     eigenvalues: Tensor  # (n, k), descending
     error: Tensor  # (n, k)
     trace: Tensor  # (n,)
@@ -44,6 +56,7 @@ class Block:
     vjps: Tensor  # (n,)
     jvps: Tensor  # (n,)
     history: Tensor  # (n, s), the running value of λ₁ after each step of an iteration
+    rough: Tensor | None = None  # (n,), of answers alone: whether they do not change smoothly
 
 
 class Ground:
@@ -56,6 +69,9 @@ class Ground:
         check_finite(self.logits, LOGITS)
         self.factor = net.likelihood.factor(self.logits)
         self.eps = torch.finfo(x.dtype).eps
+        self.logit_error = logit_error(self.logits, torch.finfo(self.here.logits.dtype).eps)
+        self._net, self._x = net, x
+        self._forwards, self._vjps = 1, 0  # the latter beside those of `here`
 
     def rows(self, cotangents: int, to_logits: Callable[[Factor, Tensor], Tensor] = Factor.to_logits) -> Tensor:
         """All rows A = RᵀJ (n, r, D), or of another map of class space to logits, so many VJPs at a time."""
@@ -64,31 +80,71 @@ class Ground:
         axes = torch.eye(factor.rank, dtype=torch.float64, device=factor.a.device).expand(len(self.logits), -1, -1)
         return torch.cat([self.here.vjp(to_logits(factor, some)) for some in axes.split(cotangents, 2)], 1)
 
-    def rounding(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What rounding did to all rows A = RᵀJ (n, r, D): the noise ‖ΔA‖ (n, 1), and `doubt`."""
+    def rounding(self, rows: Tensor, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What rounding did to rows basisᵀA (n, m, D) of A = RᵀJ, all of A where there is no basis (n, r, m).
+
+        Returns their noise (n, 1), a norm, and `doubt`.
+        """
         # For a normal g the mean square of ‖gᵀΔA‖ is ‖ΔA‖²_F: one VJP.
         g = torch.randn(rows.shape[:2], dtype=torch.float64, generator=torch.Generator().manual_seed(0))[..., None]
-        return self.compared(rows, g, self.factor.to_logits(g), rows.norm(dim=(1, 2)).cpu().double()), self.doubt()
+        cotangent = self.factor.to_logits(g if basis is None else basis @ g)
+        return self.compared(rows, g, cotangent, rows.norm(dim=(1, 2)).cpu().double()[:, None]), self.doubt()
 
-    def compared(self, rows: Tensor, g: Tensor, cotangent: Tensor, size: Tensor) -> Tensor:
-        """The noise (n, 1) of rows of that size (n,), from how far gᵀ rows and the cotangent's VJP are apart."""
-        apart = torch.zeros_like(size)
-        if self.verify:
-            apart = (self.here.vjp(cotangent) - g.mT.to(rows) @ rows).norm(dim=(1, 2)).cpu().double()
-        return self.noise(size, apart)[:, None]
+    def compared(self, rows: Tensor, g: Tensor, cotangents: Tensor, size: Tensor) -> Tensor:
+        """The noise (n, m) of rows of sizes (n, m), from how far gᵀ rows and VJPs of m cotangents are apart.
+
+        Where the forward pass may have rounded, it is taken again at a neighbour, and `logit_error` grows to what the
+        logits differ by there.
+        """
+        sums = g.mT.to(rows) @ rows
+
+        def apart(passes: Linearisation) -> Tensor:
+            self._vjps += 0 if passes is self.here else cotangents.shape[2]
+            return (passes.vjp(cotangents) - sums).norm(dim=2).cpu().double()
+
+        near = own = torch.zeros_like(size)
+        plain = not self.verify and self.eps > torch.finfo(torch.float64).eps
+        if plain:
+            near = apart(self._neighbour(torch.full_like(size[:, 0], self.eps), *_MOVES[0]))
+        if not plain or (near > _UNUSUAL * self.eps * size).any():
+            own = apart(self.here)
+            share = (own / size.clamp_min(1e-300)).amax(1).clamp(self.eps, 1)
+            if not self.verify and (share > _UNUSUAL * self.eps).any():
+                for move in _MOVES:
+                    near = torch.maximum(near, apart(self._neighbour(share, *move)))
+        return torch.maximum(self.noise(size, own), _NEIGHBOUR * near)
+
+    def trusted(self, size: Tensor, apart: Tensor) -> bool:
+        """Whether a measurement of rows of that size leaves nothing to ask a neighbour."""
+        exact = self.verify or self.eps == torch.finfo(torch.float64).eps
+        return exact and not bool((apart > _UNUSUAL * self.eps * size).any())
+
+    def _neighbour(self, share: Tensor, contrast: float, brightness: float) -> Linearisation:
+        """The passes at inputs moved by a share (n,) of their largest value; notes by how much the logits differ.
+
+        Contrast and brightness are moved, so that what is flat stays flat, and values tied there stay tied: noise would
+        part all ties in an image's background, which rounding parts rarely.
+        """
+        largest = self._x.flatten(1).abs().amax(1).view(-1, *[1] * (self._x.ndim - 1))
+        away = share.to(largest).view_as(largest)
+        there = Linearisation(self._net, self._x + away * (contrast * self._x + brightness * largest))
+        change = (there.logits.cpu().double() - self.logits).abs().amax(1)
+        self.logit_error = torch.maximum(self.logit_error, _NEIGHBOUR * change)
+        self._forwards += 1
+        return there
 
     def noise(self, size: Tensor, apart: Tensor) -> Tensor:
         """The noise of rows of that size, if a measurement showed so much of it."""
         usual = (_ROW_ROUNDING if self.verify else _PLAIN_ROW_ROUNDING) * self.eps * size
-        return torch.maximum(usual, 8 * apart)
+        return torch.maximum(usual, _SAMPLE * apart)
 
     def doubt(self) -> Tensor:
         """The relative error (n,) that the logits' own rounding adds to an eigenvalue."""
-        return 2 * logit_error(self.logits, torch.finfo(self.here.logits.dtype).eps)
+        return 2 * self.logit_error
 
     def passes(self) -> dict[str, Tensor]:
         """The passes taken so far, for each input."""
-        taken = {"forwards": 1, "vjps": self.here.vjps, "jvps": self.here.jvps}
+        taken = {"forwards": self._forwards, "vjps": self.here.vjps + self._vjps, "jvps": self.here.jvps}
         return {name: torch.full((len(self.logits),), count) for name, count in taken.items()}
 
 
@@ -119,6 +175,12 @@ def products(rows: Tensor, others: Tensor) -> Tensor:
     return total
 
 
+def unit(t: Tensor, dim: int = 1) -> Tensor:
+    """The same of length 1, or zeros; also where it is so short that torch's `normalize` takes it for zero."""
+    t = t / t.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(t.dtype).tiny)
+    return t / t.norm(dim=dim, keepdim=True).clamp_min(torch.finfo(t.dtype).tiny)
+
+
 def rounding_error(mu: Tensor, noise: Tensor, doubt: Tensor, rank: int) -> Tensor:
     """How far (n, k) noise (n, 1 or k) may move eigenvalues μ: Weyl's bound on singular values √μ, and LAPACK's."""
     floor = 8 * rank * torch.finfo(mu.dtype).eps * mu.amax(1, keepdim=True)
@@ -132,7 +194,7 @@ def eigenvectors(rows: Tensor, u: Tensor, mu: Tensor, ascent: Tensor, noise: Ten
     the component of largest magnitude is positive. A direction whose √μ lies below the rounding noise is unknown and
     comes back as zeros.
     """
-    v = torch.nn.functional.normalize((u.mT.to(rows) @ rows).cpu().double(), dim=2)
+    v = unit((u.mT.to(rows) @ rows).cpu().double(), 2)
     # ∇ log p(mode) ∝ rowsᵀ ascent, so that v · ∇ log p(mode) ∝ √μ (u · ascent).
     toward = (ascent[:, None] @ u)[:, 0] * mu.sqrt()
     decided = toward.abs() > 1e-6 * ascent.norm(dim=1, keepdim=True) * mu[:, :1].sqrt()

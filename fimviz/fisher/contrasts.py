@@ -81,11 +81,11 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
     white = whitening @ gram @ whitening.mT
     mu = torch.linalg.eigvalsh((white + white.mT) / 2).flip(-1).clamp_min(0)
     g = torch.randn(*rows.shape[:2], 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    size = white.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
-    white_noise = ground.compared(rows, whitening.mT @ g, factor.to_logits(g), size)
-    size = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
-    noise = ground.compared(rows, g, _spread(factor, g, classes), size)[:, 0]
-    z_error = ground.doubt() / 2
+    sizes = torch.stack([m.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt() for m in (white, gram)], 1)
+    mixes = torch.cat([whitening.mT @ g, g], 2)
+    noises = ground.compared(rows, mixes, torch.cat([factor.to_logits(g), _spread(factor, g, classes)], 2), sizes)
+    white_noise, noise = noises[:, :1], noises[:, 1]
+    z_error = ground.logit_error
     error = rounding_error(mu, white_noise, 4 * z_error, factor.rank)
     trace = mu.sum(1)
     off = 2 * trace.sqrt() * white_noise[:, 0] + white_noise[:, 0] ** 2 + (4 * z_error + 1e-12) * trace

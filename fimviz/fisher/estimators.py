@@ -15,9 +15,7 @@ from torch import Tensor
 from fimviz.blackbox import BlackBox
 from fimviz.classifier import Classifier
 from fimviz.fisher.block import Ground, inner
-from fimviz.fisher.sketch import Differences, frame, half_width, means, moments
-
-_ROUNDING = 256  # machine epsilons, of a trace: twice that of the rows, measured in fimviz.fisher.block
+from fimviz.fisher.sketch import Differences, few_probes, frame, half_width, means, moments
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ def hutchinson(
 
     With F = AᵀA and g_1..g_m random orthonormal in class space (r dimensions), r·mean ‖Aᵀg_i‖² is unbiased for tr F
     (Hutchinson 1990, with orthonormal probes), and the inner products ⟨Aᵀg_i, Aᵀg_j⟩ give ‖F‖_F without JVPs
-    (`fimviz.fisher.sketch.moments`). Never more than r VJPs, which give both exactly.
+    (`fimviz.fisher.sketch.moments`). Never more than r VJPs, which give both exactly, and one to measure
+    rounding.
 
     Args:
         net: the classifier.
@@ -68,31 +67,32 @@ def hutchinson(
         >>> with net.at_rest():
         ...     trace, frobenius = hutchinson(net, x)
         >>> round(trace.value.item(), 6), round(frobenius.value.item(), 6), trace.vjps.item()
-        (0.5, 0.5, 1)
+        (0.5, 0.5, 2)
     """
     ground = Ground(net, x, verify=False)
     d, scale = ground.factor.rank, ground.factor.log_scale.exp()
     m = min(probes, d)
     if m < min(3, d):
         raise ValueError(f"probes is {probes}, expected at least 3")
-    rows = _rows(ground, _frames(x, d, m, seed, orthonormal=True), cotangents)
-    gram, rounding = inner(rows, rows), _rounding(ground)
-    trace, trace_error, frobenius, frobenius_error = moments(gram, d)
+    g = _frames(x, d, m, seed, orthonormal=True)
+    rows = _rows(ground, g, cotangents)
+    gram, rounding = inner(rows, rows), _rounding(ground, rows, g)
+    trace, _, frobenius, frobenius_error = moments(gram, d)
     partial = [means(gram[:, :i, :i], d) for i in range(1, m)]
+    # About the logarithm, as many times below as above.
+    wide = frobenius + half_width(frobenius, frobenius_error, m)
+    limits = few_probes(gram, d)[:2], (frobenius**2 / wide.clamp_min(1e-300), wide)
     results = []
-    for value, error, place in ((trace, trace_error, 0), (frobenius, frobenius_error, 1)):
+    for place, value in enumerate((trace, frobenius)):
         history = torch.stack([*(p[place] for p in partial), value], 1)
         if place and d > 1:
             history[:, :1] = torch.nan
-        half = half_width(value, error, m)
-        high = value + half + rounding * value
-        # An interval about the logarithm: as many times below as above.
-        low = (value**2 / (value + half).clamp_min(1e-300)) * (1 - rounding)
+        low, high = limits[place]
         results.append(
             Estimate(
                 value * scale,
-                low * scale,
-                high * scale,
+                low * (1 - rounding).clamp_min(0) * scale,
+                high * (1 + rounding) * scale,
                 "statistical",
                 **ground.passes(),
                 history=history * scale[:, None],
@@ -111,7 +111,7 @@ def published_whitebox(
     0.93 λ₁ (K = 4), 0.58 (10), 0.075 (100), 0.008 (1000), so that it cannot be compared between numbers of classes.
     a aᵀ has the null vector √p; the part of u along it is drawn as a number, the rest in the r = K − 1 dimensions of
     `fimviz.likelihood.Factor`, which leaves the distribution as it is and saturated predictions their digits. Costs
-    min(m, r) VJPs; the public code takes K, for the same quotients.
+    min(m, r) VJPs, and one to measure rounding; the public code takes K, for the same quotients.
 
     Args:
         net: the classifier.
@@ -127,11 +127,11 @@ def published_whitebox(
     if rank <= probes:
         eye = torch.eye(rank, dtype=torch.float64).expand(len(x), -1, -1)
         rows = _rows(ground, eye, cotangents)
-        quotients = (g * (inner(rows, rows) @ g)).sum(1)
+        quotients, rounding = (g * (inner(rows, rows) @ g)).sum(1), _rounding(ground, rows, eye)
     else:
         rows = _rows(ground, g, cotangents)
-        quotients = inner(rows, rows).diagonal(dim1=1, dim2=2)
-    return _largest(quotients * ground.factor.log_scale.exp()[:, None], _rounding(ground), ground.passes())
+        quotients, rounding = rows.norm(dim=2).cpu().double().square(), _rounding(ground, rows, g)
+    return _largest(quotients * ground.factor.log_scale.exp()[:, None], rounding, ground.passes())
 
 
 def published_blackbox(
@@ -162,9 +162,11 @@ def published_blackbox(
     return _largest(torch.stack(quotients), torch.zeros(len(x)).double(), passes)
 
 
-def _rounding(ground: Ground) -> Tensor:
-    """How much of a value (n,) float passes may round away."""
-    return _ROUNDING * ground.eps + ground.doubt()
+def _rounding(ground: Ground, rows: Tensor, basis: Tensor) -> Tensor:
+    """How much of a value (n,) may have been rounded away, from rows basisᵀA (n, m, D)."""
+    noise, doubt = ground.rounding(rows, basis)
+    share = noise[:, 0] / rows.norm(dim=(1, 2)).cpu().double().clamp_min(1e-300)
+    return 2 * share + share**2 + doubt
 
 
 def _frames(x: Tensor, dimension: int, count: int, seed: int, orthonormal: bool) -> Tensor:

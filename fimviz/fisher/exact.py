@@ -28,6 +28,7 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
     none = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
     return Block(
         logits=ground.logits,
+        logit_error=ground.logit_error,
         eigenvalues=mu[:, :k] * scale[:, None],
         error=error[:, :k] * scale[:, None],
         trace=trace * scale,

@@ -20,10 +20,13 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error
+from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error, unit
+from fimviz.fisher.rest import Rest, orthogonal, rest
 
 # Of the smallest wanted value. Of 540 spectra with two values moved together, three steps missed 6, and so does this.
 _FAR = 0.2
+# Of the trace that a basis leaves: of one that was confirmed, and of one that was not.
+_PROBES, _PROBES_UNCONFIRMED = 4, 8
 
 
 def lanczos(
@@ -46,25 +49,33 @@ def lanczos(
     root = theta[:, :1].sqrt()
     each = ground.noise(search.sizes, search.apart / root.clamp_min(1e-300))
     noise = (search.turn.square().mT @ each.square()[..., None])[..., 0].sqrt()
+    share = each.norm(dim=1) / search.sizes.norm(dim=1).clamp_min(1e-300)
+    if not ground.trusted(search.sizes, search.apart / root.clamp_min(1e-300)):
+        common = ground.rounding(rows, u)[0]
+        noise = torch.maximum(noise, common)
+        share = torch.maximum(share, common[:, 0] / mu.sum(1).sqrt().clamp_min(1e-300))
     residual = search.residual + 2 * root * noise  # a product with F moves as its row does, and as the JVP does
     noise = noise[:, :k]
     rounding = rounding_error(mu, noise, ground.doubt(), factor.rank)
     # Twice, because the gap is one of Ritz values, which an eigenvalue that is still on its way may narrow: of 9,000
     # intervals on real networks in float64 one was 1 % too short.
     error = rounding + torch.minimum(2 * ritz_error(theta, residual), residual)[:, :k]
-    captured, rest, rest_error = search.trace
-    captured = captured + (mu - search.theta[:, :k]).sum(1)
+    left = search.rest
     # λ_i ≤ θ_i + the trace that the basis leaves (Weyl); eight probes put it below a tenth of itself once in a thousand
     # times at most.
-    bound = error if search.confirmed else torch.maximum(error, 10 * rest[:, None])
+    bound = error if search.confirmed else torch.maximum(error, 10 * left.trace[:, None])
+    trace = search.captured + (mu - search.theta[:, :k]).sum(1) + left.trace
+    frobenius = (search.squares + left.frobenius**2).sqrt()
+    share = 2 * share + share**2 + ground.doubt()  # rounding moves all rows of A as it does those of the basis
     return Block(
         logits=ground.logits,
+        logit_error=ground.logit_error,
         eigenvalues=mu * scale[:, None],
         error=bound * scale[:, None],
-        trace=(captured + rest) * scale,
-        trace_error=(rounding.sum(1) + rest_error) * scale,
-        frobenius=theta.norm(dim=1) * scale,
-        frobenius_error=(rounding.sum(1) + 2**0.5 * residual.norm(dim=1) + rest + rest_error) * scale,
+        trace=trace * scale,
+        trace_error=(share * trace + left.trace_error) * scale,
+        frobenius=frobenius * scale,
+        frobenius_error=(share * frobenius + left.beyond(search.squares, frobenius)) * scale,
         eigenvectors=ritz_vectors(rows, u, mu, factor.ascent, noise, vectors),
         history=search.history * scale[:, None],
         **ground.passes(),
@@ -82,7 +93,9 @@ class _Search:
     residual: Tensor  # (n, m)
     history: Tensor  # (n, m), λ₁ after every step
     confirmed: bool  # whether another random vector has found nothing more
-    trace: tuple[Tensor, Tensor, Tensor]  # (n,): what a basis holds, what it leaves, and the standard error of that
+    captured: Tensor  # (n,) the trace that the basis held when it had converged
+    squares: Tensor  # (n,) ‖F‖²_F without the block beyond that basis
+    rest: Rest  # what that basis left
     sizes: Tensor  # (n, m), ‖v_j‖
     apart: Tensor  # (n, m), how far Rayleigh quotients with v_j from VJPs and from a JVP are apart: rounding
 
@@ -96,10 +109,10 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
 
     # RᵀR leans toward where F would be large if all logits moved alike: some steps fewer than from noise.
     q = factor.from_logits(factor.to_logits(factor.a[..., None] * random(1)))[..., 0]
-    q = torch.nn.functional.normalize(q, dim=1)
+    q = unit(q)
     exploring, confirmed = 0, False
-    settled = allowed = captured = apart = q.new_zeros(count, 0)
-    spread = sample = q.new_zeros(count)
+    settled = allowed = apart = q.new_zeros(count, 0)
+    captured = squares = q.new_zeros(count)
     known = 0
     rows: list[Tensor] = []
     basis, rayleigh = q.new_zeros(count, factor.rank, 0), q.new_zeros(count, 0, 0)
@@ -109,8 +122,6 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         v = ground.here.vjp(factor.to_logits(q[..., None]))
         # On a card the products are waited for once.
         column = torch.cat([products(row, v) for row in [*rows, v]], 1).cpu().double()[..., 0]
-        if exploring == 3:
-            sample = column[:, -1] * spread
         if exploring == 2 and (column[:, -1] < _FAR * settled[:, -1]).all():
             confirmed = True
             break
@@ -122,8 +133,8 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         basis, rows, rayleigh = torch.cat([basis, q[..., None]], 2), [*rows, v], _bordered(rayleigh, column)
         w = factor.from_logits(ground.here.jvp(v[:, 0]).cpu().double()[..., None])
         apart = torch.cat([apart, ((basis.mT @ w)[..., 0] - column).norm(dim=1, keepdim=True)], 1)
-        w = _orthogonal(w, basis)
-        left = torch.cat([_orthogonal(left, q[..., None]), w], 2)
+        w = orthogonal(w, basis)
+        left = torch.cat([orthogonal(left, q[..., None]), w], 2)
         theta, s = torch.linalg.eigh(rayleigh)
         theta, s = theta.flip(-1).clamp_min(0), s.flip(-1)
         history.append(theta[:, 0])
@@ -136,23 +147,25 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         if not exploring:
             toward = residuals.gather(2, iteration.argmax(1)[:, None, None].expand(-1, factor.rank, 1))[..., 0]
             if (theta.shape[1] > k or theta.shape[1] == limit) and (iteration <= allowed).all():
-                settled, captured, known = wanted, theta.sum(1), theta.shape[1]
+                settled, known = wanted, theta.shape[1]
+                captured, squares = theta.sum(1), theta.square().sum(1) + 2 * left.square().sum((1, 2))
                 exploring, toward = 3, torch.zeros_like(toward)
         length = toward.norm(dim=1, keepdim=True)
         # Where nothing is left in the Krylov space, another random vector finds eigenvalues that equal one in it.
         q = torch.where(length > 1e-14 * theta[:, :1], toward / length.clamp_min(1e-300), random(count)[..., 0])
-        q = _orthogonal(q[..., None], basis)[..., 0]
-        spread = q.square().sum(1)
-        q = torch.nn.functional.normalize(q, dim=1)
+        q = orthogonal(q[..., None], basis)[..., 0]
+        q = unit(q)
     if theta.shape[1] == factor.rank:
         residual = torch.zeros_like(residual)
-    if confirmed:  # the vector that confirmed is a first probe of what the basis left then
-        inside, samples, probes = basis[..., :known], sample[:, None], 2
-    else:
-        inside, samples, probes, captured = basis, sample.new_zeros(count, 0), 8, theta.sum(1)
-    rest, rest_error = _rest(ground, inside, generator, probes, samples)
-    trace, sizes = (captured, rest, rest_error), rayleigh.diagonal(dim1=1, dim2=2).sqrt()
-    return _Search(basis, rows, theta, s, residual, torch.stack(history, 1), confirmed, trace, sizes, apart)
+    if not confirmed:
+        captured, squares, known = theta.sum(1), theta.square().sum(1) + 2 * residual.square().sum(1), theta.shape[1]
+    # The vector that confirmed is a first probe of what the basis left then.
+    probes, begun = (_PROBES, 1) if confirmed else (_PROBES_UNCONFIRMED, 0)
+    found = rest(ground, basis[..., : known + begun], rows[known : known + begun], probes, generator)
+    sizes = rayleigh.diagonal(dim1=1, dim2=2).sqrt()
+    return _Search(
+        basis, rows, theta, s, residual, torch.stack(history, 1), confirmed, captured, squares, found, sizes, apart
+    )
 
 
 def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
@@ -160,32 +173,3 @@ def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
     grown = torch.nn.functional.pad(matrix, (0, 1, 0, 1))
     grown[:, -1] = grown[:, :, -1] = column
     return grown
-
-
-def _orthogonal(w: Tensor, basis: Tensor) -> Tensor:
-    """What of w (n, r, m) lies outside the basis (n, r, j)."""
-    for _ in range(2):  # twice is enough (Kahan), once is not
-        w = w - basis @ (basis.mT @ w)
-    return w
-
-
-def _rest(
-    ground: Ground, basis: Tensor, generator: torch.Generator, probes: int, samples: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Hutchinson on what the basis leaves; `samples` (n, m) are those of the probes that were taken already.
-
-    Returns the trace (n,) there with its standard error.
-    """
-    missing = ground.factor.rank - basis.shape[2]
-    count = probes - samples.shape[1]
-    if missing <= probes:  # all of it, then, and no sample
-        samples, count = samples[:, :0], missing
-    g = torch.randn(len(basis), ground.factor.rank, count, dtype=torch.float64, generator=generator)
-    g = _orthogonal(g, basis)
-    if missing <= probes:
-        g = torch.linalg.qr(g).Q * missing**0.5
-    rows = ground.here.vjp(ground.factor.to_logits(g))
-    squares = inner(rows, rows).diagonal(dim1=1, dim2=2)
-    mean = torch.cat([samples, squares], 1).sum(1) / max(1, samples.shape[1] + count)
-    # With so few probes their own spread says little; for a rank of one it is √2 of the value.
-    return mean, mean * ((2 / probes) ** 0.5 if missing > probes else 0)

@@ -15,6 +15,7 @@ from fimviz import _memory
 from fimviz._failures import NonFiniteError, known, others, settle, spread
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
+from fimviz._tell import tell
 from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
@@ -27,6 +28,7 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 
 METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
 GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
+UNVERIFIED = "unverified"
 # Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
 # 23 to 26 for one and 30 to 38 for three.
 _CROSSOVER = 18, 6
@@ -76,8 +78,9 @@ def spectrum(
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
             network, and to measure the rounding of the passes back. These stay in float32 where they go through
             convolutions, ReLUs, max pools and the like; other models are computed in float64 altogether. By default
-            done wherever the model and the device can. Without it, `error` counts ordinary rounding only, and `reason`
-            says so.
+            done wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
+            and `error` holds what rounding does at a neighbour of each input, kinks included, with one forward pass and
+            VJP more; where values are tied, as in a flat background before a max pool, that may be as much as λ itself.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its row is NaN and says why
             (`Spectrum.failures`, and the column `failure` of its frame), or "raise".
@@ -124,8 +127,13 @@ def spectrum(
     passes = torch.float64 if verify and not net.precise else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     method, reason = _choose(net, method, k, rank)
-    if not verify and method != "blackbox":
-        reason += "; not verified: `error` leaves out kinks of the network that rounding may have crossed"
+    guarantee = GUARANTEES[method]
+    if method != "blackbox" and not (verify and net.precise) and passes != torch.float64:
+        guarantee = UNVERIFIED
+        reason += (
+            "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
+            "knows from a neighbour of the input"
+        )
     verify = verify and net.precise
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
@@ -179,6 +187,14 @@ def spectrum(
     def among(values: Tensor) -> Tensor:
         return spread(values, at, done) if failures else values
 
+    rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
+    if rough:
+        reason += f"; at {rough} of {done} inputs the answers do not change smoothly"
+        tell(
+            f"at {rough} of {done} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped or "
+            "go in steps): their intervals are wide"
+        )
+
     def joined(name: str) -> Tensor:
         return among(torch.cat([getattr(block, name) for block in blocks]))
 
@@ -201,12 +217,13 @@ def spectrum(
         eigenvectors=joined("eigenvectors").unflatten(2, x.shape[1:]) if vectors else None,
         probabilities=net.likelihood.log_probs(logits).exp(),
         logits=logits,
+        logit_error=joined("logit_error"),
         images=x[:done].cpu(),
         labels=None if truth is None else truth[:done],
         net=net,
         method=method,
         reason=reason,
-        guarantee=GUARANTEES[method],
+        guarantee=guarantee,
         cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
         history=among(_padded([block.history for block in blocks])),
         failures=dict(sorted(failures.items())),
@@ -284,6 +301,7 @@ def plan(
         at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
     else:
         inputs = at_once = 4096
-    inputs = max(1, min(inputs, len(x), int(room / one_input)))
+    least = 1 if net.alone else 2  # there one alone costs as much as two
+    inputs = max(least, min(inputs, len(x), int(room / one_input)))
     cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
-from fimviz.fisher.walk import logits_at
+from fimviz.fisher.walk import logits_at, sharpened
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -26,7 +26,7 @@ class Plane:
         axes: (n, 2, *input) u and w, orthonormal; zeros where there is no such direction.
         distances: (n, m) the places on both axes, in L2 pixel units, ascending; the middle one is 0.
         logits: (n, m, m, K), first along u, then along w.
-        kl: (n, m, m) KL(p(x) ‖ p(x + a·u + b·w)) in nats.
+        kl: (n, m, m) KL(p(x) ‖ p(x + a·u + b·w)) in nats; kl_error: (n, m, m) how far rounding may have moved it.
         outcomes: (n, m, m) the predicted class, or (n, m, m, K) booleans for several yes/no labels.
         information: (n, 2) uᵀFu and wᵀFw. Since u is an eigenvector and w orthogonal to it, uᵀFw = 0, and the ellipse
             ½(a²·uᵀFu + b²·wᵀFw) = c holds the steps of c nats, as F predicts them.
@@ -36,6 +36,7 @@ class Plane:
     distances: Tensor
     logits: Tensor
     kl: Tensor
+    kl_error: Tensor
     outcomes: Tensor
     information: Tensor
 
@@ -55,13 +56,15 @@ def plane(spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: 
     a = distances[:, :, None].expand(-1, *grid).flatten()
     b = distances[:, None, :].expand(-1, *grid).flatten()
     rows = torch.arange(len(u)).repeat_interleave(points**2)
-    z = logits_at(spectrum, rows, [(u, a), (w, b)])
+    moves = [(u, a), (w, b)]
+    z, kl, kl_error = sharpened(spectrum, rows, moves, logits_at(spectrum, rows, moves))
     likelihood = spectrum.net.likelihood
     return Plane(
         axes=torch.stack([u, w], 1),
         distances=distances,
         logits=z.view(len(u), *grid, -1),
-        kl=likelihood.kl(spectrum.logits[rows], z).view(len(u), *grid),
+        kl=kl.view(len(u), *grid),
+        kl_error=kl_error.view(len(u), *grid),
         outcomes=likelihood.mode(z).unflatten(0, (len(u), *grid)),
         information=torch.stack([spectrum.eigenvalues[:, k], other], 1),
     )

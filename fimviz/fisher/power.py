@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error
+from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error, unit
 
 
 def power(
@@ -23,7 +23,7 @@ def power(
     factor = ground.factor
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)
-    v = torch.nn.functional.normalize(v, dim=1)
+    v = unit(v)
     history: list[Tensor] = []
     for _ in range(max_steps):
         h = factor.from_logits(ground.here.jvp(v).cpu().double()[..., None])
@@ -33,18 +33,19 @@ def power(
         residual = (fv - theta[:, None].to(fv) * v).norm(dim=1).cpu().double()
         if (residual <= tolerance * theta).all():
             break
-        v = torch.nn.functional.normalize(fv, dim=1)
-    y = torch.nn.functional.normalize(h, dim=1)
+        v = unit(fv)
+    y = unit(h)
     rows = ground.here.vjp(factor.to_logits(y))
     mu = inner(rows, rows)[..., 0]
     root = mu.sqrt()
     # vᵀF v is also v · F v: what they are apart is rounding.
     apart = inner(v[:, None], fv[:, None])[..., 0] - theta[:, None]
-    noise = ground.noise(root, apart.abs() / root.clamp_min(1e-300))
+    noise = torch.maximum(ground.noise(root, apart.abs() / root.clamp_min(1e-300)), ground.rounding(rows, y)[0])
     error = rounding_error(mu, noise, ground.doubt(), factor.rank) + 2 * root * noise + residual[:, None]
     scale, unknown = factor.log_scale.exp(), torch.full_like(theta, torch.nan)
     return Block(
         logits=ground.logits,
+        logit_error=ground.logit_error,
         eigenvalues=mu * scale[:, None],
         error=error * scale[:, None],
         trace=unknown,

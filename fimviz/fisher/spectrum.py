@@ -52,12 +52,14 @@ class Spectrum(ModelResult):
             in rounding (λ below the square of the noise) is zeros; equal eigenvalues leave their plane's axes
             arbitrary.
         error: (n, k) float64, how far an eigenvalue may be from the truth: iteration, sampling and rounding together.
-            Rounding is estimated from the machine epsilon, with constants that held on every real network tried, and
-            from products that were computed in two ways.
+            Rounding is measured at every input, by products that are computed in two ways, and at a neighbour of the
+            input where the forward pass may have rounded too; it is never taken for less than what real networks
+            showed (`fimviz.fisher.block`).
         trace, trace_error: (n,) float64, the sum of all eigenvalues, not only of the k largest; NaN where the method
-            says nothing about it.
-        frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues.
-        probabilities: (n, K) float64.
+            says nothing about it. With "exact" the error is rounding; with "lanczos" and "blackbox" it is statistical,
+            half a 95 % interval, because what the iteration has not found is sampled.
+        frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues, likewise.
+        probabilities, logits: (n, K) float64; logit_error: (n,) how far rounding may have moved a logit.
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
         net: the classifier. `walk`, `plane`, `reach`, `one_sided` and what takes a spectrum ask it again, and refuse
             with a `RuntimeError` where it is no longer the one that it was, for the reason that `changed` gives. What
@@ -66,7 +68,9 @@ class Spectrum(ModelResult):
         guarantee: what `error` means. "exact": rounding is all. "interval": the value is a lower bound, up to
             rounding, and the truth lies within `error`; that no larger eigenvalue was missed has been confirmed from a
             second random vector, which only a cluster of nearly equal eigenvalues can escape. "lower": a lower bound,
-            the interval is experience. "statistical": a confidence interval.
+            the interval is experience. "statistical": a 95 % confidence interval. "unverified": passes in float32
+            alone, whose rounding may have crossed a kink of the network; `error` holds what a neighbour of the input
+            shows of that, which is likely and no proof.
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
         failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.
@@ -81,6 +85,7 @@ class Spectrum(ModelResult):
     frobenius_error: Tensor
     probabilities: Tensor
     logits: Tensor
+    logit_error: Tensor
     images: Tensor
     labels: Tensor | None
     net: Classifier | BlackBox
@@ -157,7 +162,7 @@ class Spectrum(ModelResult):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row an input: sample, prediction, confidence, doubt, λ₁ with its error, trace, frobenius, label, failure.
+        """One row an input: sample, prediction, confidence, doubt, λ₁, trace, frobenius with errors, label, failure.
 
         `failure` says why the row of an input has no numbers; it is empty where all is well.
         """
@@ -170,7 +175,9 @@ class Spectrum(ModelResult):
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
             "trace": self.trace.numpy(),
+            "trace_error": self.trace_error.numpy(),
             "frobenius": self.frobenius.numpy(),
+            "frobenius_error": self.frobenius_error.numpy(),
             "error": self.error[:, 0].numpy(),
         }
         if self.labels is not None:

@@ -1,7 +1,7 @@
 """What a model says along an eigenvector: probabilities and KL at x + ε v, by forward passes.
 
 The model is given x + ε v as it is, also where a pixel leaves the input range: that is the displacement that λ
-speaks of. Views count such pixels.
+speaks of. Views count such pixels. Only a `BlackBox` stops them at the range, as no service takes others.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fimviz.fisher.block import logit_error
+
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
 
 _SERIES = [m * 10.0**e for e in range(-3, 1) for m in (1, 2, 5)]
 _WORK = 2**22  # bytes of input in a batch of forward passes
+_SHARE = 1e-3  # of a divergence, beyond which its rounding is worth a pass in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,8 @@ class Walk:
     Attributes:
         epsilon: (n, m) distances in L2 pixel units.
         logits, probabilities: (n, m, K).
-        kl: (n, m) KL(p(x) ‖ p(x + εv)) in nats.
+        kl: (n, m) KL(p(x) ‖ p(x + εv)) in nats; kl_error: (n, m) how far rounding may have moved it. Where float32
+            would move it by more than a thousandth, the pass is taken again in float64, where the network can.
         quadratic: (n, m) its second-order prediction ½ ε² λ.
         flips: (n, 2) the ε nearest to 0 on the negative and on the positive side at which the prediction changes:
             the first change seen between neighbouring distances, located there to 1e-4 of their gap, just behind
@@ -40,6 +44,7 @@ class Walk:
     logits: Tensor
     probabilities: Tensor
     kl: Tensor
+    kl_error: Tensor
     quadratic: Tensor
     flips: Tensor
     becomes: Tensor
@@ -62,17 +67,56 @@ def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) 
     if with_flips:
         epsilon, order = torch.cat([epsilon, at], 1).sort(1)
         z = torch.cat([z, at_flips], 1).gather(1, order[..., None].expand(-1, -1, z.shape[2]))
-    flat, rows = z.flatten(0, 1), torch.arange(len(epsilon)).repeat_interleave(epsilon.shape[1])
+    assert spectrum.eigenvectors is not None
+    rows = torch.arange(len(epsilon)).repeat_interleave(epsilon.shape[1])
+    moves = [(spectrum.eigenvectors[:, k], epsilon.flatten())]
+    flat, kl, kl_error = sharpened(spectrum, rows, moves, z.flatten(0, 1))
+    z = flat.view(z.shape)
     return Walk(
         epsilon=epsilon,
         logits=z,
         probabilities=likelihood.log_probs(flat).exp().view(z.shape),
-        kl=likelihood.kl(spectrum.logits[rows], flat).view(epsilon.shape),
+        kl=kl.view(epsilon.shape),
+        kl_error=kl_error.view(epsilon.shape),
         quadratic=0.5 * epsilon**2 * spectrum.eigenvalues[:, k, None],
         flips=flips,
         becomes=likelihood.mode(becomes.flatten(0, 1)).unflatten(0, flips.shape),
         outcomes=likelihood.mode(flat).unflatten(0, epsilon.shape),
     )
+
+
+def sharpened(
+    spectrum: Spectrum, rows: Tensor, moves: Sequence[tuple[Tensor, Tensor]], z: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (m, K) of moved inputs as of `logits_at`, again in float64 where KL needs it; KL (m,) and its error."""
+    net = spectrum.net
+    kl, error = _divergence(spectrum, rows, spectrum.logits, z, net.dtype)
+    rounded = error > _SHARE * kl
+    if net.has_float64 and bool(rounded.any()):
+        z, some = z.clone(), rounded.nonzero()[:, 0]
+        nowhere = [(v, torch.zeros(len(spectrum), dtype=torch.float64)) for v, _ in moves[:1]]
+        here = logits_at(spectrum, torch.arange(len(spectrum)), nowhere, torch.float64)
+        there = [(v, step[some]) for v, step in moves]
+        z[some] = logits_at(spectrum, rows[some], there, torch.float64)
+        kl[some], error[some] = _divergence(spectrum, rows[some], here, z[some], torch.float64)
+    return z, kl, error
+
+
+def _divergence(
+    spectrum: Spectrum, rows: Tensor, here: Tensor, there: Tensor, precision: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """KL (m,) from logits (n, K) and (m, K) of passes in a precision, and how far rounding may have moved it."""
+    likelihood, eps = spectrum.net.likelihood, torch.finfo(precision).eps
+    off = logit_error(here, eps)
+    if precision == spectrum.net.dtype or spectrum.guarantee != "unverified":
+        off = torch.maximum(off, spectrum.logit_error)
+    kl = likelihood.kl(here[rows], there)
+    # To second order √(2 KL) is a norm, in which the logits' difference moves by at most four times what each does,
+    # weighted by the doubt, and by √λ₁ times what x + εv was rounded by.
+    unsure = -torch.log1p(-likelihood.doubt(here).clamp_max(1 - 1e-16))
+    moved = eps / 2 * spectrum.images.flatten(1).double().norm(dim=1) * spectrum.spectral_norm.sqrt()
+    noise = ((4 * off * unsure.sqrt() + moved)[rows]) / 2**0.5
+    return kl, 2 * kl.sqrt() * noise + noise**2 + 4 * off[rows] * kl
 
 
 def unasked(spectrum: Spectrum, k: int, epsilon: Tensor) -> Walk:
@@ -85,6 +129,7 @@ def unasked(spectrum: Spectrum, k: int, epsilon: Tensor) -> Walk:
         logits=z,
         probabilities=torch.where(here, spectrum.probabilities[:, None], torch.nan),
         kl=torch.zeros_like(epsilon).where(epsilon == 0, torch.nan),
+        kl_error=torch.zeros_like(epsilon).where(epsilon == 0, torch.nan),
         quadratic=0.5 * epsilon**2 * spectrum.eigenvalues[:, k, None],
         flips=torch.tensor([-torch.inf, torch.inf], dtype=torch.float64).expand(len(epsilon), 2),
         becomes=modes.expand(-1, 2, *modes.shape[2:]),

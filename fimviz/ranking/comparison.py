@@ -41,6 +41,7 @@ class Quantity:
     log: str = ""
 
 
+_ASTRAY = 0.1  # the share of pairs beyond which a number is not said to rank models
 QUANTITIES = {
     "weights_only": Quantity("formula from the weights alone, L5", "log₁₀ L5", "formula", 1, "log10"),
     "at_images": Quantity("formula at the images, median L4", "log₁₀ L4", "formula", 1, "log10"),
@@ -250,11 +251,11 @@ def _correlation(name: str, values: Sequence[float], attacks: Sequence[float]) -
     kind, expected = QUANTITIES[name].kind, QUANTITIES[name].expected
     pairs = [(a, b) for i, a in enumerate(known) for b in known[:i]] if expected else []
     wrong = sum(expected * (a[0] - b[0]) * (a[1] - b[1]) < 0 for a, b in pairs)
-    verdict = _verdict(expected, r, wrong)
+    verdict = _verdict(expected, r, wrong, len(pairs))
     return Correlation(kind, expected, r.n, r.rho, r.low, r.high, r.p_value, len(pairs), wrong, verdict)
 
 
-def _verdict(expected: int, r: Rank, wrong: int) -> str:
+def _verdict(expected: int, r: Rank, wrong: int, pairs: int) -> str:
     if math.isnan(r.rho):
         return f"known for {r.n} models, too few" if r.n < 3 else "the same for all models"
     shown = r.p_value <= 0.05 and (r.low > 0 or r.high < 0)
@@ -264,7 +265,10 @@ def _verdict(expected: int, r: Rank, wrong: int) -> str:
         return "not shown to rank models"
     if r.rho * expected < 0:
         return "ranks them in reverse"
-    return "ranks models like these" + (f", but for some pairs ({wrong} here)" if wrong else "")
+    share = f"{wrong} of {pairs} pairs here ({wrong / pairs:.0%})"
+    if wrong > _ASTRAY * pairs:
+        return f"leans the right way, but {share} are the wrong way round"
+    return "ranks models like these" + (f", but for {share}" if wrong else "")
 
 
 def _few(n: int) -> str:

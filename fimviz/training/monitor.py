@@ -36,9 +36,10 @@ class FisherMonitor:
     The model is left exactly as it came, its mode, running statistics, gradients and the random stream included: a
     training run with a monitor ends in the same bits as one without.
 
-    **Cost** of a record: one forward pass of the probe set and K−1 vector-Jacobian products toward the input, without
-    parameter gradients. With K = 10 and as many probe images as a batch has, it took as long as four training steps of
-    the zoo's VGG and ResNet, and as eight of its MLP, where passes are short. CCKL is free: it needs the logits only.
+    **Cost** of a record: two forward passes of the probe set and K vector-Jacobian products toward the input, without
+    parameter gradients; one of each measures rounding. Without that, with K = 10 and as many probe images as a batch
+    has, it took as long as four training steps of the zoo's VGG and ResNet, and as eight of its MLP, where passes are
+    short. CCKL is free: it needs the logits only.
     Every record holds what it took, in `forwards` and `vjps` for each image and in `seconds`.
 
     Args:

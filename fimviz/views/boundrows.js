@@ -10,11 +10,12 @@ export const SHAPES = {
   lower: (x, y) => `<path d="M${x},${y - 6}L${x + 6},${y + 5}H${x - 6}Z"/>`,
   upper: (x, y) => `<path d="M${x},${y + 6}L${x + 6},${y - 5}H${x - 6}Z"/>`,
   statistical: (x, y) => `<circle cx="${x}" cy="${y}" r="5" class="fv-stroke fv-hollow" stroke-dasharray="2.5 2"/>`,
+  unverified: (x, y) => `<rect x="${x - 5}" y="${y - 5}" width="10" height="10" class="fv-stroke fv-hollow"/>`,
   none: () => "",
 };
 
 /** Whether a method's low and high are an interval to draw; bounds have one side. */
-export const shows = (method) => ["exact", "interval", "statistical"].includes(method.guarantee);
+export const shows = (method) => ["exact", "interval", "statistical", "unverified"].includes(method.guarantee);
 
 const range = (span) => `${powerOfTen(span[0], 2)} … ${powerOfTen(span[4], 2)}`;
 

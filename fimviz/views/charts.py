@@ -89,6 +89,7 @@ _SYMBOLS = {
     "upper": "triangle-down",
     "lower": "triangle-up",
     "statistical": "circle-open",
+    "unverified": "square-open",
 }
 
 

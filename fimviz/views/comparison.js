@@ -11,7 +11,8 @@ const MEANING = {
   interval: "the truth lies in the interval",
   upper: "guaranteed, the truth is not above it",
   lower: "guaranteed, the truth is not below it",
-  statistical: "a confidence interval, no guarantee",
+  statistical: "a 95 % confidence interval, no guarantee",
+  unverified: "in float32 alone: rounding may have crossed a kink",
 };
 const GROUPS = { estimate: "Computed and estimated", ladder: "Upper bounds by formula", lower: "Lower bounds by formula" };
 function layout(methods) {

@@ -58,7 +58,7 @@ export const withConvergence = (Base) => class extends Base {
     this.$(".fv-conv").hidden = !traces.length;
     this.root.classList.toggle("fv-noconv", !traces.length);
     if (!traces.length) return;
-    const undrawn = this.methods.filter((m, i) => m.group === "estimate" && m.guarantee !== "exact" && i !== this.reference && !traces.some((t) => t.m === i)).map((m) => m.name);
+    const undrawn = this.methods.filter((m, i) => m.group === "estimate" && m.name !== "exact" && i !== this.reference && !traces.some((t) => t.m === i)).map((m) => m.name);
     this.$(".fv-undrawn").textContent = undrawn.length ? `Not drawn: ${undrawn.join(", ")}, of which no running values are kept.` : "";
     const exact = this.methods[this.reference].guarantee === "exact";
     const dot = exact ? this.passes(this.reference, at) : NaN;

@@ -88,8 +88,8 @@ def _model(
 ) -> dict[str, Any]:
     """One model: numbers of all samples, and the samples in detail."""
     s = m.spectrum
-    columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "confidence": s.confidence}
-    columns |= {"doubt": s.doubt, "margin": m.margin}
+    columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "traceError": s.trace_error}
+    columns |= {"confidence": s.confidence, "doubt": s.doubt, "margin": m.margin}
     columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack")}
     nested: dict[str, list[Any]] = {}
     if m.bounds is not None:

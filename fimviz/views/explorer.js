@@ -300,7 +300,7 @@ class Explorer extends View {
     const tables = data.models.map((m) => {
       const t = m.table;
       const rows = () => data.indices.map((i) => [i, ...(data.labels ? [data.labels[i] === null ? "–" : this.name(data.labels[i])] : []), this.name(m.predictions[i]), probability(t.confidence[i], t.doubt[i]), number(t.margin[i]),
-        number(t.norm[i], 4), number(t.error[i], 2), number(t.trace[i]), ...(t.radius ? [number(t.radius[i])] : [])]);
+        number(t.norm[i], 4), number(t.error[i], 2), measured(t.trace[i], t.traceError[i]), ...(t.radius ? [number(t.radius[i])] : [])]);
       return [`Table: all samples${m.name ? ` of ${m.name}` : ""}`, ["sample", ...(data.labels ? ["label"] : []), "prediction", "confidence", "margin", "λ₁", "error of λ₁", "trace", ...(t.radius ? ["certified radius"] : [])], rows];
     });
     fillTables(box, tables.map(([caption, head]) => [caption, head, []]));

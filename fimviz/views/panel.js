@@ -7,6 +7,15 @@ import { colorBar, columnsOf, fillTables } from "./stage.js";
 
 const GREY = "var(--fv-faint)";
 
+/** "37 %", or "28 to 46 %" where errors leave it open: the part of the whole, each with its error. */
+export function shareOf(part, partError, whole, wholeError) {
+  const percent = (p, w) => 100 * Math.max(0, Math.min(1, p / w));
+  const [low, high] = [percent(part - partError, whole + wholeError), percent(part + partError, Math.max(whole - wholeError, part + partError))];
+  if (high - low < 0.5) return `${number(percent(part, whole))} %`;
+  const [from, to] = [Math.floor(low), Math.ceil(high)];
+  return to - from <= 1 ? `${Math.round(percent(part, whole))} %` : `${from} to ${to} %`;
+}
+
 /**
  * What the model says at ε, between the distances at which it was asked: log-probabilities are interpolated linearly, as
  * a ReLU network's logits run; KL through the logarithm of its ratio to ½ε²λ, which varies slowly where KL spans decades.
@@ -162,7 +171,8 @@ export class Panel {
     const { sample } = this;
     const rows = sample.directions.map((d, i) => ({ name: `λ${subscript(i + 1)}`, value: d.value, doubtful: d.error >= d.value && d.value > 0,
       text: d.error >= d.value && d.value > 0 ? `≤ ${number(d.value + d.error)}` : number(d.value) }));
-    const share = sample.trace > 0 ? ` — λ₁ is ${number(100 * sample.directions[0].value / sample.trace)} % of the trace` : "";
+    const [first] = sample.directions;
+    const share = sample.trace > 0 ? ` — λ₁ is ${shareOf(first.value, first.error, sample.trace, sample.traceError)} of the trace` : "";
     const width = Math.min(420, this.width);
     this.$(".fv-spectrum").innerHTML = `<h4>Spectrum${share}</h4>${logDots({ width, rows, chosen: this.order, label: `eigenvalues: ${rows.map((r) => r.text).join(", ")}` })}`;
     this.tables();

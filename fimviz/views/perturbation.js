@@ -79,7 +79,7 @@ class Perturbation extends View {
     const labelled = samples[0].label !== null;
     return ["Table: all samples shown", ["sample", ...(labelled ? ["label"] : []), "prediction", "confidence", "λ₁", "trace", "‖F‖", "error of λ₁"],
       samples.map((s) => [s.index, ...(labelled ? [this.outcome(s.label)] : []), this.outcome(s.prediction), sureness(s),
-        number(s.directions[0].value), number(s.trace), number(s.frobenius), number(s.directions[0].error, 2)])];
+        number(s.directions[0].value), measured(s.trace, s.traceError), measured(s.frobenius, s.frobeniusError), number(s.directions[0].error, 2)])];
   }
 
   resize() {

@@ -180,11 +180,17 @@ def sample_data(
         "doubt": float(shown.doubt[i]),
         "oneSided": [None if s != s else s for s in one_sided.tolist()],
         "trace": finite(shown.trace[i]),
+        "traceError": finite(shown.trace_error[i]),
         "frobenius": finite(shown.frobenius[i]),
+        "frobeniusError": finite(shown.frobenius_error[i]),
         "reach": reach,
         "image": image or inputs.encode(shown.images[i]),
         "directions": [_direction(shown, inputs, walk, i, k) for k, walk in enumerate(walks)],
     }
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{value:.2g} ± {error:.1g}" if error > 5e-4 * value else f"{value:.4g}"
 
 
 def outcome(mode: Tensor) -> int | list[int]:
@@ -261,9 +267,10 @@ def _still(shown: Spectrum, inputs: Inputs, epsilon: float, chosen: list[int]) -
     for i, index in enumerate(chosen[:10]):
         mode = outcome(shown.predictions[i])
         said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
+        trace = _with_error(float(shown.trace[i]), float(shown.trace_error[i]))
         rows.append(
             f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{float(shown.confidence[i]):.4f}</td>"
-            f"<td>{float(shown.spectral_norm[i]):.4g}</td><td>{float(shown.trace[i]):.4g}</td></tr>"
+            f"<td>{float(shown.spectral_norm[i]):.4g}</td><td>{trace}</td></tr>"
         )
     head = "<tr><th>sample</th><th>prediction</th><th>confidence</th><th>λ₁</th><th>trace</th></tr>"
     return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"

@@ -11,7 +11,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.ranking import compare_models
-from fimviz.ranking.comparison import _median_interval
+from fimviz.ranking.comparison import _correlation, _median_interval
 from fimviz.ranking.numbers import _fitted_temperature
 
 NAMES = ("mlp", "mlp-robust", "vgg", "vgg-robust", "resnet", "resnet-robust")
@@ -59,6 +59,17 @@ def test_formulas_bound_and_attacks_stay_outside_the_certificate(comparison):
         assert (m.smallest_attack > m.certified_radius[: len(m.smallest_attack)])[right].all()
         assert (m.smallest_attack[~right] == 0).all()
         assert (m.certified_radius[~m.right] == 0).all()
+
+
+def test_a_number_that_errs_on_many_pairs_is_not_said_to_rank():
+    """Twelve models: in order but for neighbours, and with 18 of 66 pairs the wrong way round."""
+    attacks = [1 / (1 + i) for i in range(12)]  # the smallest attack falls as fragility rises
+    near = _correlation("mean_spectral_norm", [2, 1, 4, 3, 6, 5, 7, 8, 9, 10, 11, 12], attacks)
+    assert near.verdict == "ranks models like these, but for 3 of 66 pairs here (5%)"
+    far = _correlation("mean_spectral_norm", [4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9], attacks)
+    assert (far.p_value <= 0.05, far.low > 0, far.discordant) == (True, True, 18)
+    assert far.verdict == "leans the right way, but 18 of 66 pairs here (27%) are the wrong way round"
+    assert _correlation("mean_spectral_norm", list(range(12)), attacks).verdict == "ranks models like these"
 
 
 def test_the_formula_does_not_rank_the_zoo_and_says_so(comparison):
