@@ -47,8 +47,10 @@ class Factor:
 
     def to(self, device: torch.device) -> Factor:
         """The same with its numbers on a device."""
-        there: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Factor(**{name: t if t is None else t.to(device) for name, t in there.items()})
+        there: dict[str, Any] = {
+            f.name: None if (t := getattr(self, f.name)) is None else t.to(device) for f in fields(self)
+        }
+        return Factor(**there)
 
     def to_logits(self, y: Tensor) -> Tensor:
         """R y, (n, r, m) → (n, K, m): cotangents toward the logits."""
