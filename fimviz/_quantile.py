@@ -39,4 +39,6 @@ def median(values: Tensor) -> float:
 
 def digits(value: float) -> str:
     """Three significant digits; ∞ for what never happened, a dash for what is not known."""
-    return "∞" if value == math.inf else "–" if math.isnan(value) else f"{value:.3g}"
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{value:.3g}"

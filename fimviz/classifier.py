@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fimviz._apart import apart
 from fimviz._at_rest import at_rest, in_dtype
 from fimviz._default_device import as_outside, from_cpu
+from fimviz._described import undescribed
 from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
 from fimviz._models import called, embeds, last_operations, no_module, one_input, quantised, takes_tokens
@@ -106,6 +107,8 @@ class Classifier:
         # Whether products along directions come from differentiating twice, and can be taped: known after the first.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
+        # Why gradients say nothing of the model, if so (`fimviz._described`): known after the first call.
+        self.undescribed = ""
         # What a pass over one input takes, by its shape and precision (`fimviz.fisher.passes.footprint`).
         self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int]] = {}
 
@@ -335,7 +338,8 @@ class Classifier:
                         "floats that it was made from, or fv.BlackBox(model, as_torch=True) to fv.spectrum"
                     )
                 raise ValueError(
-                    "the logits do not depend on the images differentiably: look for detach() or no_grad()"
+                    "the logits do not depend on the images differentiably: look for detach() or no_grad(), integers "
+                    "or comparisons, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images)"
                 )
             across = torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num()
             one_by_one = [self._sloped(one.detach()) for one in pair.split(1)]
@@ -352,6 +356,7 @@ class Classifier:
                 )
             self._refuse_ends(outputs)
             self.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
+            self._compare(pair.detach(), torch.stack([slopes[0][0], slopes[1][1]]), eps)
             if own != torch.float64 and self.device.type != "mps":
                 self.precise = self._runs_in(torch.float64, pair) and self._takes_float64_values(pair.detach())
             # A kink may part the two in float32, but not in float64.
@@ -371,6 +376,27 @@ class Classifier:
                 f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
             )
         self._names, self._probed = names, True
+
+    def _compare(self, x: Tensor, slopes: Tensor, eps: float) -> None:
+        """Say so if the gradient, `slopes` of the weighted logits at inputs x, has nothing to do with the answers."""
+
+        def score(some: Tensor) -> Tensor:
+            z = self.logits(some)
+            return z @ torch.linspace(1, 2, z.shape[1]).to(z)
+
+        low, high = self.input_range or (float(v) for v in x.aminmax())
+        step = undescribed(score, x, slopes, (low, high if high > low else low + 1), eps)
+        if step and slopes.isfinite().all():
+            self.undescribed = (
+                f"the gradient does not describe this model: its answers change by steps of {step:.2g} a pixel, of "
+                "which the gradient says nothing, as where a network rounds, quantises or compares its input"
+            )
+            tell(
+                f"{self.undescribed}. What rests on gradients (λ₁, bounds at the inputs, margins, most attacks) says "
+                "nothing of it: look for round, argmax, detach or comparisons before the first layer and leave them "
+                "out, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images, step=…) with a "
+                "step that is longer than the model's own"
+            )
 
     def _refuse_ends(self, outputs: Tensor) -> None:
         """Refuse a model that ends in what makes probabilities of logits, whatever their values are."""

@@ -255,6 +255,9 @@ def compare_bounds(
             if name == "hutchinson-trace":
                 rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
                 columns[name] = replace(columns[name], low=columns[name].low / rank)
+    if isinstance(net, Classifier) and net.undescribed:
+        by_gradients = [name for name in columns if name not in (*_BY_QUERIES, "L4", "L5", "L6")]
+        columns |= {name: replace(columns[name], guarantee="void") for name in by_gradients}
     layers, local_layers, reason = None, None, "no bound from the weights was asked for"
     if ladder and {"L5", "L6"} & set(chosen):
         layers, reason = ladder.layers

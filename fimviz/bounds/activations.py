@@ -1,4 +1,4 @@
-"""Rules for functions of single elements: the largest slope anywhere, and the slopes at x where they are smooth.
+"""Rules for functions of single elements: the largest slope anywhere, and the slopes at x.
 
 The suprema of the slopes that are not plain are computed once by a fine scan in tests, and stand here rounded up.
 """
@@ -16,36 +16,37 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log
-from fimviz.bounds.rules import rule
+from fimviz.bounds.rules import patient, rule
 
-# sup|f′|, whether f is smooth enough for its slopes at x to be read, and whether |f(x)| ≤ |x|
-_SLOPES: list[tuple[float, bool, bool, tuple[Any, ...]]] = [
-    (1.0, False, True, (nn.ReLU, tf.relu, torch.relu, "relu", "relu_", torch.relu_, tf.relu_)),
-    (1.0, False, True, (nn.ReLU6, tf.relu6)),
-    (1.0, False, True, (nn.Softshrink, tf.softshrink)),
-    (1.0, True, True, (nn.Tanhshrink, tf.tanhshrink)),
-    (1.0, True, True, (nn.Softsign, tf.softsign)),
-    (1.0, True, True, (nn.Tanh, torch.tanh, tf.tanh, "tanh")),
-    (1.0, True, False, (nn.LogSigmoid, tf.logsigmoid)),
-    (1.0, False, True, (torch.abs, "abs", abs)),
-    (1.0, False, True, (operator.neg, torch.neg, torch.negative, "neg", "neg_", "negative", "__neg__")),
-    (1.0, True, True, (torch.sin, "sin")),
-    (1.0, True, False, (torch.cos, "cos")),
-    (0.25, True, False, (nn.Sigmoid, torch.sigmoid, tf.sigmoid, "sigmoid", "sigmoid_")),
-    (0.16667, False, False, (nn.Hardsigmoid, tf.hardsigmoid)),
-    (1.5, False, True, (nn.Hardswish, tf.hardswish)),
-    (1.12905, True, True, (nn.GELU, tf.gelu)),
-    (1.09985, True, True, (nn.SiLU, tf.silu)),
-    (1.08851, True, True, (nn.Mish, tf.mish)),
-    (1.75810, False, False, (nn.SELU, tf.selu, torch.selu)),
+# sup|f′|, and whether |f(x)| ≤ |x|
+_SLOPES: list[tuple[float, bool, tuple[Any, ...]]] = [
+    (1.0, True, (nn.ReLU, tf.relu, torch.relu, "relu", "relu_", torch.relu_, tf.relu_)),
+    (1.0, True, (nn.ReLU6, tf.relu6)),
+    (1.0, True, (nn.Softshrink, tf.softshrink)),
+    (1.0, True, (nn.Tanhshrink, tf.tanhshrink)),
+    (1.0, True, (nn.Softsign, tf.softsign)),
+    (1.0, True, (nn.Tanh, torch.tanh, tf.tanh, "tanh")),
+    (1.0, False, (nn.LogSigmoid, tf.logsigmoid)),
+    (1.0, True, (torch.abs, "abs", abs)),
+    (1.0, True, (operator.neg, torch.neg, torch.negative, "neg", "neg_", "negative", "__neg__")),
+    (1.0, True, (torch.sin, "sin")),
+    (1.0, False, (torch.cos, "cos")),
+    (0.25, False, (nn.Sigmoid, torch.sigmoid, tf.sigmoid, "sigmoid", "sigmoid_")),
+    (0.16667, False, (nn.Hardsigmoid, tf.hardsigmoid)),
+    (1.5, True, (nn.Hardswish, tf.hardswish)),
+    (1.12905, True, (nn.GELU, tf.gelu)),
+    (1.09985, True, (nn.SiLU, tf.silu)),
+    (1.08851, True, (nn.Mish, tf.mish)),
+    (1.75810, False, (nn.SELU, tf.selu, torch.selu)),
 ]
 _LIMITED = {nn.Sigmoid, torch.sigmoid, tf.sigmoid, "sigmoid", nn.Hardsigmoid, tf.hardsigmoid}
 
 
-def _register(slope: float, smooth: bool, shrinks: bool, targets: tuple[Any, ...]) -> None:
+def _register(slope: float, shrinks: bool, targets: tuple[Any, ...]) -> None:
+    @patient
     @rule(*targets)
     def element(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
-        out = sloped(step, x, slope, smooth, lambda v: call(step, v, *args, **kwargs))
+        out = sloped(step, x, slope, lambda v: call(step, v, *args, **kwargs))
         if shrinks:
             return replace(out, reach=x.reach)
         return limited(step, out)
@@ -70,37 +71,49 @@ def call(step: Step, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return step.op(value.clone(), *args, **kwargs)
 
 
-def sloped(step: Step, x: Flow, slope: float, smooth: bool, function: Callable[[Tensor], Tensor]) -> Flow:
-    """The output of a function of every element with |f′| ≤ slope, and less at x where it is known."""
-    kind = type(step.op).__name__ if isinstance(step.op, nn.Module) else getattr(step.op, "__name__", str(step.op))
-    if x.value is None or not smooth:
+def sloped(step: Step, x: Flow, slope: float, function: Callable[[Tensor], Tensor], kind: str = "") -> Flow:
+    """The output of a function of every element with |f′| ≤ slope, and less at x."""
+    kind = kind or (
+        type(step.op).__name__ if isinstance(step.op, nn.Module) else getattr(step.op, "__name__", str(step.op))
+    )
+    if x.value is None:
         return x.elementwise(slope, "sup|f′|", kind=kind)
+    slopes = []
     with torch.enable_grad():
-        v = x.value.detach().clone().requires_grad_()
-        (local,) = torch.autograd.grad(function(v).sum(), v)
-    # What the values' own rounding can move a slope by, its second derivatives being of order 1, is far below 1e−8.
-    local = (local.abs().cpu().double() + 1e-8).clamp_max(slope)
+        # On which side of a kink a value lies is known but for rounding.
+        for moved in (x.value, x.value - x.off, x.value + x.off):
+            v = moved.detach().clone().requires_grad_()
+            slopes.append(torch.autograd.grad(function(v).sum(), v)[0].abs())
+    local = torch.stack(slopes).amax(0).cpu().double()
+    # Where the slope is 0 around x it stays so. Elsewhere what rounding can move it by, its derivative being of order
+    # 1, is far below 1e−8.
+    local = torch.where(local > 0, local + 1e-8, 0.0).clamp_max(slope)
     return x.elementwise(slope, "the largest |f′| at x", kind=kind, local=local)
 
 
+@patient
 @rule(nn.LeakyReLU)
 def _leaky(step: Step, x: Flow) -> Flow:
     return _leaky_function(step, x, step.op.negative_slope)
 
 
+@patient
 @rule(tf.leaky_relu)
 def _leaky_function(step: Step, x: Flow, negative_slope: float = 0.01, inplace: bool = False) -> Flow:
-    return x.elementwise(max(1.0, abs(negative_slope)), "max(1, |slope|)", kind="LeakyReLU")
+    return sloped(step, x, max(1.0, abs(negative_slope)), lambda v: tf.leaky_relu(v, negative_slope), "LeakyReLU")
 
 
+@patient
 @rule(nn.PReLU)
 def _prelu(step: Step, x: Flow) -> Flow:
     return _prelu_function(step, x, step.op.weight)
 
 
+@patient
 @rule(tf.prelu)
 def _prelu_function(step: Step, x: Flow, weight: Tensor) -> Flow:
-    return x.elementwise(max(1.0, float(weight.detach().cpu().double().abs().amax())), "max(1, |slope|)", kind="PReLU")
+    steepest = max(1.0, float(weight.detach().cpu().double().abs().amax()))
+    return sloped(step, x, steepest, lambda v: tf.prelu(v, weight.detach().to(v)), "PReLU")
 
 
 @rule(nn.RReLU)
@@ -108,33 +121,38 @@ def _rrelu(step: Step, x: Flow) -> Flow:
     return x.elementwise(max(1.0, abs(step.op.lower + step.op.upper) / 2), "max(1, |mean slope|)", kind="RReLU")
 
 
+@patient
 @rule(nn.ELU)
 def _elu(step: Step, x: Flow) -> Flow:
     return _elu_function(step, x, step.op.alpha)
 
 
+@patient
 @rule(tf.elu)
 def _elu_function(step: Step, x: Flow, alpha: float = 1.0, inplace: bool = False) -> Flow:
-    return x.elementwise(max(1.0, abs(alpha)), "max(1, α)", kind="ELU")
+    return sloped(step, x, max(1.0, abs(alpha)), lambda v: tf.elu(v, alpha), "ELU")
 
 
+@patient
 @rule(nn.CELU)
 def _celu(step: Step, x: Flow) -> Flow:
     return _celu_function(step, x, step.op.alpha)
 
 
+@patient
 @rule(tf.celu, torch.celu)
 def _celu_function(step: Step, x: Flow, alpha: float = 1.0, inplace: bool = False) -> Flow:
     if not alpha > 0:
         raise NoBoundError(f"CELU with α = {alpha:g} is steep without limit: its slope is e^(x/α) below 0")
-    return replace(x.elementwise(1.0, "sup|f′|", kind="CELU"), reach=x.reach)
+    return replace(sloped(step, x, 1.0, lambda v: tf.celu(v, alpha), "CELU"), reach=x.reach)
 
 
+@patient
 @rule(nn.Hardtanh, tf.hardtanh, torch.clamp, "clamp", "clamp_", "clamp_min", "clamp_max", torch.clip, "clip")
 def _clamp(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
     if any(isinstance(a, (Flow, Tensor)) for a in (*args, *kwargs.values())):
         raise NoRuleError("a clamp between tensors: write a rule for the module that holds it")
-    return x.elementwise(1.0, "sup|f′|", kind="clamp")
+    return sloped(step, x, 1.0, lambda v: call(step, v, *args, **kwargs), "clamp")
 
 
 @rule(nn.Softplus)

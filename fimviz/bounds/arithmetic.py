@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimviz.bounds.active import Term
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_norm, log_sum
 from fimviz.bounds.norms import matrix_norm
-from fimviz.bounds.rules import rule
+from fimviz.bounds.rules import patient, rule
 from fimviz.bounds.shapes import moved
 from fimviz.bounds.tokens import product
 
 
+@patient
 @rule(operator.add, operator.iadd, operator.sub, operator.isub, torch.add, torch.sub, torch.subtract, "add", "add_",
       "sub", "sub_", "__radd__", "__rsub__", torch.rsub)  # fmt: skip
 def _add(step: Step, x: Any, y: Any, *, alpha: float = 1) -> Flow:
@@ -33,24 +35,38 @@ def _add(step: Step, x: Any, y: Any, *, alpha: float = 1) -> Flow:
     if a.grid is not None or b.grid is not None:
         grid = torch.logaddexp(*torch.broadcast_tensors(a.finest, b.finest))
     total = log_sum([a.total, b.total])
-    return Flow(total, grid=grid, note=("addition", None, "bounds add"))
+    on = None if a.on is None or b.on is None else a.on | b.on
+    terms = None
+    if step.pointwise:
+        # What has passed an activation already is bounded as it is: its terms would be measured at every sum again.
+        terms = tuple(t for f in (a, b) for t in _open(f))
+    return Flow(total, grid=grid, on=on, terms=terms, note=("addition", None, "bounds add"))
+
+
+def _open(x: Flow) -> tuple[Term, ...]:
+    """The summands of a flow that wait for their first filter, or the flow as one summand."""
+    if x.terms and all(t.slopes is None for t in x.terms):
+        return x.terms
+    return (Term(x.settled().total),)
 
 
 def _broadcast(x: Flow, shape: torch.Size) -> Flow:
     """The flow at the shape of a result, with what repeating its elements costs."""
     if x.shape == shape:
         return x
-    return replace(moved(x, lambda t: t.expand(shape)), shape=shape)
+    return replace(moved(x.settled(), lambda t: t.expand(shape)), shape=shape)
 
 
+@patient
 @rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "__rmul__")
 def _mul(step: Step, x: Any, y: Any) -> Flow:
     if isinstance(x, Flow) and isinstance(y, Flow):
-        return _product(step, x, y)
+        return _product(step, x.settled(), y.settled())
     flow, other = (x, y) if isinstance(x, Flow) else (y, x)
     return _by_constant(step, flow, other)
 
 
+@patient
 @rule(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "div_", "true_divide")
 def _div(step: Step, x: Any, y: Any) -> Flow:
     if not isinstance(y, Flow):
@@ -111,7 +127,8 @@ def _mean(step: Step, x: Flow, dim: Any = None, keepdim: bool = False, **kwargs:
     if x.channels is not None and x.channels.axis == 1 and 0 not in axes and 1 not in axes:
         channels = x.channels.louder(log(gain))
     total = x.total + log(gain)
-    return Flow(total if grid is None else min(total, log_norm(grid)), channels=channels, grid=grid, note=note)
+    on = None if x.on is None else x.on.double().amax(axes, bool(keepdim or kwargs.get("keepdim"))) > 0
+    return Flow(total if grid is None else min(total, log_norm(grid)), channels=channels, grid=grid, on=on, note=note)
 
 
 def _mean_gain(x: Flow, axes: list[int], average: bool) -> tuple[float, Tensor | None]:

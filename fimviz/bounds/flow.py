@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimviz.bounds.active import Term
+
 NOTHING = -math.inf  # the logarithm of no reaction at all
 
 
@@ -69,6 +71,10 @@ class Flow:
         grid: ln of a bound for every part of the tensor, of the tensor's rank: along every axis its length (one bound
             an index) or 1 (all indices together). None: only `total` is known.
         reach: (ln r, axis): no vector along that axis, at any x, is longer than r. None: nothing is known.
+        off: how far an element of `value` may be off by rounding.
+        on: whether an element can react to the input at all, at this x; None where nothing is known.
+        terms: summands of J that wait for what filters them, an activation or a pool, before they are bounded; None
+            where `total` is all that is known.
         level: whether the Jacobian of what lies along the last axis sums to 0, as behind a softmax.
         normed: whether the batch normalisation that follows is in `total` already.
         note: what the last rule did, as the waterfall tells it: (kind, ln of its own factor or None, formula).
@@ -80,6 +86,9 @@ class Flow:
     channels: Channels | None = None
     grid: Tensor | None = None
     reach: tuple[float, int] | None = None
+    off: float = 0.0
+    on: Tensor | None = None
+    terms: tuple[Term, ...] | None = None
     level: bool = False
     normed: bool = False
     note: tuple[str, float | None, str] | None = None
@@ -91,14 +100,22 @@ class Flow:
     def elementwise(self, gain: float, formula: str, *, kind: str = "", local: Tensor | None = None) -> Flow:
         """The output of a function of every element with |slope| ≤ gain; `local` holds the slopes at x."""
         up = log(gain)
+        on, terms = self.on, self.terms
         if local is None:
             grid = None if self.grid is None else self.grid + up
+            terms = terms and tuple(t.louder(up) for t in terms)
         else:
+            if self.value is not None and local.numel() == math.prod(self.shape):
+                local = local.expand(self.shape)
+                on = local > 0 if on is None else on & (local > 0)
+                terms = terms and tuple(t.filtered(local.clamp_max(gain)) for t in terms)
+            else:
+                terms = None
             up = min(up, log(float(local.amax())))
             grid = None if self.grid is None else self.grid + local.log().amax(
                 [i for i, n in enumerate(self.grid.shape) if n == 1], keepdim=True).clamp_max(log(gain))  # fmt: skip
         channels = self.channels and self.channels.louder(up)
-        return Flow(self.total + up, channels=channels, grid=grid, note=(kind, up, formula))
+        return Flow(self.total + up, channels=channels, grid=grid, on=on, terms=terms, note=(kind, up, formula))
 
     def scaled(self, axis: int, scale: Tensor, formula: str, *, kind: str = "") -> Flow:
         """The output of a multiplication of every channel with a number of its own."""
@@ -110,7 +127,16 @@ class Flow:
         own = log(float(scale.abs().amax()))
         total = min(c.total, self.total + own)
         grid = None if self.grid is None else self.grid + own
-        return Flow(total, channels=c, grid=grid, note=(kind, own, formula))
+        wide = scale.abs().view([-1 if i == axis else 1 for i in range(len(self.shape))]).expand(self.shape)
+        terms = self.terms and tuple(t.filtered(wide) for t in self.terms)
+        return Flow(total, channels=c, grid=grid, on=self.on, terms=terms, note=(kind, own, formula))
+
+    def settled(self) -> Flow:
+        """With the bound of its terms, which filters have made as small as they can."""
+        if self.terms is None:
+            return self
+        total = log_sum([t.bound for t in self.terms])
+        return self if total >= self.total else replace(self, total=total)
 
     def channelwise(self, gain: float, formula: str, *, kind: str = "") -> Flow:
         """The output of one map of norm `gain` for every channel (axis 1): the channels' own bounds remain."""

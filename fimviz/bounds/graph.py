@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +21,14 @@ import fimviz.bounds.tokens  # noqa: F401
 from fimviz._models import called, unwrapped
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
 from fimviz.bounds.layers import batch_norm_scale
-from fimviz.bounds.rules import rule_of_function, rule_of_module
+from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module
 
 _HOW = (
     "add one with @fimviz.bounds.rule({0}): def my_rule(step, x): return x.times(norm, 'why'), where norm bounds the "
     "spectral norm of its Jacobian"
 )
 
+_OVER_ON = "over the units that react at x"
 _UNHOOKED = "write what it does into the forward of a module, or remove it"
 # What rules raise on arguments that they were not written for.
 _FAILURES = (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError)
@@ -100,16 +102,21 @@ class Walk:
         x: (1, …), what the model is called with.
         start: the flow of x.
         pointwise: whether x stands for itself, or only for its shape.
+        rounded: what the calls return in the network's own precision, by the nodes' names: how far this is off says how
+            far rounding can move a value.
     """
 
-    def __init__(self, traced: fx.GraphModule, x: Tensor, start: Flow, pointwise: bool) -> None:
+    def __init__(self, traced: fx.GraphModule, x: Tensor, start: Flow, pointwise: bool,
+                 rounded: dict[str, Any] | None = None) -> None:  # fmt: skip
         self._pointwise = pointwise
+        self._rounded = rounded or {}
+        self._rows: dict[fx.Node, int] = {}
         self._modules = dict(traced.named_modules())
         self._flows: dict[fx.Node, Any] = {}
         self._values: dict[fx.Node, Any] = {}
         self.calls: list[Call] = []
         self.reason = ""
-        inputs = iter([(x, self._given(start, x))])
+        inputs = iter([(x, self._given(start, x, None))])
         try:
             for node in traced.graph.nodes:
                 if node.op == "placeholder":
@@ -125,6 +132,7 @@ class Walk:
 
     def logits(self) -> Flow:
         """The flow of the logits: the output, or its first item, or its item "logits"."""
+        self._settle([self._logits_node()])
         flow = self._flows[self._logits_node()]
         if not isinstance(flow, Flow):
             raise NoRuleError("the logits do not depend on the input in the traced graph")
@@ -139,6 +147,7 @@ class Walk:
         node = self._logits_node()
         while node.args and isinstance(source := node.args[0], fx.Node):
             if (layer := self._linear(node)) is not None:
+                self._settle([source])
                 flow = self._flows[source]
                 alone = isinstance(flow, Flow) and len(flow.shape) == 2
                 return Head(source.name, flow.total, *layer) if alone else None
@@ -203,8 +212,11 @@ class Walk:
             raise NoRuleError(f"no rule bounds {words}, called in {name}: {_HOW.format(_qualified(op))}")
         step = Step(op, out, self._pointwise, self._following(node))
         try:
+            if not is_patient(found):
+                self._settle(flows)
+                args, kwargs = _looked_up(node, self._flows)
             flow = found(step, *args, **kwargs)
-            self._flows[node] = self._given(flow, out)
+            self._flows[node] = self._given(flow, out, self._rounded.get(node.name))
         except NoRuleError as error:
             raise NoRuleError(f"{name}: {error}") from None
         except torch.OutOfMemoryError:
@@ -218,6 +230,7 @@ class Walk:
         first = next(_flows_in(flow), None)
         if first is not None:
             kind, gain, formula = first.note or ("", None, "")
+            self._rows[node] = len(self.calls)
             self.calls.append(Call(name, kind or _words(op), gain, first.total, formula))
 
     def _run(self, node: fx.Node, op: Any, args: Any, kwargs: Any) -> Any:
@@ -237,16 +250,30 @@ class Walk:
         (user,) = node.users
         return batch_norm_scale(self._modules[str(user.target)]) if user.op == "call_module" else None
 
-    def _given(self, flow: Any, out: Any) -> Any:
+    def _settle(self, nodes: Sequence[fx.Node]) -> None:
+        """Bound what has waited to be filtered, where a rule is to read it that hands nothing on."""
+        for node in nodes:
+            flow = self._flows[node]
+            if not isinstance(flow, Flow) or (settled := flow.settled()) is flow:
+                continue
+            self._flows[node] = settled
+            if (row := self._rows.get(node)) is not None:
+                call, less = self.calls[row], settled.total - flow.total
+                gain = None if call.gain is None else call.gain + less
+                self.calls[row] = replace(call, gain=gain, total=settled.total, formula=f"{call.formula}; {_OVER_ON}")
+
+    def _given(self, flow: Any, out: Any, rounded: Any) -> Any:
         """A rule's flows with the shapes, and at a given x the values, of what the call returned."""
         if isinstance(flow, Flow):
             value = out.detach() if self._pointwise else None
+            off = 0.0 if value is None or not value.is_floating_point() else _off(value, rounded)
             grid = flow.grid
             if grid is not None and any(g not in (1, n) for g, n in zip(grid.shape, out.shape, strict=True)):
                 raise RuntimeError(f"a rule gave a grid {tuple(grid.shape)} for an output {tuple(out.shape)}")
-            return replace(flow, shape=out.shape, value=value, grid=grid)
+            return replace(flow, shape=out.shape, value=value, grid=grid, off=off)
         if isinstance(flow, (tuple, list)):
-            return tuple(self._given(f, o) for f, o in zip(flow, out, strict=True))
+            parts = rounded if isinstance(rounded, (tuple, list)) else [None] * len(flow)
+            return tuple(self._given(f, o, r) for f, o, r in zip(flow, out, parts, strict=True))
         return flow
 
     def _written(self, node: fx.Node, versions: dict[fx.Node, int]) -> None:
@@ -265,6 +292,30 @@ class Walk:
                         f"{_name(node, self._modules)} works in place on memory that {other.name} shows too, which no "
                         "rule follows: write it out of place"
                     )
+
+
+def _off(value: Tensor, rounded: Tensor | None) -> float:
+    """How far a value may be off: what the network's own precision did to these, four times, and that of float64."""
+    size = float(value.abs().amax()) if value.numel() else 0.0
+    off = 1024 * torch.finfo(value.dtype).eps * size
+    if rounded is not None and rounded.shape == value.shape:
+        off = max(off, 4 * float((rounded.to(value) - value).abs().amax())) if value.numel() else off
+    return off if math.isfinite(off) else math.inf
+
+
+class Rounded(fx.Interpreter):
+    """Runs a graph and keeps what every call returned, also where a later one writes into it."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.seen: dict[str, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """One call; a copy of what it returned is kept."""
+        out = super().run_node(n)
+        if n.op.startswith("call"):
+            self.seen[n.name] = fx.node.map_aggregate(out, lambda t: t.clone() if isinstance(t, Tensor) else t)
+        return out
 
 
 def _looked_up(node: fx.Node, where: dict[fx.Node, Any]) -> Any:

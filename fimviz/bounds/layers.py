@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
+from fimviz.bounds.active import Read, Term, conv_rows, linear_rows, numbered, patches
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_sum
 from fimviz.bounds.norms import Shape, conv_norm, matrix_norm
-from fimviz.bounds.rules import rule
+from fimviz.bounds.rules import patient, rule
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -50,7 +51,23 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
         offset = 0.0 if bias is None else float(bias.detach().cpu().double().norm())
         reach = (log_sum([up + x.reach[0], log(offset)]) + 1e-12, last)
     note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
-    return Flow(total, grid=grid, reach=reach, normed=scale is not None, note=note)
+    terms = None
+    if step.pointwise and last == 1:
+        size = (weight.shape[0], 1), (weight.shape[1], 1)
+        terms = (_term(x, total, weight, linear_rows, weight.shape[1], *size),)
+    return Flow(total, grid=grid, reach=reach, terms=terms, normed=scale is not None, note=note)
+
+
+def _term(x: Flow, total: float, weight: Tensor, rows: Callable[[Tensor], Any], entries: int,
+          outputs: tuple[int, int], inputs: tuple[int, int]) -> Term:  # fmt: skip
+    """A layer that waits to be bounded over the units that react: with the factors that wait for it, and without."""
+    on, c = None if x.on is None else x.on.flatten(), x.channels
+    reads = [Read(rows(weight), entries, outputs, inputs, on, (weight.shape[1],), (x.total,), x.total)]
+    if c is not None and c.axis == 1 and sum(c.sizes) == inputs[0] and weight.shape[1] == inputs[0]:
+        scaled = weight * c.scale.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
+        reads = [*(reads if x.terms else []),
+                 Read(rows(scaled), entries, outputs, inputs, on, c.sizes, c.logs, c.base)]  # fmt: skip
+    return Term(total, tuple(reads))
 
 
 def _batch_norm_words(scale: Tensor | None) -> str:
@@ -69,6 +86,8 @@ def _conv(step: Step, x: Flow) -> Flow:
     else:
         before = after = list(m.padding)
     size = list(x.shape[-spatial:])
+    mode = "constant" if m.padding_mode == "zeros" else m.padding_mode
+    reads = _reads(step, x, m.kernel_size, m.stride, m.dilation, before, after, mode)
     circular = False
     if m.padding_mode != "zeros" and any(before + after):
         circular = m.padding_mode == "circular" and all(
@@ -81,7 +100,15 @@ def _conv(step: Step, x: Flow) -> Flow:
             size = [n + b + a for n, b, a in zip(size, before, after, strict=True)]
             before = after = [0] * spatial
     shape = Shape(tuple(size), tuple(m.stride), tuple(m.dilation), tuple(before), tuple(after), circular)
-    return _convolved(step, x, m.weight, shape, m.groups, gain)
+    return _convolved(step, x, m.weight, shape, m.groups, gain, reads)
+
+
+def _reads(step: Step, x: Flow, kernel: Any, stride: Any, dilation: Any, before: Any, after: Any,
+           mode: str = "constant") -> Callable[[], Tensor] | None:  # fmt: skip
+    """What every tap of a convolution reads, at a given x."""
+    if not step.pointwise or len(x.shape) != len(kernel) + 2 or x.shape[0] != 1:
+        return None
+    return lambda: patches(numbered(x.shape[1:], before, after, mode), kernel, stride, dilation)
 
 
 @rule(tf.conv1d, tf.conv2d, tf.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
@@ -97,10 +124,13 @@ def _conv_function(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = No
         after = tuple(p - b for p, b in zip(around, before, strict=True))
     else:
         before = after = many(padding, spatial)
-    return _convolved(step, x, weight, Shape(tuple(x.shape[-spatial:]), stride, dilation, before, after), groups, 1.0)
+    reads = _reads(step, x, weight.shape[2:], stride, dilation, before, after)
+    shape = Shape(tuple(x.shape[-spatial:]), stride, dilation, before, after)
+    return _convolved(step, x, weight, shape, groups, 1.0, reads)
 
 
-def _convolved(step: Step, x: Flow, weight: Tensor, shape: Shape, groups: int, gain: float) -> Flow:
+def _convolved(step: Step, x: Flow, weight: Tensor, shape: Shape, groups: int, gain: float,
+               reads: Callable[[], Tensor] | None) -> Flow:  # fmt: skip
     if len(x.shape) != weight.ndim:
         raise NoRuleError("a convolution of an input without a batch axis: give it one")
     weight = folded(weight, step.following)
@@ -118,7 +148,13 @@ def _convolved(step: Step, x: Flow, weight: Tensor, shape: Shape, groups: int, g
         if x.grid is not None and max(shape.stride) == 1 and x.grid.shape[1] == 1:
             grid = torch.minimum(grid, x.grid + log(own))
     words = "sup‖K̂(ω)‖ from a grid of frequencies, certified" + _batch_norm_words(step.following)
-    return Flow(total, grid=grid, normed=step.following is not None, note=("convolution", log(own), words))
+    terms = None
+    if reads is not None:
+        places, inputs = math.prod(step.output.shape[2:]), x.shape[1:]
+        terms = (_term(x, total, weight, lambda w: conv_rows(w, reads, groups, inputs.numel()), weight[0].numel(),
+                       (len(weight), places), (inputs[0], inputs[1:].numel())),)  # fmt: skip
+    return Flow(total, grid=grid, terms=terms, normed=step.following is not None,
+                note=("convolution", log(own), words))  # fmt: skip
 
 
 def _grouped(x: Flow, weight: Tensor, norm: Callable[[Tensor], float]) -> float:
@@ -173,6 +209,7 @@ def batch_norm_scale(m: nn.Module) -> Tensor | None:
     return (scale if m.weight is None else scale * m.weight.detach().cpu().double()).cpu()
 
 
+@patient
 @rule(*BATCH_NORMS)
 def _batch_norm(step: Step, x: Flow) -> Flow:
     scale = batch_norm_scale(step.op)
@@ -183,6 +220,7 @@ def _batch_norm(step: Step, x: Flow) -> Flow:
     return normalised(x, scale)
 
 
+@patient
 @rule(tf.batch_norm)
 def _batch_norm_function(step: Step, x: Flow, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None,
                          bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
@@ -196,5 +234,8 @@ def _batch_norm_function(step: Step, x: Flow, mean: Tensor | None, var: Tensor |
 def normalised(x: Flow, scale: Tensor) -> Flow:
     """diag(γ/√(σ² + ε)), which waits for the next layer with weights unless the one before has taken it."""
     if x.normed:
-        return Flow(x.total, grid=x.grid, note=("batch normalisation", 0.0, "in the weights of the layer before"))
-    return x.scaled(1, scale, "max|γ|/√(σ² + ε), or in the weights of the layer behind", kind="batch normalisation")
+        words = "in the weights of the layer before"
+        return Flow(x.total, grid=x.grid, terms=x.terms, note=("batch normalisation", 0.0, words))
+    return x.settled().scaled(
+        1, scale, "max|γ|/√(σ² + ε), or in the weights of the layer behind", kind="batch normalisation"
+    )

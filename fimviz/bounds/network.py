@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fimviz._at_rest import in_dtype
 from fimviz._models import called
 from fimviz.bounds.flow import Channels, Flow, NoRuleError
-from fimviz.bounds.graph import Call, Head, Walk, trace
+from fimviz.bounds.graph import Call, Head, Rounded, Walk, trace
 from fimviz.bounds.layers import folded
 from fimviz.bounds.norms import matrix_norm
 from fimviz.classifier import Classifier, _tensor_of, as_classifier
@@ -150,8 +150,9 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     """Guaranteed bounds on the input Jacobian of a network at given inputs: from its weights and its tensors there.
 
     As `network_bound`, but every rule may look at the values that its layer has at x, in double precision: the scale
-    of a layer normalisation, the weights of an attention, the factors of a product, the slopes of smooth activations.
-    Tokens carry a bound each. It says nothing about any other x, however near.
+    of a layer normalisation, the weights of an attention, the factors of a product, the slopes of activations. What a
+    ReLU has switched off takes no part (`fimviz.bounds.active`), where its layer is small enough for that. Tokens
+    carry a bound each. It says nothing about any other x, however near.
 
     Args:
         net: a `Classifier` or a model from pixels to logits.
@@ -178,28 +179,41 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     rows = []
     with net.at_rest(), torch.no_grad():
         traced = trace(net.model)  # which looks for parameters, and in_dtype puts plain tensors in their places
-        with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
-            for image in images.detach().cpu().double().to(net.device).split(1):
-                walk = _walk(net, traced, image, True)
+        for image in images.detach().cpu().double().to(net.device).split(1):
+            rounded = {} if net.dtype == torch.float64 else _rounded(net, traced, image)
+            with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
+                walk = _walk(net, traced, image, True, rounded)
                 rows.append((*_parts(net, walk), tuple(_layer(call) for call in walk.calls)))
     features, logits, weights, biases, reasons, sources, steps = zip(*rows, strict=True)
     reason = next((r for r in reasons if r), "")
     return LocalBound(_column(features), _column(logits), weights[0], biases[0], reason, steps, sources[0])
 
 
-def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool) -> Walk:
+def _rounded(net: Classifier, traced: fx.GraphModule, x: Tensor) -> dict[str, Any]:
+    """What all calls return in the network's own precision."""
+    run = Rounded(traced)
+    run.run(_normalised(net, x.to(net.dtype)))
+    return run.seen
+
+
+def _normalised(net: Classifier, x: Tensor) -> Tensor:
+    """What the model is called with."""
     shape = (1, -1) + (1,) * (x.ndim - 2)
     mean, std = (v.to(x.device, x.dtype).view(shape) for v in (net.mean, net.std))
+    return (x - mean) / std
+
+
+def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool, rounded: dict[str, Any] | None = None) -> Walk:
     scale = (1 / net.std).expand(x.shape[1]) if len(net.std) == 1 else 1 / net.std
     if len(scale) != x.shape[1]:
         raise ValueError(f"std has {len(net.std)} values and the inputs have {x.shape[1]} channels")
     start = Flow(0.0, shape=x.shape)
     top = math.log(float(scale.amax()))
     start = Flow(top, channels=Channels(1, (x.shape[1],), (0.0,), 0.0, scale))
-    values = (x - mean) / std
+    values = _normalised(net, x)
     if not pointwise:
         values = values.to(next((p.dtype for p in net.model.parameters() if p.is_floating_point()), values.dtype))
-    walk = Walk(traced, values.clone(), start, pointwise)
+    walk = Walk(traced, values.clone(), start, pointwise, rounded)
     if not walk.reason:
         _check(_tensor_of(called(net.model, values)), walk.value())
     return walk

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
+from fimviz.bounds.active import numbered, patches
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log
 from fimviz.bounds.layers import many
 from fimviz.bounds.norms import matrix_norm
-from fimviz.bounds.rules import rule
+from fimviz.bounds.rules import patient, rule
 
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 AVG_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -23,12 +26,14 @@ def _windows(n: int, k: int, s: int, d: int) -> int:
     return max(1, min(k, -(-(d * (k - 1) + 1) // s)))
 
 
+@patient
 @rule(*MAX_POOLS)
 def _max_pool(step: Step, x: Flow) -> Flow:
     m = step.op
     return max_pool(step, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices)
 
 
+@patient
 @rule(tf.max_pool1d, tf.max_pool2d, tf.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
 def max_pool(step: Step, x: Flow, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
              ceil_mode: bool = False, return_indices: bool = False) -> Flow:  # fmt: skip
@@ -39,7 +44,36 @@ def max_pool(step: Step, x: Flow, kernel_size: Any, stride: Any = None, padding:
     k, d = many(kernel_size, spatial), many(dilation, spatial)
     s = k if stride is None or stride == [] else many(stride, spatial)
     wins = [_windows(n, *ksd) for n, *ksd in zip(x.shape[2:], k, s, d, strict=True)]
-    return x.channelwise(math.sqrt(math.prod(wins)), "√Π⌈k/s⌉: the windows that one pixel can win", kind="max pooling")
+    if x.value is None or x.shape[0] != 1:
+        gain = math.sqrt(math.prod(wins))
+        return x.settled().channelwise(gain, "√Π⌈k/s⌉: the windows that one pixel can win", kind="max pooling")
+    return _chosen(step, x, k, s, d, many(padding, spatial))
+
+
+def _chosen(step: Step, x: Flow, k: Sequence[int], s: Sequence[int], d: Sequence[int], pad: Sequence[int]) -> Flow:
+    """At x it is known which elements can win: those no further below the largest of a window than rounding."""
+    assert x.value is not None
+    reach = [(o - 1) * si + di * (ki - 1) + 1 for o, ki, si, di in zip(step.output.shape[2:], k, s, d, strict=True)]
+    after = [max(0, r - n - p) for r, n, p in zip(reach, x.shape[2:], pad, strict=True)]
+    numbers = numbered(x.shape[1:], pad, after)
+    numbers = numbers[(slice(None), *(slice(r) for r in reach))]
+    at = patches(numbers, k, s, d) - 1  # (channels, windows, taps)
+    values = torch.cat([x.value.cpu().double().flatten(), torch.tensor([-torch.inf], dtype=torch.float64)])[at]
+    can = (at >= 0) & ~(values < values.amax(2, keepdim=True) - 2 * x.off)
+    if x.on is not None:
+        can &= torch.cat([x.on.flatten(), torch.tensor([False])])[at]
+    wins = torch.bincount(at[can], minlength=math.prod(x.shape))
+    taps = can.nonzero(as_tuple=True)
+
+    def lift(slopes: Tensor) -> Tensor:
+        """Slopes of the windows as slopes of the elements that can win them."""
+        of = slopes.view(can.shape[:2])[taps[0], taps[1]]
+        return torch.zeros(len(wins), dtype=torch.float64).scatter_reduce(0, at[can], of, "amax")
+
+    gain = math.sqrt(int(wins.amax()))
+    out = x.channelwise(gain, "the root of how many windows one pixel can win at x", kind="max pooling")
+    terms = x.terms and tuple(t.pooled((wins > 0).double(), lift, log(gain)) for t in x.terms)
+    return replace(out, on=can.any(2).view(step.output.shape), terms=terms)
 
 
 @rule(*AVG_POOLS)
@@ -66,7 +100,16 @@ def avg_pool(step: Step, x: Flow, kernel_size: Any, stride: Any = None, padding:
                                ceil_mode, count_include_pad, 1 if divisor_override else None)  # fmt: skip
         gain *= matrix_norm(matrix[:, 0, :, 0])
     gain /= divisor_override or 1
-    return x.channelwise(gain, "a product of exact one-dimensional norms", kind="average pooling")
+    out = x.channelwise(gain, "a product of exact one-dimensional norms", kind="average pooling")
+    return _averaged(x, out, lambda t: _AVERAGES[spatial](t, k, s, p, ceil_mode))
+
+
+_AVERAGES: dict[int, Any] = {1: tf.avg_pool1d, 2: tf.avg_pool2d, 3: tf.avg_pool3d}
+
+
+def _averaged(x: Flow, out: Flow, average: Callable[[Tensor], Tensor]) -> Flow:
+    """An average can react where one of its elements can."""
+    return out if x.on is None else replace(out, on=average(x.on.double()) > 0)
 
 
 @rule(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
@@ -78,7 +121,9 @@ def _adaptive_avg(step: Step, x: Flow) -> Flow:
 def adaptive_avg_pool(step: Step, x: Flow, output_size: Any = None) -> Flow:
     """As average pooling, with windows of several sizes."""
     gain = math.prod(matrix_norm(adaptive(n, m)) for n, m in zip(x.shape[2:], step.output.shape[2:], strict=True))
-    return x.channelwise(gain, "a product of exact one-dimensional norms", kind="average pooling")
+    out = x.channelwise(gain, "a product of exact one-dimensional norms", kind="average pooling")
+    kind: Any = (tf.adaptive_avg_pool1d, tf.adaptive_avg_pool2d, tf.adaptive_avg_pool3d)[len(x.shape) - 3]
+    return _averaged(x, out, lambda t: kind(t, tuple(step.output.shape[2:])))
 
 
 def adaptive(n: int, m: int) -> Tensor:

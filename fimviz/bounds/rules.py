@@ -10,6 +10,7 @@ from torch import nn
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 _rules: dict[Any, Callable[..., Any]] = {}
+_patient: set[Callable[..., Any]] = set()
 _HARMLESS = {"__init__", "extra_repr", "reset_parameters", "__repr__", "_reset_parameters"}
 
 
@@ -45,6 +46,17 @@ def rule(*targets: type[nn.Module] | Callable[..., Any] | str) -> Callable[[Rule
         return function
 
     return register
+
+
+def patient(function: Rule) -> Rule:
+    """Mark a rule that hands on `Flow.terms`; every other rule is called with flows that have been settled."""
+    _patient.add(function)
+    return function
+
+
+def is_patient(function: Callable[..., Any]) -> bool:
+    """Whether a rule hands on what waits to be filtered."""
+    return function in _patient
 
 
 def rule_of_module(module: nn.Module) -> Callable[..., Any] | None:

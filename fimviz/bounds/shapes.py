@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from fimviz.bounds.flow import NOTHING, Channels, Flow, NoBoundError, NoRuleError, Step, log, log_norm
-from fimviz.bounds.rules import rule
+from fimviz.bounds.rules import patient, rule
 
 _SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
          "contiguous", "clone", "detach_", "to", "float", "double", "type", "type_as", "cpu", "cuda",
@@ -30,11 +30,13 @@ _MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Chann
          operator.getitem)  # fmt: skip
 
 
+@patient
 @rule(*_SAME)
 def _same(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
     return replace(x, note=("identity", 0.0, "in evaluation mode"))
 
 
+@patient
 @rule(*_DROPOUTS, "torchvision.ops.stochastic_depth.stochastic_depth")
 def _dropout(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
     names = ("p", "mode", "training") if step.op.__name__ == "stochastic_depth" else ("p", "training", "inplace")
@@ -44,6 +46,7 @@ def _dropout(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
     return replace(x, note=("identity", 0.0, "in evaluation mode"))
 
 
+@patient
 @rule(*_MOVES)
 def _move(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow | tuple[Flow, ...]:
     """Every output element is one input element: the root of how often the most copied one is, exact."""
@@ -68,6 +71,12 @@ def moved(x: Flow, again: Any) -> Any:
 
 def _placed(x: Flow, at: Tensor) -> Flow:
     """The flow whose elements are those of x at the given numbers; a number below 0 is a constant."""
+    still = at.numel() == math.prod(x.shape) and bool((at.flatten() == torch.arange(at.numel())).all())
+    if not still:
+        x = x.settled()
+    on = None
+    if x.on is not None:
+        on = torch.cat([x.on.flatten(), torch.tensor([False])])[at]
     real = at[at >= 0]
     copies = int(real.flatten().bincount().amax()) if real.numel() else 0
     up = 0.5 * log(copies)
@@ -78,7 +87,8 @@ def _placed(x: Flow, at: Tensor) -> Flow:
     total = x.total + up
     if grid is not None:
         total = min(total, log_norm(grid))
-    return Flow(total, grid=grid, channels=_flat_channels(x, at), reach=_moved_reach(x, at), note=note)
+    return Flow(total, grid=grid, channels=_flat_channels(x, at), reach=_moved_reach(x, at), on=on,
+                terms=x.terms if still else None, note=note)  # fmt: skip
 
 
 def _cells(x: Flow, at: Tensor) -> Tensor:
@@ -169,11 +179,21 @@ def _cat(step: Step, tensors: Any, dim: int = 0, *, axis: int | None = None) -> 
         bases.append(c.base)
         scale.append(c.scale)
     channels = Channels(dim, tuple(sizes), tuple(logs), log_norm(bases), torch.cat(scale))
+    on = None
+    if step.pointwise and any(isinstance(t, Flow) and t.on is not None for t in tensors):
+        on = torch.cat([_on(t) for t in tensors], dim)
     grid = _cat_grids(tensors, dim)
     if grid is not None:
         total = min(total, log_norm(grid))
     note = ("concatenation", None, "bounds add in squares")
-    return Flow(total, channels=channels, grid=grid, note=note)
+    return Flow(total, channels=channels, grid=grid, on=on, note=note)
+
+
+def _on(t: Any) -> Tensor:
+    """Which elements of a tensor can react."""
+    if isinstance(t, Flow):
+        return torch.ones(t.shape, dtype=torch.bool) if t.on is None else t.on
+    return torch.zeros(t.shape, dtype=torch.bool)
 
 
 def _cat_grids(tensors: Any, dim: int) -> Tensor | None:

@@ -134,6 +134,9 @@ def spectrum(
             "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
             "knows from a neighbour of the input"
         )
+    blind = "" if isinstance(net, BlackBox) or method == "blackbox" else net.undescribed
+    if blind:
+        guarantee, reason = "void", f"{reason}; {blind}"
     verify = verify and net.precise
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()

@@ -70,7 +70,8 @@ class Spectrum(ModelResult):
             second random vector, which only a cluster of nearly equal eigenvalues can escape. "lower": a lower bound,
             the interval is experience. "statistical": a 95 % confidence interval. "unverified": passes in float32
             alone, whose rounding may have crossed a kink of the network; `error` holds what a neighbour of the input
-            shows of that, which is likely and no proof.
+            shows of that, which is likely and no proof. "void": nothing, as the
+            gradient does not describe the model (`reason` says more).
         cost: passes and seconds.
         history: (n, s) the running value of λ₁ after each step of an iteration; NaN behind an input's last step.
         failures: place → why nothing could be computed there; its numbers are NaN, its prediction is −1.

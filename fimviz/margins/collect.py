@@ -9,7 +9,7 @@ from fimviz.classifier import Classifier
 from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.length import between
-from fimviz.margins.state import CLOSE, PACES, Trace
+from fimviz.margins.state import CLOSE, PACES, Attempt, Trace
 from fimviz.margins.traces import MarginTraces, Path, Settings
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
@@ -53,6 +53,7 @@ def collect(
         steps=steps,
         counted=settings.step * steps.double(),
         status=tuple(t.status for t in traces),
+        made_by=tuple(t.attempt or Attempt(settings.method, settings.damping) for t in traces),
         pace=pace / pace.sum(1, keepdim=True).clamp_min(1),
         smoothed=smoothed,
         paths=tuple(_path(t, x[t.sample], end) for t, end in zip(traces, last, strict=True)),

@@ -31,12 +31,16 @@ class ShieldingCurve(Result):
     def __repr__(self) -> str:
         shares = [p.shielded.value for p in self.points if p.successful]
         found = f"{min(shares):.1%} to {max(shares):.1%} shielded" if shares else "no path changed the class"
+        if shares and any(p.successful < p.attempted for p in self.points):
+            low, high = min(p.possible[0] for p in self.points), max(p.possible[1] for p in self.points)
+            found += f", of all paths {low:.1%} to {high:.1%}"
         return f"ShieldingCurve({len(self.points)} settings, {found})"
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a setting: damping, step, trust_region, shielded with its interval, flipped, mean length and L2.
 
+        `shielded` is of the paths that changed the class; possible_low and possible_high are of all.
         `failure`: which images have no paths, and why.
         """
         import pandas as pd
@@ -53,6 +57,8 @@ class ShieldingCurve(Result):
                     "shielded": p.shielded.value,
                     "shielded_low": p.shielded.low,
                     "shielded_high": p.shielded.high,
+                    "possible_low": p.possible[0],
+                    "possible_high": p.possible[1],
                     "flipped": p.successful / max(1, p.attempted),
                     "fr_margin": float((p.fr_margin.nan_to_num() * weights).sum()) / size,
                     "l2": float((p.l2.nan_to_num() * weights).sum()) / size,
@@ -98,7 +104,8 @@ def shielding_curve(
     """Trace with every damping and step, and say how many paths are shielded with each.
 
     Little damping lets a path follow the simplex, on which nothing stands between two classes; much damping makes it
-    the plain gradient's. Traces are made once each (`verify=False`).
+    the plain gradient's. Traces are made once each (`verify=False`), and none is made again with other settings than
+    its own (`retry=False`): where some do not change the class, a share lies between possible_low and possible_high.
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
@@ -142,6 +149,7 @@ def shielding_curve(
                 max_steps=max_steps,
                 method=method,
                 verify=False,
+                retry=False,
                 errors=errors,
                 keep_images=keep_images and not points,
                 seed=seed,

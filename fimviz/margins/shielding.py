@@ -47,6 +47,12 @@ class Shielding(Result):
         fr_margin: mean Fisher–Rao length of the successful paths from the class; l2: mean ‖δ‖₂ at their ends.
         rank: (K,) int64, 1 for the class with the largest mean Fisher–Rao length, the most robust; 0 without paths.
         shielded: share of successful paths that met another class than their target.
+        possible: (low, high) between which the share of all attempted paths lies, whatever those that did not change
+            the class would have met: [s/n, (s + u)/n] for s shielded and u unfinished of n. A share of successful
+            paths alone says little where this is wide.
+        possible_shielding: the same of `shielding`, (low, high) each (K,): an unfinished path counts for every class
+            that it neither leaves nor aims at.
+        unfinished: (K,) int64, paths from the class that did not change it; they are in no mean.
         rank_correlation: Spearman's, over samples, of the smallest Fisher–Rao length and the smallest L2 length.
         intervals: (low, high) of "shielding", "fr_margin" and "l2", each (K,), by bootstrap over the samples, since
             the paths of one sample are not independent; NaN where fewer than two samples are behind a number.
@@ -65,6 +71,9 @@ class Shielding(Result):
     l2: Tensor
     rank: Tensor
     shielded: Interval
+    possible: tuple[float, float]
+    possible_shielding: tuple[Tensor, Tensor]
+    unfinished: Tensor
     rank_correlation: Interval
     intervals: dict[str, tuple[Tensor, Tensor]]
     attempted: int
@@ -75,9 +84,13 @@ class Shielding(Result):
 
     def __repr__(self) -> str:
         shielded = f"{self.shielded.value:.1%} shielded" if self.successful else "none changed the class"
+        if self.successful < self.attempted:
+            shielded += f", of all {self.possible[0]:.1%} to {self.possible[1]:.1%}"
+        others = self.traces.others()
         return (
             f"Shielding({self.successful} of {self.attempted} paths{self._lost}, {shielded}, "
-            f"{self.settings.method}, damping {self.settings.damping:g}, step {self.settings.step:g})"
+            f"{self.settings.method}, damping {self.settings.damping:g}, step {self.settings.step:g}"
+            f"{f'; {others}' if others else ''})"
         )
 
     @property
@@ -87,15 +100,20 @@ class Shielding(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a class: shielding, mean Fisher–Rao margin, mean L2, rank, paths from it; with intervals."""
+        """One row a class: shielding, mean Fisher–Rao margin, mean L2, rank, paths from it; with intervals.
+
+        `shielding` is of the paths that changed the class; possible_low and possible_high are of all.
+        """
         import pandas as pd
 
         columns: dict[str, Any] = {"class": list(self.classes)}
         for name in ("shielding", "fr_margin", "l2"):
             columns[name] = getattr(self, name).numpy()
         columns["rank"] = self.rank.numpy()
+        columns["possible_low"], columns["possible_high"] = (v.numpy() for v in self.possible_shielding)
         columns["eligible"] = self.eligible.numpy()
         columns["paths"] = self.matrix.sum(1).numpy()
+        columns["unfinished"] = self.unfinished.numpy()
         for name, (low, high) in self.intervals.items():
             columns[f"{name}_low"], columns[f"{name}_high"] = low.numpy(), high.numpy()
         return pd.DataFrame(columns)
@@ -132,6 +150,12 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
     parts = torch.cat([met, own, own * length[:, None], own * l2[:, None]], 1)
     sums = torch.zeros(len(kept), 4 * count, dtype=torch.float64).index_add_(0, place, parts)
     shares, fr_margin, euclid, all_shielded = _table(sums.sum(0, keepdim=True), count)
+    rest = usable & ~traces.flipped
+    every, shielded = max(1, int(usable.sum())), int((hit != target).sum())
+    least = met.sum(0)
+    left = torch.ones(int(rest.sum()), count, dtype=torch.float64)
+    for ends in (traces.source, traces.target):
+        left.scatter_(1, ends[rest][:, None], 0.0)
     draw = np.random.default_rng(seed)
     again = np.zeros((0, len(kept)), dtype=np.int64)  # how often each resample holds each sample
     if len(kept) > 1:
@@ -156,6 +180,9 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
         l2=euclid[0],
         rank=rank * ~fr_margin[0].isnan(),
         shielded=Interval(float(all_shielded[0]), *(float(v) for v in _quantiles(tables[3], tail))),
+        possible=(shielded / every, (shielded + int(rest.sum())) / every),
+        possible_shielding=(least / every, (least + left.sum(0)) / every),
+        unfinished=torch.bincount(traces.source[rest], minlength=count),
         rank_correlation=_spearman(nearest, again, tail),
         intervals={
             name: _quantiles(values, tail) for name, values in zip(("shielding", "fr_margin", "l2"), bands, strict=True)

@@ -13,6 +13,26 @@ PACES = ("step", "trust region", "box", "line search", "boundary")
 CLOSE = 1e-4  # Fisher–Rao distance to which the boundary is closed in on
 
 
+class Attempt(NamedTuple):
+    """What a path was made with."""
+
+    method: str
+    damping: float
+
+
+def fallbacks(asked: Attempt) -> list[Attempt]:
+    """What is tried, in turn, on a path that did not change the class: it got through where slopes are flat.
+
+    Along the plain gradient first, and then by the signs of it, after one random step.
+    """
+    if asked.method == "published":  # as printed, or not at all
+        return []
+    if asked.method == "straight":
+        return [Attempt("straight", 1.0)] if asked.damping < 1 else []
+    others = [Attempt("natural", max(1.0, asked.damping)), Attempt("pgd", asked.damping)]
+    return [a for a in others if a != asked and not (a.method == asked.method == "pgd")]
+
+
 class Rules(NamedTuple):
     """How traces step: see `trace_margins`."""
 
@@ -77,6 +97,7 @@ class Trace:
     x: Tensor  # (*input), in the passes' dtype, on the CPU
     z: Tensor  # (K,), float64
     share: float = 1.0  # of η and of r, which its steps are held to
+    attempt: Attempt | None = None  # after what was asked for had failed
     origin: Tensor = field(init=False)  # where it began
     first: Tensor = field(init=False)
     steps: list[Taken] = field(default_factory=list)

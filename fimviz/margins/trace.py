@@ -17,7 +17,7 @@ from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.passes import footprint
 from fimviz.margins.collect import collect
-from fimviz.margins.state import Rules, Trace
+from fimviz.margins.state import Attempt, Rules, Trace, fallbacks
 from fimviz.margins.tracer import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
 
@@ -43,6 +43,7 @@ def trace_margins(
     method: str = "natural",
     solver: str = "auto",
     verify: bool = True,
+    retry: bool = True,
     keep_images: bool = True,
     seed: int = 0,
     max_memory: float | None = None,
@@ -80,6 +81,9 @@ def trace_margins(
         verify: whether to trace everything again with steps of half the size (half of η and of r, or of the longest
             step that a trace took, if that was shorter), which triples the time, so that `length_error` tells what
             the steps' size did, whichever of the two set it.
+        retry: whether a trace that stalls or runs out of steps is made again with what gets through flat slopes: with
+            damping 1, along the plain gradient, and where that fails too, with "pgd". `made_by` says which made each
+            path; one that none brings to another class is that of the first. "published" is as printed, or not at all.
         keep_images: whether paths keep their images: 2 bytes a value and step, for differences from the start.
         seed: of the random first step of "pgd" and of the noise below, the same for all traces.
         max_memory: bytes for the passes, by default half of what is free.
@@ -122,7 +126,7 @@ def trace_margins(
     step = positive("step", step, 1.0 if literal else 0.2)
     damping = positive("damping", damping, 1e-3 if literal else 0.01)
     errors, max_steps, seed = known(errors), whole("max_steps", max_steps, 1), whole("seed", seed, 0)
-    verify, keep_images = flag("verify", verify), flag("keep_images", keep_images)
+    verify, retry, keep_images = flag("verify", verify), flag("retry", retry), flag("keep_images", keep_images)
     if max_memory is not None:
         positive("max_memory", max_memory, 0)
     net = as_classifier(net)
@@ -148,7 +152,7 @@ def trace_margins(
         _NOISE * (high - low),
         seed,
     )
-    settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, seed)
+    settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, retry, seed)
     start = time.perf_counter()
     with net.at_rest():
         first = Stepper(net, rules, False)
@@ -164,6 +168,7 @@ def trace_margins(
         chunk = _chunk(net, x, rules, max_memory)
         report = reporter(progress, len(traces), "trace")
         halved: dict[int, Trace] = {}
+        reached = [0]  # traces that were reported done
         times = 2 if verify and not literal else 1  # that each is traced
         try:
             group = max(_GROUP, chunk)
@@ -172,16 +177,23 @@ def trace_margins(
                 begun = [*some]
 
                 def tick(place: int = place, begun: list[Trace] = begun) -> None:
-                    report(place + sum(t.status != "interrupted" for t in begun) // times)
+                    done = place + sum(t.status != "interrupted" for t in begun) // times
+                    reached[0] = max(reached[0], done)
+                    report(reached[0])
 
                 _bring(net, rules, method, keep_images, some, chunk, tick)
+                for other in fallbacks(Attempt(method, damping)) if retry else []:
+                    _retry(net, rules, other, keep_images, traces, range(place, place + len(some)), chunk, tick)
+                some = traces[place : place + group]
                 if times == 2:
-                    again = [
-                        Trace(t.sample, t.source, t.target, x[t.sample], z[t.sample], _largest_share(t, rules) / 2)
-                        for t in some
-                    ]
+                    again = [_halved(t, x, z, rules) for t in some]
                     begun += again
-                    _bring(net, rules._replace(max_steps=2 * max_steps), method, False, again, chunk, tick)
+                    finer = rules._replace(max_steps=2 * max_steps)
+                    for attempt in dict.fromkeys(t.attempt for t in again):
+                        made = [t for t in again if t.attempt == attempt]
+                        _bring(
+                            net, _by(finer, attempt), attempt.method if attempt else method, False, made, chunk, tick
+                        )
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
         except KeyboardInterrupt:
             done = sum(t.status != "interrupted" for t in traces)
@@ -198,6 +210,41 @@ def trace_margins(
 def _largest_share(trace: Trace, rules: Rules) -> float:
     """The share of η or r that a trace's longest step used: a path shorter than half of η is one step with that too."""
     return min(1.0, max((max(s.fr / rules.step, s.l2 / rules.trust_region) for s in trace.steps), default=1.0)) or 1.0
+
+
+def _halved(trace: Trace, x: Tensor, z: Tensor, rules: Rules) -> Trace:
+    """The same from its start, with steps of half the size."""
+    start = x[trace.sample], z[trace.sample]
+    return Trace(trace.sample, trace.source, trace.target, *start, _largest_share(trace, rules) / 2, trace.attempt)
+
+
+def _by(rules: Rules, attempt: Attempt | None) -> Rules:
+    """The rules of another attempt."""
+    if attempt is None:
+        return rules
+    method = "natural" if attempt.method == "straight" else attempt.method
+    return rules._replace(method=method, damping=attempt.damping)
+
+
+def _retry(
+    net: Classifier,
+    rules: Rules,
+    attempt: Attempt,
+    keep: bool,
+    traces: list[Trace],
+    places: range,
+    chunk: int,
+    tick: Callable[[], None],
+) -> None:
+    """Put paths that change the class in the places, in place, of those that stalled or ran out of steps."""
+    lost = [i for i in places if traces[i].status in ("stalled", "budget")]
+    anew = [Trace(t.sample, t.source, t.target, t.origin, t.first, attempt=attempt) for t in (traces[i] for i in lost)]
+    try:
+        _bring(net, _by(rules, attempt), attempt.method, keep, anew, chunk, tick)
+    finally:  # also what an interrupt leaves
+        for i, trace in zip(lost, anew, strict=True):
+            if trace.status == "flipped":
+                traces[i] = trace
 
 
 def _bring(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from fimviz._options import named_options, whole
 from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
 from fimviz.classifier import Classifier
-from fimviz.margins.state import PACES
+from fimviz.margins.state import PACES, Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,7 @@ class Settings:
     max_steps: int
     solver: str
     verify: bool
+    retry: bool
     seed: int
 
 
@@ -119,9 +121,11 @@ class MarginTraces(ModelResult):
         l2: (n,) ‖x_end − x_start‖ in pixel units.
         steps: (n,); counted: (n,) step × steps, the published measure of length.
         status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
-            the pixels' edges: larger damping (1), which goes along the plain gradient, or method="pgd" often gets
-            through; "budget": max_steps were made, a larger one or a larger trust region may do; "interrupted";
-            "failed": it came to where the gradient is not finite. reasons: (n,) why such a trace failed, else empty.
+            the pixels' edges; "budget": max_steps were made, a larger one or a larger trust region may do;
+            "interrupted"; "failed": it came to where the gradient is not finite. reasons: (n,) why such a trace failed,
+            else empty.
+        made_by: for each trace (method, damping), what was asked for or what was tried when that had failed; `retried`
+            says where.
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
         smoothed: (n,) share of steps whose slope is a smoothed one.
@@ -143,6 +147,7 @@ class MarginTraces(ModelResult):
     steps: Tensor
     counted: Tensor
     status: tuple[str, ...]
+    made_by: tuple[Attempt, ...]
     pace: Tensor
     smoothed: Tensor
     paths: tuple[Path, ...]
@@ -166,8 +171,14 @@ class MarginTraces(ModelResult):
         return (
             f"MarginTraces({len(self)} traces of {len(self.images)} inputs{said(self.failures)}, "
             f"{self.settings.method}: "
-            f"{flipped} flipped{middle})"
+            f"{flipped} flipped{f', of which {others}' if (others := self.others()) else ''}{middle})"
         )
+
+    def others(self) -> str:
+        """How many paths were made with other settings than those asked for, in words; empty for none."""
+        counts = Counter(made for made, again in zip(self.made_by, self.retried.tolist(), strict=True) if again)
+        each = [f"{n} by {_words(made)}" for made, n in sorted(counts.items())]
+        return f"{' and '.join(each)} at another attempt" if each else ""
 
     def apart(self) -> MarginTraces:
         """The same on a copy of the model, which nobody else trains or changes.
@@ -181,6 +192,12 @@ class MarginTraces(ModelResult):
     def flipped(self) -> Tensor:
         """Whether the class changed (n,)."""
         return torch.tensor([status == "flipped" for status in self.status], dtype=torch.bool)
+
+    @property
+    def retried(self) -> Tensor:
+        """Whether other settings than those asked for made the path (n,)."""
+        asked = (self.settings.method, self.settings.damping)
+        return torch.tensor([made != asked for made in self.made_by], dtype=torch.bool)
 
     @property
     def ratio(self) -> Tensor:
@@ -197,6 +214,7 @@ class MarginTraces(ModelResult):
     def frame(self) -> pd.DataFrame:
         """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
 
+        `method` and `damping` made the path: not those asked for where it was `retried`.
         `failure` says why a trace failed. Images that have none at all stand below, a row of NaN each.
         """
         import pandas as pd
@@ -218,6 +236,9 @@ class MarginTraces(ModelResult):
             "pace": [PACES[int(p)] for p in self.pace.argmax(1)],
             "smoothed": self.smoothed.numpy(),
             "status": list(self.status),
+            "method": [made.method for made in self.made_by],
+            "damping": [made.damping for made in self.made_by],
+            "retried": self.retried.numpy(),
         }
         if self.labels is not None:
             columns["label"] = self.labels[self.sample].numpy()
@@ -277,3 +298,8 @@ class MarginTraces(ModelResult):
         if curve is not None and not isinstance(curve, ShieldingCurve):
             raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")
         return margins(self, samples=samples, curve=curve, max_bytes=max_bytes)
+
+
+def _words(made: Attempt) -> str:
+    """An attempt in words."""
+    return made.method if made.method == "pgd" else f"{made.method}, damping {made.damping:g}"

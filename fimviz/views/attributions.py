@@ -11,7 +11,7 @@ from fimviz._quantile import digits, median
 from fimviz.attributions import INCOMPLETE
 from fimviz.views.charts import quartile_box
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,6 +61,7 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         )
     data = {
         "title": _title(result),
+        "caution": caution(s.net),
         "lost": lost(s.failures),
         "help": _HELP,
         **inputs.header,

@@ -10,6 +10,7 @@ export const SHAPES = {
   lower: (x, y) => `<path d="M${x},${y - 6}L${x + 6},${y + 5}H${x - 6}Z"/>`,
   upper: (x, y) => `<path d="M${x},${y + 6}L${x + 6},${y - 5}H${x - 6}Z"/>`,
   statistical: (x, y) => `<circle cx="${x}" cy="${y}" r="5" class="fv-stroke fv-hollow" stroke-dasharray="2.5 2"/>`,
+  void: (x, y) => `<path class="fv-stroke" d="M${x - 5},${y - 5}l10,10M${x + 5},${y - 5}l-10,10"/>`,
   unverified: (x, y) => `<rect x="${x - 5}" y="${y - 5}" width="10" height="10" class="fv-stroke fv-hollow"/>`,
   none: () => "",
 };

@@ -13,6 +13,7 @@ const MEANING = {
   lower: "guaranteed, the truth is not below it",
   statistical: "a 95 % confidence interval, no guarantee",
   unverified: "in float32 alone: rounding may have crossed a kink",
+  void: "says nothing: the gradient does not describe this model",
 };
 const GROUPS = { estimate: "Computed and estimated", ladder: "Upper bounds by formula", lower: "Lower bounds by formula" };
 function layout(methods) {

@@ -164,8 +164,8 @@ def percent(share: float) -> str:
 
 def text(value: float, digits: int = 3) -> str:
     """A number as the views write it; near 1 it is said by what is missing."""
-    if math.isnan(value):
-        return "–"
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if 0.9995 < value < 1:
         return f"1 − {text(1 - value, 2)}"
     shown = f"{value:.{digits}g}"

@@ -17,7 +17,7 @@ from fimviz.divergence.path import Path, paths
 from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def divergence(
         "title": title(against),
         "of": next(iter(against)) if len(against) > 1 else "",
         "summary": _summary(result) + ends_only,
+        "caution": caution(result.net),
         "lost": lost(result.failures),
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [

@@ -150,6 +150,10 @@ def local_title(result: LocalAccuracy) -> str:
     first, last = (rows.iloc[k] for k in (0, -1))
     norm = {"linf": "L∞", "l2": "L2"}[result.norms[0]]
     what = {"worst": "the worst direction", "fgsm": "FGSM", "pgd": "PGD", "random": "a random direction"}
+    if not int(rows.measured.sum()):
+        return (
+            f"No change along {what[result.directions[0]]} moves the prediction: KL is 0, or no number, at every image"
+        )
     return (
         f"Along {what[result.directions[0]]} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
         f"{percent(last['median'])} at {budget(last.epsilon)} ({norm}, median of {int(last.measured)} images)"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fimviz.views.comparison import comparison
-from fimviz.views.inputs import Inputs, finite, lost
+from fimviz.views.inputs import Inputs, caution, finite, lost
 from fimviz.views.margins import margins
 from fimviz.views.palette import class_order
 from fimviz.views.perturbation import outcome, sample_data
@@ -49,6 +49,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
         "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "caution": caution(s.net),
         "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},

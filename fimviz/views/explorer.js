@@ -97,7 +97,7 @@ class Explorer extends View {
   rebuild() {
     this.next(async () => {
       this.build(await unpack(this.model.get("payload")));
-      noteLost(this.root, this.data.lost);
+      noteLost(this.root, this.data);
       if (this.width) this.resize();
     });
   }
@@ -257,8 +257,9 @@ class Explorer extends View {
     const count = data.indices.length;
     const where = place === 1 ? `the most fragile of ${count}` : place === count ? `the least fragile of ${count}` : `number ${place} of ${count} by fragility`;
     const said = this.called(index);
+    const still = data.models.every((m) => m.table.norm[index] === 0);
     const norm = (m) => measured(m.table.norm[index], m.table.error[index]);
-    this.$(".fv-title").textContent = `Sample ${index}, ${said}, is ${where}: λ₁ = ${norm(data.models[0])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${norm(data.models[1])} for ${data.models[1].name}` : ""}`;
+    this.$(".fv-title").textContent = still ? `Sample ${index}, ${said}, does not react at all: λ₁ = 0` : `Sample ${index}, ${said}, is ${where}: λ₁ = ${norm(data.models[0])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${norm(data.models[1])} for ${data.models[1].name}` : ""}`;
     this.$(".fv-sub").textContent = this.sentence();
     this.gallery.select(index);
     this.overview.mark();
@@ -277,6 +278,7 @@ class Explorer extends View {
       return `λ₁ is larger for ${a.name} on ${more} of ${data.indices.length} samples.${agree}`;
     }
     const spread = low > 0 ? high / low : Infinity;
+    if (high === 0) return "λ₁ = 0 at every sample: the prediction does not react at all.";
     const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
     return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(low)} to ${number(high)}${times}.`;
   }

@@ -72,6 +72,11 @@ def picture(inputs: Inputs, row: list[Tensor]) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def caution(net: Any) -> str:
+    """What a page says of a model whose gradient says nothing of it; empty for all others."""
+    return getattr(net, "undescribed", "")
+
+
 def lost(failures: Mapping[int, str]) -> list[tuple[int, str]]:
     """What a page says of inputs that could not be computed: their places with the reasons."""
     return sorted(failures.items())

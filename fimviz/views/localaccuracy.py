@@ -11,7 +11,7 @@ from fimviz.divergence.localaccuracy import budget
 from fimviz.views.distributions import text
 from fimviz.views.divergence_charts import local_title
 from fimviz.views.figure import Figure, Payload, Widget, module_source
-from fimviz.views.inputs import finite, lost, still_of_lost
+from fimviz.views.inputs import caution, finite, lost, still_of_lost
 from fimviz.views.palette import PALETTE
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
             lines.append({"name": direction, "color": color, "length": [finite(v) for v in rows.length], **numbers})
         budgets = result.epsilons[a].tolist()
         panels.append({"norm": NAMES[norm], "budgets": budgets, "names": [budget(e) for e in budgets], "lines": lines})
-    data = {"title": local_title(result), "count": len(result), "lost": lost(result.failures), "panels": panels}
+    data = {
+        "title": local_title(result),
+        "count": len(result),
+        "caution": caution(result.net),
+        "lost": lost(result.failures),
+        "panels": panels,
+    }
     return Figure(
         widget_class=LocalAccuracyView,
         state={"payload": Payload().pack(data), "position": count - 1},

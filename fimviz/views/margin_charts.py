@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fimviz.margins.traces import MarginTraces
 
 ACCENT = "#1976d2"
+SHADE = "rgba(25,118,210,0.22)"  # of what is possible
 GREY = "rgba(128,128,128,0.8)"
 WARN = "#d55e00"
 _NAMES = 24  # characters of a class name that a figure can hold
@@ -169,7 +170,8 @@ def shielding_figure(shielding: Shielding) -> go.Figure:
         height=760,
         showlegend=False,
         title=f"{_share(shielding.shielded.value)} of {shielding.successful} paths meet another class first "
-        f"(damping τ = {settings.damping:g}, step η = {settings.step:g})",
+        + _of_all(shielding)
+        + f"(damping τ = {settings.damping:g}, step η = {settings.step:g})",
     )
     return figure
 
@@ -196,9 +198,22 @@ def shielding_curve_figure(curve: ShieldingCurve) -> go.Figure:
             customdata=(100 * part.flipped).tolist(),
             hovertemplate="τ = %{x:g}: %{y:.3g} % shielded, %{customdata:.3g} % of paths flipped<extra></extra>",
         )
+        if (part.flipped < 1).any():
+            middle, reach = (part.possible_low + part.possible_high) / 2, (part.possible_high - part.possible_low) / 2
+            figure.add_scatter(
+                x=part.damping.tolist(),
+                y=(100 * middle).tolist(),
+                error_y={"type": "data", "array": (100 * reach).tolist(), "thickness": 8, "width": 0, "color": SHADE},
+                mode="markers",
+                marker={"opacity": 0},
+                showlegend=False,
+                hovertemplate="τ = %{x:g}: of all paths %{y:.3g} ± %{error_y.array:.3g} %<extra></extra>",
+            )
     published = curve.points[0].settings.method == "published"
     values = [s for s in frame.shielded if not math.isnan(s)]
     span = f"{_share(min(values))} to {_share(max(values))}" if values else "unknown shares"
+    if values and (frame.flipped < 1).any():
+        span += f" (of all, {_share(min(frame.possible_low))} to {_share(max(frame.possible_high))})"
     figure.update_layout(
         template="plotly_white",
         title=f"{span} of paths are shielded, by the settings alone" if len(frame) > 1 else f"{span} of paths shielded",
@@ -207,6 +222,14 @@ def shielding_curve_figure(curve: ShieldingCurve) -> go.Figure:
         showlegend=frame.step.nunique() > 1,
     )
     return figure
+
+
+def _of_all(shielding: Shielding) -> str:
+    """Between which shares of all paths the truth lies, where some have changed no class."""
+    if shielding.successful == shielding.attempted:
+        return ""
+    low, high = shielding.possible
+    return f"({low:.1%} to {high:.1%} of all {shielding.attempted}) "
 
 
 def _whiskers(values: Tensor, low: Tensor, high: Tensor, order: list[int]) -> dict[str, object]:

@@ -164,7 +164,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.name(sample.prediction)} with probability ${this.sure(sample)}${truth}. ` +
       `Fisher–Rao length ${number(t.length)}${error}; its ends are ${number(t.distance)} apart; ${floor}. In pixels, L2 ${number(t.l2)}. ` +
       (t.pace.length ? `${t.pace.length} ${t.pace.length === 1 ? "step, its" : "steps, their"} length set by: ${pace.join(", ")}${this.smoothed(t)}.` : "No step was made.") +
-      (sample.traced > this.siblings.filter((s) => !s.asked).length ? ` The page holds the nearest ${this.siblings.filter((s) => !s.asked).length} of ${sample.traced} targets.` : "") + (t.asked ? ` Traced again with${this.own(t)}.` : "");
+      (sample.traced > this.siblings.filter((s) => !s.asked).length ? ` The page holds the nearest ${this.siblings.filter((s) => !s.asked).length} of ${sample.traced} targets.` : "") + (t.asked ? ` Traced again with${this.own(t)}.` : "") +
+      (t.retried ? ` The settings asked for led nowhere: this path was made with ${t.settings.method === "pgd" ? "method “pgd”" : `damping τ = ${number(t.settings.damping)}`} instead.` : "");
   }
 
   /** Why a path met no class, by what its last steps ran into, and what to try. */
@@ -172,6 +173,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     const [, why, then] = STOPPED[t.status];
     const lost = t.status !== "stalled" || !t.pace.length ? "" : t.norm.every((v) => !(v > 0)) ? ", as the slope is 0 everywhere on it"
       : t.pace.at(-1) === "box" ? ": the pixels that would have to move are at their bounds already" : t.pace.at(-1) === "line search" ? ": the slope there says little about where even a short step leads" : "";
+    if (t.tried && !then) return `${why}${lost}. Damping 1 and method “pgd” did not get further either: try a larger trust region r, or another class.`;
     const { method, damping } = t.settings;
     const next = then ?? (method === "natural" && damping < 1 ? "try damping τ of 1 or more, which goes along the plain gradient, or method=\"pgd\", which needs only its signs."
       : method === "pgd" ? "try a larger trust region r, or another class." : "try method=\"pgd\", which needs only the gradient’s signs.");

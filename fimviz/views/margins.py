@@ -13,8 +13,9 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import real, whole
+from fimviz.margins.state import fallbacks
 from fimviz.views.figure import Figure, module_source
-from fimviz.views.inputs import Inputs, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
 
@@ -81,6 +82,7 @@ class Margins(Working):
             solver=own.settings.solver,
             seed=own.settings.seed,
             verify=False,
+            retry=False,
             progress=self._ticker(content["id"], check),
         )
         check()
@@ -145,9 +147,11 @@ def margins(
         "classes": traces.net.classes,
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
+        "caution": caution(traces.net),
         "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
+        "others": traces.others(),
         "samples": [_sample(traces, inputs, i) for i in chosen],
         "traces": [_trace(traces, i, inputs, frames) for i in shown],
         "points": [_point(p) for p in (curve.points if curve is not None else [traces.shielding(resamples=200)])],
@@ -273,13 +277,15 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "length": float(traces.length[i]),
         "error": finite(traces.length_error[i]),
         "verified": settings.verify and settings.method != "published",
+        "retried": bool(traces.retried[i]),
+        "tried": settings.retry and bool(fallbacks(traces.made_by[i])),
         "bound": float(traces.bound[i]),
         "distance": float(traces.distance[i]),
         "l2": float(traces.l2[i]),
         "settings": {
-            "method": settings.method,
+            "method": traces.made_by[i].method,
             "step": settings.step,
-            "damping": settings.damping,
+            "damping": traces.made_by[i].damping,
             "trust_region": settings.trust_region,
         },
         "shown": classes,
@@ -328,7 +334,9 @@ def _point(shielding: Shielding) -> dict[str, Any]:
         "shielded": finite(shielding.shielded.value),
         "low": finite(shielding.shielded.low),
         "high": finite(shielding.shielded.high),
+        "possible": list(shielding.possible),
         "successful": shielding.successful,
+        "attempted": shielding.attempted,
     }
 
 
@@ -351,7 +359,7 @@ def _still(traces: MarginTraces, inputs: Inputs, shown: list[int], first: int) -
         met = int(traces.hit[i])
         cells = (
             *(names[int(t[i])] for t in (traces.source, traces.target)),
-            names[met] if met >= 0 else traces.status[i],
+            (names[met] if met >= 0 else traces.status[i]) + " (another attempt)" * bool(traces.retried[i]),
             *(f"{float(t[i]):.4g}" for t in (traces.length, traces.bound, traces.l2)),
         )
         rows.append(f"<tr><td>{int(traces.sample[i])}</td>{''.join(f'<td>{html.escape(c)}</td>' for c in cells)}</tr>")

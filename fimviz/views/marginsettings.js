@@ -10,6 +10,9 @@ const SETTINGS = {
   trust_region: { name: "trust region r", low: -3, high: 1, says: "longest step in L2, pixel units" },
 };
 
+/** Between which shares of all paths the truth lies, where some have changed no class; empty where all have. */
+const ofAll = ({ successful, attempted, possible: [low, high] }) => (successful === attempted ? "" : `of all ${attempted} paths ${number(100 * low, 2)} to ${number(100 * high, 2)} %, whatever the ${attempted - successful} that met no class would have met`);
+
 /** The view with this part of it. */
 export const withSettings = (Base) => class extends Base {
   settings() {
@@ -122,12 +125,12 @@ export const withSettings = (Base) => class extends Base {
     const box = this.$(".fv-curve");
     const points = this.data.points.filter((p) => p.shielded !== null).sort((a, b) => a.damping - b.damping);
     if (!points.length) {
-      box.innerHTML = `<h4>Shielding</h4><p class="fv-quiet">No path of a rightly classified sample has changed the class: nothing to count.</p>`;
+      box.innerHTML = `<h4>Shielding</h4><p class="fv-quiet">No path of a rightly classified sample has changed the class: nothing to count, and any share is possible.</p>`;
       return;
     }
     if (points.length === 1) {
       const [only] = points;
-      box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} ${only.successful === 1 ? "path is" : "paths are"} shielded, at damping τ = ${number(only.damping)}</h4>` +
+      box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} ${only.successful === 1 ? "path is" : "paths are"} shielded, at damping τ = ${number(only.damping)}${ofAll(only) && `; ${ofAll(only)}`}</h4>` +
         `<p class="fv-quiet">${only.low === null ? "One sample alone gives no interval." : `95 % bootstrap interval: ${number(100 * only.low, 2)} to ${number(100 * only.high, 2)} %.`}${only.low !== null && only.low === only.high ? " Every resample gives the same, so that only more samples can tell how far off it is." : ""} ${this.wrong()}One setting says little, because shielding depends on the damping: ` +
         `${this.model.get("live") ? "“shielding against τ” traces with others" : "fv.shielding_curve traces with others, and view(curve=…) draws them here"}.</p>`;
       return;
@@ -141,12 +144,14 @@ export const withSettings = (Base) => class extends Base {
     const lines = steps.map((step, i) => ({ points: points.filter((p) => p.step === step).map((p) => [Math.log10(p.damping), 100 * p.shielded]), color: PALETTE[i % PALETTE.length], width: 2, label: steps.length > 1 ? `η = ${number(step)}` : null }));
     const over = (sx, sy) => points.map((p) => {
       const [cx, low, high] = [sx(Math.log10(p.damping)), sy(100 * p.low), sy(100 * p.high)];
-      return `<g><title>τ = ${number(p.damping)}, η = ${number(p.step)}: ${number(100 * p.shielded)} % of ${p.successful} paths${p.low === null ? "" : `, from ${number(100 * p.low)} to ${number(100 * p.high)}`}</title>` +
+      return `<g><title>τ = ${number(p.damping)}, η = ${number(p.step)}: ${number(100 * p.shielded)} % of ${p.successful} paths${p.low === null ? "" : `, from ${number(100 * p.low)} to ${number(100 * p.high)}`}${ofAll(p) && `; ${ofAll(p)}`}</title>` +
+        (ofAll(p) ? `<rect class="fv-possible" x="${cx - 7}" width="14" y="${sy(100 * p.possible[1])}" height="${Math.max(1, sy(100 * p.possible[0]) - sy(100 * p.possible[1]))}"/>` : "") +
         (p.low === null ? "" : `<path class="fv-stroke" d="M${cx},${low}V${high}M${cx - 3},${low}H${cx + 3}M${cx - 3},${high}H${cx + 3}"/>`) + `<circle class="fv-guess" cx="${cx}" cy="${sy(100 * p.shielded)}" r="4.5"/></g>`;
     }).join("") + `<line class="fv-set-here" x1="${sx(here)}" x2="${sx(here)}" y1="${MARGIN.top}" y2="${170 - MARGIN.bottom}"/>`;
     const first = points[0], last = points.at(-1);
-    const title = `Shielding depends on damping: ${number(100 * first.shielded, 2)} % at τ = ${number(first.damping)}, ${number(100 * last.shielded, 2)} % at τ = ${number(last.damping)}`;
-    const note = `Share of paths that meet another class first${this.data.over ? `, over the first ${this.data.over} samples` : ""}; circles with 95 % bootstrap intervals. ${this.wrong()}`;
+    const told = (p) => `${number(100 * p.shielded, 2)} % at τ = ${number(p.damping)}${p.successful < p.attempted ? ` (of all paths ${p.possible.map((v) => number(100 * v, 2)).join(" to ")} %)` : ""}`;
+    const title = `Shielding depends on damping: ${told(first)}, ${told(last)}`;
+    const note = `Share of paths that meet another class first${this.data.over ? `, over the first ${this.data.over} samples` : ""}; circles with 95 % bootstrap intervals. ${points.some(ofAll) ? "Shaded: what is possible where some paths met no class. " : ""}${this.wrong()}`;
     box.innerHTML = `<h4>${title}</h4>` + lineChart({ width, height: 170, x, xTicks, xText: (v) => number(10 ** v, 2), y: [0, 100], yTicks: [0, 50, 100], yText: (v) => `${v} %`, xLabel: "damping τ, log axis", lines, over, label: title }) +
       `<p class="fv-quiet">${note}The line marks the path above.</p>`;
   }

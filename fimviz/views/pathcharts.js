@@ -99,11 +99,11 @@ export const withCharts = (Base) => class extends Base {
     const points = t.fr.map((s, i) => [i, number(s, 4), ...t.p.map((row) => probability(row[i])), number(t.gap[i], 4), number(t.norm[i], 4), i ? number(t.natural[i - 1]) : "", i ? number(t.step[i - 1]) : "",
       i ? t.pace[i - 1] : ""]);
     const all = this.traces.map((q) => [q.sample, this.name(q.source), this.name(q.target), q.hit < 0 ? "–" : this.name(q.hit), q.status, number(q.length, 5), number(q.error, 2), number(q.bound, 5),
-      number(q.length / q.bound, 4), number(q.l2, 4), q.pace.length]);
+      number(q.length / q.bound, 4), number(q.l2, 4), q.pace.length, q.settings.method, number(q.settings.damping)]);
     fillTables(this.$(".fv-tables"), [
       ["Table: this path, point by point", ["point", "length", ...t.shown.map((c) => `p(${this.name(c)})`), "gap", "λ_max", "√(δᵀFδ)", "L2", "set by"], points],
-      ["Table: all paths of this page", ["sample", "from", "toward", "meets", "status", "length", "error", "floor", "ratio", "L2", "steps"], all],
-      ["Table: shielding and damping", ["damping", "step", "shielded %", "low", "high", "paths"], data.points.map((p) => [number(p.damping), number(p.step), ...[p.shielded, p.low, p.high].map((v) => number(v === null ? null : 100 * v)), p.successful])],
+      ["Table: all paths of this page", ["sample", "from", "toward", "meets", "status", "length", "error", "floor", "ratio", "L2", "steps", "method", "damping"], all],
+      ["Table: shielding and damping", ["damping", "step", "shielded %", "low", "high", "of all from", "to", "paths", "of"], data.points.map((p) => [number(p.damping), number(p.step), ...[p.shielded, p.low, p.high, ...p.possible].map((v) => number(v === null ? null : 100 * v)), p.successful, p.attempted])],
     ]);
   }
 };

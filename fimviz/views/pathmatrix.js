@@ -30,7 +30,7 @@ export const withMatrix = (Base) => class extends Base {
     const all = counts.flat().reduce((a, b) => a + b, 0);
     const none = counts.reduce((sum, row) => sum + (columns.at(-1) < 0 ? row.at(-1) : 0), 0);
     this.$(".fv-legend").innerHTML = `${all} ${all === 1 ? "path" : "paths"}${none ? `, ${none} of which met no other class` : ""}. ` +
-      (other ? `The <span class="fv-hint">bar</span> in a cell: its share that aimed at another class, which this one shields; ${other} in all.` : none === all ? "" : "Every path that met a class had aimed at it: none is shielded.") + this.counted();
+      (other ? `The <span class="fv-hint">bar</span> in a cell: its share that aimed at another class, which this one shields; ${other} in all.` : none === all ? "" : "Every path that met a class had aimed at it: none is shielded.") + (this.data.others ? ` Made with other settings than those asked for, which led nowhere: ${escape(this.data.others)}.` : "") + this.counted();
   }
 
   /** How the matrix and the share of shielded paths, which counts the rightly classified alone, go together. */

@@ -61,7 +61,8 @@ class Perturbation extends View {
     this.settle();
     const { sample, data } = this;
     const position = sample.place === 1 ? `the most fragile of ${data.total}` : `number ${sample.place} of ${data.total} by fragility`;
-    this.$(".fv-title").textContent = `λ₁ = ${measured(sample.directions[0].value, sample.directions[0].error)} — ${position}`;
+    const norm = sample.directions[0].value;
+    this.$(".fv-title").textContent = norm === 0 ? "λ₁ = 0: the prediction does not react at all" : `λ₁ = ${measured(norm, sample.directions[0].error)} — ${position}`;
     const truth = sample.label === null ? "" : sample.correct ? ", which is right" : `; the label says ${this.outcome(sample.label)}`;
     this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}${data.changed ? ` The curves are not known: ${data.changed}.` : ""}`;
     this.gallery.select(sample.index);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import traitlets
 from torch import Tensor
 
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, lost, picture, short, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "order": class_order(spectrum.probabilities),
         "multilabel": shown.predictions.ndim == 2,
         "total": len(order),
+        "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
         "changed": changed,
         "samples": [
@@ -190,6 +192,8 @@ def sample_data(
 
 
 def _with_error(value: float, error: float) -> str:
+    if math.isnan(value):
+        return "–"
     return f"{value:.2g} ± {error:.1g}" if error > 5e-4 * value else f"{value:.4g}"
 
 

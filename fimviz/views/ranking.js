@@ -115,6 +115,7 @@ export const fixed = (v) => (v === null ? "–" : v.toFixed(2).replace(/^-(0\.00
 /** A cell of the models' table. */
 function cell(value, column) {
   if (value === "inf") return "none found";
+  if (value === "-inf") return "−∞"; // the logarithm of a bound of 0
   return value === null ? "–" : column.log === "log10" ? value.toFixed(2).replace("-", "−") : number(value);
 }
 

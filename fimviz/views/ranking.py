@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from fimviz._quantile import digits
 from fimviz.ranking.comparison import QUANTITIES, lacking, missing
 from fimviz.views.figure import Figure, Payload, Widget, module_source
 
@@ -178,7 +179,7 @@ def _still(result: ModelComparison) -> str:
     )
     head = "".join(f"<th>{html.escape(QUANTITIES[c].short)}</th>" for c in shown)
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{row[c]:.3g}</td>" for c in shown) + "</tr>"
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{digits(row[c])}</td>" for c in shown) + "</tr>"
         for name, row in result.rows.items()
     )
     ranks = "".join(

@@ -12,7 +12,7 @@ import traitlets
 from fimviz._quantile import median, quantiles
 from fimviz.views.distributions import text
 from fimviz.views.figure import Figure, Widget, module_source
-from fimviz.views.inputs import Inputs, finite, lost, picture, still_of_lost
+from fimviz.views.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
@@ -53,6 +53,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         )
     data = {
         "size": spectrum.images[0].numel(),
+        "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
         **inputs.header,
         "samples": rows,

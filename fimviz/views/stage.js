@@ -41,7 +41,7 @@ export function mounted(Kind, heard) {
     root.textContent = "reading the samples …";
     const packed = await unpack(model.get("payload"));
     const view = new Kind(model, root, packed);
-    noteLost(root, packed.data.lost);
+    noteLost(root, packed.data);
     const calls = Object.entries(heard).map(([event, method]) => [event, (...said) => view[method](...said)]);
     calls.forEach(([event, call]) => model.on(event, call));
     const watch = new ResizeObserver(([{ contentRect: { width } }]) => {
@@ -57,14 +57,16 @@ export function mounted(Kind, heard) {
   };
 }
 
-/** Say at the top of a view which samples, [place, reason] each, could not be computed. */
-export function noteLost(root, lost = []) {
-  if (!lost.length) return;
+/** Say at the top of a view what to mind: a `caution`, and which samples, [place, reason] each, are `lost`. */
+export function noteLost(root, { caution = "", lost = [] }) {
   const why = Map.groupBy(lost, ([, reason]) => reason);
+  const samples = [...why].map(([reason, those]) =>
+    `sample${those.length > 1 ? "s" : ""} ${those.slice(0, 12).map(([place]) => place).join(", ")}${those.length > 12 ? " …" : ""}: ${reason}`);
+  const said = [...(caution ? [`${caution[0].toUpperCase()}${caution.slice(1)}.`] : []), ...(samples.length ? [`Not computed: ${samples.join("; ")}.`] : [])];
+  if (!said.length) return;
   const note = document.createElement("p");
   note.className = "fv-lost";
-  note.textContent = `Not computed: ${[...why].map(([reason, those]) =>
-    `sample${those.length > 1 ? "s" : ""} ${those.slice(0, 12).map(([place]) => place).join(", ")}${those.length > 12 ? " …" : ""}: ${reason}`).join("; ")}.`;
+  note.textContent = said.join(" ");
   root.prepend(note);
 }
 

@@ -298,7 +298,7 @@ def test_every_kind_of_model_and_path(opened, case):
     if case == "stalled":
         assert "stalls after" in page.locator(".fv-title").inner_text()
         assert "did not narrow the gap" in ended.inner_text()
-        assert "damping τ of 1 or more" in ended.inner_text()
+        assert "“pgd” did not get further either" in ended.inner_text()
     if case == "no slope":
         assert "the slope is 0 everywhere" in ended.inner_text()
     if case == "out of steps":

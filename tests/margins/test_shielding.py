@@ -77,6 +77,32 @@ def test_nothing_flipped(traces):
     assert repr(s).startswith("Shielding(0 of 18 paths, none changed the class,")
 
 
+def test_unfinished_paths_leave_a_share_open():
+    """Whatever the paths that met no class would have met, the share of all lies between possible_low and _high."""
+    images, labels = fv.zoo.digits()
+    net, options = fv.zoo.load("digits-mlp"), {"damping": 1.0, "verify": False, "keep_images": False}
+    full = trace_margins(net, images[:4], labels[:4], **options).shielding(resamples=20)
+    part = trace_margins(net, images[:4], labels[:4], **options, max_steps=8, retry=False).shielding(resamples=20)
+    s, n, u = int((part.matrix.sum() * part.shielded.value).round()), part.attempted, part.attempted - part.successful
+    assert 0 < u < n
+    assert part.possible == pytest.approx((s / n, (s + u) / n))
+    assert part.possible[0] <= full.shielded.value <= part.possible[1]
+    low, high = part.possible_shielding
+    assert (low <= full.shielding + 1e-12).all()
+    assert (full.shielding <= high + 1e-12).all()
+    assert int(part.unfinished.sum()) == u
+    assert full.possible == pytest.approx((full.shielded.value, full.shielded.value))
+    assert not full.unfinished.any()
+    assert f"of all {part.possible[0]:.1%} to {part.possible[1]:.1%}" in repr(part)
+    assert "of all" not in repr(full)
+    assert {"possible_low", "possible_high", "unfinished"} <= set(part.frame.columns)
+    assert "of all" in part.plot().layout.title.text
+    curve = shielding_curve(net, images[:4], labels[:4], dampings=(1.0, 10.0), max_steps=8, resamples=20)
+    assert (curve.frame.possible_low[0], curve.frame.possible_high[0]) == pytest.approx(part.possible)
+    assert "of all paths" in repr(curve)
+    assert "of all" in curve.plot().layout.title.text
+
+
 def test_one_sample_alone_has_no_interval(traces):
     images, labels = fv.zoo.digits()
     s = trace_margins(fv.zoo.load("digits-mlp"), images[:1], labels[:1], targets="runner-up", verify=False).shielding()

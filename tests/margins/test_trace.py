@@ -14,7 +14,7 @@ from torch import nn
 import fimviz as fv
 from fimviz.margins import length as lengths
 from fimviz.margins import simplex, tracer
-from fimviz.margins.state import Trace
+from fimviz.margins.state import Attempt, Trace, fallbacks
 from fimviz.margins.trace import trace_margins
 
 
@@ -320,6 +320,44 @@ class TestOptions:
         stuck = trace_margins(far, torch.rand(1, 2).double(), verify=False)
         assert stuck.status == ("stalled",)
         assert stuck.pace[0, 2] > 0
+
+    @pytest.mark.parametrize("verify", [False, True])
+    def test_what_fails_is_tried_again_with_what_works(self, verify):
+        """Of 27 paths 13 need no other attempt and stay as they are, bit for bit; 7 are brought nowhere by any."""
+        images, labels = fv.zoo.digits()
+        net, options = fv.zoo.load("digits-mlp"), {"max_steps": 10, "verify": verify}
+        first = trace_margins(net, images[:3], labels[:3], **options, retry=False)
+        t = trace_margins(net, images[:3], labels[:3], **options)
+        kept = first.flipped
+        assert not first.retried.any()
+        assert not t.retried[kept].any()
+        assert torch.equal(t.length[kept], first.length[kept])
+        assert torch.equal(t.ends[kept], first.ends[kept])
+        assert torch.equal(t.flipped, kept | t.retried)
+        lost = ~t.flipped
+        assert torch.equal(t.length[lost], first.length[lost])
+        assert {made for made, again in zip(t.made_by, t.retried, strict=True) if again} == {
+            ("natural", 1.0),
+            ("pgd", 0.01),
+        }
+        for i in t.retried.nonzero()[:, 0].tolist():
+            made = t.made_by[i]
+            sample, target = int(t.sample[i]), int(t.target[i])
+            one = trace_margins(net, images[sample : sample + 1], targets=[target], method=made.method,
+                                damping=made.damping, **options, retry=False)  # fmt: skip
+            assert one.status == ("flipped",)
+            assert t.length[i].item() == pytest.approx(one.length.item(), rel=1e-5)
+            assert t.length_error[i].item() == pytest.approx(one.length_error.item(), rel=0.05, abs=1e-5)
+        frame = t.frame
+        assert list(frame.retried) == t.retried.tolist()
+        assert set(frame.method[frame.retried]) == {"natural", "pgd"}
+        assert f"{int(t.flipped.sum())} flipped, of which 6 by natural, damping 1 and 1 by pgd at" in repr(t)
+        assert "another attempt" in repr(t.shielding(resamples=10))
+
+    @pytest.mark.parametrize(("method", "others"), [("published", []), ("straight", [("straight", 1.0)]),
+        ("pgd", [("natural", 1.0)]), ("gradient", [("natural", 1.0), ("pgd", 0.01)])])  # fmt: skip
+    def test_what_is_tried(self, method, others):
+        assert fallbacks(Attempt(method, 0.01)) == others
 
     def test_model_comes_back_and_results_repeat(self):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10)).train()
