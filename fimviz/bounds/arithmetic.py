@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fimviz.bounds.active import Term
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_norm, log_sum
+from fimviz.bounds.attention import written_out
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Scores, Step, log, log_norm, log_sum
 from fimviz.bounds.norms import matrix_norm
 from fimviz.bounds.rules import patient, rule
 from fimviz.bounds.shapes import moved
@@ -81,7 +83,10 @@ def _by_constant(step: Step, x: Flow, c: Any) -> Flow:
     long = [i + len(shape) - c.ndim for i, n in enumerate(c.shape) if n > 1]
     if not long:
         out = wide.elementwise(float(c.abs().max()), "the constant", kind="multiplication")
-        return replace(out, reach=wide.reach and (wide.reach[0] + log(float(c.abs().max())), wide.reach[1]))
+        scores = wide.scores and replace(wide.scores, scale=wide.scores.scale * float(c.flatten()[0]))
+        return replace(
+            out, scores=scores, reach=wide.reach and (wide.reach[0] + log(float(c.abs().max())), wide.reach[1])
+        )
     if len(long) == 1:
         return wide.scaled(long[0], c.flatten(), "the largest constant", kind="multiplication")
     local = c.abs().expand(shape)
@@ -160,7 +165,9 @@ def _matmul(step: Step, x: Any, y: Any) -> Flow:
     if step.op == "__rmatmul__":
         x, y = y, x
     if isinstance(x, Flow) and isinstance(y, Flow):
-        return product(step, x, y)
+        if x.scores is not None and x.scores.softmaxed:
+            return written_out(x, y)
+        return replace(product(step, x, y), scores=_scores(x, y))
     flow, other = (x, y) if isinstance(x, Flow) else (y, x)
     if other.ndim < 2 or len(flow.shape) < 2:
         raise NoRuleError("a product with a vector: write a rule for the module that holds it")
@@ -172,3 +179,73 @@ def _matmul(step: Step, x: Any, y: Any) -> Flow:
     other = (other if flow is y else other.mT).movedim(repeated, list(range(len(lead) - len(repeated), len(lead))))
     other = other.flatten(len(lead) - len(repeated), -2)
     return flow.times(matrix_norm(other), "‖C‖ of the constant factor", kind="product with a constant")
+
+
+def _scores(x: Flow, y: Flow) -> Scores | None:
+    """The product of queries and keys, as it may turn out to be."""
+    if len(x.shape) != len(y.shape) or len(x.shape) < 3 or x.shape[:-2] != y.shape[:-2]:
+        return None
+    return Scores(x, _turned(y, lambda t: t.mT))
+
+
+def _turned(x: Flow, move: Callable[[Tensor], Tensor]) -> Flow:
+    """A flow whose axes a rule needs in another order."""
+    shape = move(torch.empty(x.shape, device="meta")).shape
+    return replace(moved(x, move), shape=shape, value=None if x.value is None else move(x.value))
+
+
+@rule(torch.baddbmm, "baddbmm")
+def _baddbmm(step: Step, given: Any, x: Any, y: Any, *, beta: float = 1, alpha: float = 1) -> Flow:
+    """β·C + α·XY with a constant C."""
+    if isinstance(given, Flow):
+        raise NoRuleError("a product added to what depends on the input: write a rule for the module that holds it")
+    return _by_constant(step, replace(_matmul(step, x, y), shape=step.output.shape), alpha)
+
+
+@rule("masked_fill", "masked_fill_", torch.masked_fill)
+def _masked_fill(step: Step, x: Any, mask: Any, value: Any) -> Flow:
+    """Elements replaced by a constant."""
+    if any(isinstance(a, Flow) for a in (mask, value)) or not isinstance(x, Flow):
+        raise NoRuleError("a mask or a filling that depends on the input: write a rule for the module that holds it")
+    wide = _broadcast(x, step.output.shape)
+    free = ~mask.detach().cpu().expand(step.output.shape)
+    scores = wide.scores and replace(wide.scores, live=free if wide.scores.live is None else free & wide.scores.live)
+    if not step.pointwise and float(value) > _NEVER:
+        scores = None  # a softmax may give what is filled in a weight
+    on = None if not step.pointwise else free if wide.on is None else free & wide.on
+    return replace(wide, on=on, reach=None, terms=None, scores=scores, normed=False,
+                   note=("masking", 0.0, "constants in the place of elements"))  # fmt: skip
+
+
+_NEVER = -1e30  # scores this low get no weight beside any other
+
+
+@rule(torch.einsum, torch.functional.einsum)
+def _einsum(step: Step, equation: str, *operands: Any) -> Flow:
+    """A product of matrices whose axes are in another order; every letter once an operand."""
+    if len(operands) != 2 or "..." in equation or "->" not in equation:
+        raise NoRuleError(f"the product {equation!r}: write a rule for the module that holds it")
+    inputs, out = equation.replace(" ", "").split("->")
+    a, b = inputs.split(",")
+    lead = [c for c in out if c in a and c in b]
+    rows, columns = ([c for c in out if c in one and c not in lead] for one in (a, b))
+    inner = [c for c in a if c in b and c not in out]
+    if any(len(set(t)) < len(t) for t in (a, b, out)) or len(inner) != 1 or len(rows) != 1 or len(columns) != 1 or (
+        set(a) - set(out) - set(inner) or set(b) - set(out) - set(inner)
+    ):  # fmt: skip
+        raise NoRuleError(f"the product {equation!r}: write a rule for the module that holds it")
+
+    def turned(t: Any, letters: str, order: list[str]) -> Any:
+        axes = [letters.index(c) for c in order]
+        if axes == sorted(axes):
+            return t
+        return _turned(t, lambda v: v.permute(axes)) if isinstance(t, Flow) else t.permute(axes)
+
+    x, y = turned(operands[0], a, [*lead, *rows, *inner]), turned(operands[1], b, [*lead, *inner, *columns])
+    order = [[*lead, *rows, *columns].index(c) for c in out]
+    back = [order.index(i) for i in range(len(order))]
+    output = step.output.permute(back)
+    flow = _matmul(replace(step, op=torch.matmul, output=output), x, y)
+    value = output.detach() if step.pointwise else None
+    flow = replace(flow, shape=output.shape, value=value)
+    return flow if order == sorted(order) else moved(flow, lambda t: t.permute(order))

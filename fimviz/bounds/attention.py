@@ -45,32 +45,42 @@ class Part:
     total: Tensor
 
 
-def heads_at(q: Part, k: Part, v: Part, scale: float, mask: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The logarithms of bounds on the outputs of heads at x: of every token (…, h, tokens, 1), and of all (h, 1, 1)."""
+def weights_of(q: Part, k: Part, scale: float, mask: Tensor | float) -> Tensor:
+    """The weights of an attention at x."""
     scores = scale * (q.values @ k.values.mT) + mask
-    a = scores.softmax(-1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)  # as torch attends to nothing
+    return scores.softmax(-1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)  # torch attends to nothing
+
+
+def heads_at(q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The logarithms of bounds on the outputs of heads at x: of every token (…, h, tokens, 1), and of all (h, 1, 1).
+
+    `a` are the weights; scores that are not `live` do not depend on queries and keys, whatever their weight.
+    """
     mean = a @ v.values
+    own = a if live is None else a * live
     moments = (v.values[..., None] * k.values[..., None, :]).flatten(-2)
-    covariance = (a @ moments).unflatten(-1, (v.values.shape[-1], -1)) - mean[..., None] * (a @ k.values)[..., None, :]
+    covariance = (own @ moments).unflatten(-1, (v.values.shape[-1], -1)) - (
+        mean[..., None] * (own @ k.values)[..., None, :]
+    )
     # What is left of the difference is off by rounding of the moments themselves.
     off = 1e-13 * v.values.norm(dim=-1).amax(-1)[..., None, None] * k.values.norm(dim=-1).amax(-1)[..., None, None]
     spread = (gram_norms(covariance)[..., 0] + off).log()
     apart = torch.cdist(mean, v.values, compute_mode="donot_use_mm_for_euclid_dist")
-    far = a * (apart + 1e-13 * v.values.norm(dim=-1).amax(-1)[..., None, None])
-    own = q.values.norm(dim=-1, keepdim=True).log()
+    far = own * (apart + 1e-13 * v.values.norm(dim=-1).amax(-1)[..., None, None])
+    size = q.values.norm(dim=-1, keepdim=True).log()
     c = log(abs(scale))
 
     def mixed(weights: Tensor, part: Part) -> Tensor:
         single = times(weights, part.rows.expand(*part.values.shape[:-1], 1))
         return torch.minimum(single, weights.norm(dim=-1, keepdim=True).log() + part.total)
 
-    rows = torch.stack([mixed(a, v), c + spread + q.rows, c + own + mixed(far, k)]).logsumexp(0)
+    rows = torch.stack([mixed(a, v), c + spread + q.rows, c + size + mixed(far, k)]).logsumexp(0)
     lead = tuple(range(a.ndim - 3))  # windows read tokens of their own: the largest counts
 
     def most(t: Tensor) -> Tensor:
         return t.amax(lead) if lead else t
 
-    shifts = (own.exp() * far.norm(dim=-1, keepdim=True)).norm(dim=-2, keepdim=True).log()
+    shifts = (size.exp() * far.norm(dim=-1, keepdim=True)).norm(dim=-2, keepdim=True).log()
     terms = [most(norms(a).log()) + v.total, c + most(spread.amax(-2, keepdim=True)) + q.total,
              c + most(shifts) + k.total]  # fmt: skip
     return rows + SPARE, torch.stack(terms).logsumexp(0) + SPARE
@@ -123,7 +133,7 @@ def _attend(step: Step, inputs: tuple[Flow, Flow, Flow], tokens: Sequence[Tensor
     out = out.detach().double().cpu()
     if step.pointwise:
         q, k, v = (part for part, _ in made if part is not None)
-        return _out(*heads_at(q, k, v, scale, mask), out)
+        return _out(*heads_at(q, k, v, scale, weights_of(q, k, scale, mask)), out)
     offsets = (
         [0.0] * heads if biases[0] is None else [float(b.double().norm()) for b in biases[0].detach().chunk(heads)]
     )
@@ -193,32 +203,60 @@ def _scaled(step: Step, query: Flow, key: Flow, value: Flow, attn_mask: Any = No
     if any(f.shape[:-2] != query.shape[:-2] for f in inputs):
         raise NoRuleError("attention whose keys or values are shared by broadcasting: expand them first")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    last = len(query.shape) - 1
-    note = "its three terms"
     if not step.pointwise:
-        if any(f.reach is None or f.reach[1] % len(f.shape) != last for f in inputs):
-            raise NoBoundError(_UNBOUNDED)
-        args = [(f.total, f.reach[0]) for f in inputs if f.reach is not None]
-        total = heads_anywhere(query.shape[-2], scale, *args)
-        return Flow(total, note=(_KIND, None, note))
+        return _anywhere(inputs, scale)
     mask: Tensor | float = 0.0
     if attn_mask is not None:  # here a boolean says where to attend
         mask = _additive(~attn_mask if attn_mask.dtype == torch.bool else attn_mask)
     if is_causal:
         mask = _additive(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1))
-    parts = []
-    for f in inputs:
-        assert f.value is not None
-        values = f.value.double().cpu()
-        rows = collapsed(f.finest, [last])
-        lead = math.prod(values.shape[:-2])  # whatever came before the tokens is a window of its own
-        rows = rows.expand(*values.shape[:-2], *rows.shape[-2:]).reshape(lead, 1, -1, 1)
-        parts.append(Part(values.reshape(lead, 1, *values.shape[-2:]), rows, torch.full((1, 1, 1), f.total).double()))
-    mask = mask.expand(*query.shape[:-1], key.shape[-2]).reshape(-1, 1, query.shape[-2], key.shape[-2]) if isinstance(
-        mask, Tensor) else mask  # fmt: skip
-    made, total_ = heads_at(parts[0], parts[1], parts[2], scale, mask)
+    q, k, v = (_windows(f) for f in inputs)
+    shape = (*query.shape[:-1], key.shape[-2])
+    mask = _flat(mask.expand(shape)) if isinstance(mask, Tensor) else mask
+    return _pieces(query, q, k, v, scale, weights_of(q, k, scale, mask), None)
+
+
+_PIECES = (_KIND, None, "its three terms")
+
+
+def written_out(weights: Flow, value: Flow) -> Flow:
+    """The product of an attention's weights with values, where scores, softmax and this stand in a network apart."""
+    scores = weights.scores
+    assert scores is not None
+    if value.shape[:-2] != scores.q.shape[:-2]:
+        raise NoRuleError("attention whose keys or values are shared by broadcasting: expand them first")
+    if weights.value is None:
+        return _anywhere((scores.q, scores.k, value), scores.scale)
+    live = None if scores.live is None else _flat(scores.live.double().expand(weights.shape))
+    q, k, v = (_windows(f) for f in (scores.q, scores.k, value))
+    return _pieces(scores.q, q, k, v, scores.scale, _flat(weights.value.double().cpu()), live)
+
+
+def _anywhere(inputs: tuple[Flow, Flow, Flow], scale: float) -> Flow:
+    query = inputs[0]
+    if any(f.reach is None or f.reach[1] % len(f.shape) != len(f.shape) - 1 for f in inputs):
+        raise NoBoundError(_UNBOUNDED)
+    args = [(f.total, f.reach[0]) for f in inputs if f.reach is not None]
+    return Flow(heads_anywhere(query.shape[-2], scale, *args), note=_PIECES)
+
+
+def _pieces(query: Flow, q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor | None) -> Flow:
+    made, total = heads_at(q, k, v, scale, a, live)
     grid = made.expand(-1, -1, query.shape[-2], 1).reshape(*query.shape[:-1], 1)
-    return query.gridded(grid, (_KIND, None, note), float(total_))
+    return query.gridded(grid, _PIECES, float(total))
+
+
+def _windows(f: Flow) -> Part:
+    """Whatever stands before the tokens is a window of its own."""
+    assert f.value is not None
+    values = f.value.double().cpu()
+    rows = collapsed(f.finest, [len(f.shape) - 1])
+    rows = rows.expand(*values.shape[:-2], *rows.shape[-2:]).reshape(math.prod(values.shape[:-2]), 1, -1, 1)
+    return Part(_flat(values), rows, torch.full((1, 1, 1), f.total).double())
+
+
+def _flat(t: Tensor) -> Tensor:
+    return t.reshape(-1, 1, *t.shape[-2:])
 
 
 @rule("torchvision.models.swin_transformer.shifted_window_attention")
@@ -265,4 +303,4 @@ def _shifted_window(step: Step, x: Flow, qkv_weight: Tensor, proj_weight: Tensor
     return x.gridded(grid, (_KIND + " in windows", total - x.total, "its three terms, head by head"), total)
 
 
-__all__ = ["heads_anywhere", "heads_at", "log_norm"]
+__all__ = ["heads_anywhere", "heads_at", "log_norm", "weights_of", "written_out"]

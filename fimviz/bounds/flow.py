@@ -60,6 +60,24 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Scores c·QKᵀ of an attention that is written out, and their softmax: what the product with values has to know.
+
+    Attributes:
+        q, k: flows (…, tokens, d).
+        scale: c.
+        live: (…, tokens, tokens) the scores that no mask has replaced; None for all.
+        softmaxed: whether the tensor is the softmax of the scores over the keys.
+    """
+
+    q: Flow
+    k: Flow
+    scale: float = 1.0
+    live: Tensor | None = None
+    softmaxed: bool = False
+
+
+@dataclass(frozen=True)
 class Flow:
     """A tensor that depends on the input, with guaranteed bounds on its Jacobian J toward the pixels.
 
@@ -75,6 +93,8 @@ class Flow:
         on: whether an element can react to the input at all, at this x; None where nothing is known.
         terms: summands of J that wait for what filters them, an activation or a pool, before they are bounded; None
             where `total` is all that is known.
+        scores: the queries and keys of which the tensor is the scores of an attention, or its weights; None if it is
+            neither.
         level: whether the Jacobian of what lies along the last axis sums to 0, as behind a softmax.
         normed: whether the batch normalisation that follows is in `total` already.
         note: what the last rule did, as the waterfall tells it: (kind, ln of its own factor or None, formula).
@@ -89,6 +109,7 @@ class Flow:
     off: float = 0.0
     on: Tensor | None = None
     terms: tuple[Term, ...] | None = None
+    scores: Scores | None = None
     level: bool = False
     normed: bool = False
     note: tuple[str, float | None, str] | None = None

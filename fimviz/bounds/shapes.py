@@ -61,6 +61,15 @@ def _move(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow | tuple[Flow, 
     return moved(x, again)
 
 
+@patient
+@rule(getattr)
+def _attribute(step: Step, x: Flow, name: str) -> Any:
+    """x.mT and the like."""
+    if name not in ("mT", "T", "mH", "H"):
+        raise NoRuleError(f"the attribute {name!r} of a tensor: write a rule for the module that reads it")
+    return moved(x, lambda t: getattr(t, name))
+
+
 def moved(x: Flow, again: Any) -> Any:
     """Read what a call does to elements from what it does to their numbers."""
     placed = again(torch.arange(1, math.prod(x.shape) + 1).view(x.shape))

@@ -129,13 +129,15 @@ def _softmax_function(step: Step, x: Flow, dim: int | None = None, *unused: Any,
         raise NoRuleError("a softmax that does not say along which axis: pass dim")
     dim %= len(x.shape)
     level, kind = dim == len(x.shape) - 1, "softmax"
+    scores = replace(x.scores, softmaxed=True) if x.scores and level else None
     if not step.pointwise:
-        return replace(x.times(0.5, "½, by Gershgorin's circles", kind=kind), reach=(0.0, dim), level=level)
+        out = x.times(0.5, "½, by Gershgorin's circles", kind=kind)
+        return replace(out, reach=(0.0, dim), level=level, scores=scores)
     a = step.output.detach().double().cpu()
     up = torch.minimum(a.amax(dim, keepdim=True), (2 * a * (1 - a)).amax(dim, keepdim=True)).log() + SPARE
     note = (kind, float(up.amax()), "min(max a, 2 max a(1 − a)) at x")
     out = x.gridded(collapsed(x.finest, [dim]) + up, note, x.total + float(up.amax()))
-    return replace(out, level=level)
+    return replace(out, level=level, scores=scores)
 
 
 @rule(nn.LogSoftmax, tf.log_softmax, torch.log_softmax, "log_softmax")
