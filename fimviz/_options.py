@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from fimviz._default_device import on_cpu
+SOON = 5.0  # seconds after which work that nobody called for by name shows a bar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,15 +64,17 @@ def real(name: str, value: Any) -> float:
     raise TypeError(f"{name} is {value!r}, expected a number")
 
 
-def reporter(wanted: bool | Callable[[int, int], None], total: int, unit: str = "input") -> Callable[[int], None]:
-    """The option `progress` as a function of what is done."""
+def reporter(
+    wanted: bool | Callable[[int, int], None], total: int, unit: str = "input", delay: float = 0
+) -> Callable[[int], None]:
+    """The option `progress` as a function of what is done; a bar is seen after `delay` seconds."""
     if callable(wanted):
         return lambda done: wanted(done, total)
     if not wanted:
         return lambda done: None
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=total, unit=unit, leave=False)
+    bar = tqdm(total=total, unit=unit, leave=False, delay=delay)
 
     def update(done: int) -> None:
         bar.update(done - bar.n)

@@ -237,16 +237,18 @@ class Attributions(Result):
         return attributions_figure(self)
 
     @named_options
-    def view(self, *, samples: int = 32, max_bytes: int = 20_000_000) -> Figure:
+    def view(self, *, samples: int | None = None, max_bytes: int = 20_000_000) -> Figure:
         """The attribution view: image, worst direction and maps, sample by sample.
 
         Args:
-            samples: how many inputs, the first ones.
+            samples: how many inputs, the first ones; by default up to 32, fewer of large images.
             max_bytes: refuse a page larger than this.
         """
         from fimviz.views.attributions import attributions_view
 
-        return attributions_view(self, samples=whole("samples", samples, 1), max_bytes=max_bytes)
+        return attributions_view(
+            self, samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes
+        )
 
     def _vectors(self) -> Tensor:
         assert self.spectrum.eigenvectors is not None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fimviz.views.figure import Figure
 
 _ENOUGH = 10  # samples for an interval
+MAX_BYTES = 20_000_000  # of a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ class Explored:
         detail: everything about some of them.
         radius: (n,) the certified L2 radius, or None, for the reason that `notes` gives.
         attacks: the smallest successful attacks of all inputs, where they were asked for.
+        struck: (m, attacks, K) logits of what they made of the samples in detail.
         toward: some samples in detail with a smallest attack, and their planes of v₁ and that attack; or None.
         bounds, margins, attributions: of the samples in detail, where they were asked for.
         notes: why a part is missing, by its name.
@@ -71,6 +73,7 @@ class Explored:
     detail: Detail
     radius: Tensor | None = None
     attacks: Vulnerability | None = None
+    struck: Tensor | None = None
     toward: tuple[tuple[int, ...], Plane] | None = None
     bounds: BoundComparison | None = None
     margins: MarginTraces | None = None
@@ -133,11 +136,13 @@ class Explorer(Result):
         """The same on copies of the models, which nobody else trains or changes.
 
         Raises:
-            ValueError: a model cannot be copied.
+            ValueError: a model cannot be copied, or is no longer the one that this was computed on.
         """
         models = {}
         for name, m in self.models.items():
             net = m.spectrum.net.apart()
+            if m.spectrum._origin and (now := net.fingerprint()) and not m.spectrum._origin.agrees(now):
+                raise ValueError("the model's weights are no longer those that this result was computed with")
             deep = replace(m.detail.spectrum, net=net, _parts={})
             models[name] = replace(
                 m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)
@@ -200,15 +205,15 @@ class Explorer(Result):
         return explorer_figure(self)
 
     @named_options
-    def view(self, *, max_bytes: int = 20_000_000) -> Figure:
+    def view(self, *, max_bytes: float = MAX_BYTES) -> Figure:
         """The explorer: norms, gallery and detail, linked.
 
         Args:
-            max_bytes: refuse a page larger than this.
+            max_bytes: how large a page may be: it holds as many of the samples in full detail as fit, and says so.
         """
         from fimviz.views.explorer import explorer
 
-        return explorer(self, max_bytes=max_bytes)
+        return explorer(self, max_bytes=int(max_bytes))
 
 
 def _rank(x: Sequence[float], y: Sequence[float], seed: int) -> Rank:

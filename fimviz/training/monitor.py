@@ -176,9 +176,10 @@ class FisherMonitor:
             self._log.append(record)
         self._records.append(record)
         if self._widgets:
-            payload = self.history.view().state["payload"]
+            figure = self.history.view()
             for widget in self._widgets:
-                widget.payload = payload
+                widget.set_up(**figure.setup)
+                widget.payload = figure.state["payload"]
         return record
 
     def widget(self) -> Training:
