@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from fimviz._default_device import on_cpu
+
 SOON = 5.0  # seconds after which work that nobody called for by name shows a bar
 
 P = ParamSpec("P")
