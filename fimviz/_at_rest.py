@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from fimviz._default_device import on_cpu
 from fimviz._state import State
 
 _resting = threading.local()
@@ -46,6 +47,7 @@ def at_rest(
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         _exact_process.turned(),
+        on_cpu(),
         _no_cudnn.turned() if device.type == "cuda" and _recurs(model) else nullcontext(),
     ):
         yield restored

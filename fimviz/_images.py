@@ -98,7 +98,7 @@ def likely_units(x: Tensor, input_range: tuple[float, float] | None, mean: Tenso
             "they divided by 255 " + ("twice?" if (a, b) == (0, 1) else f"already? Then pass input_range=({a:g}, 1)")
         )
     if x.shape[0] > 3 and std.min() > 0.01 and std.max() < 0.15 * (b - a):
-        own = x.detach().double().transpose(0, 1).flatten(1).std(1).cpu()
+        own = x.detach().cpu().double().transpose(0, 1).flatten(1).std(1)
         if len(std) in (1, len(own)) and ((own**2 / std - 1).abs() < 0.15).all():
             return f"std is {_listed(std)} and these images have {_listed(own)}, its root: was the variance given?"
     return ""

@@ -333,10 +333,10 @@ def _missed(name: str, one: Tensor, net: Classifier, x: Tensor, targets: Tensor,
     """|sum of the map − (f(x) − f(baseline))| as a share of the latter, (n,)."""
     if (origins := _origins(x, baselines)) is None:
         return torch.full((len(x),), torch.nan, dtype=torch.float64)
-    low = net.logits(origins).double()
+    low = net.logits(origins).cpu().double()
     low = low if len(low) == len(x) and not name.endswith("Shap") else low.mean(0, keepdim=True).expand(len(x), -1)
-    whole = (net.logits(x).double() - low).gather(1, targets[:, None])[:, 0]
-    return ((one.flatten(1).double().sum(1) - whole).abs() / whole.abs().clamp_min(1e-12)).cpu()
+    whole = (net.logits(x).cpu().double() - low).gather(1, targets.cpu()[:, None])[:, 0]
+    return (one.flatten(1).cpu().double().sum(1) - whole).abs() / whole.abs().clamp_min(1e-12)
 
 
 def _is_input_times_gradient(one: Tensor, net: Classifier, x: Tensor, targets: Tensor, baselines: Any) -> bool:

@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from fimviz._apart import apart
 from fimviz._at_rest import Restored, at_rest, in_dtype
+from fimviz._default_device import as_outside, from_cpu
 from fimviz._described import undescribed
 from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
@@ -151,6 +152,7 @@ class Classifier:
         """Whether the network, not one of float64, can run in float64 too; known after the first call."""
         return torch.float64 in self._dtypes
 
+    @from_cpu
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
@@ -219,7 +221,11 @@ class Classifier:
         change = x.dtype in self._dtypes
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
-            with as_given(self.device), in_dtype(self.model, x.dtype, self._caches) if change else nullcontext():
+            with (
+                as_outside(),
+                as_given(self.device),
+                in_dtype(self.model, x.dtype, self._caches) if change else nullcontext(),
+            ):
                 output = called(self.model, ((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
             if embeds(self.model) and "embedding" in str(error):
