@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from fimviz._default_device import on_cpu
 from fimviz._state import State
+from fimviz._surroundings import ordinary
 
 _resting = threading.local()
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
@@ -41,13 +41,10 @@ def at_rest(
     """
     with (
         lock_of(model),
-        torch.inference_mode(False),
+        ordinary(),
         _restored(model, thorough) as restored,
         torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=keep_rng),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
         _exact_process.turned(),
-        on_cpu(),
         _no_cudnn.turned() if device.type == "cuda" and _recurs(model) else nullcontext(),
     ):
         yield restored

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from fimviz._default_device import on_cpu
 from fimviz._surroundings import ordinary
 
 SOON = 5.0  # seconds after which work that nobody called for by name shows a bar
@@ -33,7 +32,7 @@ def named_options(function: Callable[P, T]) -> Callable[P, T]:
                     f"did you mean {near[0]}?" if near else f"valid names: {', '.join(v for v in valid if v != 'self')}"
                 )
                 raise TypeError(f"{function.__qualname__}() has no option {name!r}: {hint}")
-        with ordinary(), on_cpu():
+        with ordinary():
             return function(*args, **options)
 
     return call

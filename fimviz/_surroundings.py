@@ -10,10 +10,13 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import forward_ad
+
+C = TypeVar("C")
 
 _DEVICES = "cpu", "cuda", "mps"
 _given = threading.local()  # the default device's type and the default dtype of the user, where they were put aside
@@ -82,6 +85,18 @@ def in_ordinary(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **options)
 
     return call
+
+
+def looked_at_in_ordinary(cls: type[C]) -> type[C]:
+    """A class whose public members, and the words for it, are worked out in ordinary surroundings."""
+    for name, member in list(vars(cls).items()):
+        if isinstance(member, functools.cached_property):
+            member.func = in_ordinary(member.func)
+        elif isinstance(member, property) and member.fget is not None:
+            setattr(cls, name, property(in_ordinary(member.fget), doc=member.__doc__))
+        elif isinstance(member, FunctionType) and (name == "__repr__" or name[0] != "_"):
+            setattr(cls, name, member if hasattr(member, "__wrapped__") else in_ordinary(member))  # a door already
+    return cls
 
 
 def _refuse_transforms() -> None:

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz._default_device import as_outside, from_cpu
 from fimviz._images import check_values, likely_units, read
 from fimviz._labels import read_names
 from fimviz._options import named_options, whole
-from fimviz._surroundings import as_given, ordinary
+from fimviz._surroundings import as_given, in_ordinary, ordinary
 from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
@@ -131,7 +130,6 @@ class BlackBox:
         size = f", {len(self._names)} classes" if self._names else ""
         return f"BlackBox({getattr(self.predict, '__name__', type(self.predict).__name__)}{size})"
 
-    @from_cpu
     def __call__(self, images: Any) -> Tensor:
         """Log-probabilities (n, K) in nats, float64, of inputs (n, …); for yes/no labels those of yes."""
         with ordinary():
@@ -146,7 +144,7 @@ class BlackBox:
             raise ValueError("the number of classes is known after the first query: call box(images) first")
         return list(self._names)
 
-    @from_cpu
+    @in_ordinary
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model (2 queries); return it on the CPU in the queries' precision."""
         x = self._checked(images)
@@ -242,7 +240,7 @@ class BlackBox:
             self._reserve(len(x))
             batch = x.clone(memory_format=torch.contiguous_format)  # predict may write into what it is given
             try:
-                with as_outside(), as_given():
+                with as_given():
                     output = self.predict(batch if self._as_torch else batch.numpy())
                 break
             except Exception as error:

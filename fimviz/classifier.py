@@ -20,7 +20,6 @@ from torch.nn.parameter import is_lazy
 
 from fimviz._apart import apart
 from fimviz._at_rest import Restored, at_rest, in_dtype
-from fimviz._default_device import as_outside, from_cpu
 from fimviz._described import undescribed
 from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
@@ -152,14 +151,13 @@ class Classifier:
         """Whether the network, not one of float64, can run in float64 too; known after the first call."""
         return torch.float64 in self._dtypes
 
-    @from_cpu
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
         The batch stays on its device, which is the CPU's or the model's. A model with a geometry of its own takes
         paths, PIL images, lists and data sets too: whatever `prepare` takes.
         """
-        with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+        with ordinary(grad=False):
             x = self._checked(images)
             if not self._probed:
                 try:
@@ -222,7 +220,6 @@ class Classifier:
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
             with (
-                as_outside(),
                 as_given(self.device),
                 in_dtype(self.model, x.dtype, self._caches) if change else nullcontext(),
             ):

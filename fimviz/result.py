@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from fimviz._files import destination
-from fimviz._surroundings import in_ordinary
+from fimviz._surroundings import looked_at_in_ordinary
 
 if TYPE_CHECKING:
     import anywidget
@@ -28,13 +26,7 @@ class Result(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for name, member in list(vars(cls).items()):
-            if isinstance(member, cached_property):
-                member.func = in_ordinary(member.func)
-            elif isinstance(member, property) and member.fget is not None:
-                setattr(cls, name, property(in_ordinary(member.fget), doc=member.__doc__))
-            elif isinstance(member, FunctionType) and (name == "__repr__" or name[0] != "_"):
-                setattr(cls, name, member if hasattr(member, "__wrapped__") else in_ordinary(member))  # a door already
+        looked_at_in_ordinary(cls)
 
     @property
     @abstractmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -21,6 +22,7 @@ def run(path):
         cell.metadata.pop("execution", None)  # time stamps
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # a busy machine sends a print in pieces
     nbformat.write(notebook, path)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fimviz._failures import column, known, others, said, settle, spread
 from fimviz._options import named_options, whole
+from fimviz._surroundings import looked_at_in_ordinary
 from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import Problem
 from fimviz.attacks.within import smallest_margin
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _SPARE = 1e-8  # relative, for the double precision of the formulas themselves
 
 
+@looked_at_in_ordinary
 @dataclass(frozen=True, eq=False, repr=False)
 class CertifiedRadius:
     """Below these L2 radii no perturbation whatever changes the predicted class (or set of labels), at n inputs.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fimviz._default_device import from_cpu
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, whole
+from fimviz._surroundings import in_ordinary
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.training.history import TrainingHistory
 from fimviz.training.log import Log
@@ -156,7 +156,7 @@ class FisherMonitor:
         due = self.last_step is None or step // self.every > self.last_step // self.every
         return self.record(step, loss=loss) if due else None
 
-    @from_cpu
+    @in_ordinary
     def record(self, step: int, *, loss: Any = None) -> dict[str, Any] | None:
         """Record now; None where this step or a later one is recorded already, as after a resume."""
         step = whole("step", step, 0)
