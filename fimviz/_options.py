@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import operator
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
@@ -69,10 +70,14 @@ def real(name: str, value: Any) -> float:
 def reporter(
     wanted: bool | Callable[[int, int], None], total: int, unit: str = "input", delay: float = 0
 ) -> Callable[[int], None]:
-    """The option `progress` as a function of what is done; a bar is seen after `delay` seconds."""
+    """The option `progress` as a function of what is done.
+
+    A bar with a `delay`, which is seen after so many seconds, is one that nobody has asked for: it is for terminals
+    alone, since a notebook would keep it among its outputs.
+    """
     if callable(wanted):
         return lambda done: wanted(done, total)
-    if not wanted:
+    if not wanted or (delay and not sys.stderr.isatty()):
         return lambda done: None
     from tqdm.auto import tqdm
 

@@ -107,7 +107,8 @@ class State:
                 self._tensor(t, True)
             return
         own = vars(module)
-        self._modes.append((own, own["training"]))
+        if "training" in own:  # a compiled module asks the one that it wraps
+            self._modes.append((own, own["training"]))
         self._holders.append((own, own.copy()))
         for name in ("_parameters", "_buffers", "_modules"):
             store = own[name]

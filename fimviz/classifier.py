@@ -367,8 +367,9 @@ class Classifier:
                     "or comparisons, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images)"
                 )
             across = torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num()
-            one_by_one = [self._sloped(one.detach()) for one in pair.split(1)]
-            away = values - torch.cat([z for z, _ in one_by_one])
+            # One input alone is asked last: batch statistics may refuse it with words of their own.
+            one_by_one = [] if across.any() else [self._sloped(one.detach()) for one in pair.split(1)]
+            away = values - torch.cat([z for z, _ in one_by_one] or [values])
             if across.any() or away.abs().amax() > max(1e-2, 16 * eps) * size:
                 raise ValueError(
                     "the inputs of a batch influence each other, so a Fisher information of one input does not "

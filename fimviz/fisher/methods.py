@@ -194,8 +194,8 @@ def spectrum(
     if rough:
         reason += f"; at {rough} of {done} inputs the answers do not change smoothly"
         tell(
-            f"at {rough} of {done} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped or "
-            "go in steps): their intervals are wide"
+            f"at {rough} of {done} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped, go "
+            "in steps or never change): their intervals are wide"
         )
 
     def joined(name: str) -> Tensor:
