@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fimviz._failures import known, settle
 from fimviz._options import flag, named_options, reporter, whole
@@ -15,7 +16,8 @@ from fimviz.classifier import Classifier, as_classifier
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
 from fimviz.explorer.detail import examine, nothing
 from fimviz.explorer.parts import PARTS, extended
-from fimviz.explorer.results import Explored, Explorer
+from fimviz.explorer.results import CONFIDENCE, Explored, Explorer
+from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import METHODS, spectrum
 from fimviz.fisher.spectrum import Spectrum
 
@@ -38,9 +40,10 @@ def explore(
 ) -> Explorer:
     """Everything about a batch of inputs in one view, which stays alive without a kernel.
 
-    λ₁ is computed for every input. What takes many passes for each (eigenvectors, what the model says along them, the
-    plane of two) is computed for some, three in four of them the most fragile; the live view, `.widget()`, computes
-    the same for any other sample when it is opened.
+    λ₁ is computed for every input: as it is, which says how fast this answer can change, and at matched confidence, all
+    logits rescaled to a confidence of 0.9, by which inputs and models are compared; this one leads. What takes many
+    passes for each (eigenvectors, what the model says along them, the plane of two) is computed for some, three in four
+    of them the most fragile; the live view, `.widget()`, computes the same for any other sample when it is opened.
 
     Args:
         net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
@@ -90,7 +93,7 @@ def explore(
     if include is None:
         planes = min(planes, _PLANES, affordable(nets.values(), inputs, PLANE_WORK))
     later = [part for part in parts if part != "plane"]
-    steps = _Steps(progress, len(nets) * (n + count + len(later)))
+    steps = _Steps(progress, len(nets) * (2 * n + count + len(later)))
 
     norms: dict[str, Spectrum] = {}
     options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors}
@@ -99,13 +102,23 @@ def explore(
     shortest = min(len(s) for s in norms.values())
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
-    found = Explorer({name: Explored(s, nothing(s)) for name, s in norms.items()}, seed)
+    unknown = torch.full((shortest,), torch.nan, dtype=torch.float64)
+    models = {name: Explored(s, nothing(s), unknown, unknown) for name, s in norms.items()}
+    found = Explorer(models, seed)
     settle(found.failures, shortest, errors)
-    places = chosen(list(norms.values()), detail)
-    planes = min(planes, len(places))
     if shortest < n:
         return found
-    models = dict(found.models)
+    matched: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, x in zip(nets, inputs, strict=True):
+        s, tick = norms[name], steps.within(n)
+        options = {"confidence": CONFIDENCE, "method": s.method, "seed": seed}
+        matched[name] = matched_with_errors(nets[name], x, progress=tick, **options)
+        if len(matched[name][0]) < n:
+            return found
+    models = {name: replace(m, matched=matched[name][0], matched_error=matched[name][1]) for name, m in models.items()}
+    found = Explorer(models, seed)
+    places = chosen(list(models.values()), detail)
+    planes = min(planes, len(places))
     try:
         details = examine(found, places, k, planes=planes, progress=steps.within(count * len(nets)))
         for name, detailed in details.items():
