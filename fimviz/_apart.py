@@ -38,9 +38,12 @@ def apart(model: nn.Module) -> nn.Module:
             left = {id(t): t.detach().clone() for m in model.modules() for t in _inside(vars(m)) if not t.is_leaf}
             twin = copy.deepcopy(model, left)
         except Exception as error:  # whatever a module's own __deepcopy__ or __getstate__ may raise
-            raise ValueError(f"the model cannot be copied ({type(error).__name__}: {error})") from None
+            why = f"the model cannot be copied ({type(error).__name__}: {error})"
+            raise ValueError(f"{why}, and itself may be in training when it is asked") from None
         if reaching := _reaching_back(twin, model):
-            raise ValueError(f"a copy of the model would still run parts of the original, through {reaching}")
+            raise ValueError(
+                f"a copy of the model would run parts of the original, through {reaching}: that may be in training"
+            )
         _copies[model] = state, weakref.ref(twin)
         return twin
 

@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
+from fimviz._default_device import on_cpu
+from fimviz._state import State
+
+_resting = threading.local()
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
@@ -24,70 +29,113 @@ def lock_of(model: nn.Module) -> threading.RLock:
 
 
 @contextmanager
-def at_rest(model: nn.Module, device: torch.device, keep_rng: bool = True) -> Iterator[None]:
+def at_rest(
+    model: nn.Module, device: torch.device, keep_rng: bool = True, thorough: bool = False
+) -> Iterator[Restored]:
     """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards.
 
     Gradients are enabled and autocast and TF32 disabled inside, whatever the caller's thread has set: a widget's
     callback does not run on the thread of the user's cell. `keep_rng` is for a model that draws or seeds: the
-    generator is the process's, and putting it back would rewind what another thread has drawn meanwhile.
+    generator is the process's, and putting it back would rewind what another thread has drawn meanwhile. `thorough` is
+    for a model that writes into its own weights.
     """
     with (
         lock_of(model),
-        _restored(model),
-        torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=keep_rng),
         torch.inference_mode(False),
+        _restored(model, thorough) as restored,
+        torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=keep_rng),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         _exact_process.turned(),
+        on_cpu(),
         _no_cudnn.turned() if device.type == "cuda" and _recurs(model) else nullcontext(),
     ):
-        model.eval()
-        model.requires_grad_(False)
-        yield
+        yield restored
 
 
 @contextmanager
-def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def in_dtype(model: nn.Module, dtype: torch.dtype, caches: bool = True) -> Iterator[None]:
     """The model with copies of its weights, of another precision, in the places of its own; call it at rest.
 
-    torch.func.functional_call would leave its copies in a module that stands in two places of the model.
+    `caches` is for a model with tensors in plain attributes: they are converted too, and what the pass leaves there in
+    this precision is none for a pass in another. torch.func.functional_call would leave its copies in a module that
+    stands in two places of the model.
     """
+    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
+        raise RuntimeError("a scripted module has the precision that it was scripted in")
+    copies: dict[int, torch.Tensor] = {}
+
+    def converted(t: torch.Tensor) -> torch.Tensor:
+        if not t.is_floating_point() or t.dtype == dtype:
+            return t
+        if id(t) not in copies:
+            copies[id(t)] = t.detach().to(dtype)
+        return copies[id(t)]
+
     stores = [store for m in model.modules() for store in (m._parameters, m._buffers)]
     own = [(store, name, t) for store in stores for name, t in store.items() if t is not None]
-    copies = {id(t): t.detach().to(dtype) if t.is_floating_point() else t for _, _, t in own}
+    state = State(model, numbers=False) if caches else None
     try:
         for store, name, t in own:
-            store[name] = copies[id(t)]  # type: ignore[assignment]
+            store[name] = converted(t)  # type: ignore[assignment]
+        if state is not None:
+            state.turn(converted)
         yield
     finally:
+        if state is not None:
+            state.restore()
         for store, name, t in own:
             store[name] = t  # type: ignore[assignment]
 
 
+class Restored:
+    """What is known of a model when its rest has ended.
+
+    Attributes:
+        writes: whether passes wrote into parameters.
+        caches: whether tensors of real numbers stand in plain attributes, or passes replaced something there.
+    """
+
+    writes = caches = False
+
+
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in model.modules()]
-    frozen = [(p, p.requires_grad) for p in model.parameters()]
-    # A forward pass may replace a buffer or write into it (running statistics, call counters).
-    buffers = [(m, n, b, None if b is None else b.clone()) for m in model.modules() for n, b in m._buffers.items()]
+def _restored(model: nn.Module, thorough: bool) -> Iterator[Restored]:
+    """The model in evaluation mode and frozen; inside another rest of this thread, as it is."""
+    restored = Restored()
+    here: dict[int, bool] = _resting.__dict__.setdefault("models", {})
+    before = here.get(id(model))
+    if before is not None and before >= thorough:
+        yield restored
+        return
+    with _no_parametrisations_cached():
+        state = State(model, thorough=thorough)
+        here[id(model)] = thorough
+        try:
+            state.turn(lambda t: t.clone() if t.is_inference() else t)
+            with suppress(NotImplementedError):  # an exported program has one mode
+                model.eval()
+            for parameter in model.parameters():  # one by one: a scripted module cannot be frozen as a whole
+                parameter.requires_grad_(False)
+            yield restored
+        finally:
+            replaced, restored.writes = state.restore()
+            restored.caches = replaced or state.holds_numbers
+            if before is None:
+                del here[id(model)]
+            else:
+                here[id(model)] = before
+
+
+@contextmanager
+def _no_parametrisations_cached() -> Iterator[None]:
+    """Without the weights that parametrize.cached() holds: of another precision, or of weights in training."""
+    enabled, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in frozen:
-            parameter.requires_grad_(flag)
-        with torch.no_grad():
-            for module, name, buffer, value in buffers:
-                # A write, even of equal values, would invalidate a graph of the user's that saved the buffer.
-                if buffer is not None and value is not None and not _same(buffer, value):
-                    buffer.copy_(value)
-                module._buffers[name] = buffer
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    # torch.equal knows strided tensors only; of a sparse one no layer writes a running statistic into.
-    return a.layout != torch.strided or torch.equal(a, b)
+        parametrize._cache_enabled, parametrize._cache = enabled, cache
 
 
 @contextmanager

@@ -23,6 +23,10 @@ def read(images: Any) -> Tensor:
     """A floating-point batch (n, …) of at least one input, or an error that says how to make one."""
     name = "images" if hasattr(images, "__truediv__") else "np.asarray(images)"
     images = _tensor_from(images)
+    if images.is_nested:
+        raise TypeError("images are a nested tensor, expected a batch of one shape: images.to_padded_tensor(0.0)")
+    if images.layout != torch.strided:
+        raise TypeError(f"images are sparse ({images.layout}), expected a dense tensor: pass images.to_dense()")
     if images.dtype == torch.uint8:
         raise TypeError(f"images are uint8 (0…255), expected floats: pass {name} / 255")
     if not images.is_floating_point():
@@ -94,7 +98,7 @@ def likely_units(x: Tensor, input_range: tuple[float, float] | None, mean: Tenso
             "they divided by 255 " + ("twice?" if (a, b) == (0, 1) else f"already? Then pass input_range=({a:g}, 1)")
         )
     if x.shape[0] > 3 and std.min() > 0.01 and std.max() < 0.15 * (b - a):
-        own = x.detach().double().transpose(0, 1).flatten(1).std(1).cpu()
+        own = x.detach().cpu().double().transpose(0, 1).flatten(1).std(1)
         if len(std) in (1, len(own)) and ((own**2 / std - 1).abs() < 0.15).all():
             return f"std is {_listed(std)} and these images have {_listed(own)}, its root: was the variance given?"
     return ""

@@ -10,12 +10,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from fimviz._default_device import on_cpu
+from fimviz._surroundings import ordinary
+
+SOON = 5.0  # seconds after which work that nobody called for by name shows a bar
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def named_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Make an unknown keyword raise with the nearest valid name, before any work starts."""
+    """A public door: an unknown keyword raises with the nearest valid name; work is done in ordinary surroundings."""
     parameters = inspect.signature(function).parameters
     valid = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
@@ -28,7 +33,8 @@ def named_options(function: Callable[P, T]) -> Callable[P, T]:
                     f"did you mean {near[0]}?" if near else f"valid names: {', '.join(v for v in valid if v != 'self')}"
                 )
                 raise TypeError(f"{function.__qualname__}() has no option {name!r}: {hint}")
-        return function(*args, **options)
+        with ordinary(), on_cpu():
+            return function(*args, **options)
 
     return call
 
@@ -61,15 +67,17 @@ def real(name: str, value: Any) -> float:
     raise TypeError(f"{name} is {value!r}, expected a number")
 
 
-def reporter(wanted: bool | Callable[[int, int], None], total: int, unit: str = "input") -> Callable[[int], None]:
-    """The option `progress` as a function of what is done."""
+def reporter(
+    wanted: bool | Callable[[int, int], None], total: int, unit: str = "input", delay: float = 0
+) -> Callable[[int], None]:
+    """The option `progress` as a function of what is done; a bar is seen after `delay` seconds."""
     if callable(wanted):
         return lambda done: wanted(done, total)
     if not wanted:
         return lambda done: None
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=total, unit=unit, leave=False)
+    bar = tqdm(total=total, unit=unit, leave=False, delay=delay)
 
     def update(done: int) -> None:
         bar.update(done - bar.n)

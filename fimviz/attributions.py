@@ -237,16 +237,18 @@ class Attributions(Result):
         return attributions_figure(self)
 
     @named_options
-    def view(self, *, samples: int = 32, max_bytes: int = 20_000_000) -> Figure:
+    def view(self, *, samples: int | None = None, max_bytes: int = 20_000_000) -> Figure:
         """The attribution view: image, worst direction and maps, sample by sample.
 
         Args:
-            samples: how many inputs, the first ones.
+            samples: how many inputs, the first ones; by default up to 32, fewer of large images.
             max_bytes: refuse a page larger than this.
         """
         from fimviz.views.attributions import attributions_view
 
-        return attributions_view(self, samples=whole("samples", samples, 1), max_bytes=max_bytes)
+        return attributions_view(
+            self, samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes
+        )
 
     def _vectors(self) -> Tensor:
         assert self.spectrum.eigenvectors is not None
@@ -331,10 +333,10 @@ def _missed(name: str, one: Tensor, net: Classifier, x: Tensor, targets: Tensor,
     """|sum of the map − (f(x) − f(baseline))| as a share of the latter, (n,)."""
     if (origins := _origins(x, baselines)) is None:
         return torch.full((len(x),), torch.nan, dtype=torch.float64)
-    low = net.logits(origins).double()
+    low = net.logits(origins).cpu().double()
     low = low if len(low) == len(x) and not name.endswith("Shap") else low.mean(0, keepdim=True).expand(len(x), -1)
-    whole = (net.logits(x).double() - low).gather(1, targets[:, None])[:, 0]
-    return ((one.flatten(1).double().sum(1) - whole).abs() / whole.abs().clamp_min(1e-12)).cpu()
+    whole = (net.logits(x).cpu().double() - low).gather(1, targets.cpu()[:, None])[:, 0]
+    return (one.flatten(1).cpu().double().sum(1) - whole).abs() / whole.abs().clamp_min(1e-12)
 
 
 def _is_input_times_gradient(one: Tensor, net: Classifier, x: Tensor, targets: Tensor, baselines: Any) -> bool:

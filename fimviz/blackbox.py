@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz._default_device import as_outside, from_cpu
 from fimviz._images import check_values, likely_units, read
 from fimviz._labels import read_names
 from fimviz._options import named_options, whole
+from fimviz._surroundings import as_given, ordinary
 from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
@@ -129,11 +131,13 @@ class BlackBox:
         size = f", {len(self._names)} classes" if self._names else ""
         return f"BlackBox({getattr(self.predict, '__name__', type(self.predict).__name__)}{size})"
 
+    @from_cpu
     def __call__(self, images: Any) -> Tensor:
         """Log-probabilities (n, K) in nats, float64, of inputs (n, …); for yes/no labels those of yes."""
-        x = self.admit(images)
-        with self.at_rest():
-            return self.likelihood.log_probs(self.logits(x))
+        with ordinary():
+            x = self.admit(images)
+            with self.at_rest():
+                return self.likelihood.log_probs(self.logits(x))
 
     @property
     def classes(self) -> list[str]:
@@ -142,6 +146,7 @@ class BlackBox:
             raise ValueError("the number of classes is known after the first query: call box(images) first")
         return list(self._names)
 
+    @from_cpu
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model (2 queries); return it on the CPU in the queries' precision."""
         x = self._checked(images)
@@ -237,7 +242,8 @@ class BlackBox:
             self._reserve(len(x))
             batch = x.clone(memory_format=torch.contiguous_format)  # predict may write into what it is given
             try:
-                output = self.predict(batch if self._as_torch else batch.numpy())
+                with as_outside(), as_given():
+                    output = self.predict(batch if self._as_torch else batch.numpy())
                 break
             except Exception as error:
                 if attempt == self.retries:

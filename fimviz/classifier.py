@@ -8,16 +8,19 @@ eigenvalue and attack budget above this module is in pixel units.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from fimviz._apart import apart
-from fimviz._at_rest import at_rest, in_dtype
+from fimviz._at_rest import Restored, at_rest, in_dtype
+from fimviz._default_device import as_outside, from_cpu
 from fimviz._described import undescribed
 from fimviz._images import check_values, likely_mistake, likely_units, read
 from fimviz._labels import read_names
@@ -25,6 +28,7 @@ from fimviz._models import called, embeds, last_operations, no_module, one_input
 from fimviz._options import named_options, real
 from fimviz._origin import Print, weights_of
 from fimviz._precise import Steady, float64_values
+from fimviz._surroundings import as_given, ordinary
 from fimviz._tell import tell
 from fimviz.likelihood import LIKELIHOODS
 
@@ -95,7 +99,7 @@ class Classifier:
         self.likelihood = LIKELIHOODS[likelihood]
         self._names = read_names(classes)
         self._probed = self._told = False
-        self._draws = True
+        self._draws = self._writes = self._caches = True  # what passes do besides; known after the first call
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
         # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz._precise`): known
@@ -120,10 +124,11 @@ class Classifier:
 
     def __call__(self, images: Any) -> Tensor:
         """Log-probabilities (n, K) in nats of images (n, …) in pixels; differentiable where `images` is."""
-        x = self.admit(images)
-        differentiable = torch.is_grad_enabled() and x.requires_grad
-        with self.at_rest(), torch.set_grad_enabled(differentiable):
-            return self.likelihood.log_probs(self.logits(x.to(self.device)))
+        with ordinary(grad=False):
+            x = self.admit(images)
+            differentiable = torch.is_grad_enabled() and x.requires_grad
+            with self.at_rest(), torch.set_grad_enabled(differentiable):
+                return self.likelihood.log_probs(self.logits(x.to(self.device)))
 
     @property
     def classes(self) -> list[str]:
@@ -147,6 +152,7 @@ class Classifier:
         """Whether the network, not one of float64, can run in float64 too; known after the first call."""
         return torch.float64 in self._dtypes
 
+    @from_cpu
     def admit(self, images: Any) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
@@ -156,7 +162,15 @@ class Classifier:
         with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
             x = self._checked(images)
             if not self._probed:
-                self._probe(self._sound(x.detach())[:2].to(self.device))
+                try:
+                    self._probe(self._sound(x.detach())[:2].to(self.device))
+                except RuntimeError as error:
+                    if "use_reentrant" not in str(error):
+                        raise
+                    raise ValueError(
+                        "the model computes parts of it again by reentrant checkpoints, which cannot be differentiated "
+                        "toward the input: call torch.utils.checkpoint with use_reentrant=False"
+                    ) from error
             return x
 
     def apart(self) -> Classifier:
@@ -169,9 +183,9 @@ class Classifier:
         twin.model = apart(self.model)
         return twin
 
-    def at_rest(self) -> AbstractContextManager[None]:
+    def at_rest(self) -> AbstractContextManager[Restored]:
         """Hold the model's lock with the model in evaluation mode and frozen; restore everything afterwards."""
-        return at_rest(self.model, self.device, self._draws)
+        return at_rest(self.model, self.device, self._draws, self._writes)
 
     def same_as(self, other: Any) -> bool:
         """Whether another classifier wraps the same module in the same way, so that its answers are these."""
@@ -207,16 +221,27 @@ class Classifier:
         change = x.dtype in self._dtypes
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
-            with in_dtype(self.model, x.dtype) if change else nullcontext():
+            with (
+                as_outside(),
+                as_given(self.device),
+                in_dtype(self.model, x.dtype, self._caches) if change else nullcontext(),
+            ):
                 output = called(self.model, ((x - mean) / std).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
             if embeds(self.model) and "embedding" in str(error):
                 raise TypeError(_TOKENS) from error
+            if isinstance(self.model, fx.GraphModule) and re.search(r"(size\(\)|shape)\[0\]", str(error)):
+                raise ValueError(
+                    "the model was exported for batches of one size, expected any: give torch.export.export "
+                    "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
+                ) from error
             error.add_note(
                 f"fimviz called the model on {len(x)} inputs of shape {tuple(x.shape[1:])}.{likely_mistake(x)}"
             )
             raise
         z = _tensor_of(output)
+        if z.is_nested or z.layout != torch.strided:
+            raise ValueError("the model returned a sparse or nested tensor, expected dense logits: z.to_dense()")
         if z.ndim != 2 or len(z) != len(x):
             raise ValueError(
                 f"the model returned shape {tuple(z.shape)} for {len(x)} inputs of shape {tuple(x.shape[1:])}, "
@@ -250,6 +275,11 @@ class Classifier:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}: one image? The model takes a batch ({batch}): pass "
                 "images[None]"
+            )
+        if lazy := [name for name, t in weights_of(self.model) if is_lazy(t)]:
+            raise ValueError(
+                f"the model has layers that have never been run and have no weights yet, {lazy[0]} among them: call "
+                "model(images) once first"
             )
         devices = {t.device for t in self._state()}
         if len(devices) > 1:
@@ -305,7 +335,7 @@ class Classifier:
         """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
         if len(pair) == 1:
             pair = torch.cat([pair, 0.25 * pair + 0.5 * pair.flip(-1)])
-        with self.at_rest():
+        with self.at_rest() as restored:
             before = self._rng_state()
             own = self._weight_dtype
             eps = torch.finfo(torch.float32 if own.itemsize < 4 and self._runs_in(torch.float32, pair) else own).eps
@@ -364,6 +394,7 @@ class Classifier:
                 alike = _close(self._sloped(wide[:1])[1], self._sloped(wide)[1], 1e-6)
             self.alone = alike
             self._draws = not torch.equal(before, self._rng_state())
+        self._writes, self._caches = restored.writes, restored.caches
         if one_logit:
             self.likelihood = LIKELIHOODS["categorical"]
         names = [str(i) for i in range(z.shape[1])] if self._names is None else self._names

@@ -11,8 +11,8 @@ F = e^s (Rᵀ J)ᵀ (Rᵀ J), and nothing that passes through the network depend
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,13 @@ class Factor:
     def rank(self) -> int:
         """The size r of class space."""
         return self.a.shape[1]
+
+    def to(self, device: torch.device) -> Factor:
+        """The same with its numbers on a device."""
+        there: dict[str, Any] = {
+            f.name: None if (t := getattr(self, f.name)) is None else t.to(device) for f in fields(self)
+        }
+        return Factor(**there)
 
     def to_logits(self, y: Tensor) -> Tensor:
         """R y, (n, r, m) → (n, K, m): cotangents toward the logits."""

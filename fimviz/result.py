@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from fimviz._files import destination
+from fimviz._surroundings import in_ordinary
 
 if TYPE_CHECKING:
     import anywidget
@@ -18,7 +21,20 @@ if TYPE_CHECKING:
 
 
 class Result(ABC):
-    """Numbers that show themselves. A subclass gives `frame`, `plot` and `view`; views are imported when shown."""
+    """Numbers that show themselves. A subclass gives `frame`, `plot` and `view`; views are imported when shown.
+
+    What a result works out when it is looked at, it works out in ordinary surroundings.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, member in list(vars(cls).items()):
+            if isinstance(member, cached_property):
+                member.func = in_ordinary(member.func)
+            elif isinstance(member, property) and member.fget is not None:
+                setattr(cls, name, property(in_ordinary(member.fget), doc=member.__doc__))
+            elif isinstance(member, FunctionType) and (name == "__repr__" or name[0] != "_"):
+                setattr(cls, name, member if hasattr(member, "__wrapped__") else in_ordinary(member))  # a door already
 
     @property
     @abstractmethod

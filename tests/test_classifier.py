@@ -3,6 +3,7 @@ import copy
 import threading
 import time
 import warnings
+from collections import UserList
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,7 +141,7 @@ class Nosy(nn.Module):
         self.register_buffer("cache", None)
         self.net.register_forward_hook(lambda *_: None)
         self.net.register_full_backward_hook(lambda *_: None)
-        self.fail, self.seen = fail, []
+        self.fail, self.seen = fail, UserList()  # a list would be put back
 
     def forward(self, x):
         torch.manual_seed(0)

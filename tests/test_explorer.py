@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import importlib
 import io
 import json
 import re
@@ -235,21 +236,29 @@ def test_an_interrupt_keeps_what_is_complete():
         return progress
 
     with pytest.warns(UserWarning, match="interrupted"):
-        e = fv.explore(model(), images, labels, progress=stop_at(128), detail=4)
+        e = fv.explore(model(), images, labels, progress=stop_at(1), detail=4)
     assert 0 < len(e) < 300
     assert e.places == ()
     assert "<table" in e.view().html()
     with pytest.warns(UserWarning, match="holds what was complete"):
-        e = fv.explore(model(), images[:10], labels[:10], progress=stop_at(24), detail=4)
+        e = fv.explore(model(), images[:10], labels[:10], progress=stop_at(60), detail=4)
     assert len(e) == 10
     assert e.first.matched.isfinite().all()
-    with pytest.warns(UserWarning, match="interrupted"):
-        e = fv.explore(model(), images[:200], labels[:200], progress=stop_at(264), detail=4)
-    assert len(e) == 200, "what is as it is was complete"
-    assert e.first.matched.isnan().all()
-    assert e.view().state["norm"] == "raw"
     steps = [done for done, _ in calls]
     assert max(steps) <= max(total for _, total in calls)
+
+
+def test_interrupted_at_matched_confidence_the_norms_as_they_are_lead(monkeypatch):
+    module = importlib.import_module("fimviz.explorer.explore")
+    real = module.matched_with_errors
+    monkeypatch.setattr(module, "matched_with_errors", lambda net, x, **options: real(net, x[:5], **options))
+    images, labels = batch()
+    with pytest.warns(UserWarning, match="holds what was complete"):
+        e = fv.explore(model(), images, labels, detail=4)
+    assert len(e) == 12
+    assert e.first.matched.isnan().all()
+    assert e.first.fragile == e.first.spectrum.fragile
+    assert e.view().state["norm"] == "raw"
 
 
 def test_progress_ends_at_all():
@@ -618,6 +627,100 @@ def test_another_temperature_is_computed_from_the_model(widget):
     (answer,) = answers(widget, "computed")
     value = packed(answer["payload"])[0]["models"][0]["details"][0]["directions"][0]["value"]
     assert value == pytest.approx(float(expected.spectral_norm[1]), rel=1e-4)
+
+
+def held(widget):
+    """Events: the view's next work has begun, and it may go on."""
+    begun, go_on, own = threading.Event(), threading.Event(), widget._ticker
+
+    def ticker(*given):
+        tick = own(*given)
+
+        def within(done, total):
+            begun.set()
+            assert go_on.wait(60)
+            tick(done, total)
+
+        return within
+
+    widget._ticker = ticker
+    return begun, go_on
+
+
+def test_a_request_brings_what_it_needs(widget):
+    content = {"kind": "compute", "what": "direction", "index": 5, "directions": 3, "key": "page's"}
+    widget._handle_custom_msg(content, [])  # before the page's new value of the trait has come
+    (answer,) = answers(widget, "computed")
+    assert widget.directions == 2
+    assert len(packed(answer["payload"])[0]["models"][0]["details"][0]["directions"]) == 3
+    widget._handle_custom_msg({**content, "directions": 0}, [])
+    assert [(m["key"], "directions is 0" in m["message"]) for m in answers(widget, "failed")] == [("page's", True)]
+
+
+def test_a_sample_does_not_stop_the_batch(widget):
+    begun, go_on = held(widget)
+    widget.temperature = 2.0
+    assert begun.wait(60)
+    raw, _ = png((8, 8))
+    widget._handle_custom_msg({"kind": "images", "names": ["a"]}, [raw])
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 5}, [])
+    widget._handle_custom_msg({"kind": "images", "names": ["b"]}, [raw])
+    go_on.set()
+    assert [m["index"] for m in answers(widget, "computed")] == [5]
+    assert answers(widget, "stopped") == answers(widget, "failed") == []
+    assert len(widget.source) == 10
+    assert widget.source.first.spectrum.net.temperature == 2.0
+    value = packed(answers(widget, "computed")[0]["payload"])[0]["models"][0]["details"][0]["directions"][0]["value"]
+    assert value == pytest.approx(float(widget.source.first.spectrum.spectral_norm[5]), rel=1e-4)
+
+
+def test_the_temperature_is_what_is_shown_after_a_stop_or_a_failure(widget, monkeypatch):
+    before = widget.payload
+    begun, go_on = held(widget)
+    widget.temperature = 2.0
+    assert begun.wait(60)
+    widget._handle_custom_msg({"kind": "stop"}, [])
+    assert widget.temperature == 1.0
+    go_on.set()
+    assert len(answers(widget, "stopped")) == 1
+    assert (widget.temperature, widget.payload) == (1.0, before)
+    monkeypatch.setattr(widget, "_warmer", lambda *given: 1 / 0)
+    widget.temperature = 4.0
+    assert len(answers(widget, "failed")) == 1
+    assert (widget.temperature, widget.payload) == (1.0, before)
+    monkeypatch.undo()
+    widget.temperature = 0.5
+    assert widget.wait(60)
+    assert (widget.temperature, widget.source.first.spectrum.net.temperature) == (0.5, 0.5)
+
+
+def test_epsilon_and_direction_are_the_samples(widget):
+    place = widget.index
+    reach, count = widget.extent[place]
+    widget.epsilon = 1e9
+    assert (widget.epsilon, count) == (reach, 2)
+    with pytest.raises(traitlets.TraitError, match=f"direction is 17, expected one of sample {place} from 0 to 1"):
+        widget.direction = 17
+    other = next(i for i in range(8) if i not in widget.source.places)
+    widget.index, widget.direction = other, 2  # of which nothing is shown yet
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": other, "directions": 1}, [])
+    assert widget.wait(60)
+    assert widget.direction == 0
+    assert abs(widget.epsilon) <= widget.extent[other][0]
+
+
+def test_what_is_not_offered_is_refused(widget):
+    for name, wrong in [("against", "radius"), ("against", "soup"), ("show", "differing")]:
+        with pytest.raises(traitlets.TraitError, match=f"{name} is '{wrong}', expected one of"):
+            setattr(widget, name, wrong)
+    images, _ = batch(n=8)
+    bare = fv.explore(model(), images, detail=1, include=["radius"]).widget()
+    for name, wrong in [("color", "correct"), ("show", "misclassified")]:
+        with pytest.raises(traitlets.TraitError, match=f"{name} is '{wrong}', expected one of"):
+            setattr(bare, name, wrong)
+    bare.against = "radius"
+    bare.close()
 
 
 def png(size, mode="L", seed=0):

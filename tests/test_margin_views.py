@@ -283,6 +283,42 @@ def test_traces_again_as_asked(widget, traces):
     assert widget.trace == last + 1
 
 
+def test_settings_are_traits_that_trace_again(widget, traces):
+    first = widget.trace
+    own = widget.made[first]
+    other = next(c for c in range(10) if c not in (own["target"], int(traces.source[first])))
+    widget.damping, widget.target = 0.05, other
+    assert widget.wait(60)
+    assert widget.trace > max(traces.sample.tolist())
+    assert widget.made[widget.trace] == {**own, "damping": 0.05, "target": other}
+    assert (widget.retraced.settings.damping, int(widget.retraced.target[0])) == (0.05, other)
+    assert widget.position == float(widget.retraced.length[0])
+    kinds = [a["kind"] for a in answers(widget) if a["kind"] not in ("progress", "stopped")]
+    assert kinds[0] == "working"
+    assert kinds[-1] == "traced"
+    made, heard = widget.trace, len(answers(widget))
+    widget.trace = first  # its settings come with it
+    assert {**own, **{name: getattr(widget, name) for name in (*SETTINGS, "target")}} == own
+    with widget.hold_trait_notifications():
+        widget.damping, widget.target = 0.05, other
+    assert widget.trace == made, "a trace that is there is opened, not made anew"
+    assert widget.wait(60)
+    assert len(answers(widget)) == heard
+
+
+def test_traits_of_a_path_are_what_is_shown(widget, traces):
+    end, own = widget.lengths[widget.trace], int(traces.source[widget.trace])
+    for given, taken in ((9.0, end), (-1.0, 0.0), (end / 2, end / 2)):
+        widget.position = given
+        assert widget.position == taken
+    wrongs = [("step", 0.0), ("damping", float("inf")), ("trust_region", -1.0), ("target", own), ("target", 10)]
+    for name, wrong in wrongs:
+        with pytest.raises(traitlets.TraitError, match=f"{name} is"):
+            setattr(widget, name, wrong)
+    assert widget.wait(1)
+    assert widget.retraced is None
+
+
 def test_the_latest_request_wins(widget, traces):
     started, go_on = threading.Event(), threading.Event()
     own = widget._retrace

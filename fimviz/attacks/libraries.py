@@ -104,7 +104,7 @@ def _smallest(part: Problem, images: list[Tensor], budgets: list[float]) -> tupl
     best[part.missed(part.x).cpu()] = 0
     for there, budget in zip(images, budgets, strict=True):
         d = there.detach() - part.x
-        size = part.length(d).double().cpu()
+        size = part.length(d).cpu().double()
         moved = part.moved(d / size.to(d).clamp_min(1e-30).view(-1, *[1] * (d.ndim - 1)), size)
         closer = part.fooled(moved).cpu() & (size <= budget * (1 + 1e-4)) & (size < best)
         best = torch.where(closer, size, best)

@@ -84,7 +84,7 @@ def sloped(step: Step, x: Flow, slope: float, function: Callable[[Tensor], Tenso
         for moved in (x.value, x.value - x.off, x.value + x.off):
             v = moved.detach().clone().requires_grad_()
             slopes.append(torch.autograd.grad(function(v).sum(), v)[0].abs())
-    local = torch.stack(slopes).amax(0).double().cpu()
+    local = torch.stack(slopes).amax(0).cpu().double()
     # Where the slope is 0 around x it stays so. Elsewhere what rounding can move it by, its derivative being of order
     # 1, is far below 1e−8.
     local = torch.where(local > 0, local + 1e-8, 0.0).clamp_max(slope)
@@ -112,7 +112,7 @@ def _prelu(step: Step, x: Flow) -> Flow:
 @patient
 @rule(tf.prelu)
 def _prelu_function(step: Step, x: Flow, weight: Tensor) -> Flow:
-    steepest = max(1.0, float(weight.detach().double().abs().amax()))
+    steepest = max(1.0, float(weight.detach().cpu().double().abs().amax()))
     return sloped(step, x, steepest, lambda v: tf.prelu(v, weight.detach().to(v)), "PReLU")
 
 
@@ -189,5 +189,5 @@ def _steep(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
         (local,) = torch.autograd.grad(call(step, v, *args, **kwargs).sum(), v)
     if not local.isfinite().all():
         raise NoBoundError(f"{name} has no finite slope at this x")
-    local = local.abs().double().cpu() * (1 + 1e-6) + 1e-12
+    local = local.abs().cpu().double() * (1 + 1e-6) + 1e-12
     return x.elementwise(float(local.amax()), "the largest |f′| at x", kind=name, local=local)

@@ -72,13 +72,13 @@ def _mul(step: Step, x: Any, y: Any) -> Flow:
 @rule(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "div_", "true_divide")
 def _div(step: Step, x: Any, y: Any) -> Flow:
     if not isinstance(y, Flow):
-        return _by_constant(step, x, 1 / y if not isinstance(y, Tensor) else y.detach().double().reciprocal())
+        return _by_constant(step, x, 1 / y if not isinstance(y, Tensor) else y.detach().cpu().double().reciprocal())
     raise NoRuleError("a division by what depends on the input: write a rule for the module that holds it")
 
 
 def _by_constant(step: Step, x: Flow, c: Any) -> Flow:
     shape = step.output.shape
-    c = torch.as_tensor(c).detach().double().cpu()
+    c = torch.as_tensor(c).detach().cpu().double()
     wide = _broadcast(x, shape)
     long = [i + len(shape) - c.ndim for i, n in enumerate(c.shape) if n > 1]
     if not long:
@@ -103,7 +103,7 @@ def _product(step: Step, x: Flow, y: Flow) -> Flow:
 
 def _gain(u: Flow, v: Tensor) -> float:
     """The logarithm of ‖du ↦ v du‖; where v repeats the elements of u, the largest norm of what meets one element."""
-    v = v.double().cpu()
+    v = v.cpu().double()
     shape = torch.broadcast_shapes(u.shape, v.shape)
     squares = v.expand(shape).square()
     padded = (1,) * (len(shape) - len(u.shape)) + tuple(u.shape)

@@ -111,14 +111,14 @@ def _out(rows: Tensor | None, total: Tensor, weight: Tensor) -> tuple[Tensor | N
 def _projected(step: Step, x: Flow, tokens: Tensor | None, rows: Tensor, weight: Tensor, bias: Tensor | None,
                heads: int) -> tuple[Part | None, list[tuple[float, float]]]:  # fmt: skip
     """One of the three projections: a `Part` at x, and everywhere (bound, reach without the offset) of every head."""
-    weight = weight.detach().double().cpu()
+    weight = weight.detach().cpu().double()
     parts = list(weight.chunk(heads, 0))
     totals = [x.weighted(-1, w, matrix_norm) for w in parts]
     if tokens is None:
         if x.reach is None or x.reach[1] % len(x.shape) != len(x.shape) - 1:
             raise NoBoundError(_UNBOUNDED)
         return None, [(t, log(matrix_norm(w)) + x.reach[0]) for t, w in zip(totals, parts, strict=True)]
-    values = tf.linear(tokens, weight, None if bias is None else bias.detach().double().cpu())
+    values = tf.linear(tokens, weight, None if bias is None else bias.detach().cpu().double())
     values = values.unflatten(-1, (heads, -1)).transpose(-2, -3)
     up = torch.tensor([log(matrix_norm(w)) for w in parts], dtype=torch.float64)[:, None, None]
     return Part(values, rows[..., None, :, :] + up, torch.tensor(totals, dtype=torch.float64)[:, None, None]), []
@@ -130,12 +130,14 @@ def _attend(step: Step, inputs: tuple[Flow, Flow, Flow], tokens: Sequence[Tensor
     """Projections, heads and output projection: bounds of every token at x or None, and of all."""
     scale = (len(weights[0]) // heads) ** -0.5
     made = [_projected(step, *args, heads) for args in zip(inputs, tokens, rows, weights, biases, strict=True)]
-    out = out.detach().double().cpu()
+    out = out.detach().cpu().double()
     if step.pointwise:
         q, k, v = (part for part, _ in made if part is not None)
         return _out(*heads_at(q, k, v, scale, weights_of(q, k, scale, mask)), out)
     offsets = (
-        [0.0] * heads if biases[0] is None else [float(b.double().norm()) for b in biases[0].detach().chunk(heads)]
+        [0.0] * heads
+        if biases[0] is None
+        else [float(b.cpu().double().norm()) for b in biases[0].detach().chunk(heads)]
     )
     total = torch.tensor([
         heads_anywhere(length, scale, (q[0], log_sum([q[1], log(b)])), k, v)
@@ -168,7 +170,7 @@ def _multihead(step: Step, query: Flow, key: Flow, value: Flow, key_padding_mask
     axis = 1 if m.batch_first else 0
     tokens, rows = [], []
     for f in inputs:
-        tokens.append(None if f.value is None else _first(f.value.double().cpu(), m.batch_first))
+        tokens.append(None if f.value is None else _first(f.value.cpu().double(), m.batch_first))
         rows.append(_first(collapsed(f.finest, [2]), m.batch_first))
     made, total = _attend(step, inputs, tokens, rows, weights, _thirds(m.in_proj_bias), h, mask, m.out_proj.weight,
                           query.shape[axis])  # fmt: skip
@@ -229,7 +231,7 @@ def written_out(weights: Flow, value: Flow) -> Flow:
         return _anywhere((scores.q, scores.k, value), scores.scale)
     live = None if scores.live is None else _flat(scores.live.double().expand(weights.shape))
     q, k, v = (_windows(f) for f in (scores.q, scores.k, value))
-    return _pieces(scores.q, q, k, v, scores.scale, _flat(weights.value.double().cpu()), live)
+    return _pieces(scores.q, q, k, v, scores.scale, _flat(weights.value.cpu().double()), live)
 
 
 def _anywhere(inputs: tuple[Flow, Flow, Flow], scale: float) -> Flow:
@@ -249,7 +251,7 @@ def _pieces(query: Flow, q: Part, k: Part, v: Part, scale: float, a: Tensor, liv
 def _windows(f: Flow) -> Part:
     """Whatever stands before the tokens is a window of its own."""
     assert f.value is not None
-    values = f.value.double().cpu()
+    values = f.value.cpu().double()
     rows = collapsed(f.finest, [len(f.shape) - 1])
     rows = rows.expand(*values.shape[:-2], *rows.shape[-2:]).reshape(math.prod(values.shape[:-2]), 1, -1, 1)
     return Part(_flat(values), rows, torch.full((1, 1, 1), f.total).double())
@@ -283,9 +285,9 @@ def _shifted_window(step: Step, x: Flow, qkv_weight: Tensor, proj_weight: Tensor
     rows = torch.zeros(1, 1, 1, dtype=torch.float64)
     mask: Tensor | float = 0.0
     if x.value is not None:
-        tokens = windows(x.value.double().cpu(), 0.0)
+        tokens = windows(x.value.cpu().double(), 0.0)
         rows = windows(collapsed(x.finest, [3]).expand(1, h, w, 1), -math.inf)
-        mask = relative_position_bias.detach().double().cpu()
+        mask = relative_position_bias.detach().cpu().double()
         if any(shift):  # tokens that the torus has brought together do not see each other
             region = [(torch.arange(n) >= n - s).long() + (torch.arange(n) >= n - t).long()
                       for n, s, t in zip((tall, wide), window_size, shift, strict=True)]  # fmt: skip

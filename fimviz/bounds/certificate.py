@@ -147,7 +147,7 @@ def certified_radius(
             lengths.append(smallest(part, inputs, targets=restarts, steps=steps, seed=seed)[0].cpu())
             if not reason:
                 options = {"steps": steps, "restarts": 2 * restarts, "seed": seed}
-                margins.append(smallest_margin(part, radius[at].to(net.device), **options)[0].cpu())
+                margins.append(smallest_margin(part, radius[at].to(part.x), **options)[0].cpu())
     inside = torch.cat(margins).double() if margins else none
     return CertifiedRadius(radius, logit_form, fisher_form, reason, torch.cat(lengths).double(), inside, mode)
 

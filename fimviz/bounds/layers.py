@@ -22,7 +22,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 def folded(weight: Tensor, scale: Tensor | None, axis: int = 0) -> Tensor:
     """The weight in double precision behind a diagonal on its outputs."""
-    weight = weight.detach().double()
+    weight = weight.detach().cpu().double()
     if scale is None:
         return weight
     return weight * scale.to(weight).view(*[-1 if i == axis else 1 for i in range(weight.ndim)])
@@ -48,7 +48,7 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
         grid = x.grid + up
     reach = None
     if x.reach is not None and x.reach[1] in (-1, last):
-        offset = 0.0 if bias is None else float(bias.detach().double().norm())
+        offset = 0.0 if bias is None else float(bias.detach().cpu().double().norm())
         reach = (log_sum([up + x.reach[0], log(offset)]) + 1e-12, last)
     note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
     terms = None
@@ -175,9 +175,9 @@ def _conv_transposed(step: Step, x: Flow) -> Flow:
     spatial = len(m.kernel_size)
     if step.following is not None:  # (in, out / groups): the outputs' factors, group by group
         scale = step.following.double().view(m.groups, 1, -1, *[1] * spatial)
-        weight = (m.weight.detach().double().cpu().unflatten(0, (m.groups, -1)) * scale).flatten(0, 1)
+        weight = (m.weight.detach().cpu().double().unflatten(0, (m.groups, -1)) * scale).flatten(0, 1)
     else:
-        weight = m.weight.detach().double().cpu()
+        weight = m.weight.detach().cpu().double()
     pad = tuple(m.padding)
     shape = Shape(tuple(step.output.shape[-spatial:]), tuple(m.stride), tuple(m.dilation), pad, pad)
     own = conv_norm(weight, shape, m.groups)
@@ -205,8 +205,8 @@ def batch_norm_scale(m: nn.Module) -> Tensor | None:
     """γ/√(σ² + ε), what batch normalisation multiplies channels with in evaluation mode; None where it does not."""
     if not isinstance(m, BATCH_NORMS) or m.running_var is None:
         return None
-    scale = (m.running_var.detach().double() + m.eps).rsqrt()
-    return (scale if m.weight is None else scale * m.weight.detach().double()).cpu()
+    scale = (m.running_var.detach().cpu().double() + m.eps).rsqrt()
+    return (scale if m.weight is None else scale * m.weight.detach().cpu().double()).cpu()
 
 
 @patient
@@ -227,8 +227,8 @@ def _batch_norm_function(step: Step, x: Flow, mean: Tensor | None, var: Tensor |
                          eps: float = 1e-5) -> Flow:  # fmt: skip
     if training or var is None:
         raise NoBoundError("batch normalisation by the batch lets the inputs of a batch influence each other")
-    scale = (var.detach().double() + eps).rsqrt()
-    return normalised(x, scale if weight is None else scale * weight.detach().double())
+    scale = (var.detach().cpu().double() + eps).rsqrt()
+    return normalised(x, scale if weight is None else scale * weight.detach().cpu().double())
 
 
 def normalised(x: Flow, scale: Tensor) -> Flow:

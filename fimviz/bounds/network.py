@@ -179,7 +179,7 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     rows = []
     with net.at_rest(), torch.no_grad():
         traced = trace(net.model)  # which looks for parameters, and in_dtype puts plain tensors in their places
-        for image in images.detach().double().to(net.device).split(1):
+        for image in images.detach().cpu().double().to(net.device).split(1):
             rounded = {} if net.dtype == torch.float64 else _rounded(net, traced, image)
             with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
                 walk = _walk(net, traced, image, True, rounded)
@@ -247,7 +247,7 @@ def _parts(net: Classifier, walk: Walk) -> _Parts:
 
 def _classes(net: Classifier, head: Head) -> tuple[Tensor, Tensor]:
     weight = folded(head.weight, None).cpu() / net.temperature
-    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.double().cpu() / net.temperature
+    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.cpu().double() / net.temperature
     if len(weight) == 1:  # one logit is the difference of two
         weight, bias = torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
     return weight, bias

@@ -58,7 +58,7 @@ def _chosen(step: Step, x: Flow, k: Sequence[int], s: Sequence[int], d: Sequence
     numbers = numbered(x.shape[1:], pad, after)
     numbers = numbers[(slice(None), *(slice(r) for r in reach))]
     at = patches(numbers, k, s, d) - 1  # (channels, windows, taps)
-    values = torch.cat([x.value.double().cpu().flatten(), torch.tensor([-torch.inf], dtype=torch.float64)])[at]
+    values = torch.cat([x.value.cpu().double().flatten(), torch.tensor([-torch.inf], dtype=torch.float64)])[at]
     can = (at >= 0) & ~(values < values.amax(2, keepdim=True) - 2 * x.off)
     if x.on is not None:
         can &= torch.cat([x.on.flatten(), torch.tensor([False])])[at]

@@ -43,7 +43,7 @@ def _rescaled(x: Flow, axes: list[int], size: Tensor | None, eps: float, kind: s
         if not eps > 0:
             raise NoBoundError(f"{kind} without an ε is steep without limit, so that only a bound at a given x exists")
         return replace(x.times(1 / math.sqrt(eps), formula + ", at least √ε", kind=kind), shape=x.shape)
-    up = -size.detach().double().cpu().log() + SPARE
+    up = -size.detach().cpu().double().log() + SPARE
     grid = collapsed(x.finest, axes) + up
     note = (kind, float(up.amax()), formula + " at x")
     return replace(x.gridded(grid, note, x.total + float(up.amax())), shape=x.shape)
@@ -51,13 +51,16 @@ def _rescaled(x: Flow, axes: list[int], size: Tensor | None, eps: float, kind: s
 
 def _with_affine(out: Flow, x: Flow, axes: list[int], weight: Tensor | None, bias: Tensor | None) -> Flow:
     """Factors and offsets behind a normalisation of vectors of d elements, of which none is longer than √d."""
-    peak = 1.0 if weight is None else float(weight.detach().double().abs().amax())
+    peak = 1.0 if weight is None else float(weight.detach().cpu().double().abs().amax())
     kind, gain, formula = out.note or ("", 0.0, "")
     note = (kind, None if gain is None else gain + log(peak), formula)
     reach = None
     if x.value is None:
         size = math.sqrt(math.prod(x.shape[a] for a in axes)) * peak
-        reach = (log(size + (0.0 if bias is None else float(bias.detach().double().norm()))) + SPARE, len(x.shape) - 1)
+        reach = (
+            log(size + (0.0 if bias is None else float(bias.detach().cpu().double().norm()))) + SPARE,
+            len(x.shape) - 1,
+        )
     if weight is not None and len(axes) == 1:
         out = out.scaled(axes[0], weight, formula)
     elif weight is not None:
@@ -102,8 +105,8 @@ def _group_norm_function(step: Step, x: Flow, num_groups: int, weight: Tensor | 
 def _instance_norm(step: Step, x: Flow) -> Flow:
     m = step.op
     if m.track_running_stats:
-        scale = (m.running_var.detach().double() + m.eps).rsqrt()
-        return normalised(x, scale if m.weight is None else scale * m.weight.detach().double())
+        scale = (m.running_var.detach().cpu().double() + m.eps).rsqrt()
+        return normalised(x, scale if m.weight is None else scale * m.weight.detach().cpu().double())
     return _group_norm_function(step, x, x.shape[1], m.weight, m.bias, m.eps)
 
 
@@ -133,7 +136,7 @@ def _softmax_function(step: Step, x: Flow, dim: int | None = None, *unused: Any,
     if not step.pointwise:
         out = x.times(0.5, "½, by Gershgorin's circles", kind=kind)
         return replace(out, reach=(0.0, dim), level=level, scores=scores)
-    a = step.output.detach().double().cpu()
+    a = step.output.detach().cpu().double()
     up = torch.minimum(a.amax(dim, keepdim=True), (2 * a * (1 - a)).amax(dim, keepdim=True)).log() + SPARE
     note = (kind, float(up.amax()), "min(max a, 2 max a(1 − a)) at x")
     out = x.gridded(collapsed(x.finest, [dim]) + up, note, x.total + float(up.amax()))
@@ -148,7 +151,7 @@ def _log_softmax(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
         raise NoRuleError("a log-softmax that does not say along which axis: pass dim")
     gain = math.sqrt(x.shape[dim])
     if step.pointwise:
-        gain *= float(step.output.double().exp().norm(dim=dim).amax()) * (1 + SPARE)
+        gain *= float(step.output.cpu().double().exp().norm(dim=dim).amax()) * (1 + SPARE)
     return x.times(gain, "√K·‖p‖", kind="log-softmax")
 
 
@@ -162,7 +165,7 @@ def product(step: Step, x: Flow, y: Flow) -> Flow:
     note = ("product", None, "‖Y‖·a_X + ‖X‖·a_Y")
     if x.value is None or y.value is None:
         return Flow(log_sum([_size(y) + x.total, _size(x) + y.total]), note=note)
-    X, Y = (f.value.double().cpu() for f in (x, y) if f.value is not None)
+    X, Y = (f.value.cpu().double() for f in (x, y) if f.value is not None)
     known = norms(Y - Y.mean(-2, keepdim=True) if x.level else Y).log() + SPARE
     rows = collapsed(x.finest, [X.ndim - 1]) + known
     whole = collapsed(y.finest, [Y.ndim - 2, Y.ndim - 1]).clamp_max(y.total)

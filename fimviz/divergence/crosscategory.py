@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fimviz._options import named_options, whole
+from fimviz._options import SOON, named_options, reporter, whole
 from fimviz._origin import ModelResult, Print
 from fimviz._quantile import quantiles
 from fimviz.classifier import Classifier
@@ -30,6 +30,9 @@ class Mean(NamedTuple):
 
     value: float
     error: float
+
+
+_TOGETHER = 16  # lines that are asked for at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +74,7 @@ class CrossCategoryKL(ModelResult):
     failures: dict[int, str] = field(default_factory=dict)
     lost: Tensor = field(default_factory=lambda: torch.zeros(2, 0, dtype=torch.int64))
     _origin: Print | None = None
+    _lines: dict[tuple[int, int], Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.i)
@@ -207,6 +211,23 @@ class CrossCategoryKL(ModelResult):
         steps, place = whole("steps", steps, 1), self.place(i, j)
         self.unchanged("path()")
         return paths(self, torch.tensor([place]), steps)[0]
+
+    def known(self, places: Sequence[int], steps: int) -> tuple[list[Path], str]:
+        """The lines of some pairs as a view draws them, and why they are known at their ends only, if so.
+
+        Each is asked for once; what was asked for before the model changed is kept.
+        """
+        left, why = [p for p in places if (p, steps) not in self._lines], ""
+        if left and not (why := self.changed):
+            report = reporter(True, len(left), "line", SOON)
+            for start in range(0, len(left), _TOGETHER):
+                some = left[start : start + _TOGETHER]
+                lines = paths(self, torch.tensor(some), steps, self.net.dtype)
+                self._lines.update(zip(((p, steps) for p in some), lines, strict=True))
+                report(start + len(some))
+        ends = paths(self, torch.tensor(left), steps, self.net.dtype, ask=False) if why else []
+        known = {**dict(zip(((p, steps) for p in left), ends, strict=False)), **self._lines}
+        return [known[p, steps] for p in places], why
 
     def place(self, i: int, j: int) -> int:
         """Where the pair (i, j) stands in this result."""

@@ -63,12 +63,10 @@ def points(net: Classifier, x: Tensor, displacements: int, max_memory: float | N
 
 def _from_rows(net: Classifier, x: Tensor, cotangents: int) -> Iterator[Point]:
     ground = Ground(net, x, False)
-    factor = ground.factor
-    axes = torch.eye(factor.rank, dtype=torch.float64).expand(len(x), -1, -1)
-    rows = torch.cat([ground.here.vjp(factor.to_logits(some)) for some in axes.split(cotangents, 2)], 1)
+    rows = ground.rows(cotangents)
     mu = torch.linalg.eigvalsh(inner(rows, rows))[:, -1].clamp_min(0)
     noise, doubt = ground.rounding(rows)
-    scale = factor.log_scale.exp()
+    scale = ground.factor.log_scale.exp()
     for i, a in enumerate(rows):
 
         def push(deltas: Tensor, a: Tensor = a) -> Tensor:

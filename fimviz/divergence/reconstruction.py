@@ -98,16 +98,18 @@ class Reconstruction(Result):
         return reconstruction_figure(self)
 
     @named_options
-    def view(self, *, samples: int = 32, max_bytes: int = 20_000_000) -> Figure:
+    def view(self, *, samples: int | None = None, max_bytes: int = 20_000_000) -> Figure:
         """An image, the part of it that the answer depends on, and how well any number of labels can tell it.
 
         Args:
-            samples: how many inputs, the first ones.
+            samples: how many inputs, the first ones; by default up to 32, fewer of large images.
             max_bytes: at which a page is refused.
         """
         from fimviz.views.reconstruction import reconstruction_view
 
-        return reconstruction_view(self, samples=whole("samples", samples, 1), max_bytes=max_bytes)
+        return reconstruction_view(
+            self, samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes
+        )
 
 
 @named_options

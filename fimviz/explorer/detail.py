@@ -14,7 +14,8 @@ from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.walk import walk
 from fimviz.vulnerability import Vulnerability
 
-_POINTS = 21  # of a plane, on each axis
+POINTS = 21  # of a plane, on each axis
+_TOGETHER = 64  # images of one pass
 _NODES = 33, 17  # distances along the leading direction, and along each other one
 
 
@@ -34,11 +35,16 @@ def examine(
     """Everything about some samples, for each model and as far out for all; planes for the first of them."""
     deep = {}
     at, count = list(places), len(found.models)
+    classes = len(found.first.spectrum.net.classes)
+    # Shares of the time, in forward passes of a sample: the spectrum, and what the model says around it.
+    own, around = 1 + 2 * min(classes - 1, 24), 30 + 50 + 25 * (k - 1) + POINTS**2 * planes / max(1, len(at))
+    whole = 1000
+    share = own / (own + around)
     for step, (name, m) in enumerate(found.models.items()):
         s = m.spectrum
 
-        def tick(done: int, total: int, before: int = step * len(at)) -> None:
-            progress(before + done, count * len(at))
+        def tick(done: int, total: int, before: int = step) -> None:
+            progress(int(whole * share * (before + done / total) / count), whole)
 
         labels = None if s.labels is None else s.labels[at]
         method = s.method if s.reason == "asked for" else "auto"
@@ -49,22 +55,45 @@ def examine(
     if lost and (kept := [place for place in at if place not in lost]):
         return examine(found, kept, k, planes=min(planes, len(kept)), progress=progress)
     reach = torch.stack([s.reach for s in deep.values()]).amax(0)
-    return {name: _examined(s, tuple(places), reach, planes) for name, s in deep.items()}
+    examined = {}
+    for step, (name, s) in enumerate(deep.items()):
+
+        def told(part: float, before: int = step) -> None:
+            progress(int(whole * (share + (1 - share) * (before + part) / count)), whole)
+
+        examined[name] = _examined(s, tuple(places), reach, planes, told)
+    return examined
 
 
-def _examined(deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int) -> Detail:
-    """Walks along all eigenvectors of some samples, and the planes of the first of them."""
+def _examined(
+    deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int, told: Callable[[float], None]
+) -> Detail:
+    """Walks along all eigenvectors of some samples, and the planes of the first of them; told what share is done."""
+    passes = [30, 50, *[25] * (deep.eigenvalues.shape[1] - 1)]
+    total, done = sum(passes) * len(places) + POINTS**2 * planes, passes[0] * len(places)
     walks = []
     for order in range(deep.eigenvalues.shape[1]):
         nodes = _NODES[min(order, 1)]
         grid = torch.linspace(-1, 1, nodes, dtype=torch.float64) * reach[:, None]
         walks.append(walk(deep, order, grid, with_flips=True))
+        done += passes[1 + order] * len(places)
+        told(done / total)
     found = None
     if planes:
         some = deep.take(range(planes))
         across = 1 if deep.eigenvalues.shape[1] > 1 else some.images
-        found = some.plane(0, across, points=_POINTS, reach=reach[:planes])
+        found = some.plane(0, across, points=POINTS, reach=reach[:planes])
+    told(1.0)
     return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
+
+
+def struck(found: Vulnerability, rows: Sequence[int]) -> Tensor:
+    """Logits (m, attacks, K), float64, of what the attacks made of some inputs."""
+    net = found.spectrum.net
+    moved = found.moved[list(rows)]
+    with net.at_rest(), torch.no_grad():
+        parts = [net.logits(x.to(net.device, net.dtype)).cpu().double() for x in moved.flatten(0, 1).split(_TOGETHER)]
+    return torch.cat(parts).unflatten(0, moved.shape[:2]) if parts else found.spectrum.logits[:0, None]
 
 
 def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:
@@ -78,4 +107,4 @@ def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) ->
     shown = detail.spectrum.take(some)
     moves = torch.stack([found.moved[at[i], which[i]].to(shown.images) - shown.images[j] for j, i in enumerate(some)])
     reach = torch.maximum(detail.reach[some], 1.25 * moves.flatten(1).double().norm(dim=1))
-    return tuple(detail.places[i] for i in some), shown.plane(0, moves, points=_POINTS, reach=reach)
+    return tuple(detail.places[i] for i in some), shown.plane(0, moves, points=POINTS, reach=reach)

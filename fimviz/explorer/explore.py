@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,17 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._failures import known, settle
-from fimviz._options import flag, named_options, reporter, whole
+from fimviz._options import flag, named_options, whole
+from fimviz._progress import Stages
 from fimviz.classifier import Classifier, as_classifier
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
-from fimviz.explorer.detail import examine, nothing
-from fimviz.explorer.parts import PARTS, extended
-from fimviz.explorer.results import CONFIDENCE, Explored, Explorer
+from fimviz.explorer.detail import POINTS, examine, nothing
+from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
+from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
 from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import METHODS, spectrum
 from fimviz.fisher.spectrum import Spectrum
 
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
+_PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input
 
 
 @named_options
@@ -58,7 +61,7 @@ def explore(
         method: of λ₁, as in `spectrum`.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
         seed: of everything random.
-        progress: True for a tqdm bar, or a function called with (steps done, steps in all).
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
 
     An interrupt returns what is complete.
 
@@ -93,12 +96,21 @@ def explore(
     if include is None:
         planes = min(planes, _PLANES, affordable(nets.values(), inputs, PLANE_WORK))
     later = [part for part in parts if part != "plane"]
-    steps = _Steps(progress, len(nets) * (2 * n + count + len(later)))
+    if (size := len(nets) * count * (1 + k) * inputs[0][0].numel()) > MAX_BYTES:
+        warnings.warn(
+            f"{count} samples of this size in full detail take about {size / 1e6:.0f} MB, and a page holds "
+            f"{MAX_BYTES / 1e6:.0f} MB by itself, with as many as fit: give fewer with detail= or k=, or show all with "
+            f".view(max_bytes={math.ceil(1.2 * size / 1e6)}e6)",
+            stacklevel=3,
+        )
+    passes = [_passes(model, n, count, planes, k) for model in nets.values()]
+    stages = 2 * [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
+    bar = Stages(progress, stages + [(part, p[part]) for p in passes for part in later])
 
     norms: dict[str, Spectrum] = {}
     options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors}
     for (name, model), x in zip(nets.items(), inputs, strict=True):
-        norms[name] = spectrum(model, x, k=1, vectors=False, labels=labels, progress=steps.within(n), **options)
+        norms[name] = spectrum(model, x, k=1, vectors=False, labels=labels, progress=bar.next(), **options)
     shortest = min(len(s) for s in norms.values())
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
@@ -109,27 +121,41 @@ def explore(
     if shortest < n:
         return found
     matched: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, x in zip(nets, inputs, strict=True):
-        s, tick = norms[name], steps.within(n)
-        options = {"confidence": CONFIDENCE, "method": s.method, "seed": seed}
-        matched[name] = matched_with_errors(nets[name], x, progress=tick, **options)
-        if len(matched[name][0]) < n:
-            return found
-    models = {name: replace(m, matched=matched[name][0], matched_error=matched[name][1]) for name, m in models.items()}
-    found = Explorer(models, seed)
-    places = chosen(list(models.values()), detail)
-    planes = min(planes, len(places))
     try:
-        details = examine(found, places, k, planes=planes, progress=steps.within(count * len(nets)))
+        for name, x in zip(nets, inputs, strict=True):
+            options = {"confidence": CONFIDENCE, "method": norms[name].method, "seed": seed}
+            matched[name] = matched_with_errors(nets[name], x, progress=bar.next(), **options)
+            if len(matched[name][0]) < n:
+                raise KeyboardInterrupt  # some samples at one confidence and some as they are make no order
+        for name, (norm, error) in matched.items():
+            models[name] = replace(models[name], matched=norm, matched_error=error)
+        found = Explorer(dict(models), seed)
+        places = chosen(list(models.values()), detail)
+        details = examine(found, places, k, planes=min(planes, len(places)), progress=bar.next())
         for name, detailed in details.items():
             models[name] = replace(models[name], detail=detailed)
         for name in nets:
             for part in later:
-                models[name] = extended(models[name], part, models[name].detail.places, seed)
-                steps.add(1)
+                models[name] = extended(models[name], part, models[name].detail.places, seed, bar.next())
+        bar.end()
     except KeyboardInterrupt:
         warnings.warn("interrupted: the explorer holds what was complete", stacklevel=3)
     return Explorer(models, seed)
+
+
+def _passes(net: Classifier, n: int, count: int, planes: int, k: int) -> dict[str, float]:
+    """Roughly how many forward passes the parts take; what counts is how they compare."""
+    products = 2.0 * min(len(net.classes) - 1, _PRODUCTS)  # a pass back takes as long as two forward
+    paths = 1 if len(net.classes) > 24 else len(net.classes) - 1
+    return {
+        "norms": n * (1 + products),
+        "detail": count * (1 + products + 80 + 25 * (k - 1)) + planes * POINTS**2,
+        "radius": 2.0 * n,
+        "bounds": count * (1 + products),
+        "attacks": float(n * ATTACK_PASSES + planes * POINTS**2),
+        "margins": count * paths * 20 * (1 + products),
+        "attributions": count * 150.0,
+    }
 
 
 def _named(net: Any) -> dict[str, Classifier | nn.Module]:
@@ -148,24 +174,3 @@ def _same_classes(nets: dict[str, Classifier]) -> None:
                 f"{first[0]} has {len(first[1].classes)} classes and {name} has {len(other.classes)}, expected two "
                 "models of the same classes under the same names: give both the same classes="
             )
-
-
-class _Steps:
-    """One count of progress over several computations."""
-
-    def __init__(self, wanted: bool | Callable[[int, int], None], total: int) -> None:
-        self._report, self._done = reporter(wanted, total), 0
-
-    def add(self, steps: int) -> None:
-        self._done += steps
-        self._report(self._done)
-
-    def within(self, steps: int) -> Callable[[int, int], None]:
-        """The progress of a computation that counts as that many steps."""
-        before = self._done
-
-        def tick(done: int, total: int) -> None:
-            self._done = before + steps * done // total
-            self._report(self._done)
-
-        return tick

@@ -11,7 +11,7 @@ from fimviz.attributions import attributions
 from fimviz.bounds.certificate import certified_radius
 from fimviz.classifier import Classifier
 from fimviz.comparison import compare_bounds
-from fimviz.explorer.detail import toward_attacks
+from fimviz.explorer.detail import POINTS, struck, toward_attacks
 from fimviz.explorer.results import Explored
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.trace import trace_margins
@@ -20,6 +20,7 @@ from fimviz.vulnerability import Vulnerability, vulnerability
 
 PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
 _RUNGS = ("exact", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace")
+ATTACK_PASSES = 550  # of an input, roughly
 _HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
 
 
@@ -40,9 +41,15 @@ def extended(
         known = m.detail.spectrum if m.detail.places == tuple(at) else None
         return replace(m, attributions=attributions(s.net, s.images[at], spectrum=known, seed=seed, progress=progress))
     if part == "attacks":
-        found = attacks_of(s, range(len(s)), seed, progress)
         count = 0 if m.detail.planes is None else len(m.detail.planes.kl)
-        return replace(m, attacks=found, toward=toward_attacks(m.detail, found, at[:count]))
+        attacks, planes = ATTACK_PASSES * len(s), POINTS**2 * count
+
+        def tried(done: int, total: int) -> None:
+            if callable(progress):
+                progress(int(1000 * done / total * attacks / (attacks + planes)), 1000)
+
+        found = attacks_of(s, range(len(s)), seed, tried)
+        return replace(m, attacks=found, struck=struck(found, at), toward=toward_attacks(m.detail, found, at[:count]))
     return replace(m, margins=margins_of(s, at, seed, progress))
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.9  # at which λ₁ is compared
 _ENOUGH = 10  # samples for an interval
+MAX_BYTES = 20_000_000  # of a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class Explored:
             be from the truth; NaN where no temperature gives that confidence, as at a tie, or the sample failed.
         radius: (n,) the certified L2 radius, or None, for the reason that `notes` gives.
         attacks: the smallest successful attacks of all inputs, where they were asked for.
+        struck: (m, attacks, K) logits of what they made of the samples in detail.
         toward: some samples in detail with a smallest attack, and their planes of v₁ and that attack; or None.
         bounds, margins, attributions: of the samples in detail, where they were asked for.
         notes: why a part is missing, by its name.
@@ -77,6 +79,7 @@ class Explored:
     matched_error: Tensor
     radius: Tensor | None = None
     attacks: Vulnerability | None = None
+    struck: Tensor | None = None
     toward: tuple[tuple[int, ...], Plane] | None = None
     bounds: BoundComparison | None = None
     margins: MarginTraces | None = None
@@ -151,11 +154,13 @@ class Explorer(Result):
         """The same on copies of the models, which nobody else trains or changes.
 
         Raises:
-            ValueError: a model cannot be copied.
+            ValueError: a model cannot be copied, or is no longer the one that this was computed on.
         """
         models = {}
         for name, m in self.models.items():
             net = m.spectrum.net.apart()
+            if m.spectrum._origin and (now := net.fingerprint()) and not m.spectrum._origin.agrees(now):
+                raise ValueError("the model's weights are no longer those that this result was computed with")
             deep = replace(m.detail.spectrum, net=net, _parts={})
             models[name] = replace(
                 m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)
@@ -230,15 +235,15 @@ class Explorer(Result):
         return explorer_figure(self)
 
     @named_options
-    def view(self, *, max_bytes: int = 20_000_000) -> Figure:
+    def view(self, *, max_bytes: float = MAX_BYTES) -> Figure:
         """The explorer: norms, gallery and detail, linked.
 
         Args:
-            max_bytes: refuse a page larger than this.
+            max_bytes: how large a page may be: it holds as many of the samples in full detail as fit, and says so.
         """
         from fimviz.views.explorer import explorer
 
-        return explorer(self, max_bytes=max_bytes)
+        return explorer(self, max_bytes=int(max_bytes))
 
 
 def _rank(x: Sequence[float], y: Sequence[float], seed: int) -> Rank:

@@ -15,6 +15,7 @@ those at kinks included.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from fimviz._failures import LOGITS, check_finite
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
+from fimviz.likelihood import Factor
 
 # Rounding in units of the machine epsilon, with margin over what was measured (tests/test_spectrum.py): of rows
 # relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
@@ -33,7 +35,8 @@ _UNUSUAL = 64
 # Margins over one sample of what backward passes round, and over the largest of some neighbours' differences.
 _SAMPLE, _NEIGHBOUR = 8, 3
 _MOVES = (1.5, 0.5), (-1.0, 1.0), (0.5, -1.5)  # of contrast and brightness
-_SLAB = 2**20  # float64 numbers, too few to be counted as memory
+# Float64 numbers, too few to be counted as memory; a card wants larger pieces.
+_SLAB, _CARD_SLAB = 2**20, 2**24
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,13 @@ class Ground:
         self.logit_error = logit_error(self.logits, torch.finfo(self.here.logits.dtype).eps)
         self._net, self._x = net, x
         self._forwards, self._vjps = 1, 0  # the latter beside those of `here`
+
+    def rows(self, cotangents: int, to_logits: Callable[[Factor, Tensor], Tensor] = Factor.to_logits) -> Tensor:
+        """All rows A = RᵀJ (n, r, D), or of another map of class space to logits, so many VJPs at a time."""
+        # The cotangents of all classes are made where they are needed: on their way they would hold up the passes.
+        factor = self.factor.to(wide_device(self.here.device))
+        axes = torch.eye(factor.rank, dtype=torch.float64, device=factor.a.device).expand(len(self.logits), -1, -1)
+        return torch.cat([self.here.vjp(to_logits(factor, some)) for some in axes.split(cotangents, 2)], 1)
 
     def rounding(self, rows: Tensor, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What rounding did to rows basisᵀA (n, m, D) of A = RᵀJ, all of A where there is no basis (n, r, m).
@@ -143,15 +153,26 @@ def logit_error(z: Tensor, eps: float) -> Tensor:
     return _LOGIT_ROUNDING * eps * (1 + z.amax(1) - z.amin(1))
 
 
+def wide_device(device: torch.device) -> torch.device:
+    """Where float64 numbers of a device can be worked with: Metal has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def inner(rows: Tensor, others: Tensor) -> Tensor:
     """Products (n, a, b) of rows (n, a, D) and others (n, b, D), in float64, on the CPU."""
-    precise = torch.float64 if rows.device.type != "mps" else torch.float32
+    return products(rows, others).cpu().double()
+
+
+def products(rows: Tensor, others: Tensor) -> Tensor:
+    """The same where the rows are, in the widest precision there."""
+    precise = torch.float64 if wide_device(rows.device) == rows.device else torch.float32
     total = torch.zeros(len(rows), rows.shape[1], others.shape[1], dtype=precise, device=rows.device)
     # A slab at a time: in float64 the rows would take as much again as they do.
-    slab = max(1, _SLAB // (len(rows) * max(rows.shape[1], others.shape[1])))
+    size = _SLAB if rows.device.type == "cpu" else _CARD_SLAB
+    slab = max(1, size // max(1, len(rows) * max(rows.shape[1], others.shape[1])))
     for one, other in zip(rows.split(slab, 2), others.split(slab, 2), strict=True):
         total += one.to(precise) @ other.mT.to(precise)
-    return total.cpu().double()
+    return total
 
 
 def unit(t: Tensor, dim: int = 1) -> Tensor:

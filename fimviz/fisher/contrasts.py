@@ -75,7 +75,7 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
     ground = Ground(net, x, verify)
     factor, classes = ground.factor, ground.logits.shape[1]
     axes = torch.eye(factor.rank, dtype=torch.float64).expand(len(x), -1, -1)
-    rows = torch.cat([ground.here.vjp(_spread(factor, some, classes)) for some in axes.split(cotangents, 2)], 1)
+    rows = ground.rows(cotangents, lambda f, some: _spread(f, some, classes))
     gram = inner(rows, rows)
     whitening = factor.from_logits(_spread(factor, axes, classes, 0.0))
     white = whitening @ gram @ whitening.mT

@@ -3,27 +3,25 @@
 With S = e^s R Rᵀ (`fimviz.likelihood.Factor`) and the rows A = Rᵀ J, the class-space matrix e^s A Aᵀ has F's
 non-zero eigenvalues, and F's eigenvectors are Aᵀ u / √μ. The VJPs that make A run in the network's own precision; R
 is well scaled, so that a saturated prediction costs no digits. Everything of class size is float64 on the CPU, where
-LAPACK is right, quick at these sizes and at home on every machine (Metal has no float64, and CUDA's batched
-eigensolver is slow above n = 32, pytorch#175585).
+LAPACK is right, quick at these sizes and at home on every machine; but for the eigenproblem of hundreds of classes,
+which a card may solve quicker (`fimviz.fisher.eigen`).
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, eigenvectors, inner, rounding_error
+from fimviz.fisher.block import Block, Ground, eigenvectors, products, rounding_error
+from fimviz.fisher.eigen import largest
 
 
 def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, verify: bool) -> Block:
     """The k largest eigenvalues at every input of x (n, …), `cotangents` VJPs at a time, inside `at_rest()`."""
     ground = Ground(net, x, verify)
     factor = ground.factor
-    axes = torch.eye(factor.rank, dtype=torch.float64).expand(len(x), -1, -1)
-    rows = torch.cat([ground.here.vjp(factor.to_logits(some)) for some in axes.split(cotangents, 2)], 1)
-    mu, u = torch.linalg.eigh(inner(rows, rows))
-    mu, u = mu.flip(-1).clamp_min(0), u.flip(-1)[..., :k]
+    rows = ground.rows(cotangents)
+    mu, u = largest(products(rows, rows), k)
     noise, doubt = ground.rounding(rows)
     error = rounding_error(mu, noise, doubt, factor.rank)
     trace, frobenius, scale = mu.sum(1), mu.norm(dim=1), factor.log_scale.exp()

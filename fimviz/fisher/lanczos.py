@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fimviz.classifier import Classifier
-from fimviz.fisher.block import Block, Ground, inner, ritz_error, ritz_vectors, rounding_error, unit
+from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error, unit
 from fimviz.fisher.rest import Rest, orthogonal, rest
 
 # Of the smallest wanted value. Of 540 spectra with two values moved together, three steps missed 6, and so does this.
@@ -120,7 +120,8 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
     left = basis  # A Aᵀ basis, as far as it lies outside of it
     for _ in range(limit):
         v = ground.here.vjp(factor.to_logits(q[..., None]))
-        column = torch.cat([inner(row, v) for row in [*rows, v]], 1)[..., 0]
+        # On a card the products are waited for once.
+        column = torch.cat([products(row, v) for row in [*rows, v]], 1).cpu().double()[..., 0]
         if exploring == 2 and (column[:, -1] < _FAR * settled[:, -1]).all():
             confirmed = True
             break

@@ -42,6 +42,11 @@ class Linearisation:
         self._push: Callable[[Tensor], Tensor] | None = None
         self.vjps = self.jvps = 0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the passes run."""
+        return self._x.device
+
     def vjp(self, cotangents: Tensor) -> Tensor:
         """Products cᵀJ (n, m, D) for cotangents (n, K, m) toward the logits: m passes over the batch."""
         c = cotangents.to(self._z).permute(2, 0, 1)

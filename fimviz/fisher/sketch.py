@@ -200,7 +200,7 @@ class Differences:
             centre = self._x.clamp(self._range[0] + moved.abs(), self._range[1] - moved.abs())
             ahead, behind = self._ask(torch.cat([centre + moved, centre - moved])).chunk(2)
             slopes.append((ahead - behind) / (2 * step))
-            beside = (centre != self._x).flatten(1).any(1)
+            beside = (centre != self._x).flatten(1).any(1).cpu()
             bends.append(((ahead + behind - 2 * self.logits) / (2 * step)).masked_fill(beside[:, None], math.nan))
             self.shifted |= bool(beside.any())
         self.queries += 2 * v.shape[1]

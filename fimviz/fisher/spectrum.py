@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fimviz._failures import among, column, others, said, spread
-from fimviz._options import named_options, whole
+from fimviz._options import SOON, named_options, reporter, whole
 from fimviz._origin import ChangedError, ModelResult, Print
 from fimviz._quantile import quantiles
 from fimviz.blackbox import BlackBox
@@ -239,6 +239,12 @@ class Spectrum(ModelResult):
         What was computed before the model changed is kept; else there are walks of NaN, as far as ½ε²λ₁ is 1 nat.
         """
         try:
+            left = [k for k in range(count) if k not in self._walks]
+            if left:
+                report = reporter(True, len(left), "direction", SOON)
+                for done, k in enumerate(left, 1):
+                    self.walk(k)
+                    report(done)
             return [self.walk(k) for k in range(count)], self.reach, self.one_sided, ""
         except ChangedError as error:
             low, high = self.pixel_range
@@ -336,6 +342,9 @@ class Spectrum(ModelResult):
         self, *, samples: int | Sequence[int] | None = None, directions: int = 5, max_bytes: int = 20_000_000
     ) -> Figure:
         """The perturbation view: image, worst direction, image + ε v, and what the model says.
+
+        A spectrum is numbers, and its curves cost more than these: the first view of some samples, also by being shown,
+        makes the forward passes for them, under a bar where that takes a while, and the spectrum keeps them.
 
         Args:
             samples: how many inputs, the most fragile first, or which; by default up to 32, fewer of large images.

@@ -112,6 +112,13 @@ class Trace:
         self.origin, self.first, self.least = self.x, self.z, float(self.z[self.source] - self.z[self.target])
 
     @property
+    def way(self) -> float:
+        """The share of its steps that a running trace has made, roughly, by how much of the first gap it has closed."""
+        gap = float(self.first[self.source] - self.first[self.target])
+        # Early steps close more of it than late ones.
+        return min(1.0, max(0.0, 1 - self.least / gap)) ** 1.5 if gap > 0 else 0.0
+
+    @property
     def logits(self) -> Tensor:
         """(T + 1, K), at the start and after every step."""
         return torch.stack([self.first, *(s.z for s in self.steps)])

@@ -89,7 +89,8 @@ def trace_margins(
         max_memory: bytes for the passes, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", it has no traces, and a row of
             NaN with the reason in the frame, or "raise". A trace that comes to such a place ends there as "failed".
-        progress: True for a tqdm bar, or a function called with (traces done, traces in all) after every step, which
+        progress: True for a tqdm bar, or a function called with (traces done, those on their way counted by how far
+            they have narrowed the gap between the logits, and traces in all) after every step, which
             may raise to stop: KeyboardInterrupt as below, anything else for good.
 
     Networks trained to ignore small changes may have slopes that say nothing far from a boundary, as behind a threshold
@@ -176,9 +177,8 @@ def trace_margins(
                 some = traces[place : place + group]
                 begun = [*some]
 
-                def tick(place: int = place, begun: list[Trace] = begun) -> None:
-                    done = place + sum(t.status != "interrupted" for t in begun) // times
-                    reached[0] = max(reached[0], done)
+                def tick(place: int = place, begun: list[Trace] = begun, count: int = len(some)) -> None:
+                    reached[0] = max(reached[0], place + int(_done(begun, count, times) + 1e-9))
                     report(reached[0])
 
                 _bring(net, rules, method, keep_images, some, chunk, tick)
@@ -205,6 +205,12 @@ def trace_margins(
     return collect(
         net, x, z, truth, traces, halved, settings, time.perf_counter() - start, dict(sorted(failures.items()))
     )
+
+
+def _done(begun: list[Trace], count: int, times: int) -> float:
+    """How many of `count` traces are done, each as far as it has narrowed its gap; half steps take twice as long."""
+    along = [t.way if t.status == "interrupted" else 1.0 for t in begun]
+    return sum(along) if times == 1 else (sum(along[:count]) + 2 * sum(along[count:])) / 3
 
 
 def _largest_share(trace: Trace, rules: Rules) -> float:

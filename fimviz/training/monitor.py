@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from fimviz._default_device import from_cpu
 from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, whole
 from fimviz.classifier import Classifier, as_classifier
@@ -155,6 +156,7 @@ class FisherMonitor:
         due = self.last_step is None or step // self.every > self.last_step // self.every
         return self.record(step, loss=loss) if due else None
 
+    @from_cpu
     def record(self, step: int, *, loss: Any = None) -> dict[str, Any] | None:
         """Record now; None where this step or a later one is recorded already, as after a resume."""
         step = whole("step", step, 0)
@@ -174,9 +176,10 @@ class FisherMonitor:
             self._log.append(record)
         self._records.append(record)
         if self._widgets:
-            payload = self.history.view().state["payload"]
+            figure = self.history.view()
             for widget in self._widgets:
-                widget.payload = payload
+                widget.set_up(**figure.setup)
+                widget.payload = figure.state["payload"]
         return record
 
     def widget(self) -> Training:

@@ -17,7 +17,7 @@ class Attributions extends View {
     const figure = (name) => `<figure><figcaption>${escape(name)}</figcaption><div class="fv-plate"></div><p class="fv-quiet"></p></figure>`;
     root.innerHTML = `<div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
         <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
-      <div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div>
+      ${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div>
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
     fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ", "misses"])],
@@ -29,6 +29,7 @@ class Attributions extends View {
     const { data } = this;
     const at = Math.max(0, Math.min(data.samples.length - 1, this.model.get("sample")));
     const sample = data.samples[at];
+    this.keep({ sample: at });
     this.$("input").value = at;
     this.$("output").textContent = `${sample.index}: ${sample.prediction}`;
     const figures = [...this.root.querySelectorAll("figure")];

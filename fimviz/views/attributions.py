@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 
 from fimviz._quantile import digits, median
 from fimviz.attributions import INCOMPLETE
 from fimviz.views.charts import quartile_box
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import WARN_BYTES, Figure, Widget, left_out, module_source
 from fimviz.views.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
@@ -31,15 +31,21 @@ class AttributionView(Widget):
     """The live attribution view."""
 
     _esm = module_source("attributions")
-    sample = traitlets.Int(0, help="Which sample, by its place in the batch. Default: 0.").tag(sync=True)
+    sample = traitlets.Int(0, help="Which sample of those shown, by its place in the batch. Default: 0.").tag(sync=True)
+
+    @traitlets.validate("sample")
+    def _shown(self, proposal: Any) -> int:
+        return int(self.fitting("sample", proposal.value))
 
 
-def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> Figure:
+def attributions_view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure:
     """The view of the first samples of a result."""
     s = result.spectrum
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if samples is None:
+        samples = max(1, min(32, WARN_BYTES // (4 * (2 + len(result.methods)) * s.images[0].numel() // 3)))
     for i in s.computed[:samples].tolist():
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
@@ -68,13 +74,16 @@ def attributions_view(result: Attributions, *, samples: int, max_bytes: int) -> 
         "incomplete": INCOMPLETE,
         "chance": [finite(v) for v in result.chance],
         "samples": rows,
+        "left": left_out(len(rows), len(s.computed), "the first", f".view(samples={len(s.computed)})"),
     }
     return Figure(
         widget_class=AttributionView,
         state={"payload": inputs.payload.pack(data), "sample": 0},
+        setup={"offered": {"sample": range(len(rows))}},
         still=_still(result, inputs) + still_of_lost(s.failures),
         summary=f"{len(rows)} samples, {len(result.methods)} methods",
         max_bytes=max_bytes,
+        fewer="samples=",
     )
 
 

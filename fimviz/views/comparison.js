@@ -105,6 +105,7 @@ class Comparison extends withWaterfall(withConvergence(withRows(View))) {
     if (!this.width) return;
     const { data, at } = this;
     const sample = data.samples[at];
+    this.keep({ index: sample.index, method: this.methods[this.chosen].name });
     this.$(".fv-title").textContent = this.all ? this.sentenceOfAll() : this.sentence();
     const sure = probability(sample.confidence);
     const whole = data.samples.length < data.total ? `the ${data.samples.length} most fragile of ${data.total}` : `${data.total}`;

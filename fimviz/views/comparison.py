@@ -127,6 +127,7 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places:
         still=_still(result, order[0]) + still_of_lost(result.failures),
         summary=f"{len(names)} methods on {len(order)} of {len(result)} inputs",
         max_bytes=max_bytes,
+        fewer="samples=",
         setup={"samples": tuple(called), "rows": tuple(names)},
     )
 

@@ -96,6 +96,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
 
   show() {
     if (!this.width) return;
+    this.keep({ pair: this.pair?.place ?? -1 });
     this.cell ??= this.pair ? this.sits(this.pair) : this.sits(this.data.pairs[0]);
     this.pressed(this.$(".fv-heat").contains(document.activeElement));
     const key = this.cell.join();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import traitlets
 
 from fimviz._options import whole
 from fimviz._quantile import median
-from fimviz.divergence.path import Path, paths
+from fimviz.divergence.path import Path
 from fimviz.views.distributions import Distribution, distributions, percent, text
 from fimviz.views.divergence_charts import title
 from fimviz.views.figure import Figure, Widget, module_source
@@ -37,7 +38,11 @@ class Divergence(Widget):
     quantity = traitlets.Enum(QUANTITIES, "kl", help="What the map shows. Default: kl.").tag(sync=True)
     pair = traitlets.Int(-1, help="The chosen pair, by its place in the result; −1 for none.").tag(sync=True)
     position = traitlets.Int(0, help="How far along its line, from 0 to steps. Default: halfway.").tag(sync=True)
-    steps = traitlets.Int(_STEPS, help="Into how many pieces a line is cut. Default: 20.").tag(sync=True)
+    steps = traitlets.Int(
+        _STEPS, help="Into how many pieces a line is cut, as it was when the view was made. Default: 20."
+    ).tag(sync=True)
+
+    offered = MappingProxyType({"steps": (_STEPS,)})
 
     shown: tuple[int, ...] = ()
 
@@ -49,6 +54,10 @@ class Divergence(Widget):
                 f"{self.shown[0]}: result.view(pairs=[(i, j)]) chooses which do"
             )
         return int(proposal.value)
+
+    @traitlets.validate("steps")
+    def _cut(self, proposal: Any) -> int:
+        return int(self.fitting("steps", proposal.value))
 
     @traitlets.validate("position")
     def _on_the_line(self, proposal: Any) -> int:
@@ -72,10 +81,9 @@ def divergence(
     count = torch.tensor(result.by_class["pairs"].values)
     present = (count.sum(0) + count.sum(1)).argsort(descending=True, stable=True)
     classes = sorted(present[:_CLASSES][(count.sum(0) + count.sum(1))[present[:_CLASSES]] > 0].tolist())
-    changed = result.changed
-    ends_only = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     chosen = _chosen(result, pairs, inputs)
-    lines = paths(result, torch.tensor([place for place, _ in chosen]), _STEPS, net.dtype, ask=not changed)
+    lines, changed = result.known([place for place, _ in chosen], _STEPS)
+    ends_only = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     samples = sorted({s for line in lines for s in (line.i, line.j)})
     modes = net.likelihood.mode(result.logits)
     confidence = net.likelihood.confidence(result.logits)
@@ -127,6 +135,7 @@ def divergence(
         still=_still(result, inputs, lines[first], seen, against) + still_of_lost(result.failures),
         summary=f"{len(result)} pairs, {len(chosen)} with their lines",
         max_bytes=max_bytes,
+        fewer="pairs=",
         setup={"shown": tuple(place for place, _ in chosen)},
     )
 

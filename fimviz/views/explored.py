@@ -33,8 +33,11 @@ CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "atta
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
-def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str, Any], Inputs]:
-    """All of an explorer, and what its bytes stand in; labels may be None for some samples."""
+def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None = None) -> tuple[dict[str, Any], Inputs]:
+    """All of an explorer, and what its bytes stand in; labels may be None for some samples.
+
+    `most` is how many of the samples in detail are packed in detail, the most fragile first; all by default.
+    """
     from fimviz.explorer.results import CONFIDENCE
 
     s = found.first.spectrum
@@ -42,7 +45,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None) -> tuple[dict[str,
     small, thumbs = _small_pictures(inputs, s.images)
     ranks = {"matched": found.ranks, "raw": found.raw_ranks}
     models = [
-        _model(m, name, inputs, {norm: of[name] for norm, of in ranks.items()}, small, thumbs)
+        _model(m, name, inputs, {norm: of[name] for norm, of in ranks.items()}, small, thumbs, most)
         for name, m in found.models.items()
     ]
     for m in models:
@@ -94,7 +97,13 @@ def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _model(
-    m: Explored, name: str, inputs: Inputs, ranks: dict[str, Any], small: list[int], thumbs: list[int]
+    m: Explored,
+    name: str,
+    inputs: Inputs,
+    ranks: dict[str, Any],
+    small: list[int],
+    thumbs: list[int],
+    most: int | None,
 ) -> dict[str, Any]:
     """One model: numbers of all samples, and the samples in detail."""
     s = m.spectrum
@@ -103,12 +112,13 @@ def _model(
     columns |= {"confidence": s.confidence, "doubt": s.doubt, "margin": m.margin}
     columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack")}
     nested: dict[str, list[Any]] = {}
+    kept = m.detail.places[:most]
     if m.bounds is not None:
         nested["bounds"] = [nested_bounds(m.bounds, m.detail.places)]
     if m.margins is not None:
-        nested["margins"] = [nested_margins(m.margins, s)]
+        nested["margins"] = [nested_margins(m.margins, s, kept)] if kept else []
     if m.attributions is not None:
-        nested["attributions"] = [nested_attributions(m.attributions, m.detail.places)]
+        nested["attributions"] = [nested_attributions(m.attributions, kept)] if kept else []
     return {
         "name": name,
         "temperature": s.net.temperature if hasattr(s.net, "temperature") else 1.0,
@@ -120,16 +130,20 @@ def _model(
             norm: {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in of.items()}
             for norm, of in ranks.items()
         },
-        "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None),
-        "planes": planes_data(m.detail, inputs),
+        "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None, most),
+        "planes": planes_data(m.detail, inputs, most),
         "nested": nested,
-        "toward": toward_data(m.toward, s.net, inputs),
-        "attacks": [] if m.attacks is None else attacks_data(m.attacks, range(len(s)), m.detail.places, inputs),
+        "toward": [p for p in toward_data(m.toward, s.net, inputs) if p["index"] in kept],
+        "attacks": []
+        if m.attacks is None
+        else attacks_data(m.attacks, range(len(s)), kept, None if m.struck is None else m.struck[:most], inputs),
         "notes": m.notes,
     }
 
 
-def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] | None = None) -> list[dict[str, Any]]:
+def details_data(
+    m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] | None = None, most: int | None = None
+) -> list[dict[str, Any]]:
     """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
     size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
     rank = {place: i + 1 for i, place in enumerate(m.fragile)}
@@ -145,18 +159,18 @@ def details_data(m: Explored, detail: Detail, inputs: Inputs, thumbs: list[int] 
             one_sided=detail.one_sided[i],
             image=None if thumbs is None else [thumbs[0] + place * size, size],
         )
-        for i, place in enumerate(detail.places)
+        for i, place in enumerate(detail.places[:most])
     ]
 
 
-def planes_data(detail: Detail, inputs: Inputs) -> list[dict[str, Any]]:
+def planes_data(detail: Detail, inputs: Inputs, most: int | None = None) -> list[dict[str, Any]]:
     """The planes of the first samples in detail."""
     if detail.planes is None:
         return []
     alone = detail.spectrum.eigenvalues.shape[1] == 1  # the second axis is no eigenvector, so that its map travels too
     return [
         _plane(detail.planes, detail.spectrum.net, i, detail.places[i], inputs, alone)
-        for i in range(len(detail.planes.kl))
+        for i in range(len(detail.planes.kl[:most]))
     ]
 
 
@@ -203,43 +217,42 @@ def nested_bounds(bounds: BoundComparison, places: Sequence[int]) -> dict[str, A
 
 def nested_attributions(found: Attributions, places: Sequence[int]) -> dict[str, Any]:
     """The state of an attribution view, and which samples it shows, in its order."""
-    figure = found.view(samples=len(found), max_bytes=_ANY)
+    figure = found.view(samples=len(places), max_bytes=_ANY)
     return {"places": list(places), "ordered": True, "state": figure.state}
 
 
 def attacks_data(
-    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], inputs: Inputs
+    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], ends: Tensor | None, inputs: Inputs
 ) -> list[dict[str, Any]]:
-    """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image."""
-    asked = not found.spectrum.changed
-    with found.spectrum.net.at_rest(), torch.no_grad():
-        rows = []
-        for i, place in enumerate(places):
-            tried = []
-            for j, (attack, norm) in enumerate(found.attacks):
-                epsilon, shown = float(found.epsilon[i, j]), place in pictured
-                one: dict[str, Any] = {
-                    "attack": attack,
-                    "norm": norm,
-                    "epsilon": finite(epsilon),
-                    "length": finite(found.length[i, j]),
-                }
-                if shown and 0 < epsilon < math.inf:
-                    x = found.moved[i, j]
-                    one["image"] = inputs.encode(x)
-                    if asked:
-                        z = found.spectrum.net.logits(x[None].to(found.spectrum.net.device)).cpu().double()
-                        one |= {"becomes": outcome(found.spectrum.net.likelihood.mode(z)[0])}
-                        one |= {"confidence": float(found.spectrum.net.likelihood.confidence(z)[0])}
-                tried.append(one)
-            rows.append({"index": place, "tried": tried})
+    """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image.
+
+    `ends` (m, attacks, K) are the logits of those.
+    """
+    likelihood, rows = found.spectrum.net.likelihood, []
+    answers = {} if ends is None else dict(zip(pictured, ends, strict=True))
+    for i, place in enumerate(places):
+        tried = []
+        for j, (attack, norm) in enumerate(found.attacks):
+            epsilon = float(found.epsilon[i, j])
+            one: dict[str, Any] = {
+                "attack": attack,
+                "norm": norm,
+                "epsilon": finite(epsilon),
+                "length": finite(found.length[i, j]),
+            }
+            if place in answers and 0 < epsilon < math.inf:
+                z = answers[place][j : j + 1]
+                one["image"] = inputs.encode(found.moved[i, j])
+                one |= {"becomes": outcome(likelihood.mode(z)[0]), "confidence": float(likelihood.confidence(z)[0])}
+            tried.append(one)
+        rows.append({"index": place, "tried": tried})
     return rows
 
 
-def nested_margins(traces: MarginTraces, batch: Spectrum) -> dict[str, Any]:
-    """The state of a margin view in the colours of the batch, which samples it shows, and the sample of each trace."""
+def nested_margins(traces: MarginTraces, batch: Spectrum, places: Sequence[int]) -> dict[str, Any]:
+    """The state of a margin view of these samples in the colours of the batch, and the sample of each trace."""
     order = class_order(batch.probabilities)
-    figure = margins(traces, samples=None, curve=None, max_bytes=_ANY, order=order)
+    figure = margins(traces, samples=places, curve=None, max_bytes=_ANY, order=order)
     owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}
     return {"places": sorted(set(owners.values())), "owners": list(owners.items()), "state": figure.state}
 

@@ -162,16 +162,13 @@ class Explorer extends View {
   color(c) { return classColor(c, this.data.order); }
 
   name(o) { return outcomeOf(this.data, o); }
-  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  /** What the sample cannot show is not kept; while another batch is on its way, nothing is said of it. */
   settle() {
-    const { model, data } = this;
+    const { model, data, index } = this;
     if (this.waiting || !this.width) return;
-    if (this.index !== model.get("index")) this.set("index", this.index);
-    const sample = data.models[0].details.get(this.index);
-    if (!sample) return;
-    const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
-    if (direction !== model.get("direction")) this.set("direction", direction);
-    if (epsilon !== model.get("epsilon")) this.set("epsilon", epsilon);
+    const sample = data.models[0].details.get(index);
+    const [direction, epsilon] = sample ? within(sample, model.get("direction"), model.get("epsilon")) : [];
+    this.keep(sample ? { index, direction, epsilon } : { index });
   }
 
   get index() { return this.data.indices.includes(this.model.get("index")) ? this.model.get("index") : this.data.indices[0]; }
@@ -208,8 +205,9 @@ class Explorer extends View {
   /** Open a sample; the slider's knob keeps its share of the reach. */
   choose(index) {
     const [before, after] = [this.detail.reachOf(this.index), this.detail.reachOf(index)];
-    if (before && after) this.model.set("epsilon", (this.model.get("epsilon") / before) * after);
+    const share = this.model.get("epsilon") / before;
     this.set("index", index);
+    if (before && after) this.set("epsilon", share * after);
   }
 
   controls() {
@@ -320,7 +318,8 @@ class Explorer extends View {
       const matched = own(m.table.matched).filter((v) => !Number.isNaN(v));
       return [m.name, data.lost.length ? `${data.indices.length} of ${data.total} samples` : `${data.total} samples`, `median λ₁ ${matched.length ? `${number(median(matched))} at confidence ${data.confidence}, ` : ""}${number(median(own(m.table.raw)))} as it is`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
-    this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]));
+    const left = data.left ? [document.createElement("br"), document.createTextNode(this.live ? data.left.replace(" shows all", " has all; here one is computed when it is opened") : data.left)] : [];
+    this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]), ...left);
   }
 
   tables() {

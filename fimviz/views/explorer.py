@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from fimviz.views.explored import batch_data, choices
 from fimviz.views.exploring import Exploring
-from fimviz.views.figure import Figure
+from fimviz.views.figure import Figure, left_out
 from fimviz.views.inputs import Inputs, picture, still_of_lost
 from fimviz.views.perturbation import extent_of, just_past_the_flip, outcome
 
@@ -19,7 +20,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
     """The view of an `Explorer`."""
     s = found.first.spectrum
     labels = None if s.labels is None else [outcome(label) for label in s.labels]
-    data, inputs = batch_data(found, labels)
+    data, inputs, payload = _fitting(found, labels, max_bytes)
     first = found.first.fragile[0]
     shown = found.places[0] if found.places else first
     epsilon = 0.0
@@ -29,7 +30,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
     return Figure(
         widget_class=Exploring,
         state={
-            "payload": inputs.payload.pack(data),
+            "payload": payload,
             "index": shown,
             "direction": 0,
             "epsilon": epsilon,
@@ -56,7 +57,30 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
         },
         summary=f"{len(found.models)} models × {len(s)} inputs" if len(found.models) > 1 else f"{len(s)} inputs",
         max_bytes=max_bytes,
+        fewer="samples in detail with fv.explore(…, detail=, k=)",
     )
+
+
+def _fitting(found: Explorer, labels: Any, max_bytes: int) -> tuple[dict[str, Any], Inputs, str]:
+    """The page with as many samples in detail as it can hold, and what it says of the others."""
+    most, needed = len(found.places), 0
+    while True:
+        data, inputs = batch_data(found, labels, most)
+        data["left"] = _left(found, most, needed)
+        payload = inputs.payload.pack(data)
+        if len(payload) <= max_bytes or not most:
+            return data, inputs, payload
+        needed = needed or len(payload)
+        most = min(most - 1, int(0.95 * most * max_bytes / len(payload)))
+
+
+def _left(found: Explorer, most: int, needed: int) -> str:
+    if most < len(found.places):
+        return (
+            f"{most} of the {len(found.places)} samples in full detail fit this page: "
+            f".view(max_bytes={math.ceil(needed / 1e6)}e6) shows all, in {needed / 1e6:.0f} MB."
+        )
+    return left_out(most, len(found), "in full detail", f"fv.explore(…, detail={len(found)})")
 
 
 def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:

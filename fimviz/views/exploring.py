@@ -178,7 +178,7 @@ class Exploring(Along, Working):
 
     def _compute(self, what: Any, index: Any, many: Any, tick: Tick, check: Check) -> None:
         """One part of the detail of one sample, for every model."""
-        from fimviz.explorer.detail import examine, toward_attacks
+        from fimviz.explorer.detail import examine, struck, toward_attacks
         from fimviz.explorer.parts import attacks_of, extended
 
         found = self._shown()
@@ -199,7 +199,8 @@ class Exploring(Along, Working):
             for m in found.models.values():
                 tried = attacks_of(m.spectrum, [index], found.seed, tick)
                 check()
-                models.append({"attacks": attacks_data(tried, [index], [index], inputs), "tried": tried})
+                said = attacks_data(tried, [index], [index], struck(tried, [0]), inputs)
+                models.append({"attacks": said, "tried": tried})
             details = examine(found, [index], 1, planes=0, progress=tick)
             for model, detail in zip(models, details.values(), strict=True):
                 check()
@@ -215,7 +216,7 @@ class Exploring(Along, Working):
                     entry = nested_bounds(more.bounds, [index])
                 elif what == "margins":
                     assert more.margins is not None
-                    entry = nested_margins(more.margins, found.first.spectrum)
+                    entry = nested_margins(more.margins, found.first.spectrum, [index])
                 else:
                     assert more.attributions is not None
                     entry = nested_attributions(more.attributions, [index])
@@ -299,6 +300,7 @@ class Exploring(Along, Working):
     def _put(self, found: Explorer) -> None:
         """Show another batch; the page reads it anew."""
         data, inputs = batch_data(found, self.labels)
+        data["left"] = ""
         self.source, self.total, self.extent, self.choices = found, len(found), {}, choices(data)
         if self.against not in self.choices["criteria"]:
             self.against = self.choices["criteria"][0]

@@ -12,12 +12,15 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 import warnings
 import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anywidget
@@ -102,6 +105,26 @@ class Widget(anywidget.AnyWidget):
     _css = style_source()
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
     summary = "widget"
+    # What the page can show of a trait: these values, or those from one number to another.
+    offered: Mapping[str, Collection[Any]] = MappingProxyType({})
+    limits: Mapping[str, tuple[float, float]] = MappingProxyType({})
+
+    def fitting(self, name: str, value: Any) -> Any:
+        """The value of a trait as the page can show it: a number beyond its limits becomes the nearer of them.
+
+        Raises:
+            traitlets.TraitError: the page does not offer it, or it is no number.
+        """
+        if name in self.offered and value not in self.offered[name]:
+            known = list(self.offered[name])
+            some = ", ".join(map(repr, known[:24])) + (", …" if len(known) > 24 else "")
+            raise traitlets.TraitError(f"{name} is {value!r}, expected one of those shown: {some}")
+        if name in self.limits:
+            if value != value:
+                raise traitlets.TraitError(f"{name} is nan, expected a number")
+            low, high = self.limits[name]
+            return type(value)(min(high, max(low, value)))
+        return value
 
     def set_up(self, **known: Any) -> None:
         """What Python knows of the view beside its traits, set before anybody holds it."""
@@ -121,6 +144,11 @@ class Widget(anywidget.AnyWidget):
         return f"{type(self).__name__}({self.summary})"
 
 
+def left_out(shown: int, total: int, which: str, how: str) -> str:
+    """What a page says of samples that it does not hold, and how to get them; nothing where it holds all."""
+    return f"{shown} of {total} samples are here, {which}: {how} shows all." if shown < total else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Figure:
     """A view of a result.
@@ -137,6 +165,7 @@ class Figure:
     still: str
     summary: str
     max_bytes: int
+    fewer: str = ""  # the options of the view that make it smaller
     setup: dict[str, Any] = field(default_factory=dict)  # attributes of the live widget that do not travel
 
     def __repr__(self) -> str:
@@ -196,8 +225,9 @@ class Figure:
         size = sum(len(v) for v in self.state.values() if isinstance(v, str))
         if size > self.max_bytes:
             raise ValueError(
-                f"the view would take {size / 1e6:.1f} MB and max_bytes is {self.max_bytes / 1e6:.1f} MB: show fewer "
-                "samples= or directions=, or allow more with max_bytes="
+                f"the view would take {size / 1e6:.1f} MB and max_bytes is {self.max_bytes / 1e6:.1f} MB: "
+                + (f"show fewer {self.fewer}, or " if self.fewer else "")
+                + f"allow more with .view(max_bytes={math.ceil(size / 1e6)}e6)"
             )
         if size > WARN_BYTES:
             warnings.warn(f"this view takes {size / 1e6:.1f} MB of the notebook or file", stacklevel=4)

@@ -69,6 +69,7 @@ class LocalAccuracy extends View {
   move() {
     if (!this.width) return;
     const k = this.position;
+    this.keep({ position: k });
     this.range.value = k;
     const said = [...new Set(this.data.panels.map((p) => p.names[k]))].join(" and ");
     this.$("output").textContent = `ε = ${said}`;

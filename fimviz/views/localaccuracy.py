@@ -26,6 +26,10 @@ class LocalAccuracyView(Widget):
     _esm = module_source("localaccuracy")
     position = traitlets.Int(0, help="Which budget, by its place among them. Default: the last.").tag(sync=True)
 
+    @traitlets.validate("position")
+    def _shown(self, proposal: Any) -> int:
+        return int(self.fitting("position", proposal.value))
+
 
 def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
     """A panel a norm, a line a direction; a slider over the budgets tells the numbers."""
@@ -53,6 +57,7 @@ def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
     return Figure(
         widget_class=LocalAccuracyView,
         state={"payload": Payload().pack(data), "position": count - 1},
+        setup={"offered": {"position": range(count)}},
         still=_still(result) + still_of_lost(result.failures),
         summary=f"local accuracy of {len(result)} inputs at {count} budgets",
         max_bytes=max_bytes,

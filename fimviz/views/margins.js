@@ -7,7 +7,7 @@ import { colorBar, mounted, View } from "./stage.js";
 import { withMatrix } from "./pathmatrix.js";
 import { withImages } from "./pathimages.js";
 import { withCharts } from "./pathcharts.js";
-import { withSettings } from "./marginsettings.js";
+import { madeWith, withSettings } from "./marginsettings.js";
 
 // What can set a step's length, in a list and in a step's own sentence.
 const PACE = {
@@ -36,7 +36,7 @@ function layout() {
       prediction travels on the way, 2 arccos Σ√(pq) between neighbours. The dashed
       <b>floor</b>, 2 arcsin((√p_y − √p_k)/√2), is the least length by which any path can get there; it is at most π/2 ≈ 1.57. A class that is met before the one aimed
       at <b>shields</b> it. The model was asked at the end of every step; between these, what is drawn runs along the shortest way.</p></details></div>
-    <p class="fv-sub"></p><p class="fv-ended" hidden></p>
+    <p class="fv-sub"></p><p class="fv-ended" hidden></p><p class="fv-quiet fv-left" hidden></p>
     <div class="fv-margin">
       <div class="fv-choose">
         <h4>From class (row), which class is met first (column)?</h4>
@@ -66,11 +66,12 @@ function layout() {
 class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   constructor(model, root, packed) {
     super(model, root, packed);
-    Object.assign(this, { asked: 0, busy: null, wanted: {}, playing: 0 });
+    Object.assign(this, { asked: 0, busy: null, playing: 0 });
     const { data, part } = packed;
     this.traces = data.traces.map((t) => ({ ...t, part }));
     this.samples = new Map(data.samples.map((s) => [s.index, { ...s, bytes: null, part }]));
     root.innerHTML = layout();
+    Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => {
       this.pause();
@@ -100,8 +101,9 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   /** Open a trace at its end; the scrubber starts again. */
   open(trace) {
     this.pause();
-    this.model.set("position", trace.length);
     this.model.set("trace", trace.id);
+    this.model.set("position", trace.length);
+    for (const [name, value] of Object.entries(madeWith(trace))) this.model.set(name, value);
     this.model.save_changes();
     this.show();
   }
@@ -124,6 +126,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
 
   show() {
     if (!this.width) return;
+    if (this.busy && !this.traces.some((t) => t.id === this.model.get("trace"))) return; // it is on its way
+    this.keep({ trace: this.trace.id, position: this.position });
     const { trace, sample } = this;
     this.cell = [trace.source, trace.hit];
     this.words();
@@ -192,6 +196,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
 
   move() {
     if (!this.width) return;
+    this.keep({ trace: this.trace.id, position: this.position });
     const { trace: t, sample, position } = this;
     const { step, share, p } = pathAt(t, position);
     const values = this.difference(t, step, share);
@@ -306,6 +311,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   }
 }
 
-const render = mounted(Margins, { "change:trace": "show", "change:position": "move", "msg:custom": "heard" });
+const render = mounted(Margins, { "change:trace": "show", "change:position": "move", "change:step": "controls", "change:damping": "controls",
+  "change:trust_region": "controls", "change:target": "controls", "msg:custom": "heard" });
 
 export default { render };

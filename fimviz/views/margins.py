@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fimviz._options import real, whole
 from fimviz.margins.state import fallbacks
-from fimviz.views.figure import Figure, module_source
+from fimviz.views.figure import Figure, left_out, module_source
 from fimviz.views.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 from fimviz.views.working import Check, Working
@@ -27,22 +28,43 @@ if TYPE_CHECKING:
 _CLASSES_SHOWN = 5  # beside the path's own and "others", where there are more than eight
 _TARGETS = 24  # traces of one sample that a page holds, the shortest first
 _PAGE = 700_000  # bytes before packing that a page takes by default
+_MOST = 4_000_000  # of those of eight samples, with few frames each
 _FRAMES = (3, 40)  # images on the way of one trace, at least and at most
 _POINT = 100  # bytes of numbers a step
 _CURVE_SAMPLES = 20  # that a live curve traces
+SETTINGS = ("step", "damping", "trust_region", "target")
 _DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
 class Margins(Working):
-    """The live margin view: it traces again what the reader asks for, off the kernel's main thread."""
+    """The live margin view: it traces again what the reader asks for, off the kernel's main thread.
+
+    Its settings are those of the trace that is shown; setting one asks for the same trace made so, and opens it.
+    """
 
     _esm = module_source("margins")
-    trace = traitlets.Int(0, help="Which trace, by its place in the result, or a new one. Default: 0.").tag(sync=True)
-    position = traitlets.Float(0.0, help="Fisher–Rao length along the trace. Default: its end.").tag(sync=True)
+    trace = traitlets.Int(
+        0, help="Which trace, by its place in the result, or a new one; one that is shown. Default: 0."
+    ).tag(sync=True)
+    position = traitlets.Float(
+        0.0,
+        help="Fisher–Rao length along the trace, from 0 to its end: what lies beyond becomes it. Default: its end.",
+    ).tag(sync=True)
+    step = traitlets.Float(0.2, help="Fisher–Rao length η of a step, positive. Default: the trace's.").tag(sync=True)
+    damping = traitlets.Float(0.01, help="Damping τ, positive. Default: the trace's.").tag(sync=True)
+    trust_region = traitlets.Float(0.1, help="The longest step in L2 pixel units, positive. Default: the trace's.").tag(
+        sync=True
+    )
+    target = traitlets.Int(0, help="The class aimed at, another one than the model says. Default: the trace's.").tag(
+        sync=True
+    )
 
     source: MarginTraces | None = None
     shown: tuple[int, ...] = ()
+    made: Mapping[int, dict[str, Any]] = MappingProxyType({})  # of a trace that is shown, what was asked for
+    lengths: Mapping[int, float] = MappingProxyType({})
     retraced: MarginTraces | None = None  # what the reader asked for last
+    _asked: Mapping[str, Any] | None = None
 
     @traitlets.validate("trace")
     def _known(self, proposal: Any) -> int:
@@ -50,16 +72,80 @@ class Margins(Working):
             raise traitlets.TraitError(f"trace is {proposal.value}, expected one that is shown: {self.shown}")
         return int(proposal.value)
 
+    @traitlets.validate("position")
+    def _along(self, proposal: Any) -> float:
+        if proposal.value != proposal.value:
+            raise traitlets.TraitError("position is nan, expected a length along the trace")
+        return float(max(0.0, min(self.lengths.get(self.trace, proposal.value), proposal.value)))
+
+    @traitlets.validate("step", "damping", "trust_region")
+    def _positive(self, proposal: Any) -> float:
+        name, value = proposal.trait.name, float(proposal.value)
+        if not 0 < value < float("inf"):
+            raise traitlets.TraitError(f"{name} is {value}, expected a positive finite number")
+        return self._changeable(name, value)
+
+    @traitlets.validate("target")
+    def _aimed(self, proposal: Any) -> int:
+        if self.source is not None and self.trace in self.made:
+            count = len(self.source.net.classes)
+            own = int(self.source.source[self.source.sample == self._own["sample"]][0])
+            if not 0 <= proposal.value < count or proposal.value == own:
+                raise traitlets.TraitError(
+                    f"target is {proposal.value}, expected a class from 0 to {count - 1}, not {own}, its source"
+                )
+        return self._changeable("target", int(proposal.value))
+
+    def _changeable(self, name: str, value: Any) -> Any:
+        if self.refused and self.trace in self.made and value != self._own[name]:
+            raise traitlets.TraitError(self.refused)
+        return value
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        """What the trace that is shown was made with."""
+        return self.made[self.trace]
+
+    @traitlets.observe("trace")
+    def _chose(self, change: Any) -> None:
+        if self.trace in self.made:
+            with self.hold_trait_notifications():
+                for name in SETTINGS:
+                    setattr(self, name, self._own[name])
+                self.position = self.position
+
+    @traitlets.observe(*SETTINGS)
+    def _changed(self, change: Any) -> None:
+        """Settings that are no longer those of the trace: another trace that has them, or a new one."""
+        if not self._ready or self.trace not in self.made:
+            return
+        wanted = {**self._own, **{name: getattr(self, name) for name in SETTINGS}}
+        known = next((name for name, own in self.made.items() if own == wanted), None)
+        if wanted == self._own:
+            return
+        if known is not None:
+            self.trace = known
+        elif wanted != self._asked:
+            asked = f"python {next(self._jobs)}"
+            words = f"tracing sample {wanted['sample']} toward {self._traces().net.classes[wanted['target']]}"
+            self.send({"kind": "working", "id": asked, "doing": words})
+            self._request({"kind": "trace", "id": asked, "opened": True, **wanted})
+
     def _heard(self, _: Any, content: Any, buffers: Any) -> None:
         """A request of the page: {kind: "trace" | "curve" | "stop", id, …}. Its answers carry the same id."""
-        kind, asked = content.get("kind"), content.get("id")
-        if kind == "stop":
+        if content.get("kind") == "stop":
             self._latest.stop()
-            return
+        else:
+            self._request(content)
+
+    def _request(self, content: Any) -> None:
+        kind, asked = content.get("kind"), content.get("id")
         work = {"trace": self._retrace, "curve": self._curve}.get(kind)
         if work is None:
             self.send({"kind": "failed", "id": asked, "message": f"unknown request {kind!r}"})
             return
+        if kind == "trace":
+            self._asked = {name: content.get(name) for name in ("sample", *SETTINGS)}
         self._run(asked, lambda check: work(content, check))
 
     def _retrace(self, content: Any, check: Check) -> None:
@@ -90,7 +176,11 @@ class Margins(Working):
         name = max(self.shown) + 1
         trace = {**_trace(found, 0, inputs, _FRAMES[1]), "id": name, "sample": sample}
         self.shown, self.retraced = (*self.shown, name), found
+        self.made, self.lengths = {**self.made, name: _made(trace)}, {**self.lengths, name: trace["length"]}
         self.send({"kind": "traced", "id": content["id"], "payload": inputs.payload.pack({"trace": trace})})
+        if content.get("opened"):
+            self.trace = name
+            self.position = trace["length"]
 
     def _curve(self, content: Any, check: Check) -> None:
         from fimviz.margins.curve import shielding_curve
@@ -136,24 +226,29 @@ def margins(
     if not len(traces):
         raise ValueError("there are no traces to show")
     inputs = inputs_of(traces.net, traces.images)
-    chosen = _chosen(traces, samples)
+    chosen, traced = _chosen(traces, samples), traces.sample.unique()
     shown = [i for sample in chosen for i in _of_sample(traces, sample)]
     size = traces.images[0].numel()
     frames = int(np.clip((_PAGE / len(shown) - _POINT * 15) // size, *_FRAMES))
     first = _telling(traces, shown)
+    drawn = [_trace(traces, i, inputs, frames) for i in shown]
+    made = {t["id"]: _made(t) for t in drawn}
     rows, columns = _occurring(traces)
     data: dict[str, Any] = {
         **inputs.header,
         "classes": traces.net.classes,
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
+        "left": left_out(
+            len(chosen), len(traced), "with every class that is met among them", f".view(samples={len(traced)})"
+        ),
         "caution": caution(traces.net),
         "lost": lost(traces.failures),
         "matrix": {"rows": rows, "columns": columns, **_matrix(traces, rows, columns)},
         "counted": _counted(traces),
         "others": traces.others(),
         "samples": [_sample(traces, inputs, i) for i in chosen],
-        "traces": [_trace(traces, i, inputs, frames) for i in shown],
+        "traces": drawn,
         "points": [_point(p) for p in (curve.points if curve is not None else [traces.shielding(resamples=200)])],
         "curve": curve is not None,
     }
@@ -163,13 +258,20 @@ def margins(
             "payload": inputs.payload.pack(data),
             "trace": first,
             "position": float(traces.length[first]),
+            **{name: made[first][name] for name in SETTINGS},
             "live": False,
             "refused": "",
         },
         still=_still(traces, inputs, shown, first) + still_of_lost(traces.failures),
-        setup={"source": traces, "shown": tuple(shown)},
+        setup={
+            "source": traces,
+            "shown": tuple(shown),
+            "made": made,
+            "lengths": {t["id"]: t["length"] for t in drawn},
+        },
         summary=f"{len(shown)} of {len(traces)} traces, {len(chosen)} of {len(traces.images)} inputs",
         max_bytes=max_bytes,
+        fewer="samples=",
     )
 
 
@@ -192,7 +294,8 @@ def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[i
     if samples is None:
         targets = min(_TARGETS, -(-len(traces) // len(traced)))
         each = targets * (_POINT * 15 + 7 * traces.images[0].numel())
-        samples = max(1, min(24, _PAGE // each))
+        least = targets * (_POINT * 15 + _FRAMES[0] * traces.images[0].numel())
+        samples = max(1, min(24, _PAGE // each), min(8, _MOST // least))
     elif (samples := operator.index(samples)) < 1:
         raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
     # Every class in turn, so that each row of the path matrix has something to open.
@@ -302,6 +405,12 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
         "scale": scale,
         "frames": [_difference(inputs, d, scale) for d in differences],
     }
+
+
+def _made(trace: dict[str, Any]) -> dict[str, Any]:
+    """What a trace was asked for with."""
+    settings = {name: trace["settings"][name] for name in ("step", "damping", "trust_region")}
+    return {"sample": trace["sample"], "target": trace["target"], **settings}
 
 
 def _difference(inputs: Inputs, d: Tensor, scale: float) -> list[int]:

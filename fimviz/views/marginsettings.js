@@ -10,6 +10,9 @@ const SETTINGS = {
   trust_region: { name: "trust region r", low: -3, high: 1, says: "longest step in L2, pixel units" },
 };
 
+/** What a trace was made with, by the names of what asks for it. */
+export const madeWith = ({ settings: { step, damping, trust_region }, target }) => ({ step, damping, trust_region, target });
+
 /** Between which shares of all paths the truth lies, where some have changed no class; empty where all have. */
 const ofAll = ({ successful, attempted, possible: [low, high] }) => (successful === attempted ? "" : `of all ${attempted} paths ${number(100 * low, 2)} to ${number(100 * high, 2)} %, whatever the ${attempted - successful} that met no class would have met`);
 
@@ -28,14 +31,11 @@ export const withSettings = (Base) => class extends Base {
       `<div class="fv-buttons"><button type="button" class="fv-again">trace again</button><button type="button" class="fv-against">shielding against τ</button><button type="button" class="fv-stop">stop</button></div>` +
       `<p class="fv-quiet fv-status" role="status"></p><p class="fv-failed" role="alert" hidden></p>`;
     box.querySelectorAll("[data-set]").forEach((input) => {
-      input.addEventListener("input", () => {
-        this.wanted[input.dataset.set] = 10 ** Number(input.value);
-        this.controls();
-      });
+      input.addEventListener("input", () => this.model.set(input.dataset.set, 10 ** Number(input.value)));
       input.addEventListener("change", () => this.retrace());
     });
     box.querySelector("select").addEventListener("change", (event) => {
-      this.wanted.target = Number(event.target.value);
+      this.model.set("target", Number(event.target.value));
       this.retrace();
     });
     box.querySelector(".fv-again").addEventListener("click", () => this.retrace());
@@ -48,13 +48,14 @@ export const withSettings = (Base) => class extends Base {
     });
   }
 
-  setting(key) { return this.wanted[key] ?? this.trace.settings[key]; }
+  setting(key) { return this.model.get(key); }
 
-  get aim() { return this.wanted.target !== undefined && this.wanted.target !== this.trace.source ? this.wanted.target : this.trace.target; }
+  get aim() { return this.model.get("target"); }
 
   retrace() {
     const settings = Object.fromEntries(Object.keys(SETTINGS).map((key) => [key, this.setting(key)]));
     this.ask({ kind: "trace", sample: this.trace.sample, target: this.aim, ...settings }, `tracing sample ${this.trace.sample} toward ${this.name(this.aim)}`);
+    this.model.save_changes(); // after the request, which says all that it needs
   }
 
   ask(request, doing) {
@@ -66,6 +67,12 @@ export const withSettings = (Base) => class extends Base {
 
   /** An answer from Python; those to requests that a newer one has replaced are not looked at. */
   async heard(said) {
+    if (said.kind === "working") { // what was asked for in Python
+      this.busy = { id: said.id, doing: said.doing, how: "…" };
+      this.failure = "";
+      this.controls();
+      return;
+    }
     if (!this.busy || said.id !== this.busy.id) return;
     if (said.kind === "progress") {
       this.busy.how = said.total > 1 ? `, ${said.done} of ${said.total} done, ${said.steps} steps` : `, ${said.steps} steps`;
@@ -73,7 +80,6 @@ export const withSettings = (Base) => class extends Base {
       const { data, part } = await unpack(said.payload);
       if (!this.busy || said.id !== this.busy.id) return;
       this.busy = null;
-      this.wanted = {};
       const trace = { ...data.trace, part, asked: true };
       this.traces = [...this.traces, trace];
       this.$(".fv-gallery").dataset.key = "";

@@ -44,6 +44,7 @@ export const withLine = (Base) => class extends Base {
   move() {
     const { pair, position, steps } = this;
     if (!pair || !this.width) return;
+    this.keep({ position });
     const t = position / steps;
     const [a, b] = this.ends(pair);
     const mixed = a.values.map === undefined ? [] : Float32Array.from(a.values, (v, k) => v + t * (b.values[k] - v));

@@ -14,7 +14,7 @@ const LAYOUT = `
       changes it fastest. The sign of a direction is a convention: toward +ε the predicted class loses probability at first.
       The model was asked at 33 distances and at the flips, by forward passes; between these the curves are interpolated.
       It was given x + εv as it is, also where the picture has to clip it.</p></details></div>
-    <p class="fv-sub"></p>
+    <p class="fv-sub"></p><p class="fv-quiet fv-left" hidden></p>
     <div class="fv-gallery" role="listbox" aria-label="Samples, most fragile first" aria-orientation="horizontal"></div>
     <div class="fv-perturbed"></div>`;
 
@@ -24,6 +24,7 @@ class Perturbation extends View {
     const { data, part } = packed;
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
+    Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
     const lengths = shares(data.samples.map((s) => s.directions[0].value));
     const items = data.samples.map((s, i) => {
       const wrong = s.correct === false;
@@ -48,11 +49,11 @@ class Perturbation extends View {
     this.model.save_changes();
   }
 
-  /** What the sample cannot show is not kept: the state is what the page shows, also where another view is linked to it. */
+  /** What the sample cannot show is not kept. */
   settle() {
     const { model, sample } = this;
     const [direction, epsilon] = within(sample, model.get("direction"), model.get("epsilon"));
-    for (const [name, value] of Object.entries({ index: sample.index, direction, epsilon })) if (value !== model.get(name)) this.set(name, value);
+    this.keep({ index: sample.index, direction, epsilon });
   }
 
   /** Everything that depends on the chosen sample and direction. */

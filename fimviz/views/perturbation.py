@@ -13,7 +13,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import Figure, Widget, left_out, module_source
 from fimviz.views.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.palette import class_order
 
@@ -97,6 +97,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         raise ValueError(f"directions is {directions}, expected at least 1")
     if samples is None:
         samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
+    by_count, known = not isinstance(samples, Iterable), spectrum.eigenvalues.shape[1]
     chosen = _chosen(order, samples, spectrum.failures)
     shown = spectrum.take(chosen)
     walks, reach, one_sided, changed = shown.known(count)
@@ -110,6 +111,22 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "total": len(order),
         "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
+        "left": " ".join(
+            filter(
+                None,
+                (
+                    left_out(
+                        len(chosen),
+                        len(order),
+                        "the most fragile" if by_count else "as asked for",
+                        f".view(samples={len(order)})",
+                    ),
+                    f"{count} of {known} directions are here: .view(directions={known}) shows all."
+                    if count < known
+                    else "",
+                ),
+            )
+        ),
         "changed": changed,
         "samples": [
             sample_data(
@@ -133,6 +150,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         setup={"samples": tuple(chosen), "extent": extent_of(data["samples"])},
         summary=f"{len(chosen)} of {len(spectrum)} inputs × {count} directions",
         max_bytes=max_bytes,
+        fewer="samples= or directions=",
     )
 
 

@@ -139,6 +139,7 @@ class Ranking extends View {
   show() {
     if (!this.width) return;
     const { column, data } = this;
+    this.keep({ column: column.name });
     this.root.querySelectorAll("input").forEach((input) => (input.checked = input.value === column.name));
     const half = this.width >= 900 ? (this.width - 32) / 2 : this.width;
     const strip = Math.max(96, Math.min(180, half * 0.34));

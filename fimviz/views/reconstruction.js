@@ -60,6 +60,7 @@ class Reconstruction extends View {
       s.map = new (series_ ? Float32Array : Int8Array)(part(s.visible));
     });
     root.innerHTML = layout();
+    if (data.left) this.$(".fv-sub").insertAdjacentHTML("afterend", `<p class="fv-quiet fv-left">${escape(data.left)}</p>`);
     this.range = this.$("input");
     this.range.addEventListener("input", () => this.set("draws", Math.round(10 ** Number(this.range.value))));
     roving(this.$(".fv-gallery"), (option) => this.set("sample", Number(option.dataset.place)));
@@ -130,6 +131,7 @@ class Reconstruction extends View {
   labels() {
     if (!this.width) return;
     const { sample, draws } = this;
+    this.keep({ sample: this.place, draws });
     const drawn = draws === 1 ? "one label" : `${number(draws, 3)} labels`;
     const better = told(sample, draws);
     this.$(".fv-title").textContent = `${drawn[0].toUpperCase()}${drawn.slice(1)} could at best tell ${better === 0 ? "no direction" : `${better} of ${sample.one.length} directions`} of this image better than a guess`;

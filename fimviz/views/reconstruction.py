@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 import torch
@@ -11,11 +11,14 @@ import traitlets
 
 from fimviz._quantile import median, quantiles
 from fimviz.views.distributions import text
-from fimviz.views.figure import Figure, Widget, module_source
+from fimviz.views.figure import WARN_BYTES, Figure, Widget, left_out, module_source
 from fimviz.views.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
+
+
+_MOST = 1e9  # labels
 
 
 class ReconstructionView(Widget):
@@ -23,13 +26,21 @@ class ReconstructionView(Widget):
 
     _esm = module_source("reconstruction")
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
-    draws = traitlets.Float(1.0, help="How many labels are drawn, from 1 to 10⁹. Default: the result's.").tag(sync=True)
+    draws = traitlets.Float(
+        1.0, help="How many labels are drawn, from 1 to 10⁹: what lies beyond becomes it. Default: the result's."
+    ).tag(sync=True)
+
+    @traitlets.validate("sample", "draws")
+    def _shown(self, proposal: Any) -> Any:
+        return self.fitting(proposal.trait.name, proposal.value)
 
 
-def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int) -> Figure:
+def reconstruction_view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figure:
     """The first inputs with what is visible of them."""
     spectrum = result.spectrum
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
+    if samples is None:
+        samples = max(1, min(32, WARN_BYTES // (8 * spectrum.images[0].numel() // 3)))
     shown = spectrum.computed[:samples].tolist()
     rows = []
     for i in shown:
@@ -57,13 +68,16 @@ def reconstruction_view(result: Reconstruction, *, samples: int, max_bytes: int)
         "lost": lost(spectrum.failures),
         **inputs.header,
         "samples": rows,
+        "left": left_out(len(rows), len(spectrum.computed), "the first", f".view(samples={len(spectrum.computed)})"),
     }
     return Figure(
         widget_class=ReconstructionView,
         state={"payload": inputs.payload.pack(data), "sample": 0, "draws": float(result.draws)},
+        setup={"offered": {"sample": range(len(shown))}, "limits": {"draws": (1.0, max(_MOST, float(result.draws)))}},
         still=_still(result, inputs, shown) + still_of_lost(spectrum.failures),
         summary=f"what labels tell of {len(shown)} inputs",
         max_bytes=max_bytes,
+        fewer="samples=",
     )
 
 

@@ -16,6 +16,11 @@ export class View {
     this.model.set(name, value);
     this.model.save_changes();
   }
+
+  /** The state becomes what the page shows of it, so that no trait says what nobody sees, also where views are linked. */
+  keep(shown) {
+    for (const [name, value] of Object.entries(shown)) if (value !== this.model.get(name)) this.set(name, value);
+  }
 }
 
 /**

@@ -192,6 +192,7 @@ class Training extends View {
   move() {
     if (!this.width) return;
     const { steps, step, data } = this;
+    if (this.model.get("step") >= 0 && steps.length) this.keep({ step });
     const place = steps.indexOf(step);
     Object.assign(this.range, { max: Math.max(0, steps.length - 1), disabled: steps.length < 2 });
     this.range.value = place;

@@ -32,25 +32,37 @@ class Training(Widget):
     """The live training view; its payload grows with the run."""
 
     _esm = module_source("training")
-    step = traitlets.Int(-1, help="At which step the numbers are read, −1 at the newest record. Default: −1.").tag(
-        sync=True
-    )
+    step = traitlets.Int(
+        -1,
+        help="At which step the numbers are read, −1 at the newest record; between two records it becomes the earlier. "
+        "Default: −1.",
+    ).tag(sync=True)
     quantity = traitlets.Enum(
         QUANTITIES, "mean_frobenius", help="Which number of the Fisher information. Default: mean_frobenius."
     ).tag(sync=True)
 
+    steps: tuple[int, ...] = ()  # that the page has records of
+
+    @traitlets.validate("step")
+    def _recorded(self, proposal: Any) -> int:
+        if proposal.value < 0 or not self.steps:
+            return -1
+        return max((s for s in self.steps if s <= proposal.value), default=self.steps[0])
+
 
 def training(result: TrainingHistory, *, max_bytes: int) -> Figure:
     """The view of all runs of a history."""
+    runs = [_run(name, records) for name, records in result.runs.items()]
     data = {
         "title": _title(result),
         "summary": _summary(result),
         "help": _HELP,
-        "runs": [_run(name, records) for name, records in result.runs.items()],
+        "runs": runs,
     }
     return Figure(
         widget_class=Training,
         state={"payload": Payload().pack(data), "step": -1, "quantity": "mean_frobenius"},
+        setup={"steps": tuple(sorted({s for run in runs for s in run["step"]}))},
         still=_still(result),
         summary=f"{len(result.runs)} training runs, {len(result)} records",
         max_bytes=max_bytes,

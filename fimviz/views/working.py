@@ -48,10 +48,7 @@ class Working(Widget):
             self.source = self.source.apart()
             self.live = True
         except ValueError as error:
-            self.refused = (
-                f"Python does not compute for this view: {error}. It would have to ask the model itself, which may be "
-                "in training at that moment."
-            )
+            self.refused = f"Python does not compute for this view: {error}."
         self._ready = True
 
     @traitlets.validate("live", "refused")

@@ -1,6 +1,7 @@
 """The explorer in a real browser, from file://, with the network off."""
 
 import functools
+import threading
 
 import pytest
 import torch
@@ -458,6 +459,60 @@ def test_live_temperature_moves_every_norm(linked):
     assert page.locator(".fv-title").inner_text() != before
     linked.carry()  # the page has asked for the detail of its sample anew
     assert page.locator(".fv-absent:visible").count() == 0
+
+
+def test_live_an_opened_sample_outlives_another_temperature(linked):
+    page, widget = linked.page, linked.widget
+    other = next(i for i in range(16) if i not in widget.source.places)
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {other}:']").click()
+    linked.carry()
+    page.get_by_label("How many directions of a sample").fill("4")
+    page.keyboard.press("Enter")
+    asked = page.evaluate("told.splice(0)")  # a request overtakes the trait that it rests on
+    for content, _ in asked:
+        widget._handle_custom_msg(content, [])
+    linked.carry()
+    assert page.locator(".fv-direction [data-rank]").count() == 4
+    page.locator(".fv-heat-of").focus()
+    page.keyboard.press("PageUp")
+    for _ in range(2):  # the batch, then the sample that the page asks for anew
+        linked.carry()
+    assert f"Sample {other}," in page.locator(".fv-title").inner_text()
+    assert page.locator(".fv-absent:visible").count() == 0
+    assert page.locator(".fv-direction [data-rank]").count() == 4
+
+
+def test_the_state_is_what_is_shown(linked):
+    page, widget = linked.page, linked.widget
+    reach, count = widget.extent[widget.index]
+    labels = widget.source.first.spectrum.labels
+    page.evaluate("put('epsilon', 1e9), put('direction', 17)")  # as a linked view would
+    page.evaluate(SETTLE)
+    assert page.evaluate("[state.epsilon, state.direction]") == [reach, count - 1]
+    assert page.locator(".fv-against option, .fv-versus option").evaluate_all("all => all.map((o) => o.value)") == list(
+        widget.choices["criteria"]
+    )
+    assert page.locator(".fv-show option").evaluate_all("all => all.map((o) => o.value)") == [
+        s for s in widget.choices["shows"] if not s.startswith("class:") or int(s[6:]) in labels
+    ]
+
+
+def test_a_view_that_python_cannot_answer_says_why(open_page, tmp_path):
+    class Locked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own, self.lock = fv.zoo.load("digits-mlp").model, threading.Lock()
+
+        def forward(self, x):
+            return self.own(x)
+
+    images, labels = fv.zoo.digits()
+    widget = fv.explore(Locked(), images[:4], labels[:4], detail=2, include=[]).widget()
+    blank = tmp_path / "blank.html"
+    blank.write_text("<!doctype html><html lang='en'><meta charset=utf-8><title>live</title><body></body></html>")
+    page = Linked(open_page(blank, wait=None), widget, str(widget._esm), style_source()).page
+    assert "the model cannot be copied (TypeError: cannot pickle" in page.locator(".fv-refused").inner_text()
+    assert page.locator(".fv-live").count() == 0
 
 
 def test_live_images_are_dropped_and_refused(linked):

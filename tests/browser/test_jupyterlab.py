@@ -303,7 +303,7 @@ def test_explorer_stops_and_says_what_failed(explorer):
     # a job that only ends when it is stopped, in the place of the margins
     slow = (
         "import time\n"
-        "def endless(what, index, tick, check):\n"
+        "def endless(what, index, many, tick, check):\n"
         "    while True: tick(3, 8); time.sleep(0.05)\n"
         "e._compute = endless\n"
         "e.index, e.tab = 5, 'margins'"
