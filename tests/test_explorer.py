@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import importlib
 import io
 import json
 import re
@@ -19,6 +20,7 @@ from scipy.stats import spearmanr
 
 import fimviz as fv
 from fimviz.explorer.detail import examine
+from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.views import figure as host
 from fimviz.views.explorer import Exploring
 from tests.test_views import in_node, unpacked
@@ -120,8 +122,11 @@ def test_numbers_are_those_of_the_parts(found):
     assert frame.correct.tolist() == (s.predictions == s.labels).tolist()
     radius = fv.certified_radius(model(), images, attack=False).radius
     np.testing.assert_allclose(frame.radius, radius, rtol=1e-6)
+    matched = matched_spectral_norm(fv.Classifier(model()), images)
+    np.testing.assert_allclose(frame.matched_spectral_norm, matched, rtol=1e-9)
+    assert frame.columns[-2:].tolist() == ["matched_spectral_norm", "failure"]
     deep = found.first.detail
-    assert list(deep.places) == sorted(deep.places, key=s.spectral_norm.argsort(descending=True).tolist().index)
+    assert list(deep.places) == sorted(deep.places, key=matched.argsort(descending=True).tolist().index)
     np.testing.assert_allclose(deep.spectrum.eigenvalues, s.eigenvalues[list(deep.places)], rtol=1e-4)
     exact = found.first.bounds.methods["exact"].value
     np.testing.assert_allclose(exact, s.spectral_norm[list(deep.places)], rtol=1e-4)
@@ -132,10 +137,34 @@ def test_numbers_are_those_of_the_parts(found):
 
 def test_ranks_are_spearmans(found):
     table = found.correlations.set_index("against")
-    for column in ("confidence", "margin", "radius"):
-        expected = spearmanr(found.frame.spectral_norm, found.frame[column]).statistic
-        assert table.rho[column] == pytest.approx(expected, abs=1e-12)
-        assert table.low[column] <= table.rho[column] <= table.high[column]
+    for norm, prefix in [("matched_spectral_norm", ""), ("spectral_norm", "raw_")]:
+        for column in ("confidence", "margin", "radius"):
+            expected = spearmanr(found.frame[norm], found.frame[column]).statistic
+            rho, low, high = (table[f"{prefix}{name}"][column] for name in ("rho", "low", "high"))
+            assert rho == pytest.approx(expected, abs=1e-12)
+            assert low <= rho <= high
+
+
+def test_matched_error_holds_in_float64():
+    images, _ = batch(n=6)
+    exact = matched_spectral_norm(fv.Classifier(model().double()), images.double())
+    m = fv.explore(model(), images, include=[]).first
+    assert ((m.matched - exact).abs() <= m.matched_error).all()
+    assert (m.matched_error < 1e-3 * exact).all()
+
+
+def test_a_tie_has_no_matched_norm_and_keeps_its_own():
+    """Of p = softmax(x): at equal logits no temperature makes the answer surer, and λ₁ = ½."""
+    net = fv.Classifier(torch.nn.Identity(), input_range=None)
+    m = fv.explore(net, torch.tensor([[0.0, 3.0], [0.0, 0.0], [0.0, 9.0]])).first
+    assert m.matched.isnan().tolist() == [False, True, False]
+    assert m.lead[1] == m.spectrum.spectral_norm[1]
+    assert m.fragile == [1, 0, 2]
+    tied = fv.explore(net, torch.zeros(2, 2))
+    figure = tied.view()
+    assert figure.state["norm"] == "raw"
+    assert "is not known over 2 inputs" in tied.plot().layout.title.text
+    assert tied.correlations.rho.isna().all()
 
 
 def test_few_samples_get_no_interval():
@@ -148,7 +177,8 @@ def test_few_samples_get_no_interval():
 def test_fragile_samples_come_first_and_the_rest_is_not_forgotten():
     images, labels = batch(n=40)
     e = fv.explore(model(), images, labels, detail=8, include=[])
-    order = e.first.spectrum.spectral_norm.argsort(descending=True).tolist()
+    order = matched_spectral_norm(fv.Classifier(model()), images).argsort(descending=True).tolist()
+    assert order != e.first.spectrum.fragile
     assert set(order[:6]) <= set(e.places)
     assert order[-1] in e.places
     assert len(e.places) == 8
@@ -168,7 +198,7 @@ def test_two_models_share_samples_and_scales():
     both = e.frame
     assert both.groupby("model").size().tolist() == [12, 12]
     table = e.correlations.set_index(["model", "against"])
-    expected = spearmanr(plain.spectrum.spectral_norm, calm.spectrum.spectral_norm).statistic
+    expected = spearmanr(plain.matched, calm.matched).statistic
     assert table.rho["plain", "λ₁ of calm"] == pytest.approx(expected)
     data, _ = unpacked(e.view())
     assert [m["name"] for m in data["models"]] == ["plain", "calm"]
@@ -211,10 +241,24 @@ def test_an_interrupt_keeps_what_is_complete():
     assert e.places == ()
     assert "<table" in e.view().html()
     with pytest.warns(UserWarning, match="holds what was complete"):
-        e = fv.explore(model(), images[:10], labels[:10], progress=stop_at(20), detail=4)
+        e = fv.explore(model(), images[:10], labels[:10], progress=stop_at(60), detail=4)
     assert len(e) == 10
+    assert e.first.matched.isfinite().all()
     steps = [done for done, _ in calls]
     assert max(steps) <= max(total for _, total in calls)
+
+
+def test_interrupted_at_matched_confidence_the_norms_as_they_are_lead(monkeypatch):
+    module = importlib.import_module("fimviz.explorer.explore")
+    real = module.matched_with_errors
+    monkeypatch.setattr(module, "matched_with_errors", lambda net, x, **options: real(net, x[:5], **options))
+    images, labels = batch()
+    with pytest.warns(UserWarning, match="holds what was complete"):
+        e = fv.explore(model(), images, labels, detail=4)
+    assert len(e) == 12
+    assert e.first.matched.isnan().all()
+    assert e.first.fragile == e.first.spectrum.fragile
+    assert e.view().state["norm"] == "raw"
 
 
 def test_progress_ends_at_all():
@@ -279,7 +323,8 @@ def test_payload_holds_the_numbers(found):
         start, size = m["numbers"][name]
         return np.frombuffer(blob[start : start + size])
 
-    np.testing.assert_array_equal(column("norm"), s.spectral_norm)
+    np.testing.assert_array_equal(column("raw"), s.spectral_norm)
+    np.testing.assert_array_equal(column("matched"), found.first.matched)
     np.testing.assert_array_equal(column("doubt"), s.doubt)
     np.testing.assert_array_equal(column("margin"), found.first.margin)
     start, size = data["thumbs"]["at"]
@@ -500,12 +545,15 @@ def packed(text):
 def test_traits_are_observed_and_checked(widget):
     heard = []
     widget.observe(lambda change: heard.append((change.name, change.new)), names=["index", "epsilon", "selected"])
-    widget.set_state({"index": 3, "epsilon": 0.5, "selected": [1, 2], "show": "class:2"})
-    assert set(heard[:2]) == {("index", 3), ("epsilon", 0.5)}
+    other = (widget.index + 1) % 8
+    widget.set_state({"index": other, "epsilon": 0.5, "selected": [1, 2], "show": "class:2", "norm": "raw"})
+    assert set(heard[:2]) == {("index", other), ("epsilon", 0.5)}
+    assert widget.norm == "raw"
     assert widget.selected == [1, 2]
     for name, value in [
         ("index", 8),
         ("selected", [99]),
+        ("norm", "fitted"),
         ("show", "class:9"),
         ("show", "some"),
         ("tab", "picture"),
@@ -561,12 +609,16 @@ def test_whole_views_of_a_sample_are_computed_when_asked(widget, what):
 
 def test_another_temperature_is_computed_from_the_model(widget):
     images, labels = batch(n=8)
+    before = widget.source.first.matched
     for temperature in (2.0, 0.5):
         widget.temperature = temperature
         assert answers(widget, "failed") == []
         net = fv.Classifier(model(), temperature=temperature)
         expected = fv.spectrum(net, images)
         np.testing.assert_allclose(widget.source.first.spectrum.spectral_norm, expected.spectral_norm, rtol=1e-4)
+        equal = matched_spectral_norm(net, images)
+        torch.testing.assert_close(widget.source.first.matched, equal, rtol=1e-5, atol=0)
+        assert torch.equal(widget.source.first.matched, before)
         data, _ = packed(widget.payload)
         assert data["models"][0]["temperature"] == temperature
         assert data["models"][0]["correct"] == (expected.predictions == torch.tensor(labels)).tolist()
@@ -687,6 +739,8 @@ def test_dropped_images_join_the_batch(widget):
     torch.testing.assert_close(s.images[8, 0], torch.tensor(pixels / 255, dtype=torch.float32))
     alone = fv.spectrum(model(), s.images[8:])
     np.testing.assert_allclose(s.spectral_norm[8], alone.spectral_norm[0], rtol=1e-5)
+    equal = matched_spectral_norm(fv.Classifier(model()), s.images[8:])
+    torch.testing.assert_close(widget.source.first.matched[8:], equal, rtol=1e-6, atol=0)
     data, _ = packed(widget.payload)
     assert data["labels"][-1] is None
     assert data["models"][0]["correct"][-1] is None

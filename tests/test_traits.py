@@ -40,7 +40,7 @@ WRONG = {
     "margins": {"trace": 99, "target": 99, "step": 0.0, "damping": -1.0, "trust_region": float("inf"), "live": False},
     "explorer": {"index": 99, "selected": [99], "show": "soup", "against": "soup", "color": "soup", "sort": "soup",
                  "tab": "soup", "temperature": -1.0, "directions": 0, "direction": 9, "epsilon": float("nan"),
-                 "live": False, "refused": "so"},
+                 "norm": "soup", "live": False, "refused": "so"},
 }  # fmt: skip
 BEYOND = {
     "spectrum": {"epsilon": 1e9},

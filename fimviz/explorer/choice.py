@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from fimviz.classifier import Classifier
 from fimviz.fisher.passes import footprint
-from fimviz.fisher.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from fimviz.explorer.results import Explored
 
 # Bytes that passes keep, over all samples in full detail: a few seconds' work. Planes take more passes than the rest.
 DETAIL_WORK, PLANE_WORK = 2**25, 2**23
@@ -25,10 +28,10 @@ def affordable(nets: Iterable[Classifier], inputs: Iterable[Tensor], work: int) 
     return min(counts)
 
 
-def chosen(norms: list[Spectrum], detail: int | Sequence[int]) -> tuple[int, ...]:
+def chosen(models: list[Explored], detail: int | Sequence[int]) -> tuple[int, ...]:
     """The samples in full detail, the most fragile first: of each model in turn, and some along the first's order."""
-    lost = {place for s in norms for place in s.failures}
-    orders = [[place for place in s.fragile if place not in lost] for s in norms]
+    lost = {place for m in models for place in m.spectrum.failures}
+    orders = [[place for place in m.fragile if place not in lost] for m in models]
     if isinstance(detail, Sequence):
         return tuple(sorted(set(detail) - lost, key=orders[0].index))
     n = len(orders[0])

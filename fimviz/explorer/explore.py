@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fimviz._failures import known, settle
 from fimviz._options import flag, named_options, whole
@@ -17,7 +18,8 @@ from fimviz.classifier import Classifier, as_classifier
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
 from fimviz.explorer.detail import POINTS, examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
-from fimviz.explorer.results import MAX_BYTES, Explored, Explorer
+from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
+from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import METHODS, spectrum
 from fimviz.fisher.spectrum import Spectrum
 
@@ -41,9 +43,10 @@ def explore(
 ) -> Explorer:
     """Everything about a batch of inputs in one view, which stays alive without a kernel.
 
-    λ₁ is computed for every input. What takes many passes for each (eigenvectors, what the model says along them, the
-    plane of two) is computed for some, three in four of them the most fragile; the live view, `.widget()`, computes
-    the same for any other sample when it is opened.
+    λ₁ is computed for every input: as it is, which says how fast this answer can change, and at matched confidence, all
+    logits rescaled to a confidence of 0.9, by which inputs and models are compared; this one leads. What takes many
+    passes for each (eigenvectors, what the model says along them, the plane of two) is computed for some, three in four
+    of them the most fragile; the live view, `.widget()`, computes the same for any other sample when it is opened.
 
     Args:
         net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
@@ -101,7 +104,7 @@ def explore(
             stacklevel=3,
         )
     passes = [_passes(model, n, count, planes, k) for model in nets.values()]
-    stages = [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
+    stages = 2 * [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
     bar = Stages(progress, stages + [(part, p[part]) for p in passes for part in later])
 
     norms: dict[str, Spectrum] = {}
@@ -111,15 +114,24 @@ def explore(
     shortest = min(len(s) for s in norms.values())
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
-    found = Explorer({name: Explored(s, nothing(s)) for name, s in norms.items()}, seed)
+    unknown = torch.full((shortest,), torch.nan, dtype=torch.float64)
+    models = {name: Explored(s, nothing(s), unknown, unknown) for name, s in norms.items()}
+    found = Explorer(models, seed)
     settle(found.failures, shortest, errors)
-    places = chosen(list(norms.values()), detail)
-    planes = min(planes, len(places))
     if shortest < n:
         return found
-    models = dict(found.models)
+    matched: dict[str, tuple[Tensor, Tensor]] = {}
     try:
-        details = examine(found, places, k, planes=planes, progress=bar.next())
+        for name, x in zip(nets, inputs, strict=True):
+            options = {"confidence": CONFIDENCE, "method": norms[name].method, "seed": seed}
+            matched[name] = matched_with_errors(nets[name], x, progress=bar.next(), **options)
+            if len(matched[name][0]) < n:
+                raise KeyboardInterrupt  # some samples at one confidence and some as they are make no order
+        for name, (norm, error) in matched.items():
+            models[name] = replace(models[name], matched=norm, matched_error=error)
+        found = Explorer(dict(models), seed)
+        places = chosen(list(models.values()), detail)
+        details = examine(found, places, k, planes=min(planes, len(places)), progress=bar.next())
         for name, detailed in details.items():
             models[name] = replace(models[name], detail=detailed)
         for name in nets:

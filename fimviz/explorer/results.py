@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from fimviz._failures import said
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from fimviz.views.figure import Figure
 
+CONFIDENCE = 0.9  # at which λ₁ is compared
 _ENOUGH = 10  # samples for an interval
 MAX_BYTES = 20_000_000  # of a page
 
@@ -61,6 +63,8 @@ class Explored:
     Attributes:
         spectrum: λ₁ of all n inputs, without eigenvectors.
         detail: everything about some of them.
+        matched, matched_error: (n,) λ₁ with every sample's logits rescaled to a confidence of 0.9, and how far it may
+            be from the truth; NaN where no temperature gives that confidence, as at a tie, or the sample failed.
         radius: (n,) the certified L2 radius, or None, for the reason that `notes` gives.
         attacks: the smallest successful attacks of all inputs, where they were asked for.
         struck: (m, attacks, K) logits of what they made of the samples in detail.
@@ -71,6 +75,8 @@ class Explored:
 
     spectrum: Spectrum
     detail: Detail
+    matched: Tensor
+    matched_error: Tensor
     radius: Tensor | None = None
     attacks: Vulnerability | None = None
     struck: Tensor | None = None
@@ -79,6 +85,17 @@ class Explored:
     margins: MarginTraces | None = None
     attributions: Attributions | None = None
     notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def lead(self) -> Tensor:
+        """(n,) what the samples are ordered by: λ₁ at matched confidence, λ₁ as it is where there is none."""
+        return torch.where(self.matched.isnan(), self.spectrum.spectral_norm, self.matched)
+
+    @property
+    def fragile(self) -> list[int]:
+        """The places of the samples that could be computed, the most fragile first."""
+        at = self.spectrum.computed
+        return at[self.lead[at].argsort(descending=True, stable=True)].tolist()
 
     @property
     def margin(self) -> Tensor:
@@ -111,10 +128,11 @@ class Explorer(Result):
         return len(self.first.spectrum)
 
     def __repr__(self) -> str:
-        s = self.first.spectrum
+        m = self.first
         several = f"{len(self.models)} models, " if len(self.models) > 1 else ""
         size = f"{several}{len(self)} inputs{said(self.failures)}, {len(self.places)} in full detail"
-        return f"Explorer({size}: median λ₁ {digits(median(s.spectral_norm))})"
+        matched, raw = (digits(median(v)) for v in (m.matched, m.spectrum.spectral_norm))
+        return f"Explorer({size}: median λ₁ {matched} at confidence {CONFIDENCE}, {raw} as it is)"
 
     @property
     def failures(self) -> dict[int, str]:
@@ -153,6 +171,7 @@ class Explorer(Result):
     def frame(self) -> pd.DataFrame:
         """One row a sample and model: the columns of `Spectrum.frame`, the model, correct, margin, radius, attack.
 
+        `spectral_norm` is λ₁ as it is, `matched_spectral_norm` λ₁ at matched confidence, see `Explored.matched`;
         `failure` is last, as there.
         """
         import pandas as pd
@@ -168,38 +187,49 @@ class Explorer(Result):
                     part[extra] = m.quantities[extra].numpy()
             if len(self.models) > 1:
                 part.insert(1, "model", name)
+            part["matched_spectral_norm"] = m.matched.numpy()
             part["failure"] = part.pop("failure")
             parts.append(part)
         return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def ranks(self) -> dict[str, dict[str, Rank]]:
-        """For each model, how λ₁ ranks the samples against each of `quantities`, and against the other model's λ₁."""
+        """For each model, how λ₁ at matched confidence ranks the samples against `quantities` and the other model's."""
+        return self._ranked({name: m.matched for name, m in self.models.items()})
+
+    @cached_property
+    def raw_ranks(self) -> dict[str, dict[str, Rank]]:
+        """The `ranks` of λ₁ as it is."""
+        return self._ranked({name: m.spectrum.spectral_norm for name, m in self.models.items()})
+
+    def _ranked(self, norms: dict[str, Tensor]) -> dict[str, dict[str, Rank]]:
         found: dict[str, dict[str, Rank]] = {}
         for name, m in self.models.items():
-            norm = m.spectrum.spectral_norm.tolist()
             others = {key: v for key, v in m.quantities.items() if v.isfinite().any()}
-            others |= {f"λ₁ of {o}": q.spectrum.spectral_norm for o, q in self.models.items() if o != name}
-            found[name] = {key: _rank(norm, v.tolist(), self.seed) for key, v in others.items()}
+            others |= {f"λ₁ of {other}": norm for other, norm in norms.items() if other != name}
+            found[name] = {key: _rank(norms[name].tolist(), v.tolist(), self.seed) for key, v in others.items()}
         return found
 
     @property
     def correlations(self) -> pd.DataFrame:
-        """Spearman's ρ of λ₁ with other numbers: columns model, against, rho, low, high, n.
+        """Spearman's ρ of λ₁ at matched confidence with other numbers, and of λ₁ as it is beside it.
 
-        The interval is the bootstrap's over samples, NaN for fewer than ten. A large |ρ| with confidence is the rule:
-        λ₁ falls to 0 as a prediction saturates.
+        Columns: model, against, rho, low, high, n (of λ₁ at matched confidence), raw_rho, raw_low, raw_high (of λ₁ as
+        it is). The interval is the bootstrap's over samples, NaN for fewer than ten. That of λ₁ as it is with
+        confidence is near −1 as a rule: it falls to 0 as a prediction saturates.
         """
         import pandas as pd
 
         return pd.DataFrame(
             {"model": name, "against": key, "rho": r.rho, "low": r.low, "high": r.high, "n": r.n}
+            | {"raw_rho": raw.rho, "raw_low": raw.low, "raw_high": raw.high}
             for name, ranks in self.ranks.items()
             for key, r in ranks.items()
+            for raw in [self.raw_ranks[name][key]]
         )
 
     def plot(self) -> go.Figure:
-        """λ₁ of every sample on a log axis against the confidence, as a plotly figure."""
+        """λ₁ at matched confidence of every sample on a log axis against the confidence, as a plotly figure."""
         from fimviz.views.charts import explorer_figure
 
         return explorer_figure(self)

@@ -118,7 +118,7 @@ export class Detail {
     const doubt = m.table.doubt[index];
     const said = `says ${outcomeOf(data, m.predictions[index])} with probability ${probability(1 - doubt, doubt)}`;
     const truth = !data.labels || data.labels[index] === null ? "" : m.correct[index] ? ", which is right" : `; the label says ${outcomeOf(data, data.labels[index])}`;
-    side.querySelector(".fv-verdict").textContent = `${m.name || "The model"} ${said}${truth}.${m.name ? ` λ₁ = ${number(m.table.norm[index])}.` : ""}${sample ? kink(sample) : ""}`;
+    side.querySelector(".fv-verdict").textContent = `${m.name || "The model"} ${said}${truth}.${m.name ? ` λ₁ as it is = ${number(m.table.raw[index])}.` : ""}${sample ? kink(sample) : ""}`;
     for (const [name, box] of s.kept) box.hidden = name !== this.tab;
     if (WHOLE[this.tab]) this.nested(s, index);
     else if (this.tab === "plane") this.plane(s, index, sample);

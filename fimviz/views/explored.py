@@ -38,10 +38,16 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None =
 
     `most` is how many of the samples in detail are packed in detail, the most fragile first; all by default.
     """
+    from fimviz.explorer.results import CONFIDENCE
+
     s = found.first.spectrum
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     small, thumbs = _small_pictures(inputs, s.images)
-    models = [_model(m, name, inputs, found.ranks[name], small, thumbs, most) for name, m in found.models.items()]
+    ranks = {"matched": found.ranks, "raw": found.raw_ranks}
+    models = [
+        _model(m, name, inputs, {norm: of[name] for norm, of in ranks.items()}, small, thumbs, most)
+        for name, m in found.models.items()
+    ]
     for m in models:
         if labels is not None:
             both = zip(labels, m["predictions"], strict=True)
@@ -52,6 +58,8 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None =
         "order": class_order(s.probabilities),
         "multilabel": s.predictions.ndim == 2,
         "total": len(s),
+        "confidence": CONFIDENCE,
+        "norms": [*(["matched"] if all(m.matched.isfinite().any() for m in found.models.values()) else []), "raw"],
         "caution": caution(s.net),
         "lost": lost(found.failures),
         "labels": None if labels is None else list(labels),
@@ -61,7 +69,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None =
 
 
 def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """What the page offers for a batch: to colour dots, to show and to plot λ₁ against."""
+    """What the page offers for a batch: to colour dots, to show, to lead with and to plot λ₁ against."""
     models, labelled = data["models"], data["labels"] is not None
     against = [
         key if at == 0 else f"{key}:{m['name']}"
@@ -83,6 +91,7 @@ def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
             *(["differing"] if len(models) > 1 else []),
             *([] if data["multilabel"] else [f"class:{c}" for c in range(len(data["classes"]))]),
         ),
+        "norms": tuple(data["norms"]),
         "criteria": (*against, *(f"norm:{m['name']}" for m in models[1:])),
     }
 
@@ -98,7 +107,8 @@ def _model(
 ) -> dict[str, Any]:
     """One model: numbers of all samples, and the samples in detail."""
     s = m.spectrum
-    columns = {"norm": s.spectral_norm, "error": s.error[:, 0], "trace": s.trace, "traceError": s.trace_error}
+    columns = {"raw": s.spectral_norm, "error": s.error[:, 0], "matched": m.matched, "matchedError": m.matched_error}
+    columns |= {"trace": s.trace, "traceError": s.trace_error}
     columns |= {"confidence": s.confidence, "doubt": s.doubt, "margin": m.margin}
     columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack")}
     nested: dict[str, list[Any]] = {}
@@ -116,7 +126,10 @@ def _model(
         "numbers": {key: inputs.payload.add(values.double().numpy()) for key, values in columns.items()},
         "predictions": [outcome(p) for p in s.predictions],
         "correct": None,
-        "ranks": {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in ranks.items()},
+        "ranks": {
+            norm: {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in of.items()}
+            for norm, of in ranks.items()
+        },
         "details": details_data(m, m.detail, inputs, thumbs if small == inputs.shape else None, most),
         "planes": planes_data(m.detail, inputs, most),
         "nested": nested,
@@ -133,7 +146,7 @@ def details_data(
 ) -> list[dict[str, Any]]:
     """The samples in detail as the perturbation panel takes them; `thumbs` are all images, where they are there."""
     size = 0 if thumbs is None else thumbs[1] // len(m.spectrum)
-    rank = {place: i + 1 for i, place in enumerate(m.spectrum.fragile)}
+    rank = {place: i + 1 for i, place in enumerate(m.fragile)}
     return [
         sample_data(
             detail.spectrum,

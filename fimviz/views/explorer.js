@@ -1,5 +1,5 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
-// State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, sort, show, selected.
+// State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, norm, sort, show, selected.
 import { measured, median, number, probability, powerOfTen, quantiles } from "./chart.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "./gallery.js";
@@ -45,10 +45,10 @@ function layout(data) {
   const shows = Object.entries(SHOWS).filter(([name]) => (name !== "misclassified" || labelled) && (name !== "differing" || data.models.length > 1));
   return `
     <div class="fv-head"><h3 class="fv-title"></h3>
-      <details class="fv-help"><summary aria-label="What is this?">?</summary><p>Each dot is a sample of the batch. Its <b>spectral norm</b> λ₁
-      says how fast the prediction can change there: a step of length ε changes it by at most about ½ε²λ₁ nats of KL. λ₁ is the largest
-      eigenvalue of the Fisher information of the input. A sure prediction has a small λ₁ whether or not it is robust: a saturated softmax
-      hardly moves. So look at confidence beside it.</p></details></div>
+      <details class="fv-help"><summary aria-label="What is this?">?</summary><p>Each dot is a sample of the batch. λ₁, the <b>spectral norm</b>, is the largest
+      eigenvalue of the Fisher information of the input. <b>λ₁ at confidence ${data.confidence}</b>, of logits rescaled until the model is that sure of the
+      sample, says whether small changes reach a class boundary: compare samples and models by it. <b>λ₁ as it is</b> says how fast this prediction, with
+      its own confidence, can change: a step of length ε changes it by at most about ½ε²λ₁ nats of KL, and little where it is sure, robust or not.</p></details></div>
     <p class="fv-sub"></p>
     <div class="fv-overview"></div>
     <div class="fv-filter">
@@ -81,6 +81,7 @@ class Explorer extends View {
     Object.assign(this, { data, part, shown: null });
     root.innerHTML = layout(data);
     this.read();
+    this.lead();
     this.legend = this.classesShown();
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
@@ -130,10 +131,22 @@ class Explorer extends View {
       const own = whole.slice(i * size, (i + 1) * size);
       return data.kind === "series" ? { values: new Float32Array(own) } : { bytes: new Uint8Array(own) };
     });
-    const order = ordered(data.indices, "norm", this.table);
+  }
+
+  /** Which λ₁ leads: at matched confidence, or as it is. */
+  get norm() { return this.data.norms.includes(this.model.get("norm")) ? this.model.get("norm") : this.data.norms[0]; }
+  get matched() { return this.norm === "matched"; }
+  get title() { return this.words(this.matched); }
+
+  /** Let one of the two λ₁ be the norm that samples are ordered and placed by; a sample without the first has the second. */
+  lead() {
+    const { data, table } = this;
+    for (const m of data.models) {
+      m.table.norm = this.matched ? m.table.matched.map((v, i) => (Number.isNaN(v) ? m.table.raw[i] : v)) : m.table.raw;
+    }
     this.rank = [];
-    order.forEach((i, place) => (this.rank[i] = place + 1));
-    this.shares = shares(this.table.norm);
+    ordered(data.indices, "norm", table).forEach((i, place) => (this.rank[i] = place + 1));
+    this.shares = shares(table.norm);
   }
 
   /** The classes that have a colour of their own in the overview: all, or the most frequent. */
@@ -169,10 +182,23 @@ class Explorer extends View {
     return `${article(truth)} ${truth}${models[0].correct[i] !== false ? "" : ` taken for ${article(said)} ${said}`}`;
   }
 
+  /** The λ₁ that leads at a sample, in words. */
+  said(i) { return `${this.words(this.matched && !Number.isNaN(this.table.matched[i]))} = ${number(this.table.norm[i])}`; }
+  words(matched) { return matched ? `λ₁ at confidence ${this.data.confidence}` : "λ₁ as it is"; }
+
+  /** Both λ₁ of the chosen sample, of each model, no sharper than their errors. */
+  both(index) {
+    const { models } = this.data;
+    const of = (value) => (models.length > 1 ? `${value(models[0])} for ${models[0].name}, ${value(models[1])} for ${models[1].name}` : value(models[0]));
+    const raw = of(({ table: t }) => measured(t.raw[index], t.error[index]));
+    if (models.every((m) => Number.isNaN(m.table.matched[index]))) return `λ₁ as it is = ${raw}`;
+    return `${this.words(true)} = ${of(({ table: t }) => (Number.isNaN(t.matched[index]) ? "unknown" : measured(t.matched[index], t.matchedError[index])))}; as it is ${raw}`;
+  }
+
   thumb(i) {
     const { data, table } = this;
     const wrong = table.correct?.[i] === false;
-    return { key: i, share: this.shares[i], wrong, label: `sample ${i}: ${this.called(i)}, λ₁ = ${number(table.norm[i])}`,
+    return { key: i, share: this.shares[i], wrong, label: `sample ${i}: ${this.called(i)}, ${this.said(i)}`,
       draw: (plate) => picture(plate, this.thumbs[i], data.thumbs, 40) };
   }
 
@@ -250,14 +276,13 @@ class Explorer extends View {
   chosen() {
     if (!this.width) return;
     this.settle();
-    const { index, data, table } = this;
+    const { index, data } = this;
     const place = this.rank[index];
     const count = data.indices.length;
     const where = place === 1 ? `the most fragile of ${count}` : place === count ? `the least fragile of ${count}` : `number ${place} of ${count} by fragility`;
     const said = this.called(index);
-    const still = data.models.every((m) => m.table.norm[index] === 0);
-    const norm = (m) => measured(m.table.norm[index], m.table.error[index]);
-    this.$(".fv-title").textContent = still ? `Sample ${index}, ${said}, does not react at all: λ₁ = 0` : `Sample ${index}, ${said}, is ${where}: λ₁ = ${norm(data.models[0])}${data.models.length > 1 ? ` for ${data.models[0].name}, ${norm(data.models[1])} for ${data.models[1].name}` : ""}`;
+    const still = data.models.every((m) => m.table.raw[index] === 0 && !(m.table.matched[index] > 0));
+    this.$(".fv-title").textContent = still ? `Sample ${index}, ${said}, does not react at all: λ₁ = 0` : `Sample ${index}, ${said}, is ${where}: ${this.both(index)}`;
     this.$(".fv-sub").textContent = this.sentence();
     this.gallery.select(index);
     this.overview.mark();
@@ -271,14 +296,15 @@ class Explorer extends View {
     if (data.models.length > 1) {
       const [a, b] = data.models;
       const more = data.indices.filter((i) => a.table.norm[i] > b.table.norm[i]).length;
-      const r = a.ranks[`λ₁ of ${b.name}`];
+      const r = a.ranks[this.norm][`λ₁ of ${b.name}`];
       const agree = r && r[0] !== null ? ` Their orders of fragility agree with ρ = ${number(r[0], 2)}${r[1] === null ? "" : ` (95 % ${number(r[1], 2)} to ${number(r[2], 2)})`}.` : "";
-      return `λ₁ is larger for ${a.name} on ${more} of ${data.indices.length} samples.${agree}`;
+      return `${this.title} is larger for ${a.name} on ${more} of ${data.indices.length} samples.${agree}`;
     }
     const spread = low > 0 ? high / low : Infinity;
     if (high === 0) return "λ₁ = 0 at every sample: the prediction does not react at all.";
     const times = Number.isFinite(spread) && spread > 1.5 ? `, ×${powerOfTen(Math.log10(spread), 2)} from the least to the most fragile` : "";
-    return `λ₁, the spectral norm, says how fast the prediction can change: here from ${number(low)} to ${number(high)}${times}.`;
+    const what = this.matched ? "says whether small changes reach a class boundary" : "says how fast this prediction can change";
+    return `${this.title} ${what}: here from ${number(low)} to ${number(high)}${times}.`;
   }
 
   status() {
@@ -289,7 +315,8 @@ class Explorer extends View {
       const known = m.correct && own(m.correct).filter((c) => c !== null);
       const right = known?.length && `accuracy ${number((100 * known.filter(Boolean).length) / known.length)} %`;
       const doubt = mean(own(m.table.doubt));
-      return [m.name, data.lost.length ? `${data.indices.length} of ${data.total} samples` : `${data.total} samples`, `median λ₁ ${number(median(own(m.table.norm)))}`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
+      const matched = own(m.table.matched).filter((v) => !Number.isNaN(v));
+      return [m.name, data.lost.length ? `${data.indices.length} of ${data.total} samples` : `${data.total} samples`, `median λ₁ ${matched.length ? `${number(median(matched))} at confidence ${data.confidence}, ` : ""}${number(median(own(m.table.raw)))} as it is`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
     const left = data.left ? [document.createElement("br"), document.createTextNode(this.live ? data.left.replace(" shows all", " has all; here one is computed when it is opened") : data.left)] : [];
     this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]), ...left);
@@ -301,8 +328,8 @@ class Explorer extends View {
     const tables = data.models.map((m) => {
       const t = m.table;
       const rows = () => data.indices.map((i) => [i, ...(data.labels ? [data.labels[i] === null ? "–" : this.name(data.labels[i])] : []), this.name(m.predictions[i]), probability(t.confidence[i], t.doubt[i]), number(t.margin[i]),
-        number(t.norm[i], 4), number(t.error[i], 2), measured(t.trace[i], t.traceError[i]), ...(t.radius ? [number(t.radius[i])] : [])]);
-      return [`Table: all samples${m.name ? ` of ${m.name}` : ""}`, ["sample", ...(data.labels ? ["label"] : []), "prediction", "confidence", "margin", "λ₁", "error of λ₁", "trace", ...(t.radius ? ["certified radius"] : [])], rows];
+        ...[t.matched[i], t.matchedError[i]].map((v, at) => (Number.isNaN(v) ? "–" : number(v, at ? 2 : 4))), number(t.raw[i], 4), number(t.error[i], 2), measured(t.trace[i], t.traceError[i]), ...(t.radius ? [number(t.radius[i])] : [])]);
+      return [`Table: all samples${m.name ? ` of ${m.name}` : ""}`, ["sample", ...(data.labels ? ["label"] : []), "prediction", "confidence", "margin", this.words(true), "its error", "λ₁ as it is", "its error", "trace", ...(t.radius ? ["certified radius"] : [])], rows];
     });
     fillTables(box, tables.map(([caption, head]) => [caption, head, []]));
     // a thousand rows are made when they are asked for
@@ -332,6 +359,18 @@ class Explorer extends View {
     if (this.width) this.detail.turn();
   }
   tabbed() { if (this.width) this.detail.show(this.index); }
+
+  /** The other λ₁ leads. */
+  led() {
+    this.lead();
+    this.data.indices.forEach((i) => this.gallery.label(this.thumb(i)));
+    if (!this.width) return;
+    this.overview.brush = null; // what was brushed stays selected, and lies elsewhere
+    this.overview.resize(this.width);
+    this.filtered();
+    this.chosen();
+  }
+
   painted() { if (this.width) this.overview.draw(); }
 
   resize() {
@@ -347,7 +386,7 @@ class Explorer extends View {
 
 const render = mounted(Explorer, {
   "change:index": "chosen", "change:direction": "turned", "change:flipped": "turned", "change:epsilon": "moved", "change:tab": "tabbed",
-  "change:color": "painted", "change:against": "painted", "change:sort": "sifted", "change:show": "sifted", "change:selected": "brushed",
+  "change:color": "painted", "change:against": "painted", "change:norm": "led", "change:sort": "sifted", "change:show": "sifted", "change:selected": "brushed",
   "change:payload": "rebuild", "change:temperature": "followed", "change:directions": "many", "msg:custom": "heard",
 });
 

@@ -21,7 +21,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
     s = found.first.spectrum
     labels = None if s.labels is None else [outcome(label) for label in s.labels]
     data, inputs, payload = _fitting(found, labels, max_bytes)
-    first = s.fragile[0]
+    first = found.first.fragile[0]
     shown = found.places[0] if found.places else first
     epsilon = 0.0
     if found.places:
@@ -38,6 +38,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
             "tab": "direction",
             "color": "class" if s.predictions.ndim == 1 else "confidence",
             "against": "confidence",
+            "norm": data["norms"][0],
             "sort": "norm",
             "show": "all",
             "selected": [],
@@ -84,6 +85,8 @@ def _left(found: Explorer, most: int, needed: int) -> str:
 
 def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
     """What is seen without scripts: the most fragile sample before and after its worst step, and a table."""
+    from fimviz.explorer.results import CONFIDENCE
+
     s, parts = found.first.spectrum, []
     names = s.net.classes
     if inputs.kind == "image" and found.places:
@@ -93,11 +96,13 @@ def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
         said = f"Sample {found.places[0]}, the most fragile shown: the input, and moved by {epsilon:.3g} along v₁."
         parts.append(f'<img alt="{said}" src="{picture(inputs, [deep.images[0], moved])}"><p>{said}</p>')
     head = "<tr><th>sample</th><th>prediction</th><th>confidence</th>"
-    head += "".join(f"<th>λ₁ {html.escape(name)}</th>" for name in found.models) + "</tr>"
+    kinds = f"at confidence {CONFIDENCE}", "as it is"
+    head += "".join(f"<th>λ₁ {kind} {html.escape(name)}</th>" for name in found.models for kind in kinds) + "</tr>"
     rows = []
-    for i in s.fragile[:10]:
+    for i in found.first.fragile[:10]:
         mode = outcome(s.predictions[i])
         said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
-        norms = "".join(f"<td>{float(m.spectrum.spectral_norm[i]):.4g}</td>" for m in found.models.values())
+        values = [v for m in found.models.values() for v in (m.matched[i], m.spectrum.spectral_norm[i])]
+        norms = "".join(f"<td>{'–' if v.isnan() else format(float(v), '.4g')}</td>" for v in values)
         rows.append(f"<tr><td>{i}</td><td>{html.escape(said)}</td><td>{float(s.confidence[i]):.4f}</td>{norms}</tr>")
     return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"

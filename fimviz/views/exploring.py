@@ -48,6 +48,11 @@ class Exploring(Along, Working):
     color = traitlets.Enum(COLORS, "class", help="What colours the dots. Default: class.").tag(sync=True)
     against = traitlets.Unicode("confidence", help="What λ₁ is plotted against. Default: confidence.").tag(sync=True)
     sort = traitlets.Enum(SORTS, "norm", help="Order of the gallery. Default: the most fragile first.").tag(sync=True)
+    norm = traitlets.Unicode(
+        "matched",
+        help="Which λ₁ leads: matched (at confidence 0.9, to compare samples and models by) or raw (as it is: how fast "
+        "this answer can change). Default: matched.",
+    ).tag(sync=True)
     show = traitlets.Unicode(
         "all",
         help="Which samples the gallery shows: all, misclassified, fragile (the upper quarter of λ₁), uncertain (the "
@@ -69,7 +74,7 @@ class Exploring(Along, Working):
     source: Explorer | None = None  # what is shown: another one after another temperature, or with more images
     labels: list[Any] | None = None
     total = 0
-    choices: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # what the page offers: colors, shows, criteria
+    choices: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # what the page offers
     _warmth = 1.0  # the temperature that is shown
 
     @traitlets.validate("index")
@@ -87,10 +92,11 @@ class Exploring(Along, Working):
             raise traitlets.TraitError(f"selected holds {wrong[0]}, expected samples from 0 to {self.total - 1}")
         return list(proposal.value)
 
-    @traitlets.validate("color", "show", "against")
+    @traitlets.validate("color", "show", "against", "norm")
     def _offered(self, proposal: Any) -> str:
         name = proposal.trait.name
-        offered = self.choices.get({"color": "colors", "show": "shows", "against": "criteria"}[name], (proposal.value,))
+        lists = {"color": "colors", "show": "shows", "against": "criteria", "norm": "norms"}
+        offered = self.choices.get(lists[name], (proposal.value,))
         if proposal.value not in offered:
             classes = [o for o in offered if o.startswith("class:")]
             words = [o for o in offered if o not in classes] + [f"class:0 to {classes[-1]}" for _ in classes[:1]]
@@ -253,7 +259,8 @@ class Exploring(Along, Working):
                 seed=found.seed,
                 progress=tick,
             )
-            models[name] = Explored(s, nothing(s))
+            was = found.models[name]  # λ₁ at matched confidence is the same at every temperature
+            models[name] = Explored(s, nothing(s), was.matched, was.matched_error)
             check()
             if found.models[name].radius is not None:
                 models[name] = extended(models[name], "radius", (), found.seed)
@@ -262,7 +269,8 @@ class Exploring(Along, Working):
 
     def _add(self, names: list[str], raw: list[bytes], tick: Tick, check: Check) -> None:
         from fimviz.explorer.detail import nothing
-        from fimviz.explorer.results import Explored, Explorer
+        from fimviz.explorer.results import CONFIDENCE, Explored, Explorer
+        from fimviz.fisher.matched import matched_with_errors
         from fimviz.fisher.methods import spectrum
 
         found = self._shown()
@@ -275,7 +283,14 @@ class Exploring(Along, Working):
                 m.spectrum.net, images, k=1, vectors=False, method=m.spectrum.method, seed=found.seed, progress=tick
             )
             both = _joined(m.spectrum, more)
-            models[name] = Explored(both, nothing(both))
+            check()
+            assert isinstance(m.spectrum.net, Classifier)
+            options: dict[str, Any] = {"confidence": CONFIDENCE, "method": m.spectrum.method, "seed": found.seed}
+            old = len(m.matched) if m.matched.isfinite().any() else 0  # an interrupt may have left it out
+            more_matched, more_error = matched_with_errors(m.spectrum.net, both.images[old:], progress=tick, **options)
+            matched = torch.cat([m.matched[:old], more_matched])
+            error = torch.cat([m.matched_error[:old], more_error])
+            models[name] = Explored(both, nothing(both), matched, error)
             check()
         if self.labels is not None:
             self.labels = [*self.labels, *[None] * len(images)]
@@ -289,6 +304,8 @@ class Exploring(Along, Working):
         self.source, self.total, self.extent, self.choices = found, len(found), {}, choices(data)
         if self.against not in self.choices["criteria"]:
             self.against = self.choices["criteria"][0]
+        if self.norm not in self.choices["norms"]:
+            self.norm = self.choices["norms"][0]
         self.payload = inputs.payload.pack(data)
 
     def _shown(self) -> Explorer:

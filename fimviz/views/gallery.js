@@ -28,14 +28,21 @@ export class Gallery {
       const node = document.createElement("div");
       node.className = `fv-thumb${item.wrong ? " fv-wrong" : ""}`;
       node.setAttribute("role", "option");
-      node.setAttribute("aria-label", item.label);
-      node.title = item.label;
-      node.innerHTML = `<div class="fv-plate"></div><i style="--fv-at:${(100 * item.share).toFixed(0)}%"></i>`;
+      node.innerHTML = `<div class="fv-plate"></div><i></i>`;
       node.key = item.key;
       this.drawers.set(node, item.draw);
       this.seen.observe(node);
       this.nodes.set(item.key, node);
+      this.label(item);
     }
+  }
+
+  /** The words of a thumbnail, and where the dot under it stands. */
+  label({ key, label, share }) {
+    const node = this.nodes.get(key);
+    node.setAttribute("aria-label", label);
+    node.title = label;
+    node.lastChild.style.setProperty("--fv-at", `${(100 * share).toFixed(0)}%`);
   }
 
   draw(node) {

@@ -22,7 +22,8 @@ export class Overview {
     const { data } = view;
     const kinds = ["class", ...(data.labels ? ["correct"] : []), "confidence"].filter((k) => k !== "class" || !data.multilabel);
     const options = this.options().map(([key, { title }]) => `<option value="${escape(key)}">${escape(title)}</option>`).join("");
-    box.innerHTML = `<div class="fv-swarms"><div class="fv-lead"><h4>Spectral norm λ₁ of each sample</h4>
+    box.innerHTML = `<div class="fv-swarms"><div class="fv-lead"><h4>${data.norms.length > 1 ? "Spectral norm of each sample" : "λ₁ as it is of each sample"}</h4>
+        ${data.norms.length > 1 ? `<span class="fv-switch" role="group" aria-label="Which λ₁ leads">${data.norms.map((n) => `<button type="button" data-norm="${n}">${view.words(n === "matched")}</button>`).join("")}</span>` : ""}
         <span class="fv-switch" role="group" aria-label="What colours the dots">${kinds.map((k) => `<button type="button" data-color="${k}">${k}</button>`).join("")}</span></div>
       <div class="fv-swarm"><svg class="fv-lane" role="img"></svg><div class="fv-brushes">
         <button type="button" role="slider" class="fv-low" aria-label="Least λ₁ of the selection"></button><button type="button" role="slider" class="fv-high" aria-label="Largest λ₁ of the selection"></button></div></div>
@@ -30,6 +31,7 @@ export class Overview {
       <div class="fv-versus"><div class="fv-lead"><h4>λ₁ against</h4><select aria-label="What λ₁ is plotted against">${options}</select></div><div class="fv-cloud"></div></div>`;
     this.$ = (selector) => box.querySelector(selector);
     box.querySelectorAll("[data-color]").forEach((b) => b.addEventListener("click", () => state.set("color", b.dataset.color)));
+    box.querySelectorAll("[data-norm]").forEach((b) => b.addEventListener("click", () => state.set("norm", b.dataset.norm)));
     this.$("select").addEventListener("change", () => state.set("against", this.$("select").value));
     this.$(".fv-chips").addEventListener("click", (event) => {
       const chip = event.target.closest("[data-show]");
@@ -46,8 +48,8 @@ export class Overview {
     const several = models.length > 1;
     return models.flatMap((m, at) => [
       ...Object.entries(AGAINST).filter(([key]) => m.table[AGAINST[key][2]]).map(([key, [title, kind, column]]) =>
-        [several && at ? `${key}:${m.name}` : key, { title: several ? `${title}, ${m.name}` : title, kind, values: m.table[column], norm: m.table.norm, correct: m.correct, rank: m.ranks[key], model: m.name }]),
-      ...(several && !at ? [[`norm:${models[1].name}`, { title: `λ₁ of ${models[1].name}`, kind: "log", values: models[1].table.norm, norm: m.table.norm, correct: m.correct, rank: m.ranks[`λ₁ of ${models[1].name}`], model: m.name }]] : []),
+        [several && at ? `${key}:${m.name}` : key, { title: several ? `${title}, ${m.name}` : title, kind, values: m.table[column], norm: m.table.norm, correct: m.correct, rank: m.ranks[this.view.norm][key], model: m.name }]),
+      ...(several && !at ? [[`norm:${models[1].name}`, { title: `λ₁ of ${models[1].name}`, kind: "log", values: models[1].table.norm, norm: m.table.norm, correct: m.correct, rank: m.ranks[this.view.norm][`λ₁ of ${models[1].name}`], model: m.name }]] : []),
     ]);
   }
 
@@ -89,6 +91,7 @@ export class Overview {
   /** All of it anew: for another width, colour or second number. */
   draw() {
     for (const b of this.box.querySelectorAll("[data-color]")) b.setAttribute("aria-pressed", b.dataset.color === this.state.get("color"));
+    for (const b of this.box.querySelectorAll("[data-norm]")) b.setAttribute("aria-pressed", b.dataset.norm === this.view.norm);
     this.legend();
     this.dots();
   }
@@ -105,7 +108,7 @@ export class Overview {
     svg.setAttribute("width", this.stripWidth);
     svg.setAttribute("height", height + UNDER);
     svg.setAttribute("viewBox", `0 0 ${this.stripWidth} ${height + UNDER}`);
-    svg.setAttribute("aria-label", `λ₁ of ${data.total} samples on a log axis; the table below holds the numbers`);
+    svg.setAttribute("aria-label", `${view.title} of ${data.total} samples on a log axis; the table below holds the numbers`);
     const lanes = this.lanes.map((m, lane) => {
       const top = OVER + lane * (this.laneHeight + this.gap);
       const points = data.indices.map((i) => ({ x: this.places[lane][i][0], y: this.places[lane][i][1], color: this.color(m, i), wrong: m.correct?.[i] === false, faint: !kept.has(i) }));
@@ -148,8 +151,8 @@ export class Overview {
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
     const corner = !rank || rank[0] === null ? ["too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
-    box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `λ₁${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel: `${title}${kind === "linear" ? "" : kind === "log" ? ", log axis" : ""}`,
-      corner, chosen: `<g class="fv-mark"></g>`, label: `${title} against λ₁ of ${data.total} samples, rank correlation ${corner.join(", ")}` });
+    box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `${this.view.title}${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel: `${title}${kind === "linear" ? "" : kind === "log" ? ", log axis" : ""}`,
+      corner, chosen: `<g class="fv-mark"></g>`, label: `${title} against ${this.view.title} of ${data.total} samples, rank correlation ${corner.join(", ")}` });
   }
 
   /** Mark the chosen sample in strip and cloud. */
@@ -226,7 +229,7 @@ export class Overview {
       text.textContent = "";
       return;
     }
-    const said = `sample ${i}, ${view.called(i)}: λ₁ = ${number(view.table.norm[i])}`;
+    const said = `sample ${i}, ${view.called(i)}: ${view.said(i)}`;
     const [px] = this.places[0][i];
     const half = 3.1 * said.length;
     text.textContent = said;

@@ -30,7 +30,11 @@ def opened(opened):
 
 
 def order(found):
-    return found.first.spectrum.spectral_norm.argsort(descending=True).tolist()
+    return found.first.matched.argsort(descending=True, stable=True).tolist()
+
+
+def digits(value):
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def chosen(page):
@@ -53,13 +57,14 @@ def test_the_question_is_answered_by_the_title(opened, found):
     page = opened(found)
     first = order(found)[0]
     s = found.first.spectrum
-    norm = float(f"{s.spectral_norm[first]:.3g}")
+    both = f"λ₁ at confidence 0.9 = {digits(found.first.matched[first])}; as it is {digits(s.spectral_norm[first])}"
     assert page.locator(".fv-title").inner_text().startswith(f"Sample {first}, a")
-    assert page.locator(".fv-title").inner_text().endswith(f"is the most fragile of 40: λ₁ = {norm:g}")
+    assert page.locator(".fv-title").inner_text().endswith(f"is the most fragile of 40: {both}")
     status = page.locator(".fv-batch").inner_text()
     assert "40 samples" in status
     assert f"accuracy {float(f'{100 * s.correct.double().mean():.3g}'):g} %" in status
-    assert f"median λ₁ {float(f'{median(s.spectral_norm):.3g}'):g}" in status
+    middles = [digits(median(v)) for v in (found.first.matched, s.spectral_norm)]
+    assert "median λ₁ {} at confidence 0.9, {} as it is".format(*middles) in status
     corner = page.locator(".fv-cloud").inner_text()
     assert f"ρ = {found.ranks['']['confidence'].rho:.2g}".replace("-", "−") in corner
 
@@ -100,6 +105,31 @@ def test_brushing_selects_what_lies_within(opened, found):
     page.get_by_role("button", name="clear the brush").click()
     page.evaluate(SETTLE)
     assert len(shown(page)) == 40
+
+
+def test_the_switch_leads_with_the_other_norm(opened, found):
+    page = opened(found)
+    raw = found.first.spectrum.fragile
+    assert raw != order(found) == shown(page)
+    ring = page.locator(".fv-lane .fv-ring")
+    x = ring.get_attribute("cx")
+    page.get_by_role("button", name="λ₁ as it is").click()
+    page.evaluate(SETTLE)
+    assert page.locator("[data-norm=raw]").get_attribute("aria-pressed") == "true"
+    assert shown(page) == raw
+    assert chosen(page) == order(found)[0]
+    assert ring.get_attribute("cx") != x
+    r = found.raw_ranks[""]["confidence"].rho
+    assert f"ρ = {digits(float(f'{r:.2g}'))}".replace("-", "−") in page.locator(".fv-cloud").inner_text()
+    assert "λ₁ as it is, log axis" in page.locator(".fv-cloud").inner_text()
+    value = digits(found.first.spectrum.spectral_norm[raw[0]])
+    assert page.locator(".fv-thumb").first.get_attribute("aria-label").endswith(f"λ₁ as it is = {value}")
+    page.get_by_label("Which samples").select_option("fragile")
+    assert shown(page) == raw[:10]
+    page.get_by_role("button", name="λ₁ at confidence 0.9").click()
+    page.evaluate(SETTLE)
+    assert shown(page) == order(found)[:10]
+    assert ring.get_attribute("cx") == x
 
 
 def test_filters_and_orders(opened, found):
@@ -275,8 +305,8 @@ def test_two_models_stand_side_by_side(opened):
     axes = page.locator(".fv-prob svg .tick").all_inner_texts()
     assert axes[: len(axes) // 2] == axes[len(axes) // 2 :] or len(axes) % 2, "the same distances for both"
     said = page.locator(".fv-sub").inner_text()
-    a, b = (m.spectrum.spectral_norm for m in e.models.values())
-    assert f"larger for mlp on {int((a > b).sum())} of 20" in said
+    a, b = (m.matched for m in e.models.values())
+    assert f"λ₁ at confidence 0.9 is larger for mlp on {int((a > b).sum())} of 20" in said
     page.get_by_label("What λ₁ is plotted against").select_option("norm:mlp-robust")
     assert "λ₁ of mlp-robust" in page.locator(".fv-cloud").inner_text()
     page.get_by_role("tab", name="plane").click()
