@@ -422,7 +422,8 @@ def test_progress_may_stop_for_good(traces):
 
     with pytest.raises(EnoughError):
         fv.trace_margins(traces.net, traces.images[:1], progress=progress)
-    assert calls == [(0, 9)] * 3
+    assert len(calls) == 3
+    assert {total for _, total in calls} == {9}
 
 
 def test_requests_in_a_real_kernel():

@@ -310,6 +310,10 @@ class Rounded(fx.Interpreter):
         super().__init__(traced)
         self.seen: dict[str, Any] = {}
 
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A layer, whose hooks may ask for gradients."""
+        return called(self.fetch_attr(target), *args, **kwargs)
+
     def run_node(self, n: fx.Node) -> Any:
         """One call; a copy of what it returned is kept."""
         out = super().run_node(n)
