@@ -57,6 +57,7 @@ def test_masked_gradients_are_told(name, digits):
         s = fv.spectrum(net, images, labels=labels)
     assert told[0].filename == __file__
     assert s.guarantee == "void"
+    assert "does not describe this model" in repr(s)
     assert "the gradient does not describe this model" in s.reason
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is said of answers that go in steps

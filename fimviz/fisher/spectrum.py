@@ -106,7 +106,8 @@ class Spectrum(ModelResult):
     def __repr__(self) -> str:
         low, middle, high = quantiles(self.spectral_norm, [0, 0.5, 1]).tolist()
         size = f"{len(self)} inputs{said(self.failures)}, {self.eigenvalues.shape[1]} eigenvalues"
-        return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g})"
+        void = "; void, the gradient does not describe this model" if self.guarantee == "void" else ""
+        return f"Spectrum({size}, {self.method}: λ₁ from {low:.3g} to {high:.3g}, median {middle:.3g}{void})"
 
     @property
     def spectral_norm(self) -> Tensor:
