@@ -11,7 +11,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.model.origin import Print, weights_of
-from tests.test_views import unpacked
+from tests.views.test_views import unpacked
 
 CHANGES = {
     "in place": lambda m, net, x: [p.data.mul_(0.3) for p in m.parameters()],

@@ -26,7 +26,7 @@ from fimviz.model.classifier import Classifier
 from fimviz.model.failures import LOGITS, check_finite
 from fimviz.model.likelihoods import Factor
 
-# Rounding in units of the machine epsilon, with margin over what was measured (tests/test_spectrum.py): of rows
+# Rounding in units of the machine epsilon, with margin over what was measured (tests/fisher/test_spectrum.py): of rows
 # relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
 # Beyond the last, passes are less precise than they say.
 _ROW_ROUNDING, _PLAIN_ROW_ROUNDING = 32, 128

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from tests.test_explorer import batch, model
+from tests.explorer.test_explorer import batch, model
 
 LABELS = torch.arange(6) % 4
 

@@ -16,7 +16,7 @@ from fimviz.zoo.recipes import RECIPES, SMOOTHNESS, attack, fit, reproducible
 from fimviz.zoo.train import main, train
 from tests.benchmarks import training as study
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")

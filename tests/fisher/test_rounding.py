@@ -9,7 +9,7 @@ from torch.nn import functional as tf
 
 import fimviz as fv
 from fimviz.fisher.sketch import few_probes
-from tests.test_spectrum import reference
+from tests.fisher.test_spectrum import reference
 
 METHODS = [("exact", 3), ("lanczos", 2), ("power", 1)]
 

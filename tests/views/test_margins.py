@@ -19,7 +19,7 @@ from fimviz.margins import simplex
 from fimviz.views import figure as host
 from fimviz.views.latest import Latest
 from fimviz.views.margins import Margins
-from tests.test_views import in_node
+from tests.views.test_views import in_node
 
 
 def unpacked(packed):

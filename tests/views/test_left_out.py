@@ -8,8 +8,8 @@ import torch
 
 import fimviz as fv
 from fimviz.views.explored import batch_data
-from tests.test_explorer import batch, model
-from tests.test_views import unpacked
+from tests.explorer.test_explorer import batch, model
+from tests.views.test_views import unpacked
 
 
 def said(figure):

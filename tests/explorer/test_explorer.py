@@ -23,7 +23,7 @@ from fimviz.explorer.detail import examine
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.views import figure as host
 from fimviz.views.explorer import Exploring
-from tests.test_views import in_node, unpacked
+from tests.views.test_views import in_node, unpacked
 
 
 def model(shape=(1, 8, 8), classes=4, seed=0, gain=6.0):

@@ -5,7 +5,7 @@ import torch
 import traitlets
 
 import fimviz as fv
-from tests.test_explorer import batch, model
+from tests.explorer.test_explorer import batch, model
 
 LABELS = torch.arange(6) % 4
 

@@ -8,7 +8,7 @@ import torch
 import fimviz as fv
 from fimviz.views import figure as host
 from fimviz.views.palette import PALETTE, class_color, class_order
-from tests.test_views import in_node, unpacked
+from tests.views.test_views import in_node, unpacked
 
 ORDER = [17, 3, *range(100, 160)]
 
