@@ -74,7 +74,7 @@ def attributions_view(result: Attributions, *, samples: int | None, max_bytes: i
         "incomplete": INCOMPLETE,
         "chance": [finite(v) for v in result.chance],
         "samples": rows,
-        "left": left_out(len(rows), len(s.computed), "the first", f".view(samples={len(s.computed)})"),
+        "left": left_out([r["index"] for r in rows], s.computed.tolist(), "the first", f".view(samples={len(s.computed)})"),
     }
     return Figure(
         widget_class=AttributionView,

@@ -16,7 +16,7 @@ function layout(data) {
       Σ p_i log(p_i/p_j) says how well the model’s answers tell x_i from x_j; its mean over pairs is <b>CCKL</b>. <b>G1</b> = ½ (x_j − x_i)ᵀF(x_i)(x_j − x_i)
       is what the Fisher information at x_i alone promises, the part that a small perturbation can use too. <b>G2</b> = KL − G1 is all the rest; it is negative
       where the quadratic form promises more than there is, and G1 ≤ ½ λ₁ ‖x_j − x_i‖² always.</p></details></div>
-    <p class="fv-sub">${escape(data.summary)}</p><p class="fv-quiet fv-bound">${escape(data.theorem)}</p>
+    <p class="fv-sub">${escape(data.summary)}</p>${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<p class="fv-quiet fv-bound">${escape(data.theorem)}</p>
     <div class="fv-dists">${data.distributions.map((d) => `<div class="fv-dist"><h4>${escape(d.title)}</h4><div class="fv-hist"></div><ul></ul></div>`).join("")}</div>
     <div class="fv-cross">
       <div class="fv-classes"><h4>By class${data.of ? `, ${escape(data.of)}` : ""}: from (row) to (column)</h4>

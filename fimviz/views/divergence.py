@@ -96,6 +96,7 @@ def divergence(
         "summary": _summary(result) + ends_only,
         "caution": caution(result.net),
         "lost": lost(result.failures),
+        "left": _left(result, chosen, wanted=pairs),
         "theorem": f"Theorem 3.1: {bound}.",
         "models": [
             {"name": name, "color": "currentColor" if len(against) == 1 else PALETTE[n]}
@@ -171,6 +172,22 @@ def _chosen(
             images |= ends
             roles.setdefault(place, []).append(role)
     return sorted(roles.items())
+
+
+def _left(result: CrossCategoryKL, chosen: list[tuple[int, list[str]]], wanted: Any) -> str:
+    """Which pairs carry no line on the page, and how to get them; nothing where all do."""
+    if len(chosen) == len(result):
+        return ""
+    which = "those that were asked for"
+    if wanted is None or isinstance(wanted, int):
+        cells = {(int(result.labels[i]), int(result.labels[j])) for i, j in zip(result.i, result.j, strict=True)}
+        held = {(int(result.labels[result.i[p]]), int(result.labels[result.j[p]])) for p, _ in chosen}
+        named = (("median", "the median KL"), ("smallest", "the smallest"), ("largest", "the largest"))
+        counts = [(sum(role in roles for _, roles in chosen), words) for role, words in named]
+        parts = [f"{words} of {count} class pairs" for count, words in counts if count]
+        which = ", ".join([*parts, *([f"none of {len(cells - held)}"] if cells - held else [])])
+    how = ".view(pairs=[(i, j)]) opens any"
+    return f"{len(chosen)} of {len(result):,} pairs carry their lines here: {which}. All are in the numbers; {how}."
 
 
 def _first(result: CrossCategoryKL, chosen: list[tuple[int, list[str]]]) -> int:

@@ -87,6 +87,7 @@ class Explorer extends View {
     this.detail = new Detail(this.$(".fv-chosen"), this, state);
     this.overview = new Overview(this.$(".fv-overview"), this, state);
     this.gallery = new Gallery(this.$(".fv-gallery"), data.indices.map((i) => this.thumb(i)), (index) => this.choose(index));
+    this.gallery.lose(data.lost.map(([i, reason]) => ({ key: i, reason, draw: (plate) => picture(plate, this.thumbs[i], data.thumbs, 40) })));
     if (this.live) this.$(".fv-place").replaceWith(this.live.drawn);
     else if (model.get("refused")) this.$(".fv-place").replaceWith(Object.assign(document.createElement("p"), { className: "fv-quiet fv-refused", textContent: model.get("refused") }));
     this.live?.began();
@@ -258,7 +259,7 @@ class Explorer extends View {
   }
 
   listed() {
-    this.gallery.show(this.shown);
+    this.gallery.show(this.shown, this.shown.length === this.data.indices.length);
     this.gallery.select(this.index);
   }
 

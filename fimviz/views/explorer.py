@@ -80,7 +80,7 @@ def _left(found: Explorer, most: int, needed: int) -> str:
             f"{most} of the {len(found.places)} samples in full detail fit this page: "
             f".view(max_bytes={math.ceil(needed / 1e6)}e6) shows all, in {needed / 1e6:.0f} MB."
         )
-    return left_out(most, len(found), "in full detail", f"fv.explore(…, detail={len(found)})")
+    return left_out(found.places[:most], found.first.fragile, "in full detail", f"fv.explore(…, detail={len(found)})")
 
 
 def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:

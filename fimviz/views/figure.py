@@ -33,6 +33,7 @@ _HERE = Path(__file__).parent
 _IMPORT = re.compile(r'^import (\{[^}]*\}|\w+) from "\./(\w+)\.js";\n', re.M)
 _EXPORT = re.compile(r"^export (?:async )?(?:function|class|const) (\w+)", re.M)
 WARN_BYTES = 5_000_000
+_NAMED = 12  # samples that a page does not hold, up to which it names them
 
 
 @cache
@@ -144,9 +145,13 @@ class Widget(anywidget.AnyWidget):
         return f"{type(self).__name__}({self.summary})"
 
 
-def left_out(shown: int, total: int, which: str, how: str) -> str:
+def left_out(shown: Collection[int], known: Collection[int], which: str, how: str) -> str:
     """What a page says of samples that it does not hold, and how to get them; nothing where it holds all."""
-    return f"{shown} of {total} samples are here, {which}: {how} shows all." if shown < total else ""
+    missing = sorted(set(known) - set(shown))
+    if not missing:
+        return ""
+    those = f"; not {', '.join(map(str, missing))}" if len(missing) <= _NAMED else ""
+    return f"{len(shown)} of {len(known)} samples are here, {which}{those}: {how} shows all."
 
 
 @dataclass(frozen=True, eq=False)

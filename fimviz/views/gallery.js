@@ -13,13 +13,13 @@ export function shares(values) {
  */
 export class Gallery {
   constructor(box, items, choose) {
-    Object.assign(this, { box, choose, nodes: new Map(), shown: [], drawers: new Map() });
+    Object.assign(this, { box, choose, nodes: new Map(), shown: [], gone: [], drawers: new Map() });
     this.seen = new IntersectionObserver((entries) => entries.filter((e) => e.isIntersecting).forEach((e) => this.draw(e.target)), { root: box, rootMargin: "200px" });
     this.add(items);
     box.addEventListener("keydown", (event) => this.keys(event));
     box.addEventListener("click", (event) => {
       const node = event.target.closest("[role=option]");
-      if (node) choose(node.key);
+      if (node && !this.gone.includes(node)) choose(node.key);
     });
   }
 
@@ -45,18 +45,29 @@ export class Gallery {
     node.lastChild.style.setProperty("--fv-at", `${(100 * share).toFixed(0)}%`);
   }
 
+  /** Greyed thumbnails {key, reason, draw} behind all others, of samples that could not be computed: they say why, and open nothing. */
+  lose(items) {
+    this.add(items.map(({ key, reason, draw }) => ({ key, draw, share: 0, label: `sample ${key} was not computed: ${reason}` })));
+    this.gone = items.map(({ key }) => this.nodes.get(key));
+    for (const node of this.gone) {
+      node.classList.add("fv-gone");
+      node.setAttribute("aria-disabled", true);
+    }
+  }
+
   draw(node) {
     this.drawers.get(node)?.(node.firstChild);
     this.drawers.delete(node);
     this.seen.unobserve(node);
   }
 
-  /** Show the thumbnails of these keys, in this order. */
-  show(keys) {
-    if (keys.length === this.shown.length && keys.every((k, i) => k === this.shown[i])) return;
+  /** Show the thumbnails of these keys, in this order, and those that open nothing if `all` are wanted. */
+  show(keys, all = true) {
+    if (keys.length === this.shown.length && all === this.all && keys.every((k, i) => k === this.shown[i])) return;
+    this.all = all;
     const focused = this.box.contains(document.activeElement);
     this.shown = [...keys];
-    this.box.replaceChildren(...keys.map((k) => this.nodes.get(k)));
+    this.box.replaceChildren(...keys.map((k) => this.nodes.get(k)), ...(all ? this.gone : []));
     if (focused) this.box.querySelector("[tabindex='0']")?.focus();
   }
 
@@ -78,7 +89,7 @@ export class Gallery {
   keys(event) {
     const at = this.shown.indexOf(event.target.closest("[role=option]")?.key);
     if (at < 0) return;
-    const tops = [...this.box.children].map((c) => c.offsetTop);
+    const tops = this.shown.map((k) => this.nodes.get(k).offsetTop);
     const columns = tops.findIndex((top) => top !== tops[0]);
     const row = columns < 0 ? tops.length : columns;
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + row, ArrowUp: at - row, Home: 0, End: tops.length - 1, Enter: at, " ": at }[event.key];

@@ -240,7 +240,7 @@ def margins(
         "order": class_order(traces.probabilities) if order is None else order,
         "total": len(traces),
         "left": left_out(
-            len(chosen), len(traced), "with every class that is met among them", f".view(samples={len(traced)})"
+            chosen, traced.tolist(), "with every class that is met among them", f".view(samples={len(traced)})"
         ),
         "caution": caution(traces.net),
         "lost": lost(traces.failures),

@@ -2,7 +2,7 @@
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
 import { measured, number } from "./chart.js";
 import { Gallery, shares } from "./gallery.js";
-import { picture } from "./inputs.js";
+import { picture, readInput } from "./inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
 import { mounted, View } from "./stage.js";
 
@@ -32,6 +32,8 @@ class Perturbation extends View {
         label: `sample ${s.index}: predicted ${this.outcome(s.prediction)}${wrong ? ", wrong" : ""}, λ₁ = ${number(s.directions[0].value)}` };
     });
     this.gallery = new Gallery(this.$(".fv-gallery"), items, (index) => this.choose(index));
+    const reasons = new Map(data.lost);
+    this.gallery.lose(data.gone.map(([index, at]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image: at }, data, part), data, 40) })));
     this.gallery.show(data.samples.map((s) => s.index));
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.panel = new Panel(this.$(".fv-perturbed"), data, state, () => [this.table()]);

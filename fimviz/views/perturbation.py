@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fimviz.fisher.walk import Walk
 
 _CLASSES_SHOWN = 5  # beside "others", where there are more than eight
+_GREYED = 400_000  # of the pictures of samples that were not computed, before packing
 _PAGE = 5_000_000  # bytes that a page may have before fewer samples are shown than asked for by default
 
 
@@ -102,6 +103,7 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
     shown = spectrum.take(chosen)
     walks, reach, one_sided, changed = shown.known(count)
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
+    greyed = max(1, _GREYED // spectrum.images[0].numel())
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
         **inputs.header,
@@ -111,13 +113,14 @@ def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, dir
         "total": len(order),
         "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
+        "gone": [[place, inputs.encode(spectrum.images[place])] for place, _ in lost(spectrum.failures)[:greyed]],
         "left": " ".join(
             filter(
                 None,
                 (
                     left_out(
-                        len(chosen),
-                        len(order),
+                        chosen,
+                        order,
                         "the most fragile" if by_count else "as asked for",
                         f".view(samples={len(order)})",
                     ),
