@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz._origin import Print, weights_of
+from fimviz.model.origin import Print, weights_of
 from tests.views.test_views import unpacked
 
 CHANGES = {

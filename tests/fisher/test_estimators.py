@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.blackbox import BlackBox
 from fimviz.fisher.estimators import hutchinson, published_blackbox, published_whitebox
+from fimviz.model.blackbox import BlackBox
 
 
 def small_net(seed=0, classes=5, width=12, inputs=6):

@@ -10,7 +10,7 @@ import traitlets
 from torch import nn
 
 import fimviz as fv
-from fimviz._apart import apart
+from fimviz.model.apart import apart
 
 
 def network(seed=0):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.fisher.sketch import Differences, frame, moments, sketch
+from fimviz.model.blackbox import BlackBox, BudgetExceeded
 
 
 def small_net(seed=0, classes=5, width=12, inputs=6):

@@ -17,8 +17,8 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 import fimviz as fv
-from fimviz._at_rest import at_rest, lock_of
-from fimviz.classifier import as_classifier
+from fimviz.model.at_rest import at_rest, lock_of
+from fimviz.model.classifier import as_classifier
 
 
 class Fn(nn.Module):

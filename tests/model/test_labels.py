@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz._labels import read_labels, read_names
+from fimviz.model.labels import read_labels, read_names
 
 NAMES = ["cat", "dog", "eel", "fox"]
 ORDER = [2, 0, 3, 2]

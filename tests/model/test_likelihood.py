@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fimviz.likelihood import LIKELIHOODS
+from fimviz.model.likelihoods import LIKELIHOODS
 
 CATEGORICAL, BERNOULLI = LIKELIHOODS["categorical"], LIKELIHOODS["bernoulli"]
 TIED = [

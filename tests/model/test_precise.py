@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
-from fimviz._precise import float64_values
+from fimviz.model.precise import float64_values
 
 
 def both(model, x):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from fimviz.result import Result
 
 if TYPE_CHECKING:
-    from fimviz.blackbox import BlackBox
-    from fimviz.classifier import Classifier
+    from fimviz.model.blackbox import BlackBox
+    from fimviz.model.classifier import Classifier
 
 _BLOCKS = 1024, 64  # numbers that are projected together: of large tensors, and of what is left over
 _SAME = 3e-6  # relative to a block's norm: ten times what products in float32 differ by between devices

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from fimviz._state import State
 from fimviz._surroundings import ordinary
+from fimviz.model.state import State
 
 _resting = threading.local()
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fimviz._pictures import is_picture
 from fimviz._tell import tell
+from fimviz.model.pictures import is_picture
 
 _PICTURE = 64  # values that an input has at least to be taken for a picture
 _ROUNDING, _OVERSHOOT = 1e-6, 1e-3  # shares of the input range: not worth a word, and more than rounding does

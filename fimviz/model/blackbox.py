@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz._images import check_values, likely_units, read
-from fimviz._labels import read_names
 from fimviz._options import named_options, whole
 from fimviz._surroundings import as_given, in_ordinary, ordinary
 from fimviz._tell import tell
-from fimviz.likelihood import LIKELIHOODS
+from fimviz.model.images import check_values, likely_units, read
+from fimviz.model.labels import read_names
+from fimviz.model.likelihoods import LIKELIHOODS
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _OUTPUTS = ("logits", "probabilities")
@@ -66,8 +66,8 @@ class BlackBox:
             are not.
 
     Example, with the closed form p = softmax(x):
-        >>> import numpy as np, fimviz.blackbox as bb
-        >>> box = bb.BlackBox(lambda x: x + 1, classes=["cat", "dog"])
+        >>> import numpy as np, fimviz as fv
+        >>> box = fv.BlackBox(lambda x: x + 1, classes=["cat", "dog"])
         >>> [[round(p, 4) for p in row] for row in box(np.array([[0.0, 1.0]])).exp().tolist()], box.queries
         ([[0.2689, 0.7311]], 3)
     """

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fimviz.blackbox import BlackBox
-    from fimviz.classifier import Classifier
+    from fimviz.model.blackbox import BlackBox
+    from fimviz.model.classifier import Classifier
 
 
 def read_names(classes: Any) -> list[str] | None:

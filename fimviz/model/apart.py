@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fimviz._at_rest import lock_of
+from fimviz.model.at_rest import lock_of
 
 _State = tuple[tuple[int, int], ...]
 # One copy serves all views of a model that has not changed, for as long as one of them lives: notebooks keep old views.
