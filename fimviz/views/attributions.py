@@ -46,7 +46,8 @@ def attributions_view(result: Attributions, *, samples: int | None, max_bytes: i
     rows: list[dict[str, Any]] = []
     if samples is None:
         samples = max(1, min(32, WARN_BYTES // (4 * (2 + len(result.methods)) * s.images[0].numel() // 3)))
-    for i in s.computed[:samples].tolist():
+    shown = s.computed[:samples].tolist()
+    for i in shown:
         scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):
@@ -74,7 +75,7 @@ def attributions_view(result: Attributions, *, samples: int | None, max_bytes: i
         "incomplete": INCOMPLETE,
         "chance": [finite(v) for v in result.chance],
         "samples": rows,
-        "left": left_out([r["index"] for r in rows], s.computed.tolist(), "the first", f".view(samples={len(s.computed)})"),
+        "left": left_out(shown, s.computed.tolist(), "the first", f".view(samples={len(s.computed)})"),
     }
     return Figure(
         widget_class=AttributionView,

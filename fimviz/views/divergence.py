@@ -185,7 +185,7 @@ def _left(result: CrossCategoryKL, chosen: list[tuple[int, list[str]]], wanted: 
         named = (("median", "the median KL"), ("smallest", "the smallest"), ("largest", "the largest"))
         counts = [(sum(role in roles for _, roles in chosen), words) for role, words in named]
         parts = [f"{words} of {count} class pairs" for count, words in counts if count]
-        which = ", ".join([*parts, *([f"none of {len(cells - held)}"] if cells - held else [])])
+        which = ", ".join([*parts, *([f"none of {len(cells - held)} others"] if cells - held else [])])
     how = ".view(pairs=[(i, j)]) opens any"
     return f"{len(chosen)} of {len(result):,} pairs carry their lines here: {which}. All are in the numbers; {how}."
 

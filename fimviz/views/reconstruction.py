@@ -68,9 +68,7 @@ def reconstruction_view(result: Reconstruction, *, samples: int | None, max_byte
         "lost": lost(spectrum.failures),
         **inputs.header,
         "samples": rows,
-        "left": left_out(
-            shown, spectrum.computed.tolist(), "the first", f".view(samples={len(spectrum.computed)})"
-        ),
+        "left": left_out(shown, spectrum.computed.tolist(), "the first", f".view(samples={len(spectrum.computed)})"),
     }
     return Figure(
         widget_class=ReconstructionView,

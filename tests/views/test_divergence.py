@@ -113,7 +113,7 @@ class TestPayload:
         classes = len(set(results[0].labels.tolist()))
         assert few["left"] == (
             f"5 of {len(results[0]):,} pairs carry their lines here: the median KL of 5 class pairs, none of "
-            f"{classes * (classes - 1) - 5}. All are in the numbers; .view(pairs=[(i, j)]) opens any."
+            f"{classes * (classes - 1) - 5} others. All are in the numbers; .view(pairs=[(i, j)]) opens any."
         )
         for bad, error in [
             ([], ValueError),

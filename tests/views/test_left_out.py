@@ -62,7 +62,8 @@ def test_the_explorer_shows_what_fits_and_says_so(photographs):
     found = fv.explore(net, images, detail=6, k=2, include=[])
     whole = len(found.view().state["payload"])
     others = ", ".join(str(i) for i in range(8) if i not in found.places)
-    assert said(found.view()) == f"6 of 8 samples are here, in full detail; not {others}: fv.explore(…, detail=8) shows all."
+    here = f"6 of 8 samples are here, in full detail; not {others}"
+    assert said(found.view()) == f"{here}: fv.explore(…, detail=8) shows all."
     figure = found.view(max_bytes=0.6 * whole)
     assert len(figure.state["payload"]) <= 0.6 * whole
     count = len(unpacked(figure)[0]["models"][0]["details"])
