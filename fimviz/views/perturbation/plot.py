@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from fimviz._failures import said
+from fimviz.model.failures import said
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
