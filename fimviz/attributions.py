@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._failures import column, known, said, settle
-from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz._quantile import median
 from fimviz._tell import tell
 from fimviz.attacks.problem import chunk
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.methods import spectrum as fisher_spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import column, known, said, settle
+from fimviz.model.labels import read_labels
 from fimviz.result import Result
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._failures import ANSWERS, known, others, settle, spread
-from fimviz._failures import said as lacking
 from fimviz._options import named_options
-from fimviz.blackbox import BlackBox
 from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
 from fimviz.bounds.network import Layer
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
 from fimviz.fisher.methods import UNVERIFIED, spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.model.blackbox import BlackBox
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import ANSWERS, known, others, settle, spread
+from fimviz.model.failures import said as lacking
 from fimviz.result import Result
 
 if TYPE_CHECKING:

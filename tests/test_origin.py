@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz._origin import Print, weights_of
-from tests.test_views import unpacked
+from fimviz.model.origin import Print, weights_of
+from tests.views.test_views import unpacked
 
 CHANGES = {
     "in place": lambda m, net, x: [p.data.mul_(0.3) for p in m.parameters()],

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import fimviz as fv
-from fimviz._pictures import as_seen, opened
+from fimviz.model.pictures import as_seen, opened
 from fimviz.views.uploads import read_images
 
 

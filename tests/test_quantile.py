@@ -7,7 +7,7 @@ import torch
 import fimviz as fv
 from fimviz._quantile import digits, median, quantiles
 from fimviz.views import figure as host
-from tests.test_views import in_node
+from tests.views.test_views import in_node
 
 NEVER = torch.inf
 

@@ -18,10 +18,10 @@ import fimviz.bounds.attention
 import fimviz.bounds.pooling
 import fimviz.bounds.shapes
 import fimviz.bounds.tokens  # noqa: F401
-from fimviz._models import called, unwrapped
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
 from fimviz.bounds.layers import batch_norm_scale
 from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module
+from fimviz.model.models import called, unwrapped
 
 _HOW = (
     "add one with @fimviz.bounds.rule({0}): def my_rule(step, x): return x.times(norm, 'why'), where norm bounds the "

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from fimviz._options import SOON, named_options, reporter, whole
-from fimviz._origin import ModelResult, Print
 from fimviz._quantile import quantiles
-from fimviz.classifier import Classifier
 from fimviz.divergence.pairs import standard_errors
 from fimviz.divergence.path import Path, paths
 from fimviz.divergence.theorem import Theorem, checked_alpha, theorem
+from fimviz.model.classifier import Classifier
+from fimviz.model.origin import ModelResult, Print
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fimviz._failures import said
 from fimviz._options import named_options
 from fimviz._quantile import median, quantiles
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import said
 from fimviz.result import Result
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz import _memory
 from fimviz._options import whole
+from fimviz.model import memory
 
 _PAIR = 160  # bytes that a pair takes in all columns and on their way
 
@@ -34,7 +34,7 @@ def choose(labels: Tensor, wanted: Any, seed: int, room: float) -> tuple[Tensor,
         raise ValueError(f"pairs is {count}, and there are {total} of different categories: use pairs='all'")
     if count * _PAIR > room:
         raise MemoryError(
-            f"{count} pairs need about {_memory.readable(count * _PAIR)}, and {_memory.readable(room)} may be taken: "
+            f"{count} pairs need about {memory.readable(count * _PAIR)}, and {memory.readable(room)} may be taken: "
             "give a number of pairs= to be drawn by chance, or a larger max_memory="
         )
     half = (count + 1) // 2

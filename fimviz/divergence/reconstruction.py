@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz._failures import column, said
 from fimviz._options import named_options, whole
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.model.failures import column, said
 from fimviz.result import Result
 
 if TYPE_CHECKING:

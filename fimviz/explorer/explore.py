@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._failures import known, settle
 from fimviz._options import flag, named_options, whole
-from fimviz._progress import Stages
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
 from fimviz.explorer.detail import POINTS, examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
@@ -22,6 +19,9 @@ from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
 from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import METHODS, spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import known, settle
+from fimviz.model.progress import Stages
 
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
 _PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fimviz._failures import said
 from fimviz._options import named_options
 from fimviz._quantile import digits, median
 from fimviz.attributions import Attributions
@@ -20,6 +19,7 @@ from fimviz.fisher.plane import Plane
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.walk import Walk
 from fimviz.margins.traces import MarginTraces
+from fimviz.model.failures import said
 from fimviz.ranking.spearman import Rank, spearman_of_many
 from fimviz.result import Result
 from fimviz.vulnerability import Vulnerability

@@ -11,13 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz import _memory
-from fimviz._failures import NonFiniteError, known, others, settle, spread
-from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz._tell import tell
-from fimviz.blackbox import BlackBox, BudgetExceeded
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.block import Block
 from fimviz.fisher.exact import exact
 from fimviz.fisher.lanczos import lanczos
@@ -25,6 +20,11 @@ from fimviz.fisher.passes import footprint
 from fimviz.fisher.power import power
 from fimviz.fisher.sketch import sketch
 from fimviz.fisher.spectrum import Cost, Spectrum
+from fimviz.model import memory
+from fimviz.model.blackbox import BlackBox, BudgetExceeded
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import NonFiniteError, known, others, settle, spread
+from fimviz.model.labels import read_labels
 
 METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
 GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
@@ -272,13 +272,13 @@ def plan(
     precision where it is not that of x.
     """
     passes = passes or x.dtype
-    room = _memory.budget(net.device) if max_memory is None else max_memory
+    room = memory.budget(net.device) if max_memory is None else max_memory
     saved, largest, patches = footprint(net, x[:1].to(net.device))
     saved, largest = (size * passes.itemsize // x.dtype.itemsize for size in (saved, largest))
     size, classes = x[0].numel(), len(net.classes)
     width = passes.itemsize
     kept = 2 * len(x) * x.dtype.itemsize * size * k if vectors and net.device.type == "cpu" else 0
-    # What was measured as peaks of resnet18 (tests/test_spectrum.py): copies of the weights in another precision,
+    # What was measured as peaks of resnet18 (tests/fisher/test_spectrum.py): copies of weights in another precision,
     # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
@@ -293,8 +293,8 @@ def plan(
         if kept < need / 2:
             mend = "use smaller images" + ("" if twice else ", or method='lanczos'")
         raise MemoryError(
-            f"at least {_memory.readable(need)} are needed, for {rows} gradients of {size} values at one input and {k} "
-            f"eigenvectors of {len(x)}, and {_memory.readable(room)} may be taken: give a larger max_memory= or {mend}"
+            f"at least {memory.readable(need)} are needed, for {rows} gradients of {size} values at one input and {k} "
+            f"eigenvectors of {len(x)}, and {memory.readable(room)} may be taken: give a larger max_memory= or {mend}"
         )
     room = room - copies - kept // 2
     # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error, unit
+from fimviz.model.classifier import Classifier
 
 
 def power(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fimviz._options import flag, named_options
-from fimviz.classifier import Classifier
 from fimviz.margins.shielding import Shielding, checked, shielding
 from fimviz.margins.trace import positive, trace_margins
+from fimviz.model.classifier import Classifier
 from fimviz.result import Result
 
 if TYPE_CHECKING:

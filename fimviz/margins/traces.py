@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fimviz._failures import said
 from fimviz._options import named_options, whole
-from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
-from fimviz.classifier import Classifier
 from fimviz.margins.state import PACES, Attempt
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import said
+from fimviz.model.origin import ModelResult, Print
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from fimviz._failures import known
 from fimviz._options import named_options, real, reporter, whole
 from fimviz.attacks.descent import STEPS, TARGETS
-from fimviz.classifier import Classifier, as_classifier
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import known
 from fimviz.ranking.comparison import ModelComparison
 from fimviz.ranking.numbers import ModelNumbers, Settings, model_numbers
 

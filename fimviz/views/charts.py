@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from torch import Tensor
 
-from fimviz._failures import said
 from fimviz._quantile import median, quantiles
+from fimviz.model.failures import said
 
 if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison

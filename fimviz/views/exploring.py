@@ -13,8 +13,8 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import whole
-from fimviz.classifier import Classifier
 from fimviz.fisher.spectrum import Cost, Spectrum
+from fimviz.model.classifier import Classifier
 from fimviz.views.explored import (
     attacks_data,
     batch_data,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
 from fimviz.views.figure import Payload
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fimviz._pictures import as_seen, opened
+from fimviz.model.pictures import as_seen, opened
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _FILES, _BYTES, _PIXELS = 64, 20_000_000, 40_000_000

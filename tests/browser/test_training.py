@@ -4,7 +4,7 @@ import pytest
 
 from fimviz.training import TrainingHistory
 from fimviz.views.figure import module_source
-from tests.test_training_view import record
+from tests.views.test_training import record
 
 
 @pytest.fixture(scope="module")
