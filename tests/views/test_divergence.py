@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.views.distributions import distributions, percent, text
+from fimviz.views.divergence.distributions import distributions, percent, text
 
 
 def unpacked(figure):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.views.explored import batch_data
+from fimviz.views.explorer.explored import batch_data
 from tests.explorer.test_explorer import batch, model
 from tests.views.test_views import unpacked
 
