@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 class Interval(NamedTuple):
@@ -121,7 +121,7 @@ class Shielding(Result):
 
     def plot(self) -> go.Figure:
         """Path matrix, shielding landscape and effort by class in both lengths, as a plotly figure."""
-        from fimviz.views.margin_charts import shielding_figure
+        from fimviz.views.margins.plot import shielding_figure
 
         return shielding_figure(self)
 
