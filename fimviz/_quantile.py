@@ -21,18 +21,18 @@ def quantiles(values: Tensor, at: Sequence[float] | Tensor) -> Tensor:
         >>> quantiles(torch.tensor([0.5, torch.inf, 0.25, torch.inf, 1.0]), [0.25, 0.5, 0.75, 0.8]).tolist()
         [0.5, 1.0, inf, inf]
     """
-    given, at = values.detach().cpu().double().numpy(), np.asarray(at)
+    given, places = values.detach().cpu().double().numpy(), np.asarray(at)
     columns = given.reshape(len(given), math.prod(given.shape[1:])).T
-    found = np.full((len(columns), len(at)), np.nan)
+    found = np.full((len(columns), len(places)), np.nan)
     for row, column in zip(found, columns, strict=True):
         if len(known := column[~np.isnan(column)]):
             # Beside infinities NumPy's linear rule takes differences that do not exist.
-            low, high = (np.quantile(known, at, method=rule) for rule in ("lower", "higher"))
+            low, high = (np.quantile(known, places, method=rule) for rule in ("lower", "higher"))
             between = np.isfinite(low) & np.isfinite(high) & (low < high)
             with np.errstate(invalid="ignore"):
                 row[:] = np.where(low == high, low, low + high)
-            row[between] = np.quantile(known, at[between])
-    return torch.from_numpy(found.T.reshape(len(at), *given.shape[1:]))
+            row[between] = np.quantile(known, places[between])
+    return torch.from_numpy(found.T.reshape(len(places), *given.shape[1:]))
 
 
 def median(values: Tensor) -> float:
