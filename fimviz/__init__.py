@@ -6,9 +6,7 @@ views that people can move. Functions give results; results show themselves.
 
 from fimviz import attacks, zoo
 from fimviz.attributions import Attributions, attributions
-from fimviz.blackbox import BlackBox, BudgetExceeded
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
-from fimviz.classifier import Classifier
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.divergence.cckl import cckl
 from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -22,6 +20,8 @@ from fimviz.margins.curve import ShieldingCurve, shielding_curve
 from fimviz.margins.shielding import Shielding
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
+from fimviz.model.blackbox import BlackBox, BudgetExceeded
+from fimviz.model.classifier import Classifier
 from fimviz.ranking import ModelComparison, compare_models
 from fimviz.training import FisherMonitor, TrainingHistory
 from fimviz.vulnerability import Vulnerability, vulnerability

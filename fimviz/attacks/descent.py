@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fimviz.attacks.problem import TINY, Problem, chunk, per_input
 from fimviz.attacks.slopes import Slopes, gaps_of
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
 
 TARGETS, STEPS = 3, 30  # what every door asks for, unless it is told otherwise
 _HALVINGS = 24

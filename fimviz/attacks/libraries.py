@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz.attacks.problem import Problem
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
 
 OWN = ("spectral", "fgsm", "pgd", "descent", "random")
 _GRID = 24  # budgets, a factor √2 apart, for attacks that want one budget for a whole batch

@@ -12,7 +12,7 @@ from fimviz._options import named_options, whole
 from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import inside, lengths, per_input, pose, toward
 from fimviz.attacks.steps import Ascent, ascend, directions, starts
-from fimviz.classifier import Classifier, as_classifier
+from fimviz.model.classifier import Classifier, as_classifier
 
 
 @named_options

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz import _memory
-from fimviz._labels import read_labels
 from fimviz._options import real
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.passes import footprint
+from fimviz.model import memory
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.labels import read_labels
 
 NORMS = ("linf", "l2")
 TINY = 1e-30
@@ -108,7 +108,7 @@ def miss(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
 
 def chunk(net: Classifier, x: Tensor) -> int:
     """How many inputs to attack at a time."""
-    room = _memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])
+    room = memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])
     return max(1, min(_CHUNK, room))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fimviz.attacks.problem import Problem, per_input
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
 
 _PROBES = 32  # pairs of inputs for a slope by differences
 _SIGMA, _WIDEST = 0.03, 0.5  # how far they lie at each pixel, of the input range: at first, and where nothing changes

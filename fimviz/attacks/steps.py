@@ -15,8 +15,8 @@ from torch.nn import functional as tf
 
 from fimviz._options import whole
 from fimviz.attacks.problem import TINY, Problem, lengths, per_input
-from fimviz.classifier import Classifier
 from fimviz.fisher.methods import spectrum
+from fimviz.model.classifier import Classifier
 
 
 @dataclass(frozen=True)

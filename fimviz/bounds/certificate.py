@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._failures import column, known, others, said, settle, spread
 from fimviz._options import named_options, whole
 from fimviz._surroundings import looked_at_in_ordinary
 from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import Problem
 from fimviz.attacks.within import smallest_margin
 from fimviz.bounds.ladder import Ladder, log10
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.contrasts import precise_logits
 from fimviz.fisher.passes import unsound
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import column, known, others, said, settle, spread
 
 if TYPE_CHECKING:
     import pandas as pd

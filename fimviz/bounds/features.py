@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fimviz._at_rest import in_dtype
 from fimviz.bounds.graph import trace
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import inner
 from fimviz.fisher.methods import plan
+from fimviz.model.at_rest import in_dtype
+from fimviz.model.classifier import Classifier
 
 _ROUNDING = 128  # of the rows relative to all of them, in machine epsilons, as in `fimviz.fisher.block`
 

@@ -21,10 +21,10 @@ import fimviz.bounds.pooling
 import fimviz.bounds.shapes
 import fimviz.bounds.tokens
 import fimviz.bounds.transformer  # noqa: F401
-from fimviz._models import called, unwrapped
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
 from fimviz.bounds.layers import batch_norm_scale
 from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module, written_form
+from fimviz.model.models import called, unwrapped
 
 _HOW = (
     "add one with @fimviz.bounds.rule({0}): def my_rule(step, x): return x.times(norm, 'why'), where norm bounds the "

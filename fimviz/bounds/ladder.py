@@ -33,8 +33,8 @@ from fimviz.bounds.features import feature_norms
 from fimviz.bounds.flow import NoRuleError
 from fimviz.bounds.network import Layer, LocalBound, NetworkBound, local_bound, network_bound
 from fimviz.bounds.norms import matrix_norm
-from fimviz.classifier import Classifier
 from fimviz.fisher.contrasts import Contrasts, contrasts, precise_logits
+from fimviz.model.classifier import Classifier
 
 UPPER = ("L1", "L2", "L3", "L4", "L5", "L6")
 LOWER = ("lower-pair", "lower-trace")

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fimviz._at_rest import in_dtype
-from fimviz._models import called
 from fimviz.bounds.flow import Channels, Flow, NoRuleError
 from fimviz.bounds.graph import Call, Head, Rounded, Walk, trace
 from fimviz.bounds.layers import folded
 from fimviz.bounds.norms import matrix_norm
-from fimviz.classifier import Classifier, _tensor_of, as_classifier
+from fimviz.model.at_rest import in_dtype
+from fimviz.model.classifier import Classifier, _tensor_of, as_classifier
+from fimviz.model.models import called
 
 _SPARE = 1e-8  # added to every logarithm of a bound, for the double precision arithmetic of the rules
 

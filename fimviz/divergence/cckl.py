@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz import _memory
-from fimviz._failures import known, others, settle
-from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.curvature import points
 from fimviz.divergence.pairs import choose
 from fimviz.divergence.theorem import checked_alpha
 from fimviz.fisher.passes import unsound
-from fimviz.likelihood import Likelihood
+from fimviz.model import memory
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import known, others, settle
+from fimviz.model.labels import read_labels
+from fimviz.model.likelihoods import Likelihood
 
 _SLAB = 2**21  # float64 numbers in a block of displacements or logits
 
@@ -96,7 +96,7 @@ def cckl(
     if max_memory is not None and not real("max_memory", max_memory) > 0:
         raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
     net, x, truth = labelled(net, images, labels, "CCKL compares samples of different categories")
-    room = _memory.budget(torch.device("cpu")) if max_memory is None else float(max_memory)
+    room = memory.budget(torch.device("cpu")) if max_memory is None else float(max_memory)
     i, j = choose(truth, pairs, seed, room)
     failures = unsound(net, x)
     settle(failures, len(x), errors)

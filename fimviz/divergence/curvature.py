@@ -1,6 +1,6 @@
 """Quadratic forms ½ δᵀF(x)δ for displacements δ of any size, in float64 wherever the network can.
 
-With S = e^s R Rᵀ (`fimviz.likelihood.Factor`) and A = Rᵀ J, ½ δᵀFδ = ½ e^s ‖A δ‖². A at an input serves all its
+With S = e^s R Rᵀ (`fimviz.model.likelihoods.Factor`) and A = Rᵀ J, ½ δᵀFδ = ½ e^s ‖A δ‖². A at an input serves all its
 displacements by one matrix product; where there are more classes than displacements, each takes a product with J.
 Passes in float32 would lose digits twice: A δ cancels, and an input on a kink may fall to another linear piece.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import Ground, inner, rounding_error
 from fimviz.fisher.lanczos import lanczos
 from fimviz.fisher.methods import plan
+from fimviz.model.classifier import Classifier
 
 _GRADIENTS = 32  # of one input, that are cheaper than an iteration for λ₁ and products with J
 _STEPS = 100

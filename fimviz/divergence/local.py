@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import attacks
-from fimviz._failures import known, others, settle, spread
 from fimviz._options import flag, named_options, real, reporter, whole
-from fimviz.classifier import Classifier
 from fimviz.divergence.cckl import labelled
 from fimviz.divergence.curvature import Point, points, precision
 from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.passes import unsound
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import known, others, settle, spread
 
 DIRECTIONS = ("worst", "fgsm", "pgd", "random")
 NORMS = ("linf", "l2")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz import _memory
 from fimviz._options import whole
+from fimviz._ranks import resampled
+from fimviz.model import memory
 
 _PAIR = 160  # bytes that a pair takes in all columns and on their way
 
@@ -34,7 +34,7 @@ def choose(labels: Tensor, wanted: Any, seed: int, room: float) -> tuple[Tensor,
         raise ValueError(f"pairs is {count}, and there are {total} of different categories: use pairs='all'")
     if count * _PAIR > room:
         raise MemoryError(
-            f"{count} pairs need about {_memory.readable(count * _PAIR)}, and {_memory.readable(room)} may be taken: "
+            f"{count} pairs need about {memory.readable(count * _PAIR)}, and {memory.readable(room)} may be taken: "
             "give a number of pairs= to be drawn by chance, or a larger max_memory="
         )
     half = (count + 1) // 2
@@ -76,8 +76,7 @@ def standard_errors(values: Tensor, i: Tensor, j: Tensor, count: int, resamples:
     """
     if count < 3:
         return torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    weights = torch.as_tensor(drawn, dtype=torch.float64)
+    weights = torch.as_tensor(resampled(count, resamples, seed), dtype=torch.float64)
     place = torch.stack([i, j])
 
     def sums(column: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.passes import footprint
+from fimviz.model.classifier import Classifier
 
 if TYPE_CHECKING:
     from fimviz.explorer.results import Explored

@@ -9,13 +9,13 @@ import torch
 
 from fimviz.attributions import attributions
 from fimviz.bounds.certificate import certified_radius
-from fimviz.classifier import Classifier
 from fimviz.comparison import compare_bounds
 from fimviz.explorer.detail import POINTS, struck, toward_attacks
 from fimviz.explorer.results import Explored
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
+from fimviz.model.classifier import Classifier
 from fimviz.vulnerability import Vulnerability, vulnerability
 
 PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")

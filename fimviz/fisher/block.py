@@ -3,7 +3,7 @@
 Passes in float32 harm in two ways. Ordinary rounding moves the rows A = Rᵀ J by some machine epsilons. And where a
 ReLU's input or a max pool's lead is smaller than rounding, a forward pass takes another linear piece of the network
 than exact arithmetic would: λ can be off by percents (11 % of MNIST digits on a robust LeNet-5, whose flat background
-makes ties). So the forward pass runs in float64 (`fimviz._precise`), and other networks in float64 altogether.
+makes ties). So the forward pass runs in float64 (`fimviz.model.precise`), and other networks in float64 altogether.
 
 What rounding did is measured at each input, whatever precision the passes are said to have, because a network may leave
 it inside (half-precision weights, autocast, a softmax in float32): by a product that is also known as a sum of others.
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fimviz._failures import LOGITS, check_finite
-from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
-from fimviz.likelihood import Factor
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import LOGITS, check_finite
+from fimviz.model.likelihoods import Factor
 
-# Rounding in units of the machine epsilon, with margin over what was measured (tests/test_spectrum.py): of rows
+# Rounding in units of the machine epsilon, with margin over what was measured (tests/fisher/test_spectrum.py): of rows
 # relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
 # Beyond the last, passes are less precise than they say.
 _ROW_ROUNDING, _PLAIN_ROW_ROUNDING = 32, 128

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import Ground, inner, logit_error, rounding_error
 from fimviz.fisher.methods import plan
-from fimviz.likelihood import Factor, Likelihood
+from fimviz.model.classifier import Classifier
+from fimviz.model.likelihoods import Factor, Likelihood
 
 _GRAM_ROUNDING = 1e-13  # of products in float64, relative to the squares of all rows
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fimviz.blackbox import BlackBox
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import Ground, inner
 from fimviz.fisher.sketch import Differences, few_probes, frame, half_width, means, moments
+from fimviz.model.blackbox import BlackBox
+from fimviz.model.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def published_whitebox(
     λ₁, and a random direction is rarely near the leading one: for F of rank one, m = 100, the estimate is on average
     0.93 λ₁ (K = 4), 0.58 (10), 0.075 (100), 0.008 (1000), so that it cannot be compared between numbers of classes.
     a aᵀ has the null vector √p; the part of u along it is drawn as a number, the rest in the r = K − 1 dimensions of
-    `fimviz.likelihood.Factor`, which leaves the distribution as it is and saturated predictions their digits. Costs
-    min(m, r) VJPs, and one to measure rounding; the public code takes K, for the same quotients.
+    `fimviz.model.likelihoods.Factor`, which leaves the distribution as it is and saturated predictions their digits.
+    Costs min(m, r) VJPs, and one to measure rounding; the public code takes K, for the same quotients.
 
     Args:
         net: the classifier.

@@ -1,9 +1,9 @@
 """The exact spectrum of F = Jᵀ S J from K−1 vector-Jacobian products.
 
-With S = e^s R Rᵀ (`fimviz.likelihood.Factor`) and the rows A = Rᵀ J, the class-space matrix e^s A Aᵀ has F's
+With S = e^s R Rᵀ (`fimviz.model.likelihoods.Factor`) and the rows A = Rᵀ J, the class-space matrix e^s A Aᵀ has F's
 non-zero eigenvalues, and F's eigenvectors are Aᵀ u / √μ. The VJPs that make A run in the network's own precision; R
 is well scaled, so that a saturated prediction costs no digits. Everything of class size is float64 on the CPU, where
-LAPACK is right, quick at these sizes and at home on every machine; but for the eigenproblem of hundreds of classes,
+LAPACK is right, quick at these sizes and at home on every machine; but for the eigenproblems of many inputs or classes,
 which a card may solve quicker (`fimviz.fisher.eigen`).
 """
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import Block, Ground, eigenvectors, products, rounding_error
 from fimviz.fisher.eigen import largest
+from fimviz.fisher.method import Asked, Method
+from fimviz.model.classifier import Classifier
 
 
 def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, verify: bool) -> Block:
@@ -39,3 +40,18 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
         history=trace.new_zeros(len(x), 0),
         **ground.passes(),
     )
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.verify)
+
+
+EXACT = Method(
+    name="exact",
+    run=_run,
+    guarantee="exact",
+    needs="the point, and the gradient of every logit there",
+    short="all K gradients",
+    formula="λ₁ of F = Σ p_k g_k g_kᵀ, from its Gram matrix",
+    whole=True,
+)

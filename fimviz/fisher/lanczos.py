@@ -1,8 +1,8 @@
 """The leading eigenvalues of F for thousands of classes: Lanczos in class space.
 
-F's non-zero eigenvalues are those of the r×r operator e^s A Aᵀ with A = Rᵀ J (`fimviz.likelihood.Factor`), whatever
-the size of the images. A step costs one VJP and one JVP; the vectors are of class size, so that keeping all of them
-orthogonal is free. The rows v_j = Aᵀ q_j that the VJPs give also hold the Rayleigh quotients (T = V Vᵀ) and the
+F's non-zero eigenvalues are those of the r×r operator e^s A Aᵀ with A = Rᵀ J (`fimviz.model.likelihoods.Factor`),
+whatever the size of the images. A step costs one VJP and one JVP; the vectors are of class size, so that keeping all
+of them orthogonal is free. The rows v_j = Aᵀ q_j that the VJPs give also hold the Rayleigh quotients (T = V Vᵀ) and the
 eigenvectors, so that nothing is computed for these again.
 
 A Ritz value θ is a lower bound of its eigenvalue, and lies within res²/gap of one, res = ‖A Aᵀ y − θ y‖ (Parlett,
@@ -19,9 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fimviz.classifier import Classifier
+from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error, unit
+from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.rest import Rest, orthogonal, rest
+from fimviz.model.classifier import Classifier
 
 # Of the smallest wanted value. Of 540 spectra with two values moved together, three steps missed 6, and so does this.
 _FAR = 0.2
@@ -173,3 +175,20 @@ def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
     grown = torch.nn.functional.pad(matrix, (0, 1, 0, 1))
     grown[:, -1] = grown[:, :, -1] = column
     return grown
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return lanczos(net, x, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+
+
+LANCZOS = Method(
+    name="lanczos",
+    run=_run,
+    guarantee="interval",
+    needs="the point, and some gradients of logits there, each with a product along a direction",
+    short="a few products with F",
+    formula="the largest Ritz value of F on a Krylov space",
+    cost=VJP_COST + JVP_COST,
+    rows=min,
+    along=True,
+)

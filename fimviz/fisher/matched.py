@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from fimviz._options import real
-from fimviz.classifier import Classifier
 from fimviz.fisher.methods import spectrum
-from fimviz.likelihood import Factor, Likelihood
+from fimviz.model.classifier import Classifier
+from fimviz.model.likelihoods import Factor, Likelihood
 
 _HALVINGS, _SPAN = 60, 40.0
 

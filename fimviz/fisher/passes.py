@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fimviz import _memory
-from fimviz._failures import ALONG, GRADIENT, LOGITS, check_finite
-from fimviz._precise import float64_values
-from fimviz.classifier import Classifier
 from fimviz.fisher.tape import RepeatError, repeatable
+from fimviz.model import memory
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import ALONG, GRADIENT, LOGITS, check_finite
+from fimviz.model.precise import float64_values
 
 
 class Linearisation:
     """A classifier at a batch x (n, …) on its device: `logits` (n, K), and products with J = ∂z/∂x, counted.
 
-    Make and use it inside `net.at_rest()`. `precise` takes the forward pass in float64 (`fimviz._precise`), so that
-    `logits` are float64's and the products those of its linear piece, in the precision of x. `along` says that
+    Make and use it inside `net.at_rest()`. `precise` takes the forward pass in float64 (`fimviz.model.precise`), so
+    that `logits` are float64's and the products those of its linear piece, in the precision of x. `along` says that
     products J v are wanted too: the first VJP then keeps the graph that gives them.
     """
 
@@ -155,7 +155,7 @@ def unsound(net: Classifier, x: Tensor, *, slopes: bool = True) -> dict[int, str
     """Why inputs of an admitted batch x (n, …) cannot be computed, by place: a forward pass each, and one back."""
     failures: dict[int, str] = {}
     with net.at_rest(), nullcontext() if slopes else torch.no_grad():
-        size = max(1, min(64, _memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])))
+        size = max(1, min(64, memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])))
         for start in range(0, len(x), size):
             here = x[start : start + size].detach().to(net.device).clone().requires_grad_(slopes)
             z = net.logits(here)

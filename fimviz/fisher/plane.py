@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
 from fimviz.fisher.walk import logits_at, sharpened
+from fimviz.model.classifier import Classifier
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum

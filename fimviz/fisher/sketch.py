@@ -1,8 +1,8 @@
 """The spectrum of a model that can only be queried, from its answers to x ± h v for random directions v.
 
-For v uniform on the sphere of R^D the whitened slopes h = Rᵀ J v (`fimviz.likelihood.Factor`) have E[D h hᵀ] = A Aᵀ,
-A = Rᵀ J, the class-space matrix with F's non-zero eigenvalues. So (D/m) Σ h_i h_iᵀ is an unbiased estimate of it, each
-h_i by a central difference of the logits. What makes it a measurement:
+For v uniform on the sphere of R^D the whitened slopes h = Rᵀ J v (`fimviz.model.likelihoods.Factor`) have
+E[D h hᵀ] = A Aᵀ, A = Rᵀ J, the class-space matrix with F's non-zero eigenvalues. So (D/m) Σ h_i h_iᵀ is an unbiased
+estimate of it, each h_i by a central difference of the logits. What makes it a measurement:
 
 * The directions are orthonormal (a random m-frame), which leaves each uniform. Sampling variances shrink by
   (D − m)/(D − 1), and m = D directions give the matrix itself.
@@ -28,10 +28,11 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from fimviz._failures import ANSWERS, LOGITS, NonFiniteError
-from fimviz.blackbox import BlackBox
-from fimviz.classifier import Classifier
 from fimviz.fisher.block import Block, eigenvectors, logit_error
+from fimviz.fisher.method import Asked, Method
+from fimviz.model.blackbox import BlackBox
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import ANSWERS, LOGITS, NonFiniteError
 
 STEP = 4e-5  # first tried, in units of √D and the input range: √ε/8 in float32
 _PILOTS = 4  # probes on which steps are compared
@@ -375,3 +376,18 @@ def _bootstrap(h: Tensor, k: int, generator: torch.Generator) -> Tensor:
         values = torch.linalg.eigvalsh((small * times) @ small.T).flip(0)[:k]
         logs.append(values.clamp_min(1e-12 * float(values[0]) + 1e-300).log())
     return torch.stack(logs).std(0)
+
+
+def _run(net: BlackBox | Classifier, x: Tensor, asked: Asked) -> Block:
+    return sketch(net, x, asked.k, asked.vectors, asked.probes, asked.step, asked.seed)
+
+
+SKETCH = Method(
+    name="blackbox",
+    run=_run,
+    guarantee="statistical",
+    needs="the point, and answers of the model around it",
+    short="answers to queries only",
+    cost=2,
+    answers=True,
+)

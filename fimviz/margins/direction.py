@@ -1,7 +1,8 @@
 """Which way a trace goes: the damped natural gradient of a logit gap, solved in class space.
 
 With the differences J_c − J_w to the winner w as rows D (r = K−1 of them), F = e^s Aᵀ A, A = Mᵀ D (the `Factor` of
-fimviz.likelihood), and a gap's gradient g = Dᵀ c lies in the same row space. So with B = A Aᵀ = Mᵀ D Dᵀ M, λ = e^s λ̂,
+fimviz.model.likelihoods), and a gap's gradient g = Dᵀ c lies in the same row space. So with B = A Aᵀ = Mᵀ D Dᵀ M,
+λ = e^s λ̂,
 
     (F + λI)⁻¹ g = (g − Aᵀ u) / λ,   (B + λ̂ I) u = A g                                                  (Woodbury)
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from fimviz.fisher.block import inner
 from fimviz.fisher.passes import Linearisation
-from fimviz.likelihood import Factor
+from fimviz.model.likelihoods import Factor
 
 _RESIDUAL = 1e-3  # relative, of a solution by conjugate gradients; a direction needs no more
 _ITERATIONS = 40

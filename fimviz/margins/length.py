@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
+from fimviz.model.likelihoods import Categorical
 
 _TOLERANCE = 1e-3  # relative growth that counts as small
 _FLOOR = 1e-6  # a growth that no longer matters

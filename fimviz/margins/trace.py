@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz import _memory
-from fimviz._failures import LOGITS, known, settle
-from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, reporter, whole
-from fimviz.classifier import Classifier, as_classifier
 from fimviz.fisher.passes import footprint
 from fimviz.margins.collect import collect
 from fimviz.margins.state import Attempt, Rules, Trace, fallbacks
 from fimviz.margins.tracer import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
+from fimviz.model import memory
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.failures import LOGITS, known, settle
+from fimviz.model.labels import read_labels
 
 METHODS = ("natural", "gradient", "pgd", "geodesic", "straight", "published")
 SOLVERS = ("auto", "gram", "cg")
@@ -112,7 +112,7 @@ def trace_margins(
 
     Example, two classes p = softmax(x) from p = (0.9, 0.1): the boundary is at the closed-form distance:
         >>> import math, torch
-        >>> from fimviz.classifier import Classifier
+        >>> from fimviz.model.classifier import Classifier
         >>> net = Classifier(torch.nn.Identity().double(), input_range=None)
         >>> x = torch.tensor([[math.log(9), 0.0]], dtype=torch.float64)
         >>> t = trace_margins(net, x, trust_region=1.0)
@@ -331,13 +331,13 @@ def _class(given: Any, names: list[str]) -> int:
 
 def _chunk(net: Classifier, x: Tensor, rules: Rules, max_memory: float | None) -> int:
     """How many traces fit the memory in a batch of passes."""
-    room = _memory.budget(net.device) if max_memory is None else max_memory
+    room = memory.budget(net.device) if max_memory is None else max_memory
     saved, largest, _ = footprint(net, x[:1].to(net.device))
     rank = len(net.classes) - 1 if rules.solver == "gram" else 4
     one = saved * (1 if rules.solver == "gram" else 4) + 4 * largest + 3 * rank * x[0].numel() * x.dtype.itemsize
     if one > room:
         raise MemoryError(
-            f"at least {_memory.readable(one)} are needed for a step of one trace, and {_memory.readable(room)} may be "
+            f"at least {memory.readable(one)} are needed for a step of one trace, and {memory.readable(room)} may be "
             "taken: give a larger max_memory= or solver='cg'"
         )
     return max(1, min(_CHUNK if net.device.type == "cpu" else 4096, int(room / one)))

@@ -11,14 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fimviz._failures import NonFiniteError
-from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
-from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
 from fimviz.margins.state import CLOSE, PACES, Moved, Rules, Taken, Trace
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import NonFiniteError
+from fimviz.model.likelihoods import Categorical
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fimviz._failures import said
 from fimviz._options import named_options, whole
-from fimviz._origin import ModelResult, Print
 from fimviz._quantile import digits, median
-from fimviz.classifier import Classifier
 from fimviz.margins.state import PACES, Attempt
+from fimviz.model.classifier import Classifier
+from fimviz.model.failures import said
+from fimviz.model.origin import ModelResult, Print
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fimviz.margins.curve import ShieldingCurve
     from fimviz.margins.shielding import Shielding
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +270,7 @@ class MarginTraces(ModelResult):
         Args:
             trace: place of one trace in this result: instead, its class probabilities against Fisher–Rao length.
         """
-        from fimviz.views.margin_charts import margin_figure, path_figure
+        from fimviz.views.margins.plot import margin_figure, path_figure
 
         if trace is not None and whole("trace", trace, 0) >= len(self):
             raise ValueError(f"trace is {trace}, expected a place among {len(self)} traces")
@@ -293,7 +293,7 @@ class MarginTraces(ModelResult):
             max_bytes: at which a page is refused; 5 MB are warned of.
         """
         from fimviz.margins.curve import ShieldingCurve
-        from fimviz.views.margins import margins
+        from fimviz.views.margins.view import margins
 
         if curve is not None and not isinstance(curve, ShieldingCurve):
             raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")

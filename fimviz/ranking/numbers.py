@@ -14,10 +14,10 @@ from torch import Tensor
 from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.ladder import Ladder
-from fimviz.classifier import Classifier
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.model.classifier import Classifier
 
 
 @dataclass(frozen=True)

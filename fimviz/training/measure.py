@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fimviz._quantile import median
-from fimviz.classifier import Classifier
 from fimviz.fisher.methods import spectrum
+from fimviz.model.classifier import Classifier
 
 # Names, in the frame's order, of what a record holds beside its step; null where it is not finite.
 MEASURED = (

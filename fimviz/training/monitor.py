@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fimviz._labels import read_labels
 from fimviz._options import flag, named_options, real, whole
 from fimviz._surroundings import in_ordinary
-from fimviz.classifier import Classifier, as_classifier
+from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.labels import read_labels
 from fimviz.training.history import TrainingHistory
 from fimviz.training.log import Log
 from fimviz.training.measure import finite, measure
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import lightning
     import transformers
 
-    from fimviz.views.training import Training
+    from fimviz.views.training.view import Training
 
 
 class FisherMonitor:

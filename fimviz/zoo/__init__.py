@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
 from fimviz.zoo.models import architecture, names
 
 __all__ = ["digits", "load", "names"]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fimviz._images import check_values
 from fimviz._options import named_options
-from fimviz._pictures import as_seen, is_picture, opened
-from fimviz.classifier import Classifier
+from fimviz.model.classifier import Classifier
+from fimviz.model.images import check_values
+from fimviz.model.pictures import as_seen, is_picture, opened
 
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name of torchvision's files
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fimviz.classifier import Classifier, as_classifier
+from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.zoo import digits
 from fimviz.zoo.models import ARCHITECTURES, architecture, names
 from fimviz.zoo.recipes import EPOCHS, EPSILON, RECIPES, Watch, attack, fit, reproducible

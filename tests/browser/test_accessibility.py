@@ -5,7 +5,7 @@ import torch
 
 import fimviz as fv
 from fimviz.training import TrainingHistory
-from tests.test_training_view import record
+from tests.views.test_training import record
 
 AXE = pytest.importorskip("axe_playwright_python.base", reason="axe is absent: pip install 'fimviz[test]'")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]

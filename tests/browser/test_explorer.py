@@ -8,9 +8,9 @@ import torch
 
 import fimviz as fv
 from fimviz._quantile import median
-from fimviz.views.figure import style_source
+from fimviz.views.kit.figure import style_source
 from tests.browser.test_perturbation import slide
-from tests.test_explorer import batch, model, png
+from tests.explorer.test_explorer import batch, model, png
 
 PARTS = ["plane", "radius", "bounds", "attacks", "margins", "attributions"]
 TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")

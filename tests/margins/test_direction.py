@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from fimviz.classifier import Classifier
 from fimviz.fisher.passes import Linearisation
 from fimviz.margins.direction import Slope, bounded
+from fimviz.model.classifier import Classifier
 
 
 def ground(scale=1.0, classes=5, inputs=7, count=4):

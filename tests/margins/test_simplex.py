@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fimviz.likelihood import Categorical
 from fimviz.margins import simplex
+from fimviz.model.likelihoods import Categorical
 
 log_probs = Categorical().log_probs
 

@@ -1,0 +1,197 @@
+"""Labels and class names in whatever form tables and model configurations have them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fimviz.model.blackbox import BlackBox
+    from fimviz.model.classifier import Classifier
+
+
+def read_names(classes: Any) -> list[str] | None:
+    """Class names in the order of the model's outputs; None where none are given.
+
+    A mapping is by index, as a configuration's id2label (whose keys JSON has made strings), or by name, as label2id.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, str | bytes):
+        raise TypeError(f"classes is the string {classes!r}, expected a sequence of names")
+    if isinstance(classes, set | frozenset):
+        raise TypeError("classes is a set, which has no order, expected names in the order of the model's outputs")
+    if isinstance(classes, Mapping):
+        names = _in_order(classes)
+    elif hasattr(classes, "to_pylist"):  # of pyarrow
+        names = classes.to_pylist()
+    elif isinstance(classes, Tensor):
+        names = classes.tolist()
+    else:
+        try:
+            names = list(classes)
+        except TypeError:
+            kind = type(classes).__name__
+            raise TypeError(f"classes is a {kind}, expected a sequence of names") from None
+    return [_name(i, name) for i, name in enumerate(names)]
+
+
+def _in_order(classes: Mapping[Any, Any]) -> list[Any]:
+    for keys, values in ((classes.keys(), classes.values()), (classes.values(), classes.keys())):
+        places = [_index(key) for key in keys]
+        if None not in places:
+            if sorted(places) != list(range(len(places))):  # type: ignore[type-var]
+                raise ValueError(
+                    f"classes has the indices {sorted(places)[:9]}, expected each from 0 to "  # type: ignore[type-var]
+                    f"{len(places) - 1} once: give one name for every output of the model"
+                )
+            return [name for _, name in sorted(zip(places, values, strict=True), key=lambda pair: pair[0] or 0)]
+    raise TypeError("classes is a mapping without indices, expected {index: name} or {name: index}, or a list of names")
+
+
+def _index(key: Any) -> int | None:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return int(key)
+    return int(key) if isinstance(key, str) and key.isdecimal() else None
+
+
+def _name(place: int, name: Any) -> str:
+    if isinstance(name, bytes):
+        return name.decode()
+    if isinstance(name, str | int | np.integer | np.bool_) or (isinstance(name, float | np.floating) and name == name):
+        return str(name)
+    mend = ": take one part of each, [name for _, name in classes]" if isinstance(name, tuple | list) else ""
+    raise TypeError(f"classes[{place}] is {name!r}, expected a name{mend}")
+
+
+def read_labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor | None:
+    """Class indices (n,), or where every class is a yes/no label of its own, booleans (n, K).
+
+    Numbers are indices, strings are class names. Arrays, tensors on any device, tables' columns (categories by what
+    they say, not by their codes), lists and columns (n, 1) of these are read.
+    """
+    if labels is None:
+        return None
+    several = net.likelihood.name == "bernoulli"
+    given = _array(labels, net.classes, several)
+    if several:
+        return _yes_or_no(given, count, len(net.classes))
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.dtype == object or given.dtype.kind in "US":
+        _refuse_missing(given)
+        if not all(isinstance(v, str) for v in given.flat):
+            raise TypeError(f"labels hold {given.flat[0]!r}, expected class indices or names")
+        given = _by_name(given, net.classes)
+    classes = len(net.classes)
+    what = f"labels are {given.dtype} of shape {tuple(given.shape)}, expected class indices ({count},)"
+    if given.shape != (count,):
+        mend = ": for one-hot labels pass labels.argmax(1)" if given.shape == (count, classes) else ""
+        raise ValueError(what + mend)
+    if given.dtype.kind == "b" and classes != 2:
+        raise TypeError(f"{what}: booleans tell two classes apart, and there are {classes}")
+    if given.dtype.kind == "f":
+        _refuse_missing(given)
+        if (broken := (given != np.floor(given)).nonzero()[0]).size:
+            raise ValueError(f"labels[{broken[0]}] is {given[broken[0]]}, expected class indices, which are whole")
+    if (beyond := ((given < 0) | (given >= classes)).nonzero()[0]).size:
+        raise ValueError(f"labels[{beyond[0]}] is {given[beyond[0]]}, expected class indices from 0 to {classes - 1}")
+    return torch.tensor(given.astype(np.int64))
+
+
+def _array(labels: Any, names: Sequence[str], several: bool) -> np.ndarray:
+    """Labels as numbers or names in an array; what has no order or no meaning is refused."""
+    if isinstance(labels, Tensor):
+        return _plain(labels)
+    if isinstance(labels, Mapping | set | frozenset | str | bytes):
+        raise TypeError(f"labels is a {type(labels).__name__}, expected one label for every image, in their order")
+    if isinstance(labels, list | tuple) and labels and all(isinstance(one, Tensor) for one in labels):
+        labels = [_plain(one) for one in labels]
+    if hasattr(labels, "columns") and hasattr(labels, "to_numpy"):  # a table
+        labels = _table(labels, names, several)
+    elif hasattr(labels, "to_pylist"):  # of pyarrow
+        labels = labels.to_pylist()
+    if not hasattr(labels, "__len__"):
+        mend = "[labels]" if np.ndim(labels) == 0 and isinstance(labels, int | float | np.generic) else "list(labels)"
+        raise TypeError(f"labels is a {type(labels).__name__}, expected a sequence of one an image: pass {mend}")
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        array = None
+    if array is None or (array.dtype == object and any(isinstance(v, list | tuple | set) for v in array.flat)):
+        mend = (
+            "for a list of names an image, [[name in some for name in net.classes] for some in labels]"
+            if several
+            else "pass one class an image"
+        )
+        raise ValueError(f"labels hold sequences of different lengths: {mend}")
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype == object:  # numbers with a missing one, of nullable columns, or 0-dimensional arrays
+        plain = [v.item() if isinstance(v, np.generic | np.ndarray) and v.size == 1 else v for v in array.flat]
+        if all(isinstance(v, int | float) for v in plain):
+            return np.array(plain).reshape(array.shape)
+    elif array.dtype.kind not in "biufUS":
+        raise TypeError(f"labels are {array.dtype}, expected class indices or names")
+    return array
+
+
+def _plain(labels: Tensor) -> np.ndarray:
+    labels = labels.detach().cpu()
+    if labels.is_complex() or labels.layout != torch.strided:
+        raise TypeError(f"labels are {labels.dtype} ({labels.layout}), expected class indices in a dense tensor")
+    return (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
+
+
+def _table(table: Any, names: Sequence[str], several: bool) -> Any:
+    columns = [str(c) for c in table.columns]
+    if several and columns != list(names):
+        if sorted(columns) != sorted(names):
+            raise ValueError(
+                f"the columns of labels are {', '.join(columns[:9])} and the classes are {', '.join(names[:9])}, "
+                "expected the same: pass labels.to_numpy() if they stand in the classes' order"
+            )
+        table = table[[table.columns[columns.index(name)] for name in names]]
+    return table.to_numpy()
+
+
+def _refuse_missing(given: np.ndarray) -> None:
+    for place, value in enumerate(given.flat):
+        if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
+            raise ValueError(f"labels[{place}] is missing ({value}), expected a class for every image: drop the others")
+
+
+def _by_name(given: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    places = {name: i for i, name in enumerate(names)}
+    out = np.empty(given.shape, np.int64)
+    for at, value in np.ndenumerate(given):
+        if (name := str(value)) not in places:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names[:9])}"
+            if name.isdecimal():
+                hint = "a number in a string; for class indices pass [int(label) for label in labels]"
+            raise ValueError(f"labels[{at[0]}] is {name!r}, which is no class: {hint}")
+        if names.count(name) > 1:
+            raise ValueError(f"labels[{at[0]}] is {name!r}, and several classes have this name: pass class indices")
+        out[at] = places[name]
+    return out
+
+
+def _yes_or_no(given: np.ndarray, count: int, classes: int) -> Tensor:
+    if given.shape != (count, classes):
+        raise ValueError(
+            f"labels are {given.dtype} of shape {tuple(given.shape)}, expected ({count}, {classes}) of 0 and 1: with "
+            "likelihood='bernoulli' every class is a yes/no label of its own, and several may be right"
+        )
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"labels hold {given.flat[0]!r}, expected 0 and 1 only")
+    wrong = ((given != 0) & (given != 1)).nonzero()
+    if wrong[0].size:
+        place = ", ".join(str(axis[0]) for axis in wrong)
+        raise ValueError(f"labels[{place}] is {given[wrong][0]}, expected 0 and 1 only")
+    return torch.tensor(given.astype(bool))

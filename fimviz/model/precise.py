@@ -1,0 +1,211 @@
+"""A float32 graph of a network at the activations that float64 gives.
+
+Where a ReLU's input or a max pool's lead is smaller than rounding, a forward pass in float32 takes another linear piece
+of the network than exact arithmetic would: gradients can be off by percents. Layers that remember signs and positions
+decide this in the forward pass alone. So every operation of that pass runs in float64, and what autograd keeps of it is
+the outcome rounded to float32: signs and positions are float64's, and backward passes, which take nearly all the time,
+stay in float32, right to a few machine epsilons. That does not hold where a backward pass compares what was rounded
+(`amax`, ReLU6), subtracts it (tanh), or computes the layer again (checkpoints): `Steady` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from fimviz.model.at_rest import plain_kernels
+
+_WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
+_SWEEP = 32  # operations after which memory of tensors that are gone is given back
+_PATCHES = 2**17  # numbers that stay in a processor's cache
+_CARD_PATCHES = 2**26
+# What goes back without comparing or subtracting what the forward pass has left.
+_STEADY = {
+    *("convolution_backward", "threshold_backward", "leaky_relu_backward", "native_batch_norm_backward"),
+    *("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "avg_pool2d_backward"),
+    *("_adaptive_avg_pool2d_backward", "upsample_nearest2d_backward", "upsample_bilinear2d_backward"),
+    *("mm", "bmm", "mv", "add", "mul", "div", "neg", "sum", "where", "masked_fill", "cat", "index_select"),
+    *("slice_backward", "select_backward", "constant_pad_nd", "slice", "select", "split", "unbind", "expand"),
+    *("view", "_unsafe_view", "as_strided", "permute", "t", "transpose", "squeeze", "unsqueeze", "alias", "detach"),
+    *("clone", "copy_", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "empty_like", "new_empty_strided"),
+}
+
+
+@contextmanager
+def float64_values(tangent: Tensor | None = None) -> Iterator[Float64Values]:
+    """Inside, float32 operations give the values of float64, rounded.
+
+    What depends on `tangent`, a direction of forward mode, stays in float32 entirely.
+    """
+    with plain_kernels.turned(), Float64Values(tangent) as values:  # oneDNN's recurrent layers know no float64
+        yield values
+
+
+class Float64Values(TorchDispatchMode):
+    """`float64_values` on one thread.
+
+    Every storage of float32 numbers has a twin of as many float64 ones, so that views and writes in place need no
+    care.
+    """
+
+    def __init__(self, tangent: Tensor | None = None) -> None:
+        super().__init__()
+        self._twins: dict[int, tuple[StorageWeakRef, torch.UntypedStorage]] = {}
+        self._moving: dict[int, StorageWeakRef] = {}
+        self._move(tangent)
+        self._count = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes seconds, only to keep it away from here
+
+    def of(self, t: Tensor) -> Tensor:
+        """The values of a tensor made inside, in float64."""
+        wide = _WIDE.get(t.dtype)
+        if wide is None:
+            return t
+        if not _stored(t):
+            return t.to(wide)
+        storage = t.untyped_storage()
+        reference, twin = self._twins.get(storage._cdata, (None, None))
+        if reference is None or twin is None or reference.expired() or twin.nbytes() != 2 * storage.nbytes():
+            everything = t.new_empty(0).set_(storage, 0, (storage.nbytes() // t.itemsize,), (1,))
+            twin = self._note(storage, everything.to(wide).untyped_storage())
+        out = torch.empty(0, dtype=wide, device=t.device).set_(twin, t.storage_offset(), t.size(), t.stride())
+        return out.neg() if t.is_neg() else out.conj() if t.is_conj() else out
+
+    def _move(self, *changed: Any) -> None:
+        """Note what depends on the tangent; the reference keeps the storage's place from being taken by another."""
+        for t in changed:
+            if isinstance(t, Tensor) and _stored(t):
+                self._moving[t.untyped_storage()._cdata] = StorageWeakRef(t.untyped_storage())
+
+    def _moves(self, t: Tensor) -> bool:
+        return _stored(t) and t.untyped_storage()._cdata in self._moving
+
+    def _note(self, storage: torch.UntypedStorage, twin: torch.UntypedStorage) -> torch.UntypedStorage:
+        self._twins[storage._cdata] = StorageWeakRef(storage), twin
+        return twin
+
+    def _rounded(self, wide: Any) -> Any:
+        if not isinstance(wide, Tensor) or wide.dtype not in _NARROW:
+            return wide
+        out = wide.to(_NARROW[wide.dtype])
+        if _stored(out):
+            if out.stride() != wide.stride() or wide.untyped_storage().nbytes() != 2 * out.untyped_storage().nbytes():
+                wide = torch.empty_like(out, dtype=wide.dtype).copy_(wide)
+            self._note(out.untyped_storage(), wide.untyped_storage())
+        return out
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if any(map(self._moves, tensors)):
+            out = func(*args, **kwargs)
+            self._move(*tree_leaves(out), *_written(func, args, kwargs))
+            return out
+        self._count += 1
+        if self._count % _SWEEP == 0:
+            self._twins = {at: pair for at, pair in self._twins.items() if not pair[0].expired()}
+        narrowing = kwargs.get("dtype") in _WIDE and any(t.dtype in _NARROW for t in tensors)
+        turns = func.is_view or torch.Tag.inplace_view in func.tags
+        if turns or not (narrowing or any(t.dtype in _WIDE for t in tensors)):
+            return func(*args, **kwargs)
+        wide_args, wide_kwargs = tree_map(lambda a: self.of(a) if isinstance(a, Tensor) else a, (args, kwargs))
+        asked = kwargs.get("dtype")
+        if asked in _WIDE:
+            wide_kwargs["dtype"] = _WIDE[asked]
+        run = _convolution if func is torch.ops.aten.convolution.default else func
+        out = run(*wide_args, **wide_kwargs)
+        written = _written(func, args, kwargs)
+        if written:
+            for t, twin in zip(written, _written(func, wide_args, wide_kwargs), strict=True):
+                if t is not twin:
+                    t.copy_(twin)
+            return (tuple(written) if len(written) > 1 else written[0]) if func._schema.returns else None
+        if asked in _NARROW or (any(t.dtype in _NARROW and t.ndim for t in tensors) and not narrowing):
+            return out  # the model asked for float64 itself
+        return tree_map(self._rounded, out)
+
+
+class Steady(TorchDispatchMode):
+    """Whether a backward pass under it depends on what was rounded as on any number: `yes`."""
+
+    yes = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        # A ReLU's threshold is 0, which rounding keeps; statistics of the input itself are subtracted from it.
+        unsteady = (name == "threshold_backward" and args[2] != 0) or (name == "native_batch_norm_backward" and args[7])
+        self.yes &= name in _STEADY and not unsteady
+        return func(*args, **(kwargs or {}))
+
+
+def _convolution(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    """A convolution in float64 of a few inputs at a time.
+
+    Processors have no kernel of their own for it: torch copies the patches of all inputs first, and beyond the cache
+    that takes five times as long. Nvidia's library has one that leaves the card's float64 units idle, where a product
+    of matrices does not.
+    """
+    card = x.device.type == "cuda"
+    run = _by_patches if card else torch.ops.aten.convolution.default
+    some = (_CARD_PATCHES if card else _PATCHES) // max(1, weight[0].numel() * x[0, 0].numel())
+    parts = [run(part, weight, *rest) for part in x.split(max(1, some))]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _by_patches(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A convolution as a product of its weights and the input's patches, but where it has groups or is transposed."""
+    if transposed or groups > 1:
+        convolve = torch.ops.aten.convolution.default
+        return convolve(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+    taps = weight.shape[2:]
+    x = nn.functional.pad(x, [side for p in reversed(padding) for side in (p, p)])
+    for dim, (tap, step, gap) in enumerate(zip(taps, stride, dilation, strict=True), 2):
+        x = x.unfold(dim, gap * (tap - 1) + 1, step)[..., ::gap]
+    out = x.shape[2 : 2 + len(taps)]
+    places = [0, 1, *range(2 + len(taps), x.ndim), *range(2, 2 + len(taps))]
+    patches = x.permute(places).reshape(len(x), -1, out.numel())
+    z = (weight.flatten(1).expand(len(x), -1, -1) @ patches).view(len(x), -1, *out)
+    return z if bias is None else z + bias.view(-1, *[1] * len(taps))
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors into which an operation writes."""
+    given = [args[at] if at < len(args) else kwargs.get(name) for at, name in _outputs(func)]
+    return [t for t in tree_leaves(given) if isinstance(t, Tensor)]
+
+
+@cache
+def _outputs(func: Any) -> list[tuple[int, str]]:
+    slots = enumerate(func._schema.arguments)
+    return [(at, slot.name) for at, slot in slots if slot.alias_info is not None and slot.alias_info.is_write]
+
+
+def _stored(t: Tensor) -> bool:
+    """Whether its numbers lie in a storage: a sparse tensor's do not, nor a zero of autograd's."""
+    return t.layout == torch.strided and not t._is_zerotensor()

@@ -1,0 +1,824 @@
+"""The explorer: numbers against those of its parts, planes against forward passes, the page without a browser."""
+
+import base64
+import dataclasses
+import importlib
+import io
+import json
+import re
+import threading
+import zlib
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from PIL import Image
+from scipy.special import softmax
+from scipy.stats import spearmanr
+
+import fimviz as fv
+from fimviz.explorer.detail import examine
+from fimviz.fisher.matched import matched_spectral_norm
+from fimviz.views.explorer.view import Exploring
+from fimviz.views.kit import figure as host
+from tests.views.test_views import in_node, unpacked
+
+
+def model(shape=(1, 8, 8), classes=4, seed=0, gain=6.0):
+    torch.manual_seed(seed)
+    first, last = torch.nn.Linear(int(np.prod(shape)), 24), torch.nn.Linear(24, classes)
+    last.weight.data *= gain
+    return torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.Tanh(), last)
+
+
+def batch(shape=(1, 8, 8), n=12, classes=4):
+    torch.manual_seed(1)
+    return torch.rand(n, *shape), [i % classes for i in range(n)]
+
+
+@pytest.fixture(scope="module")
+def found():
+    images, labels = batch()
+    return fv.explore(model(), images, labels, k=3, detail=6, include=["plane", "radius", "bounds", "margins"])
+
+
+# ---- the plane ----
+
+
+def test_plane_is_what_forward_passes_say():
+    images, _ = batch(n=3)
+    net = fv.Classifier(model().double())
+    s = fv.spectrum(net, images.double(), k=3)
+    p = s.plane(0, 2, points=7, reach=[0.5, 1.0, 2.0])
+    for i, a, b in [(0, 0, 3), (1, 6, 1), (2, 3, 3), (2, 5, 6)]:
+        step = p.distances[i, a] * s.eigenvectors[i, 0] + p.distances[i, b] * s.eigenvectors[i, 2]
+        z = net.model(s.images[i : i + 1] + step)[0]
+        assert torch.allclose(p.logits[i, a, b], z, atol=1e-10)
+        kl = (s.probabilities[i] * (s.probabilities[i].log() - z.log_softmax(0))).sum()
+        assert p.kl[i, a, b].item() == pytest.approx(kl.item(), abs=1e-10)
+        assert p.outcomes[i, a, b] == z.argmax()
+    assert torch.equal(p.distances[:, 3], torch.zeros(3).double())
+    assert torch.equal(p.information, s.eigenvalues[:, [0, 2]])
+
+
+def test_ellipse_is_that_of_the_fisher_information():
+    """½ δᵀFδ with the dense F = Jᵀ(diag p − ppᵀ)J, for a second axis that is no eigenvector."""
+    net = model().double()
+    images = batch(n=2)[0].double()
+    s = fv.spectrum(net, images, k=3)
+    toward = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    p = s.plane(1, toward, points=3, reach=0.1)
+    for i in range(2):
+        jac = torch.func.jacrev(lambda x: net(x[None])[0])(images[i]).flatten(1)
+        fisher = jac.T @ (s.probabilities[i].diag() - s.probabilities[i].outer(s.probabilities[i])) @ jac
+        u, w = p.axes[i].flatten(1)
+        inside = torch.stack([u, w]) @ fisher @ torch.stack([u, w]).T
+        assert torch.allclose(inside, p.information[i].diag(), atol=1e-10)
+        assert torch.allclose(torch.stack([u, w]) @ torch.stack([u, w]).T, torch.eye(2).double(), atol=1e-12)
+        assert abs(toward[i].flatten() @ w) > 1, "it leads toward what was given"
+
+
+def test_a_displacement_along_the_eigenvector_leaves_no_plane():
+    images, _ = batch(n=1)
+    s = fv.spectrum(model().double(), images.double(), k=1)
+    p = s.plane(0, 3 * s.eigenvectors[:, 0], points=3, reach=0.1)
+    assert not p.axes[0, 1].any()
+    assert p.information[0, 1] == 0
+    assert torch.allclose(p.kl[0, :, 0], p.kl[0, :, 2], rtol=1e-9)
+
+
+def test_planes_are_refused_with_a_sentence():
+    images, _ = batch(n=2)
+    s = fv.spectrum(model(), images, k=2)
+    for options, words in [
+        ({"k": 2}, "k is 2, expected an index from 0 to 1"),
+        ({"across": 0}, "another index"),
+        ({"points": 4}, "odd number"),
+        ({"reach": 0.0}, "positive distances"),
+        ({"across": torch.zeros(2, 3)}, "expected an index or finite displacements"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            s.plane(**options)
+    with pytest.raises(ValueError, match="vectors=True"):
+        fv.spectrum(model(), images, vectors=False).plane()
+    box = fv.BlackBox(lambda x: softmax(x.reshape(len(x), -1)[:, :4], 1), outputs="probabilities")
+    with pytest.raises(ValueError, match="no gradients"):
+        fv.spectrum(box, images, k=2, probes=20).plane(across=torch.rand(2, 1, 8, 8))
+
+
+# ---- the numbers ----
+
+
+def test_numbers_are_those_of_the_parts(found):
+    images, labels = batch()
+    s = fv.spectrum(model(), images, labels=labels, k=3)
+    frame = found.frame
+    np.testing.assert_allclose(frame.spectral_norm, s.spectral_norm, rtol=1e-5)
+    np.testing.assert_allclose(frame.confidence, s.confidence, rtol=1e-6)
+    two = s.logits.topk(2).values
+    np.testing.assert_allclose(frame.margin, two[:, 0] - two[:, 1], rtol=1e-5, atol=1e-6)
+    assert frame.correct.tolist() == (s.predictions == s.labels).tolist()
+    radius = fv.certified_radius(model(), images, attack=False).radius
+    np.testing.assert_allclose(frame.radius, radius, rtol=1e-6)
+    matched = matched_spectral_norm(fv.Classifier(model()), images)
+    np.testing.assert_allclose(frame.matched_spectral_norm, matched, rtol=1e-9)
+    assert frame.columns[-2:].tolist() == ["matched_spectral_norm", "failure"]
+    deep = found.first.detail
+    assert list(deep.places) == sorted(deep.places, key=matched.argsort(descending=True).tolist().index)
+    np.testing.assert_allclose(deep.spectrum.eigenvalues, s.eigenvalues[list(deep.places)], rtol=1e-4)
+    exact = found.first.bounds.methods["exact"].value
+    np.testing.assert_allclose(exact, s.spectral_norm[list(deep.places)], rtol=1e-4)
+    assert set(found.first.margins.sample.tolist()) <= set(deep.places)
+    assert (found.first.margins.source == s.predictions[found.first.margins.sample]).all()
+    assert repr(found).startswith("Explorer(12 inputs, 6 in full detail")
+
+
+def test_ranks_are_spearmans(found):
+    table = found.correlations.set_index("against")
+    for norm, prefix in [("matched_spectral_norm", ""), ("spectral_norm", "raw_")]:
+        for column in ("confidence", "margin", "radius"):
+            expected = spearmanr(found.frame[norm], found.frame[column]).statistic
+            rho, low, high = (table[f"{prefix}{name}"][column] for name in ("rho", "low", "high"))
+            assert rho == pytest.approx(expected, abs=1e-12)
+            assert low <= rho <= high
+
+
+def test_matched_error_holds_in_float64():
+    images, _ = batch(n=6)
+    exact = matched_spectral_norm(fv.Classifier(model().double()), images.double())
+    m = fv.explore(model(), images, include=[]).first
+    assert ((m.matched - exact).abs() <= m.matched_error).all()
+    assert (m.matched_error < 1e-3 * exact).all()
+
+
+def test_a_tie_has_no_matched_norm_and_keeps_its_own():
+    """Of p = softmax(x): at equal logits no temperature makes the answer surer, and λ₁ = ½."""
+    net = fv.Classifier(torch.nn.Identity(), input_range=None)
+    m = fv.explore(net, torch.tensor([[0.0, 3.0], [0.0, 0.0], [0.0, 9.0]])).first
+    assert m.matched.isnan().tolist() == [False, True, False]
+    assert m.lead[1] == m.spectrum.spectral_norm[1]
+    assert m.fragile == [1, 0, 2]
+    tied = fv.explore(net, torch.zeros(2, 2))
+    figure = tied.view()
+    assert figure.state["norm"] == "raw"
+    assert "is not known over 2 inputs" in tied.plot().layout.title.text
+    assert tied.correlations.rho.isna().all()
+
+
+def test_few_samples_get_no_interval():
+    images, labels = batch(n=5)
+    table = fv.explore(model(), images, labels, include=[]).correlations
+    assert table.rho.notna().all()
+    assert table.low.isna().all()
+
+
+def test_fragile_samples_come_first_and_the_rest_is_not_forgotten():
+    images, labels = batch(n=40)
+    e = fv.explore(model(), images, labels, detail=8, include=[])
+    order = matched_spectral_norm(fv.Classifier(model()), images).argsort(descending=True).tolist()
+    assert order != e.first.spectrum.fragile
+    assert set(order[:6]) <= set(e.places)
+    assert order[-1] in e.places
+    assert len(e.places) == 8
+    assert e.first.radius is None
+    assert fv.explore(model(), images, labels, detail=[3, 7, 3], include=["plane"]).places == tuple(
+        sorted([3, 7], key=order.index)
+    )
+
+
+def test_two_models_share_samples_and_scales():
+    images, labels = batch()
+    e = fv.explore({"plain": model(), "calm": model(gain=1.0)}, images, labels, detail=4)
+    plain, calm = e.models.values()
+    assert plain.detail.places == calm.detail.places
+    assert torch.equal(plain.detail.reach, calm.detail.reach)
+    assert torch.equal(plain.detail.walks[0].epsilon[:, [0, -1]], calm.detail.walks[0].epsilon[:, [0, -1]])
+    both = e.frame
+    assert both.groupby("model").size().tolist() == [12, 12]
+    table = e.correlations.set_index(["model", "against"])
+    expected = spearmanr(plain.matched, calm.matched).statistic
+    assert table.rho["plain", "λ₁ of calm"] == pytest.approx(expected)
+    data, _ = unpacked(e.view())
+    assert [m["name"] for m in data["models"]] == ["plain", "calm"]
+
+
+def test_bad_requests_get_a_sentence():
+    images, labels = batch(n=4)
+    for options, error, words in [
+        ({"detail": [9]}, ValueError, "expected places in the batch from 0 to 3"),
+        ({"detail": 0}, ValueError, "at least 1"),
+        ({"include": ["planes"]}, ValueError, "expected a list of some of plane, radius, bounds, attacks"),
+        ({"include": "plane"}, ValueError, "expected a list"),
+        ({"method": "guess"}, ValueError, "method is 'guess'"),
+        ({"k": 0}, ValueError, "k is 0"),
+        ({"detial": 3}, TypeError, "did you mean detail"),
+    ]:
+        with pytest.raises(error, match=words):
+            fv.explore(model(), images, labels, **options)
+    with pytest.raises(ValueError, match="expected one or two, each under a name"):
+        fv.explore({"a": model(), "b": model(), "c": model()}, images)
+    with pytest.raises(ValueError, match="two models of the same classes"):
+        fv.explore({"a": model(), "b": model(classes=5)}, images)
+
+
+def test_an_interrupt_keeps_what_is_complete():
+    images, labels = batch(n=300)
+    calls = []
+
+    def stop_at(limit):
+        def progress(done, total):
+            calls.append((done, total))
+            if done >= limit:
+                raise KeyboardInterrupt
+
+        return progress
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        e = fv.explore(model(), images, labels, progress=stop_at(1), detail=4)
+    assert 0 < len(e) < 300
+    assert e.places == ()
+    assert "<table" in e.view().html()
+    with pytest.warns(UserWarning, match="holds what was complete"):
+        e = fv.explore(model(), images[:10], labels[:10], progress=stop_at(60), detail=4)
+    assert len(e) == 10
+    assert e.first.matched.isfinite().all()
+    steps = [done for done, _ in calls]
+    assert max(steps) <= max(total for _, total in calls)
+
+
+def test_interrupted_at_matched_confidence_the_norms_as_they_are_lead(monkeypatch):
+    module = importlib.import_module("fimviz.explorer.explore")
+    real = module.matched_with_errors
+    monkeypatch.setattr(module, "matched_with_errors", lambda net, x, **options: real(net, x[:5], **options))
+    images, labels = batch()
+    with pytest.warns(UserWarning, match="holds what was complete"):
+        e = fv.explore(model(), images, labels, detail=4)
+    assert len(e) == 12
+    assert e.first.matched.isnan().all()
+    assert e.first.fragile == e.first.spectrum.fragile
+    assert e.view().state["norm"] == "raw"
+
+
+def test_progress_ends_at_all():
+    images, labels = batch()
+    seen = []
+    fv.explore(model(), images, labels, detail=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.fixture(scope="module")
+def attacked():
+    images, labels = batch(n=6)
+    return fv.explore(model(), images, labels, detail=3, include=["plane", "attacks", "attributions"])
+
+
+def test_attacks_and_attributions_are_those_of_their_functions(attacked):
+    images, labels = batch(n=6)
+    found = attacked.first
+    v = fv.vulnerability(model(), images, labels, norm="l2", halvings=5)
+    np.testing.assert_allclose(attacked.frame.attack, v.best("l2"), rtol=0.04)
+    assert "attack" in set(attacked.correlations.against)
+    at = list(found.detail.places)
+    a = fv.attributions(model(), images[at])
+    torch.testing.assert_close(found.attributions.maps, a.maps, rtol=1e-3, atol=1e-5)
+    data, _ = unpacked(attacked.view())
+    (m,) = data["models"]
+    assert [row["index"] for row in m["attacks"]] == list(range(6))
+    for row in m["attacks"]:
+        for j, one in enumerate(row["tried"]):
+            assert one["epsilon"] == pytest.approx(float(found.attacks.epsilon[row["index"], j]), nan_ok=True)
+            assert ("image" in one) == (row["index"] in at and one["epsilon"] > 0)
+    assert m["nested"]["attributions"][0]["places"] == at
+
+
+def test_the_plane_toward_an_attack_contains_it(attacked):
+    places, planes = attacked.first.toward
+    found = attacked.first.attacks
+    assert places
+    for i, place in enumerate(places):
+        best = int(found.epsilon[place].where(found.epsilon[place] > 0, torch.inf).argmin())
+        d = (found.moved[place, best] - found.spectrum.images[place]).double().flatten()
+        u, w = planes.axes[i].double().flatten(1)
+        rest = d - (d @ u) * u - (d @ w) * w
+        assert rest.norm() < 1e-5 * d.norm() + 1e-7
+        assert d.norm() <= planes.distances[i, -1]
+        assert d @ w >= 0
+    (m,) = unpacked(attacked.view())[0]["models"]
+    assert [p["index"] for p in m["toward"]] == list(places)
+    assert all(p["across"] for p in m["toward"])
+
+
+# ---- the page ----
+
+
+def test_payload_holds_the_numbers(found):
+    data, blob = unpacked(found.view())
+    (m,) = data["models"]
+    s = found.first.spectrum
+
+    def column(name):
+        start, size = m["numbers"][name]
+        return np.frombuffer(blob[start : start + size])
+
+    np.testing.assert_array_equal(column("raw"), s.spectral_norm)
+    np.testing.assert_array_equal(column("matched"), found.first.matched)
+    np.testing.assert_array_equal(column("doubt"), s.doubt)
+    np.testing.assert_array_equal(column("margin"), found.first.margin)
+    start, size = data["thumbs"]["at"]
+    thumbs = np.frombuffer(blob[start : start + size], np.uint8).reshape(12, 8, 8)
+    np.testing.assert_array_equal(thumbs, np.round(255 * s.images[:, 0].numpy()))
+    assert [d["index"] for d in m["details"]] == list(found.places)
+    for d in m["details"]:
+        offset, length = d["image"]
+        np.testing.assert_array_equal(
+            np.frombuffer(blob[offset : offset + length], np.uint8), thumbs[d["index"]].ravel()
+        )
+    planes = found.first.detail.planes
+    for i, p in enumerate(m["planes"]):
+        offset, length = p["logp"]
+        levels = np.frombuffer(blob[offset : offset + length], np.int16).reshape(len(p["shown"]), 21, 21) / 1000
+        best = np.array(p["shown"])[levels.argmax(0)]
+        clear = planes.logits[i].softmax(-1).topk(2).values.diff(dim=-1).abs()[..., 0] > 0.01
+        assert (best == planes.outcomes[i].numpy())[clear.numpy()].all()
+        offset, length = p["kl"]
+        kl = np.frombuffer(blob[offset : offset + length], np.float32).reshape(21, 21)
+        np.testing.assert_allclose(kl, planes.kl[i], rtol=1e-6, atol=1e-7)
+
+
+def test_embedded_views_call_samples_by_their_place(found):
+    (m,) = unpacked(found.view())[0]["models"]
+    bounds, margins = m["nested"]["bounds"][0], m["nested"]["margins"][0]
+    assert set(bounds["places"]) == set(found.places)
+    inner = unpacked(dataclasses.replace(found.view(), state=bounds["state"]))[0]
+    assert [s["index"] for s in inner["samples"]] == bounds["places"]
+    assert set(margins["places"]) <= set(found.places)
+    inner = unpacked(dataclasses.replace(found.view(), state=margins["state"]))[0]
+    assert [[t["id"], t["sample"]] for t in inner["traces"]] == margins["owners"]
+
+
+def test_html_is_deterministic_and_safe():
+    names = ["</script><script>alert(1)</script>", "<!--", "'\"&", "a" * 40]
+    images, labels = batch()
+    net = fv.Classifier(model(), classes=names)
+    html = fv.explore({"<b>": net, "x": net}, images, labels, detail=3).view().html()
+    assert html == fv.explore({"<b>": net, "x": net}, images, labels, detail=3).view().html()
+    assert html.count("<script") == html.count("</script>") == 2
+    assert "<!--" not in html
+    assert not re.search(r"https?://", html)
+    assert 'from "./' not in html
+    still = html[html.index("fimviz-still") : html.index("application/json")]
+    assert "<b>" not in still
+    assert set(fv.explore(net, images)._repr_mimebundle_()) == {"text/html", "text/plain"}
+
+
+def test_two_hundred_cifar_images_stay_under_three_megabytes():
+    torch.manual_seed(0)
+    images = torch.rand(200, 3, 32, 32)  # noise deflates worse than any photograph
+    e = fv.explore(model((3, 32, 32), 10), images, [i % 10 for i in range(200)])
+    assert e.places
+    assert len(e.view().html().encode()) < 3_000_000
+
+
+def test_large_images_travel_small_but_for_the_detail():
+    images, _ = batch((3, 224, 224), n=6)
+    e = fv.explore(model((3, 224, 224), 10), images, detail=1, k=1)
+    data, _ = unpacked(e.view())
+    assert max(data["thumbs"]["shape"][:2]) <= 64
+    assert data["thumbs"]["at"][1] == 6 * np.prod(data["thumbs"]["shape"])
+    assert data["models"][0]["details"][0]["image"][1] == 3 * 224 * 224
+
+
+@pytest.mark.parametrize(
+    "case", ["two classes", "eleven classes", "a thousand classes", "series", "labels", "no labels", "NaN"]
+)
+def test_every_kind_of_model_has_a_page(case):
+    images, labels = batch(n=5)
+    if case == "series":
+        images = torch.rand(5, 30)
+    count = {"two classes": 2, "eleven classes": 11, "a thousand classes": 1000}.get(case, 4)
+    net = fv.Classifier(model(images.shape[1:], count), likelihood="bernoulli" if case == "labels" else "categorical")
+    labels = None if case in ("no labels", "labels") else [i % count for i in range(5)]
+    e = fv.explore(net, images, labels, include=["plane"])
+    if case == "NaN":
+        e.first.detail.spectrum.eigenvectors[:, 0, 0, 2, 3] = torch.nan
+    data, _ = unpacked(e.view())
+    assert len(data["models"][0]["planes"]) == 5
+    assert (data["models"][0]["planes"][0]["across"] is not None) == (case == "two classes")
+    assert all(len(p["shown"]) <= 12 for p in data["models"][0]["planes"])
+    assert e.plot().data
+
+
+def test_examining_another_sample_equals_having_asked_for_it(found):
+    other = next(i for i in range(12) if i not in found.places)
+    images, labels = batch()
+    asked = fv.explore(model(), images, labels, k=3, detail=[other], include=["plane"]).first.detail
+    later = examine(found, [other], 3, planes=1)[""]
+    torch.testing.assert_close(later.walks[0].kl, asked.walks[0].kl, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(later.planes.kl, asked.planes.kl, rtol=1e-4, atol=1e-6)
+
+
+# ---- the modules' pure functions, in node ----
+
+
+def in_modules(code, **data):
+    folder = (host.VIEWS / "explorer").as_uri()
+    load = "".join(
+        f"const {name} = await import('{folder}/{name}.js');" for name in ("strip", "plane", "overview", "view")
+    )
+    return in_node(load + code, **data)
+
+
+def test_swarm_overlaps_nowhere_and_stays_in_its_lane():
+    xs = np.random.default_rng(0).normal(200, 60, 150).tolist()
+    heights = in_modules("return strip.swarm(data.xs, 3, 60)", xs=xs)
+    places = np.stack([xs, heights], 1)
+    far = np.linalg.norm(places[:, None] - places[None], axis=2) + 100 * np.eye(150)
+    assert far.min() >= 6.6 - 1e-6
+    assert np.abs(heights).max() <= 60
+    assert in_modules("return strip.swarm([5, 5, 5], 3, 20)") == pytest.approx([0, -6.6, 6.6])
+
+
+def test_contour_of_a_paraboloid_is_its_ellipse():
+    t = np.linspace(-1, 1, 21)
+    grid = 0.5 * (4 * t[:, None] ** 2 + 1 * t[None] ** 2)
+    lines = np.array(in_modules("return plane.contour(data.grid, 21, 0.3)", grid=grid.ravel().tolist()))
+    x, y = (lines.reshape(-1, 2) / 10 - 1).T
+    assert np.allclose(0.5 * (4 * x**2 + y**2), 0.3, atol=0.02)
+    assert len(lines) > 20
+
+
+def test_plane_reads_between_its_nodes():
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(5, 5))
+    said = in_modules(
+        "return [[0, 0], [4, 4], [2, 3], [1.5, 2.25]].map(([u, v]) => plane.between(data.grid, 5, u, v))",
+        grid=grid.ravel().tolist(),
+    )
+    middle = 0.75 * grid[1:3, 2].mean() + 0.25 * grid[1:3, 3].mean()
+    assert said == pytest.approx([grid[0, 0], grid[4, 4], grid[2, 3], middle])
+
+
+def test_filters_and_orders_of_the_gallery():
+    code = (
+        "const t = {norm: [1, 9, 3, 4, 2, 8, 7, 6], margin: [8, 7, 1, 2, 6, 5, 4, 3], doubt: [0, 0, 0, 0, 0, 0, 0, 0],"
+        "correct: [true, false, true, true, true, true, false, true], group: [0, 1, 0, 1, 2, 2, 0, 1]};"
+        "const pass = (show) => view.passing(show, t);"
+        "return [pass('all').length, pass('misclassified'), pass('fragile'), pass('uncertain'), pass('class:2'),"
+        "view.ordered(pass('class:0'), 'norm', t), view.ordered(pass('all'), 'index', t)[0]]"
+    )
+    source = (host.VIEWS / "explorer/view.js").read_text()
+    assert "export function passing" in source
+    assert in_modules(code) == [8, [1, 6], [1, 5], [2, 3], [4, 5], [6, 2, 0], 0]
+
+
+def test_articles():
+    said = in_modules("return data.names.map(view.article)", names=["8", "9", "airplane", "ship", "18", "80", "1"])
+    assert said == ["an", "a", "an", "a", "an", "an", "a"]
+
+
+def test_axis_and_its_inverse_agree():
+    out = in_modules(
+        "const axis = strip.normAxis(data.logs, [10, 700], true);"
+        "const back = data.logs.map(v => strip.fromAxis(axis, axis.at(v)));"
+        "return [back, strip.fromAxis(axis, axis.at(-Infinity)) === -Infinity]",
+        logs=[-3.0, -1.0, 0.5, 2.0],
+    )
+    assert out[0] == pytest.approx([-3.0, -1.0, 0.5, 2.0])
+    assert out[1]
+
+
+def test_axis_is_broken_only_where_nothing_is():
+    even = "return strip.normAxis(data.logs, [0, 700], false).zones.length"
+    assert in_modules(even, logs=[v / 2 for v in range(-22, 8)]) == 1
+    assert in_modules(even, logs=[-80.0, -79.0, -1.0, 0.0, 2.0]) == 2
+    assert in_modules(even, logs=[]) == 1
+    assert in_modules("return [-0.9961, 0.62, -1].map(overview.rho)") == ["−0.9961", "0.62", "−1"]
+
+
+def test_every_trait_that_the_module_reads_exists():
+    names = set()
+    own = (f"explorer/{name}.js" for name in ("view", "overview", "detail", "planepanel"))
+    for path in (*own, "perturbation/panel.js", "kit/live.js"):
+        source = (host.VIEWS / path).read_text()
+        names |= set(re.findall(r'(?:model|state|this)\.(?:get|set)\("(\w+)"', source))
+    names |= set(re.findall(r'"change:(\w+)"', (host.VIEWS / "explorer/view.js").read_text()))
+    assert names - {"trace", "sample"} <= set(Exploring.class_trait_names(sync=True))
+    assert names >= {"index", "tab", "color", "against", "sort", "show", "selected", "epsilon"}
+    assert all(Exploring.class_traits(sync=True)[name].help for name in names - {"trace", "sample"})
+
+
+def test_scopes_of_modules_do_not_meet():
+    source = host.module_source("explorer/view.js")
+    assert source.count("export default") == 1
+    assert not re.search(r'^import .* from "\.', source, re.M)
+    assert len(json.dumps(source)) < 250_000
+
+
+# ---- the live widget ----
+
+
+@pytest.fixture
+def widget():
+    images, labels = batch(n=8)
+    e = fv.explore(model(), images, labels, k=2, detail=2, include=[])
+    w = e.widget()
+    w.comm = MagicMock()
+    w.heard = []
+    w.send = lambda content, buffers=None: w.heard.append(content)
+    yield w
+    w.close()
+
+
+def answers(widget, kind):
+    assert widget.wait(60)
+    return [m for m in widget.heard if m["kind"] == kind]
+
+
+def packed(text):
+    raw = zlib.decompress(base64.b64decode(text))
+    end = 4 + int.from_bytes(raw[:4], "little")
+    return json.loads(raw[4:end]), raw[end:]
+
+
+def test_traits_are_observed_and_checked(widget):
+    heard = []
+    widget.observe(lambda change: heard.append((change.name, change.new)), names=["index", "epsilon", "selected"])
+    other = (widget.index + 1) % 8
+    widget.set_state({"index": other, "epsilon": 0.5, "selected": [1, 2], "show": "class:2", "norm": "raw"})
+    assert set(heard[:2]) == {("index", other), ("epsilon", 0.5)}
+    assert widget.norm == "raw"
+    assert widget.selected == [1, 2]
+    for name, value in [
+        ("index", 8),
+        ("selected", [99]),
+        ("norm", "fitted"),
+        ("show", "class:9"),
+        ("show", "some"),
+        ("tab", "picture"),
+        ("temperature", 0.0),
+        ("directions", 0),
+    ]:
+        before = getattr(widget, name)
+        with pytest.raises(traitlets.TraitError):
+            setattr(widget, name, value)
+        assert getattr(widget, name) == before
+    assert repr(widget) == "Exploring(8 inputs)"
+
+
+def test_a_sample_is_computed_when_asked(widget):
+    other = next(i for i in range(8) if i not in widget.source.places)
+    widget.directions = 3
+    widget._handle_custom_msg({"kind": "compute", "what": "plane", "index": other}, [])
+    (answer,) = answers(widget, "computed")
+    data, _ = packed(answer["payload"])
+    (m,) = data["models"]
+    images, _ = batch(n=8)
+    s = fv.spectrum(model(), images[[other]], k=3)
+    np.testing.assert_allclose([d["value"] for d in m["details"][0]["directions"]], s.eigenvalues[0], rtol=1e-4)
+    assert m["details"][0]["index"] == m["planes"][0]["index"] == other
+    assert [w["doing"] for w in answers(widget, "working")] == [f"plane of sample {other}"]
+    assert len(answers(widget, "done")) == 1
+
+
+def test_attacks_on_a_sample_are_tried_when_asked(widget):
+    widget._handle_custom_msg({"kind": "compute", "what": "attacks", "index": 5}, [])
+    (answer,) = answers(widget, "computed")
+    (m,) = packed(answer["payload"])[0]["models"]
+    assert m["attacks"][0]["index"] == 5
+    images, labels = batch(n=8)
+    v = fv.vulnerability(model(), images[[5]], labels[5:6], norm="l2", halvings=5)
+    assert [t["epsilon"] for t in m["attacks"][0]["tried"]] == pytest.approx(v.epsilon[0].tolist(), rel=1e-3)
+    assert [p["index"] for p in m["toward"]] == [5] * int((v.epsilon[0] > 0).any())
+
+
+@pytest.mark.parametrize("what", ["bounds", "margins", "attributions"])
+def test_whole_views_of_a_sample_are_computed_when_asked(widget, what):
+    widget._handle_custom_msg({"kind": "compute", "what": what, "index": 5}, [])
+    (answer,) = answers(widget, "computed")
+    (m,) = packed(answer["payload"])[0]["models"]
+    entry = m["nested"][what]
+    assert entry["places"] == [5]
+    inner, _ = packed(entry["state"]["payload"])
+    if what == "attributions":
+        assert len(inner["samples"]) == 1
+    else:
+        assert {s["index"] for s in inner["samples"]} == {5}
+
+
+def test_another_temperature_is_computed_from_the_model(widget):
+    images, labels = batch(n=8)
+    before = widget.source.first.matched
+    for temperature in (2.0, 0.5):
+        widget.temperature = temperature
+        assert answers(widget, "failed") == []
+        net = fv.Classifier(model(), temperature=temperature)
+        expected = fv.spectrum(net, images)
+        np.testing.assert_allclose(widget.source.first.spectrum.spectral_norm, expected.spectral_norm, rtol=1e-4)
+        equal = matched_spectral_norm(net, images)
+        torch.testing.assert_close(widget.source.first.matched, equal, rtol=1e-5, atol=0)
+        assert torch.equal(widget.source.first.matched, before)
+        data, _ = packed(widget.payload)
+        assert data["models"][0]["temperature"] == temperature
+        assert data["models"][0]["correct"] == (expected.predictions == torch.tensor(labels)).tolist()
+    assert widget.source.first.spectrum.net.model is not None
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
+    (answer,) = answers(widget, "computed")
+    value = packed(answer["payload"])[0]["models"][0]["details"][0]["directions"][0]["value"]
+    assert value == pytest.approx(float(expected.spectral_norm[1]), rel=1e-4)
+
+
+def held(widget):
+    """Events: the view's next work has begun, and it may go on."""
+    begun, go_on, own = threading.Event(), threading.Event(), widget._ticker
+
+    def ticker(*given):
+        tick = own(*given)
+
+        def within(done, total):
+            begun.set()
+            assert go_on.wait(60)
+            tick(done, total)
+
+        return within
+
+    widget._ticker = ticker
+    return begun, go_on
+
+
+def test_a_request_brings_what_it_needs(widget):
+    content = {"kind": "compute", "what": "direction", "index": 5, "directions": 3, "key": "page's"}
+    widget._handle_custom_msg(content, [])  # before the page's new value of the trait has come
+    (answer,) = answers(widget, "computed")
+    assert widget.directions == 2
+    assert len(packed(answer["payload"])[0]["models"][0]["details"][0]["directions"]) == 3
+    widget._handle_custom_msg({**content, "directions": 0}, [])
+    assert [(m["key"], "directions is 0" in m["message"]) for m in answers(widget, "failed")] == [("page's", True)]
+
+
+def test_a_sample_does_not_stop_the_batch(widget):
+    begun, go_on = held(widget)
+    widget.temperature = 2.0
+    assert begun.wait(60)
+    raw, _ = png((8, 8))
+    widget._handle_custom_msg({"kind": "images", "names": ["a"]}, [raw])
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 5}, [])
+    widget._handle_custom_msg({"kind": "images", "names": ["b"]}, [raw])
+    go_on.set()
+    assert [m["index"] for m in answers(widget, "computed")] == [5]
+    assert answers(widget, "stopped") == answers(widget, "failed") == []
+    assert len(widget.source) == 10
+    assert widget.source.first.spectrum.net.temperature == 2.0
+    value = packed(answers(widget, "computed")[0]["payload"])[0]["models"][0]["details"][0]["directions"][0]["value"]
+    assert value == pytest.approx(float(widget.source.first.spectrum.spectral_norm[5]), rel=1e-4)
+
+
+def test_the_temperature_is_what_is_shown_after_a_stop_or_a_failure(widget, monkeypatch):
+    before = widget.payload
+    begun, go_on = held(widget)
+    widget.temperature = 2.0
+    assert begun.wait(60)
+    widget._handle_custom_msg({"kind": "stop"}, [])
+    assert widget.temperature == 1.0
+    go_on.set()
+    assert len(answers(widget, "stopped")) == 1
+    assert (widget.temperature, widget.payload) == (1.0, before)
+    monkeypatch.setattr(widget, "_warmer", lambda *given: 1 / 0)
+    widget.temperature = 4.0
+    assert len(answers(widget, "failed")) == 1
+    assert (widget.temperature, widget.payload) == (1.0, before)
+    monkeypatch.undo()
+    widget.temperature = 0.5
+    assert widget.wait(60)
+    assert (widget.temperature, widget.source.first.spectrum.net.temperature) == (0.5, 0.5)
+
+
+def test_epsilon_and_direction_are_the_samples(widget):
+    place = widget.index
+    reach, count = widget.extent[place]
+    widget.epsilon = 1e9
+    assert (widget.epsilon, count) == (reach, 2)
+    with pytest.raises(traitlets.TraitError, match=f"direction is 17, expected one of sample {place} from 0 to 1"):
+        widget.direction = 17
+    other = next(i for i in range(8) if i not in widget.source.places)
+    widget.index, widget.direction = other, 2  # of which nothing is shown yet
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": other, "directions": 1}, [])
+    assert widget.wait(60)
+    assert widget.direction == 0
+    assert abs(widget.epsilon) <= widget.extent[other][0]
+
+
+def test_what_is_not_offered_is_refused(widget):
+    for name, wrong in [("against", "radius"), ("against", "soup"), ("show", "differing")]:
+        with pytest.raises(traitlets.TraitError, match=f"{name} is '{wrong}', expected one of"):
+            setattr(widget, name, wrong)
+    images, _ = batch(n=8)
+    bare = fv.explore(model(), images, detail=1, include=["radius"]).widget()
+    for name, wrong in [("color", "correct"), ("show", "misclassified")]:
+        with pytest.raises(traitlets.TraitError, match=f"{name} is '{wrong}', expected one of"):
+            setattr(bare, name, wrong)
+    bare.against = "radius"
+    bare.close()
+
+
+def png(size, mode="L", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], *([3] if mode == "RGB" else [])), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue(), pixels
+
+
+def test_dropped_images_join_the_batch(widget):
+    raw, pixels = png((8, 8))
+    widget._handle_custom_msg({"kind": "images", "names": ["mine.png"]}, [memoryview(raw)])
+    assert answers(widget, "failed") == []
+    assert (len(widget.source), widget.index) == (9, 8)
+    s = widget.source.first.spectrum
+    torch.testing.assert_close(s.images[8, 0], torch.tensor(pixels / 255, dtype=torch.float32))
+    alone = fv.spectrum(model(), s.images[8:])
+    np.testing.assert_allclose(s.spectral_norm[8], alone.spectral_norm[0], rtol=1e-5)
+    equal = matched_spectral_norm(fv.Classifier(model()), s.images[8:])
+    torch.testing.assert_close(widget.source.first.matched[8:], equal, rtol=1e-6, atol=0)
+    data, _ = packed(widget.payload)
+    assert data["labels"][-1] is None
+    assert data["models"][0]["correct"][-1] is None
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 8}, [])
+    assert len(answers(widget, "computed")) == 1
+
+
+def test_the_networks_own_geometry_prepares_dropped_images(widget):
+    raw, _ = png((40, 30), "RGB")
+    seen = []
+
+    def prepare(pictures):
+        seen.extend(p.size for p in pictures)
+        return torch.full((len(pictures), 1, 8, 8), 0.25)
+
+    widget.source.first.spectrum.net.prepare = prepare
+    widget._handle_custom_msg({"kind": "images", "names": ["a", "b"]}, [raw, raw])
+    assert answers(widget, "failed") == []
+    assert seen == [(40, 30)] * 2
+    assert len(widget.source) == 10
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "words"),
+    [
+        (["a.png"], lambda: [png((40, 30))[0]], "a.png has 40 × 30 pixels and the network takes 8 × 8"),
+        (["a.txt"], lambda: [b"no picture"], "a.txt is no picture"),
+        (["a.png"], lambda: [png((8, 8))[0][:60]], "a.png is no picture"),
+        ([], list, "expected one name a file"),
+        (["x"] * 65, lambda: [png((8, 8))[0]] * 65, "at most 64"),
+        (["big"], lambda: [bytes(20_000_001)], "20 MB"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_the_view(widget, names, files, words):
+    widget._handle_custom_msg({"kind": "images", "names": names}, files())
+    (failed,) = answers(widget, "failed")
+    assert words in failed["message"]
+    assert len(widget.source) == 8
+
+
+def test_requests_that_make_no_sense_are_answered(widget):
+    for content, words in [
+        ({"kind": "dance"}, "unknown request 'dance'"),
+        ({"kind": "compute", "what": "soup", "index": 0}, "what is 'soup'"),
+        ({"kind": "compute", "what": "plane", "index": 8}, "expected a sample from 0 to 7"),
+        ({"kind": "compute", "what": "plane", "index": "x"}, "index is 'x'"),
+    ]:
+        widget.heard.clear()
+        widget._handle_custom_msg(content, [])
+        (failed,) = answers(widget, "failed")
+        assert words in failed["message"]
+
+
+def test_the_latest_request_wins_and_stop_stops(widget, monkeypatch):
+    started, go = threading.Event(), threading.Event()
+    import fimviz.explorer.detail
+
+    real_examine = fimviz.explorer.detail.examine
+
+    def slow(found, places, k, *, planes, progress):
+        started.set()
+        assert go.wait(30)
+        progress(0, 1)
+        return real_examine(found, places, k, planes=planes, progress=progress)
+
+    monkeypatch.setattr(fimviz.explorer.detail, "examine", slow)
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 1}, [])
+    assert started.wait(30)
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 2}, [])
+    go.set()
+    assert [a["index"] for a in answers(widget, "computed")] == [2]
+    assert len(answers(widget, "stopped")) == 1
+    started.clear()
+    go.clear()
+    widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": 3}, [])
+    assert started.wait(30)
+    widget._handle_custom_msg({"kind": "stop"}, [])
+    go.set()
+    assert len(answers(widget, "stopped")) == 2
+    assert len(answers(widget, "computed")) == 1
