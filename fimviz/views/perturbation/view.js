@@ -1,14 +1,8 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
-<<<<<<< HEAD:fimviz/views/perturbation.js
-import { measured, number } from "./chart.js";
-import { Gallery, shares } from "./gallery.js";
-import { picture, readInput } from "./inputs.js";
-=======
 import { measured, number } from "../kit/chart.js";
 import { Gallery, shares } from "../kit/gallery.js";
-import { picture } from "../kit/inputs.js";
->>>>>>> main:fimviz/views/perturbation/view.js
+import { picture, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
 import { mounted, View } from "../kit/stage.js";
 
