@@ -14,8 +14,10 @@ from torch import Tensor
 from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.bounds.ladder import Formula
 from fimviz.comparison import ways
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import lost, still_of_lost
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
     from fimviz.bounds import Layer
@@ -27,7 +29,7 @@ _CURVE = 120  # points of a drawn convergence
 class Comparison(Widget):
     """The live bound view."""
 
-    _esm = module_source("comparison/view.js")
+    _module = "comparison/view.js"
     index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
     method = traitlets.Unicode(help="The chosen row: a method or rung. Default: the bound from weights only.").tag(
         sync=True
