@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import named_options
+from fimviz._tell import tell
 from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
 from fimviz.bounds.network import Layer
 from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
@@ -21,6 +22,9 @@ from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.parts import Work, answers, in_parts
+from fimviz.model.engine.plan import there_and_back
+from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import ANSWERS, known, others, settle, spread
 from fimviz.model.failures import said as lacking
 from fimviz.result import Result
@@ -182,7 +186,9 @@ def compare_bounds(
     max_steps: int = 100,
     seed: int = 0,
     feature_vjps: int = 256,
+    max_memory: float | None = None,
     errors: str = "mark",
+    progress: bool | Callable[[int, int], None] = False,
 ) -> BoundComparison:
     """λ₁ at each input of a batch by estimates and by guaranteed bounds, with intervals, costs and what each needs.
 
@@ -203,8 +209,12 @@ def compare_bounds(
         seed: of everything random.
         feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
             no value where there are more than this.
+        max_memory: bytes that it may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its rows are NaN with the
             reason in the frame's column `failure`, or "raise".
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
+
+    An interrupt returns the methods that are complete.
 
     Example, two classes with p = (½, ½), where λ₁ = ¼ ‖w₁ − w₂‖² = 1:
         >>> import torch, fimviz as fv
@@ -218,43 +228,62 @@ def compare_bounds(
     errors, chosen = known(errors), list(allowed if methods is None else methods)
     if not chosen or not set(chosen) <= set(allowed):
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(allowed)} for this model")
+    progress, max_memory = wanted(progress), allowed(max_memory)
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     count = len(x)
-    with net.at_rest(), torch.no_grad():
-        z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(_CHUNK)])
-    unanswered = (~z.isfinite().all(1)).nonzero()[:, 0].tolist()
-    failures = unsound(net, x) if isinstance(net, Classifier) else dict.fromkeys(unanswered, ANSWERS)
+    stages = [(name, count * passes) for name, passes in _passes(net, x, chosen, probes, feature_vjps).items()]
+    bar = Stages(progress, [("check", 3.0 * count), *stages])
+    tick = bar.next()
+    z = answers(net, x, max_memory=max_memory)
+    failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), ANSWERS)
+    if isinstance(net, Classifier):
+        failures = unsound(net, x, max_memory=max_memory, progress=tick)
     settle(failures, count, errors)
     places = others(failures, count)
     x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
-    ladder = Ladder(net, x, feature_vjps) if isinstance(net, Classifier) and set(chosen) & set(RUNGS) else None
+    ladder = (
+        Ladder(net, x, feature_vjps, max_memory) if isinstance(net, Classifier) and set(chosen) & set(RUNGS) else None
+    )
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
-    for name in chosen:
-        if ladder and name in RUNGS:
-            columns[name], reasons[name] = _of_rung(ladder, name)
-        elif ladder and name == "exact" and set(chosen) & set(FROM_ROWS):
-            exact = net.precise or net.has_float64 or net.dtype == torch.float64
-            columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
-        elif name in _SPECTRAL:
-            s = spectrum(
-                net,
-                x,
-                k=1,
-                method=name,
-                vectors=False,
-                tolerance=tolerance,
-                max_steps=max_steps,
-                probes=probes,
-                seed=seed,
-            )
-            columns[name] = _of_spectrum(s)
-        else:
-            columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed)
-            if name == "hutchinson-trace":
-                rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
-                columns[name] = replace(columns[name], low=columns[name].low / rank)
+    work = Work(len(chosen))
+    with work:
+        for name in chosen:
+            tick = bar.next()
+            if ladder and name in RUNGS:
+                columns[name], reasons[name] = _of_rung(ladder, name)
+            elif ladder and name == "exact" and set(chosen) & set(FROM_ROWS):
+                exact = net.precise or net.has_float64 or net.dtype == torch.float64
+                columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
+            elif name in _SPECTRAL:
+                s = spectrum(
+                    net,
+                    x,
+                    k=1,
+                    method=name,
+                    vectors=False,
+                    tolerance=tolerance,
+                    max_steps=max_steps,
+                    probes=probes,
+                    seed=seed,
+                    max_memory=max_memory,
+                    progress=tick,
+                )
+                if len(s) < len(x):  # it keeps what an interrupt left, which does not compare
+                    raise KeyboardInterrupt
+                columns[name] = _of_spectrum(s)
+            else:
+                columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed, max_memory, tick)
+                if name == "hutchinson-trace":
+                    rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
+                    columns[name] = replace(columns[name], low=columns[name].low / rank)
+            work.reached(len(columns))
+        bar.end()
+    if work.stopped:
+        columns = {name: columns[name] for name in chosen[: work.done]}
+        chosen = list(columns)
+        tell(f"{work.stopped}: the comparison holds {work.done} of {work.count} methods")
     if isinstance(net, Classifier) and net.undescribed:
         by_gradients = [name for name in columns if name not in (*_BY_QUERIES, "L4", "L5", "L6")]
         columns |= {name: replace(columns[name], guarantee="void") for name in by_gradients}
@@ -353,12 +382,42 @@ def _of_spectrum(s: Spectrum) -> Column:
     )
 
 
+def _passes(
+    net: Classifier | BlackBox, x: Tensor, chosen: Sequence[str], probes: int, feature_vjps: int
+) -> dict[str, float]:
+    """How many forward passes each method takes at an input, roughly; what rungs share counts for the first."""
+    rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
+    rows = 1.0 + VJP_COST * rank
+    costs = {"exact": rows, "lanczos": 5 * (VJP_COST + JVP_COST) + 1, "power": 40 * (VJP_COST + JVP_COST)}
+    costs |= {"blackbox": 2.0 * probes, "published-whitebox": VJP_COST * probes, "published-blackbox": 2.0 * probes}
+    costs |= {"hutchinson-trace": VJP_COST * probes, "L4": 100.0, "L5": 100 / len(x)}
+    costs["L3"] = VJP_COST * feature_vjps / 4
+    first = next((name for name in chosen if name in ("exact", *FROM_ROWS)), "")
+    shared = (
+        {name: rows if name == first else 0.0 for name in ("exact", *FROM_ROWS)} if set(chosen) & set(FROM_ROWS) else {}
+    )
+    return {name: (costs | shared).get(name, 0.0) for name in chosen}
+
+
 def _of_estimates(
-    net: Classifier | BlackBox, x: Tensor, estimator: Callable[..., Estimate], probes: int, seed: int
+    net: Classifier | BlackBox,
+    x: Tensor,
+    estimator: Callable[..., Estimate],
+    probes: int,
+    seed: int,
+    max_memory: float | None,
+    progress: Tick,
 ) -> Column:
-    start = time.perf_counter()
+    start, parts = time.perf_counter(), []
+    size = min(_CHUNK, there_and_back(net, x, max_memory)) if isinstance(net, Classifier) else _CHUNK
+
+    def estimated(places: list[int]) -> Estimate:
+        return estimator(net, x[places].to(net.device), probes=probes, seed=seed)
+
     with net.at_rest():
-        parts = [estimator(net, part.to(net.device), probes=probes, seed=seed) for part in x.split(_CHUNK)]
+        for places, part in in_parts(range(len(x)), size, estimated):
+            parts.append(part)
+            progress(places[-1] + 1, len(x))
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts])

@@ -20,8 +20,8 @@ from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import METHODS, spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.progress import Stages
 from fimviz.model.failures import known, settle
-from fimviz.model.progress import Stages
 
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
 _PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fimviz.model.blackbox import BlackBox, BudgetExceeded
 from fimviz.model.classifier import Classifier
-from fimviz.model.engine.plan import passes
+from fimviz.model.engine.plan import there_and_back
 from fimviz.model.engine.progress import Progress, reporter
 from fimviz.model.failures import NonFiniteError, settle
 
@@ -55,6 +55,24 @@ def in_parts(
             continue
         left = left[len(part) :]
         yield part, found
+        del found  # before the next are computed
+
+
+def by_rows(
+    places: Iterable[int],
+    size: int,
+    cotangents: int,
+    compute: Callable[[list[int], int], T],
+    lose: Callable[[dict[int, str]], None] | None = None,
+) -> Iterator[tuple[list[int], T]]:
+    """`in_parts` of what takes so many cotangents at a time, which are halved with the inputs."""
+
+    def smaller() -> bool:
+        nonlocal cotangents
+        halved, cotangents = cotangents > 1, (cotangents + 1) // 2
+        return halved
+
+    return in_parts(places, size, lambda some: compute(some, cotangents), smaller, lose)
 
 
 class Work:
@@ -91,16 +109,18 @@ class Work:
         return True
 
     def reached(self, done: int) -> None:
-        """So many are complete, some of them computed."""
-        self.done, self._some = done, True
+        """So many are complete."""
+        self.done, self._some = done, done > 0
         self._report(done)
 
     def parts(
-        self, size: int, compute: Callable[[list[int]], T], smaller: Callable[[], bool] = lambda: False
+        self, size: int, cotangents: int, compute: Callable[[list[int], int], T]
     ) -> Iterator[tuple[list[int], T]]:
-        """`in_parts` of the whole batch, but for `failures`; each is done when the next is asked for."""
-        for part, found in in_parts(range(self.count), size, compute, smaller, self._lose if self._errors else None):
+        """`by_rows` of the whole batch, but for `failures`; each is done when the next is asked for."""
+        lose = self._lose if self._errors else None
+        for part, found in by_rows(range(self.count), size, cotangents, compute, lose):
             yield part, found
+            del found
             self.reached(part[-1] + 1)
         if self.done < self.count:  # the last ones failed
             self.done = self.count
@@ -117,7 +137,7 @@ def answers(
     net: Classifier | BlackBox, x: Tensor, dtype: torch.dtype | None = None, max_memory: float | None = None
 ) -> Tensor:
     """Logits (n, K) of an admitted batch in float64 on the CPU, from passes in `dtype`, by default that of x."""
-    size = passes(net, x, max_memory) if isinstance(net, Classifier) else _ANSWERS
+    size = there_and_back(net, x, max_memory) if isinstance(net, Classifier) else _ANSWERS
 
     def asked(places: list[int]) -> Tensor:
         return net.logits(x[places].to(net.device, dtype or x.dtype)).cpu().double()

@@ -39,7 +39,7 @@ def plan(
     size, classes = x[0].numel(), len(net.classes)
     width = passes.itemsize
     kept = 2 * len(x) * x.dtype.itemsize * size * k if vectors and net.device.type == "cpu" else 0
-    # What was measured as peaks of resnet18 (tests/test_spectrum.py): copies of the weights in another precision,
+    # What was measured as peaks of resnet18 (tests/fisher/test_spectrum.py): copies of weights in another precision,
     # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
