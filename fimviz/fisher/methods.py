@@ -12,23 +12,20 @@ from torch import Tensor, nn
 
 from fimviz._options import flag, named_options, real, whole
 from fimviz._tell import tell
+from fimviz._ways import named
 from fimviz.fisher.block import Block
-from fimviz.fisher.exact import exact
-from fimviz.fisher.lanczos import lanczos
-from fimviz.fisher.power import power
-from fimviz.fisher.sketch import sketch
+from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.spectrum import Cost, Spectrum
+from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.engine.memory import allowed
-from fimviz.model.engine.parts import Work
+from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.plan import plan
 from fimviz.model.engine.progress import wanted
 from fimviz.model.failures import known, others, settle, spread
 from fimviz.model.labels import read_labels
 
-METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
-GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
 UNVERIFIED = "unverified"
 # Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
 # 23 to 26 for one and 30 to 38 for three.
@@ -100,8 +97,7 @@ def spectrum(
         >>> round(s.spectral_norm.item(), 12), s.eigenvectors.flatten().abs().tolist()
         (1.0, [1.0, 0.0, 0.0])
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    asked_for = named("method", method, METHODS, ("auto", *METHODS))
     errors = known(errors)
     k = None if k is None else whole("k", k, 1)
     max_steps, seed, probes = whole("max_steps", max_steps, 1), whole("seed", seed, 0), whole("probes", probes, 1)
@@ -111,8 +107,9 @@ def spectrum(
     flag("verify", False if verify is None else verify)
     progress, max_memory = wanted(progress), allowed(max_memory)
     step = None if step is None else real("step", step)
-    if method == "power" and k not in (None, 1):
-        raise ValueError(f"k is {k} and method is 'power', which finds the leading eigenvalue only: use 'lanczos'")
+    if asked_for and asked_for.most and k is not None and k > asked_for.most:
+        what = "the leading eigenvalue" if asked_for.most == 1 else f"{asked_for.most} eigenvalues"
+        raise ValueError(f"k is {k} and method is {method!r}, which finds {what} only: use 'lanczos'")
     if not 0 < real("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
@@ -124,43 +121,45 @@ def spectrum(
     verify = possible if verify is None else bool(verify)
     passes = torch.float64 if verify and not net.precise else x.dtype
     rank = net.likelihood.rank(len(net.classes))
-    method, reason = _choose(net, method, k, rank)
-    guarantee = GUARANTEES[method]
-    if method != "blackbox" and not (verify and net.precise) and passes != torch.float64:
+    way, reason = _choose(net, asked_for, k, rank)
+    guarantee = way.guarantee
+    if not way.answers and not (verify and net.precise) and passes != torch.float64:
         guarantee = UNVERIFIED
         reason += (
             "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
             "knows from a neighbour of the input"
         )
-    blind = "" if isinstance(net, BlackBox) or method == "blackbox" else net.undescribed
+    blind = "" if isinstance(net, BlackBox) or way.answers else net.undescribed
     if blind:
         guarantee, reason = "void", f"{reason}; {blind}"
     verify = verify and net.precise
-    k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
+    k = min(k or (rank if way.whole else 1), rank, x[0].numel())
+    asked = Asked(
+        k=k,
+        vectors=vectors,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        probes=probes,
+        step=step,
+        seed=seed,
+        verify=verify,
+    )
     start = time.perf_counter()
     work = Work(len(x), progress, errors=errors)
     blocks: list[Block] = []
-    inputs, cotangents, twice = 1, 1, method != "exact"
+    inputs, cotangents = 1, 1
 
     def compute(places: list[int], cotangents: int) -> Block:
-        part = x[places]
-        here = part.to(net.device, passes)
-        if isinstance(net, BlackBox) or method == "blackbox":
-            block = sketch(net, part.to(net.device), k, vectors, probes, step, seed)
-        elif method == "exact":
-            block = exact(net, here, k, vectors, cotangents, verify)
-        elif method == "lanczos":
-            block = lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify)
-        else:
-            block = power(net, here, vectors, tolerance, max_steps, seed, verify)
+        here = x[places].to(net.device, None if way.answers else passes)
+        block = way.run(net, here, replace(asked, cotangents=cotangents))
         return replace(block, eigenvectors=block.eigenvectors.to(x.dtype))
 
     with net.at_rest(), work:
-        if isinstance(net, Classifier) and method != "blackbox":
-            rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
-            mend = "use smaller images" + ("" if twice else ", or method='lanczos'")
-            inputs, cotangents = plan(net, x, k, vectors, rows, twice, verify, max_memory, passes, mend)
-        for _, block in work.parts(inputs, 1 if twice else cotangents, compute):
+        if isinstance(net, Classifier) and not way.answers:
+            rows = way.rows(rank, max_steps)
+            mend = "use smaller images" + ("" if way.along else ", or method='lanczos'")
+            inputs, cotangents = plan(net, x, k, vectors, rows, way.along, verify, max_memory, passes, mend)
+        for _, block in work.parts(inputs, 1 if way.along else cotangents, compute):
             blocks.append(block)
     done, failures = work.done, work.failures
     if work.stopped:
@@ -188,8 +187,7 @@ def spectrum(
     logits = joined("logits")
     if failures and isinstance(net, Classifier):  # what the model says is known where only slopes failed
         lost = sorted(failures)
-        with net.at_rest(), torch.no_grad():
-            z = torch.cat([net.logits(one.to(net.device)).cpu().double() for one in x[lost].split(1)])
+        z = torch.cat([answers(net, x[[place]]) for place in lost])
         logits[lost] = torch.where(z.isfinite().all(1, keepdim=True), z, torch.nan)
     return Spectrum(
         eigenvalues=joined("eigenvalues"),
@@ -205,7 +203,7 @@ def spectrum(
         images=x[:done].cpu(),
         labels=None if truth is None else truth[:done],
         net=net,
-        method=method,
+        method=way.name,
         reason=reason,
         guarantee=guarantee,
         cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
@@ -220,17 +218,18 @@ def _padded(histories: list[Tensor]) -> Tensor:
     return torch.cat([torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in histories])
 
 
-def _choose(net: Classifier | BlackBox, method: str, k: int | None, rank: int) -> tuple[str, str]:
+def _choose(net: Classifier | BlackBox, asked_for: Method | None, k: int | None, rank: int) -> tuple[Method, str]:
     """The method and why."""
     if isinstance(net, BlackBox):
-        if method not in ("auto", "blackbox"):
-            raise ValueError(f"method is {method!r} and a BlackBox has no gradients: use 'blackbox'")
-        return "blackbox", "answers are all that this model gives"
-    if method != "auto":
-        return method, "asked for"
+        if asked_for and not asked_for.answers:
+            raise ValueError(f"method is {asked_for.name!r} and a BlackBox has no gradients: use 'blackbox'")
+        return asked_for or METHODS["blackbox"], "answers are all that this model gives"
+    if asked_for:
+        return asked_for, "asked for"
+    exact, lanczos = METHODS["exact"], METHODS["lanczos"]
     base, each = _CROSSOVER
     if rank <= base + each:
-        return "exact", f"the {rank} gradients of so few classes cost no more than an iteration"
+        return exact, f"the {rank} gradients of so few classes cost no more than an iteration"
     if k is None or rank <= base + each * k:
-        return "exact", f"{'all' if k is None else k} of {rank} eigenvalues are wanted: give a smaller k for 'lanczos'"
-    return "lanczos", f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"
+        return exact, f"{'all' if k is None else k} of {rank} eigenvalues are wanted: give a smaller k for 'lanczos'"
+    return lanczos, f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from fimviz.fisher.block import Block, eigenvectors, logit_error
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.failures import ANSWERS, LOGITS, NonFiniteError
@@ -375,3 +376,18 @@ def _bootstrap(h: Tensor, k: int, generator: torch.Generator) -> Tensor:
         values = torch.linalg.eigvalsh((small * times) @ small.T).flip(0)[:k]
         logs.append(values.clamp_min(1e-12 * float(values[0]) + 1e-300).log())
     return torch.stack(logs).std(0)
+
+
+def _run(net: BlackBox | Classifier, x: Tensor, asked: Asked) -> Block:
+    return sketch(net, x, asked.k, asked.vectors, asked.probes, asked.step, asked.seed)
+
+
+SKETCH = Method(
+    name="blackbox",
+    run=_run,
+    guarantee="statistical",
+    needs="the point, and answers of the model around it",
+    short="answers to queries only",
+    cost=2,
+    answers=True,
+)
