@@ -22,7 +22,7 @@ from fimviz.fisher.methods import spectrum as fisher_spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.drawn import Drawn
-from fimviz.model.engine.memory import allowed
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work, in_parts
 from fimviz.model.engine.plan import there_and_back
 from fimviz.model.engine.progress import Stages, wanted
@@ -98,7 +98,7 @@ def attributions(
     if any("return_convergence_delta" in own for own in extra.values()):
         raise ValueError("return_convergence_delta is not taken: what maps miss of completeness is in the frame's gap")
     errors, seed = known(errors), whole("seed", seed, 0)
-    progress, max_memory = wanted(progress), allowed(max_memory)
+    progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
     x = net.admit(images).detach()
     if net.likelihood.name != "categorical":

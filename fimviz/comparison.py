@@ -22,6 +22,7 @@ from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work, answers, in_parts
 from fimviz.model.engine.plan import there_and_back
 from fimviz.model.engine.progress import Stages, Tick, wanted
@@ -224,11 +225,11 @@ def compare_bounds(
     errors, chosen = known(errors), list(allowed if methods is None else methods)
     if not chosen or not set(chosen) <= set(allowed):
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(allowed)} for this model")
-    progress, max_memory = wanted(progress), allowed(max_memory)
+    progress, max_memory = wanted(progress), limit(max_memory)
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     count = len(x)
-    stages = [(name, count * passes) for name, passes in _passes(net, x, chosen, probes, feature_vjps).items()]
+    stages = [(name, count * passes) for name, passes in _forecast(net, x, chosen, probes, feature_vjps).items()]
     bar = Stages(progress, [("check", 3.0 * count), *stages])
     tick = bar.next()
     z = answers(net, x, max_memory=max_memory)
@@ -378,7 +379,7 @@ def _of_spectrum(s: Spectrum) -> Column:
     )
 
 
-def _passes(
+def _forecast(
     net: Classifier | BlackBox, x: Tensor, chosen: Sequence[str], probes: int, feature_vjps: int
 ) -> dict[str, float]:
     """How many forward passes each method takes at an input, roughly; what rungs share counts for the first."""

@@ -14,7 +14,7 @@ from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import Problem, inside, lengths, per_input, pose, toward
 from fimviz.attacks.steps import Ascent, ascend, directions, starts
 from fimviz.model.classifier import Classifier, as_classifier
-from fimviz.model.engine.memory import allowed
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.progress import Tick, ticker, wanted
 
 
@@ -235,7 +235,7 @@ def descent(
     progress = wanted(progress)
     net = as_classifier(net)
     given = net.batch(images).detach()
-    task = pose(net, given, labels, norm, allowed(max_memory))
+    task = pose(net, given, labels, norm, limit(max_memory))
     room = None if epsilon is None else lengths("epsilon", epsilon, len(task.x)).to(task.x)
 
     def within(part: Problem, at: Tensor, tick: Tick) -> Tensor:
@@ -263,7 +263,7 @@ def _attack(
 ) -> Tensor:
     seed, net, progress = whole("seed", seed, 0), as_classifier(net), wanted(progress)
     given = net.batch(images).detach()
-    task = pose(net, given, labels, norm, allowed(max_memory))
+    task = pose(net, given, labels, norm, limit(max_memory))
     eps = lengths("epsilon", epsilon, len(task.x))
     size = None if options is None or options.step is None else lengths("step", options.step, len(eps))
     others = starts(task, options.restarts - 1, seed) if options else []

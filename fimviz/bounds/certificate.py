@@ -21,7 +21,7 @@ from fimviz.bounds.ladder import Ladder, log10
 from fimviz.fisher.contrasts import precise_logits
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier, as_classifier
-from fimviz.model.engine.memory import allowed
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import column, known, others, said, settle, spread
@@ -137,7 +137,7 @@ def certified_radius(
     """
     net = as_classifier(net)
     steps, restarts, seed = whole("steps", steps, 1), whole("restarts", restarts, 1), whole("seed", seed, 0)
-    errors, progress, max_memory = known(errors), wanted(progress), allowed(max_memory)
+    errors, progress, max_memory = known(errors), wanted(progress), limit(max_memory)
     x = net.admit(images).detach()
     count = len(x)
     attacks = 3.0 * count * (3 * restarts + 1) * steps if attack else 0.0

@@ -17,7 +17,7 @@ from fimviz.divergence.pairs import choose
 from fimviz.divergence.theorem import checked_alpha
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier, as_classifier
-from fimviz.model.engine.memory import allowed
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, others, settle
@@ -94,7 +94,7 @@ def cckl(
     start = time.perf_counter()
     seed, resamples = whole("seed", seed, 0), whole("resamples", resamples, 2)
     errors, alpha = known(errors), checked_alpha(alpha)
-    progress, max_memory = wanted(progress), allowed(max_memory)
+    progress, max_memory = wanted(progress), limit(max_memory)
     net, x, truth = labelled(net, images, labels, "CCKL compares samples of different categories")
     i, j = choose(truth, pairs, seed, max_memory)
     passes = 3.0, passes_of_a_point(net, min(int(i.bincount().max()), len(x)))

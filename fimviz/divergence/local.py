@@ -19,7 +19,7 @@ from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier
-from fimviz.model.engine.memory import allowed
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, others, settle, spread
@@ -103,7 +103,7 @@ def local_accuracy(
     norms, directions = _chosen("norms", norms, NORMS), _chosen("directions", directions, DIRECTIONS)
     budgets = _budgets(epsilons, norms)
     errors, steps, seed = known(errors), whole("steps", steps, 1), whole("seed", seed, 0)
-    progress, max_memory = wanted(progress), allowed(max_memory)
+    progress, max_memory = wanted(progress), limit(max_memory)
     net, x, truth = labelled(net, images, labels, "attacks need to know what to leave")
     failures, count = unsound(net, x, max_memory=max_memory), len(x)
     settle(failures, count, errors)

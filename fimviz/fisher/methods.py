@@ -19,7 +19,7 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
-from fimviz.model.engine.memory import allowed
+from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.plan import plan
 from fimviz.model.engine.progress import wanted
@@ -105,7 +105,7 @@ def spectrum(
         raise ValueError(f"seed is {seed}, expected less than 2**63")
     flag("vectors", vectors)
     flag("verify", False if verify is None else verify)
-    progress, max_memory = wanted(progress), allowed(max_memory)
+    progress, max_memory = wanted(progress), limit(max_memory)
     step = None if step is None else real("step", step)
     if asked_for and asked_for.most and k is not None and k > asked_for.most:
         what = "the leading eigenvalue" if asked_for.most == 1 else f"{asked_for.most} eigenvalues"

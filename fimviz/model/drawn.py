@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_DRAWING = (torch.bernoulli, torch.multinomial, torch.normal, torch.rand, torch.randint, torch.randn, torch.randperm)
+_NEW = "bernoulli", "multinomial", "normal", "rand", "randint", "randn", "randperm"
+_IN_PLACE = "bernoulli_", "exponential_", "normal_", "random_", "uniform_"
+_DRAWING = {*(getattr(torch, name) for name in _NEW), *(getattr(Tensor, name) for name in _IN_PLACE)}
 
 
 class Drawn(TorchFunctionMode):
@@ -28,7 +30,8 @@ class Drawn(TorchFunctionMode):
 
     def __init__(self, seed: int, numpy: bool = False) -> None:
         super().__init__()
-        self._seed, self._numpy, self._before = seed, numpy, None
+        self._seed, self._numpy = seed, numpy
+        self._before: Any = None
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

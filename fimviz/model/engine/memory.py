@@ -41,7 +41,7 @@ def _container_free() -> int:
         return 2**62
 
 
-def allowed(max_memory: Any) -> float | None:
+def limit(max_memory: Any) -> float | None:
     """The option `max_memory`."""
     if max_memory is not None and not real("max_memory", max_memory) > 0:
         raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")

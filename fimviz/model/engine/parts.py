@@ -86,6 +86,7 @@ class Work:
         progress: as the option of every public door.
         unit: what they are.
         errors: what is to become of inputs whose passes give NaN in `parts`: "mark" or "raise"; None leaves that open.
+        anyway: whether an interrupt is survived also before anything is complete.
 
     Attributes:
         done: how many, from the first on, are complete.
@@ -93,10 +94,18 @@ class Work:
         stopped: why it ended early; empty if it did not.
     """
 
-    def __init__(self, count: int, progress: Progress = False, unit: str = "input", errors: str | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        progress: Progress = False,
+        unit: str = "input",
+        *,
+        errors: str | None = None,
+        anyway: bool = False,
+    ) -> None:
         self.count, self.done, self.stopped = count, 0, ""
         self.failures: dict[int, str] = {}
-        self._errors, self._some, self._report = errors, False, reporter(progress, count, unit)
+        self._errors, self._some, self._report = errors, anyway, reporter(progress, count, unit)
 
     def __enter__(self) -> Work:
         return self
@@ -110,7 +119,7 @@ class Work:
 
     def reached(self, done: int) -> None:
         """So many are complete."""
-        self.done, self._some = done, done > 0
+        self.done, self._some = done, self._some or done > 0
         self._report(done)
 
     def parts(

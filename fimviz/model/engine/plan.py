@@ -13,6 +13,7 @@ from fimviz.model.engine.memory import enough
 
 _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 _TOGETHER = 64  # inputs in a batch of passes there and back, beyond which nothing is gained
+_STEPS = 32  # of paths in a batch of passes on a processor: more leave its caches
 _COPIES = 6  # times what a pass keeps, that attacks take for an input
 
 
@@ -75,12 +76,13 @@ def there_and_back(net: Classifier, x: Tensor, max_memory: float | None = None) 
     return _fitting(net, room, _COPIES * saved, _TOGETHER)
 
 
-def steps(net: Classifier, x: Tensor, rows: int, twice: bool, most: int, max_memory: float | None, mend: str) -> int:
-    """How many paths can take their steps together, of `rows` gradients each; `twice` for the graph of a graph."""
+def steps_together(net: Classifier, x: Tensor, rows: int, twice: bool, max_memory: float | None) -> int:
+    """How many paths can take a step together, with `rows` gradients each; `twice` for the graph of a graph."""
     saved, largest, _ = footprint(net, x[:1].to(net.device))
     one = saved * (4 if twice else 1) + 4 * largest + 3 * rows * x[0].numel() * x.dtype.itemsize
+    mend = "use smaller images" + ("" if twice else ", or solver='cg'")
     room = enough(one, net.device, max_memory, "a step of one path", mend)
-    return _fitting(net, room, one, most if net.device.type == "cpu" else 4096)
+    return _fitting(net, room, one, _STEPS if net.device.type == "cpu" else 4096)
 
 
 def _fitting(net: Classifier, room: float, one: float, most: int) -> int:
