@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options
 from fimviz._tell import tell
-from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
+from fimviz._ways import VJP_COST, Way
+from fimviz.bounds.formulas import RUNGS
+from fimviz.bounds.ladder import Formula, Ladder
 from fimviz.bounds.network import Layer
-from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
+from fimviz.fisher.estimators import ESTIMATORS, Estimate, Estimator
 from fimviz.fisher.methods import UNVERIFIED, spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.engine.memory import limit
@@ -36,26 +39,13 @@ if TYPE_CHECKING:
 
     from fimviz.result import Figure
 
-# Passes toward the input in units of a forward pass: measured on ResNet-20 and SqueezeNet, ± 25 %.
-VJP_COST, JVP_COST = 1.4, 1.3
-_SPECTRAL = ("exact", "lanczos", "power", "blackbox")
-_ESTIMATORS: dict[str, Callable[..., Estimate]] = {
-    "published-whitebox": published_whitebox,
-    "published-blackbox": published_blackbox,
-    "hutchinson-trace": lambda *args, **options: hutchinson(*args, **options)[0],
-}
-METHODS = (*_SPECTRAL, *_ESTIMATORS, *RUNGS)
-_NEEDS = {
-    "exact": "the point, and the gradient of every logit there",
-    "lanczos": "the point, and some gradients of logits there, each with a product along a direction",
-    "power": "the point, and gradients of logits there with products along directions, until nothing moves",
-    "blackbox": "the point, and answers of the model around it",
-    "published-whitebox": "the point, and a gradient of logits there for each random direction",
-    "published-blackbox": "the point, and answers of the model around it",
-    "hutchinson-trace": "the point, and a gradient of logits there for each random direction",
-} | NEEDS
-_BY_QUERIES = ("blackbox", "published-blackbox")
 _CHUNK = 16  # inputs at a time
+_STEPS = 5  # that an iteration takes for λ₁, roughly
+
+
+def ways() -> dict[str, Way]:
+    """All that can be compared, by name: the methods of `spectrum`, the estimators, and the bounds by formula."""
+    return {**METHODS, **ESTIMATORS, **RUNGS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,16 +211,16 @@ def compare_bounds(
         >>> c.frame.value.round(9).tolist()
         [1.0, 1.0]
     """
-    allowed = _BY_QUERIES if isinstance(net, BlackBox) else METHODS
-    errors, chosen = known(errors), list(allowed if methods is None else methods)
-    if not chosen or not set(chosen) <= set(allowed):
-        raise ValueError(f"methods are {chosen}, expected some of {', '.join(allowed)} for this model")
+    listed = {name: way for name, way in ways().items() if way.answers or not isinstance(net, BlackBox)}
+    errors, chosen = known(errors), list(listed if methods is None else methods)
+    if not chosen or not set(chosen) <= set(listed):
+        raise ValueError(f"methods are {chosen}, expected some of {', '.join(listed)} for this model")
     progress, max_memory = wanted(progress), limit(max_memory)
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     count = len(x)
-    stages = [(name, count * passes) for name, passes in _forecast(net, x, chosen, probes, feature_vjps).items()]
-    bar = Stages(progress, [("check", 3.0 * count), *stages])
+    asked = {name: listed[name] for name in chosen}
+    bar = Stages(progress, [("check", 3.0 * count), *_forecast(net, x, asked, probes, feature_vjps)])
     tick = bar.next()
     z = answers(net, x, max_memory=max_memory)
     failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), ANSWERS)
@@ -239,21 +229,22 @@ def compare_bounds(
     settle(failures, count, errors)
     places = others(failures, count)
     x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
-    ladder = (
-        Ladder(net, x, feature_vjps, max_memory) if isinstance(net, Classifier) and set(chosen) & set(RUNGS) else None
-    )
+    formulas = {name: way for name, way in asked.items() if isinstance(way, Formula)}
+    ladder = Ladder(net, x, feature_vjps, max_memory) if isinstance(net, Classifier) and formulas else None
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
-    work = Work(len(chosen))
+    work = Work(len(asked))
     with work:
-        for name in chosen:
+        for name, way in asked.items():
             tick = bar.next()
-            if ladder and name in RUNGS:
-                columns[name], reasons[name] = _of_rung(ladder, name)
-            elif ladder and name == "exact" and set(chosen) & set(FROM_ROWS):
+            if ladder and isinstance(way, Formula):
+                columns[name], reasons[name] = _of_rung(ladder, way)
+            elif ladder and name == "exact" and any("rows" in formula.shares for formula in formulas.values()):
                 exact = net.precise or net.has_float64 or net.dtype == torch.float64
                 columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
-            elif name in _SPECTRAL:
+            elif isinstance(way, Estimator):
+                columns[name] = _of_estimates(net, x, way, probes, seed, max_memory, tick)
+            else:
                 s = spectrum(
                     net,
                     x,
@@ -269,20 +260,16 @@ def compare_bounds(
                 )
                 if len(s) < len(x):  # it keeps what an interrupt left, which does not compare
                     raise KeyboardInterrupt
-                columns[name] = _of_spectrum(s)
-            else:
-                columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed, max_memory, tick)
-                if name == "hutchinson-trace":
-                    rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
-                    columns[name] = replace(columns[name], low=columns[name].low / rank)
+                columns[name] = _of_spectrum(s, way)
             work.reached(len(columns))
         bar.end()
     if work.stopped:
-        columns = {name: columns[name] for name in chosen[: work.done]}
-        chosen = list(columns)
+        asked = dict(list(asked.items())[: work.done])
+        columns = {name: columns[name] for name in asked}
+        chosen = list(asked)
         tell(f"{work.stopped}: the comparison holds {work.done} of {work.count} methods")
     if isinstance(net, Classifier) and net.undescribed:
-        by_gradients = [name for name in columns if name not in (*_BY_QUERIES, "L4", "L5", "L6")]
+        by_gradients = [name for name, way in asked.items() if way.sees == "slopes"]
         columns |= {name: replace(columns[name], guarantee="void") for name in by_gradients}
     layers, local_layers, reason = None, None, "no bound from the weights was asked for"
     if ladder and {"L5", "L6"} & set(chosen):
@@ -312,19 +299,19 @@ def compare_bounds(
         failures=failures,
         reason=reason,
         reasons={name: why for name, why in reasons.items() if why},
-        needs={name: _NEEDS[name] for name in columns},
+        needs={name: way.needs for name, way in asked.items()},
     )
 
 
-def _of_rung(ladder: Ladder, name: str) -> tuple[Column, str]:
-    rung = ladder.rung(name)
+def _of_rung(ladder: Ladder, way: Formula) -> tuple[Column, str]:
+    rung = ladder.rung(way)
     value = _power(rung.log10)
-    known, lower = ~value.isnan(), name in LOWER
+    known, lower = ~value.isnan(), way.guarantee == "lower"
     column = Column(
         value=value,
         low=torch.where(known, value, 0.0) if lower else torch.zeros_like(value),
         high=torch.full_like(value, torch.inf) if lower else torch.where(known, value, torch.inf),
-        guarantee="lower" if lower else "upper",
+        guarantee=way.guarantee,
         forwards=rung.forwards,
         vjps=rung.vjps,
         jvps=torch.zeros_like(rung.vjps),
@@ -361,7 +348,7 @@ def _power(log10: Tensor) -> Tensor:
     return torch.where(log10 > 308, torch.inf, 10.0 ** log10.clamp_max(308))
 
 
-def _of_spectrum(s: Spectrum) -> Column:
+def _of_spectrum(s: Spectrum, way: Way) -> Column:
     value, error = s.spectral_norm, s.error[:, 0]
     return Column(
         value=value,
@@ -373,33 +360,35 @@ def _of_spectrum(s: Spectrum) -> Column:
         jvps=s.cost.jvps,
         seconds=s.cost.seconds,
         history=s.history,
-        history_cost=_cost(s.method, s.history.shape[1]),
+        history_cost=_cost(way, s.history.shape[1]),
         log10=value.log10(),
         failures=s.failures,
     )
 
 
 def _forecast(
-    net: Classifier | BlackBox, x: Tensor, chosen: Sequence[str], probes: int, feature_vjps: int
-) -> dict[str, float]:
-    """How many forward passes each method takes at an input, roughly; what rungs share counts for the first."""
+    net: Classifier | BlackBox, x: Tensor, asked: Mapping[str, Way], probes: int, feature_vjps: int
+) -> list[tuple[str, float]]:
+    """How many forward passes each method takes, roughly; what several read counts for the first of them."""
     rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
-    rows = 1.0 + VJP_COST * rank
-    costs = {"exact": rows, "lanczos": 5 * (VJP_COST + JVP_COST) + 1, "power": 40 * (VJP_COST + JVP_COST)}
-    costs |= {"blackbox": 2.0 * probes, "published-whitebox": VJP_COST * probes, "published-blackbox": 2.0 * probes}
-    costs |= {"hutchinson-trace": VJP_COST * probes, "L4": 100.0, "L5": 100 / len(x)}
-    costs["L3"] = VJP_COST * feature_vjps / 4
-    first = next((name for name in chosen if name in ("exact", *FROM_ROWS)), "")
-    shared = (
-        {name: rows if name == first else 0.0 for name in ("exact", *FROM_ROWS)} if set(chosen) & set(FROM_ROWS) else {}
-    )
-    return {name: (costs | shared).get(name, 0.0) for name in chosen}
+    parts = {"rows": 1.0 + VJP_COST * rank, "features": VJP_COST * feature_vjps / 4, "local": 100.0}
+    parts["weights"] = 100.0 / len(x)
+    costs: dict[str, float] = {}
+    for name, way in asked.items():
+        if isinstance(way, Estimator) or way.answers:
+            costs[name] = way.cost * probes
+        elif isinstance(way, Formula) or not way.cost:
+            reads = way.shares if isinstance(way, Formula) else ("rows",)
+            costs[name] = sum(parts.pop(part, 0.0) for part in reads)
+        else:
+            costs[name] = 1.0 + way.cost * _STEPS
+    return [(name, len(x) * cost) for name, cost in costs.items()]
 
 
 def _of_estimates(
     net: Classifier | BlackBox,
     x: Tensor,
-    estimator: Callable[..., Estimate],
+    way: Estimator,
     probes: int,
     seed: int,
     max_memory: float | None,
@@ -409,7 +398,7 @@ def _of_estimates(
     size = min(_CHUNK, there_and_back(net, x, max_memory)) if isinstance(net, Classifier) else _CHUNK
 
     def estimated(places: list[int]) -> Estimate:
-        return estimator(net, x[places].to(net.device), probes=probes, seed=seed)
+        return way.run(net, x[places].to(net.device), probes=probes, seed=seed)
 
     with net.at_rest():
         for places, part in in_parts(range(len(x)), size, estimated):
@@ -420,23 +409,21 @@ def _of_estimates(
         return torch.cat([getattr(part, name) for part in parts])
 
     history = joined("history")
-    kind = "blackbox" if bool((joined("vjps") == 0).all()) else "sampling"
     return Column(
         value=joined("value"),
         low=joined("low"),
         high=joined("high"),
-        guarantee=parts[0].guarantee,
+        guarantee=way.guarantee,
         forwards=joined("forwards"),
         vjps=joined("vjps"),
         jvps=joined("jvps"),
         seconds=time.perf_counter() - start,
         history=history,
-        history_cost=_cost(kind, history.shape[1]),
+        history_cost=_cost(way, history.shape[1]),
         log10=joined("value").log10(),
     )
 
 
-def _cost(kind: str, steps: int) -> Tensor:
+def _cost(way: Way, steps: int) -> Tensor:
     """Forward passes that a method has cost after each step of its history."""
-    step = {"blackbox": 2.0, "sampling": VJP_COST}.get(kind, VJP_COST + JVP_COST)
-    return 1 + step * torch.arange(1, steps + 1, dtype=torch.float64)
+    return 1 + way.cost * torch.arange(1, steps + 1, dtype=torch.float64)

@@ -389,5 +389,5 @@ SKETCH = Method(
     needs="the point, and answers of the model around it",
     short="answers to queries only",
     cost=2,
-    answers=True,
+    sees="answers",
 )

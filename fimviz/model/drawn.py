@@ -36,7 +36,8 @@ class Drawn(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _DRAWING and kwargs.get("generator") is None:
+        draws = func in _DRAWING or "generator" in kwargs  # as in torch.nn.init
+        if draws and kwargs.get("generator") is None:
             held = [a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
             device = torch.device(kwargs.get("device") or (held[0] if held else "cpu"))
             if device not in self._generators:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
+from fimviz.bounds.formulas import RUNGS
 from fimviz.bounds.ladder import Ladder
 from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import spectrum
@@ -165,9 +166,9 @@ def _closed_forms(
 ) -> tuple[float | None, Tensor | None, Tensor | None]:
     """log₁₀ L5, log₁₀ L4 at the first images and the certified radius (n,); why one is None goes into `reasons`."""
     ladder = Ladder(net, x[: settings.local_images], max_memory=settings.max_memory)
-    weights = ladder.rung("L5")
+    weights = ladder.rung(RUNGS["L5"])
     progress(1, 4)
-    local = ladder.rung("L4")
+    local = ladder.rung(RUNGS["L4"])
     progress(3, 4)
     certificate = certified_radius(net, x, attack=False, max_memory=settings.max_memory)
     found = {"weights_only": weights.reason, "at_images": local.reason, "certified_radius": certificate.reason}
