@@ -13,7 +13,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.views.kit.figure import Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import class_order
 
@@ -79,7 +80,7 @@ class Perturbation(Along):
 
     samples: tuple[int, ...] = ()
 
-    _esm = module_source("perturbation/view.js")
+    _module = "perturbation/view.js"
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:
