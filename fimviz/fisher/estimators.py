@@ -166,9 +166,9 @@ def published_blackbox(
 
 def _rounding(ground: Ground, rows: Tensor, basis: Tensor) -> Tensor:
     """How much of a value (n,) may have been rounded away, from rows basisᵀA (n, m, D)."""
-    noise, doubt = ground.rounding(rows, basis)
+    noise, uncertainty = ground.rounding(rows, basis)
     share = noise[:, 0] / rows.norm(dim=(1, 2)).cpu().double().clamp_min(1e-300)
-    return 2 * share + share**2 + doubt
+    return 2 * share + share**2 + uncertainty
 
 
 def _frames(x: Tensor, dimension: int, count: int, seed: int, orthonormal: bool) -> Tensor:

@@ -8,7 +8,12 @@ export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);
 /** A view: what it shares with Python or the stand-in host, what it shows, and its root on the page, 0 wide until it is seen. */
 export class View {
   constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, part, width: 0 });
+    this.model = model;
+    this.root = root;
+    this.data = data;
+    this.part = part;
+    this.width = 0;
+    this.columns = 1;
     this.$ = (selector) => root.querySelector(selector);
   }
 
@@ -94,9 +99,9 @@ export function roving(box, move) {
   });
 }
 
-/** The bar of the signed colour map with its ends; `reach` is how much of the map is used, `bar` whether it is colours. */
-export function colorBar(most, { reach = 1, bar = true } = {}) {
-  const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * reach).map(Math.round)})`);
+/** The bar of the signed colour map with its ends; `share` is how much of the map is used, `bar` whether it is colours. */
+export function colorBar(most, { share = 1, bar = true } = {}) {
+  const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * share).map(Math.round)})`);
   const end = number(most, 2);
   const zero = end.length > 5 ? "" : "<span>0</span>"; // powers of ten are wide, and the middle is 0 in any case
   return `${bar ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span>` : ""}<span class="fv-ends"><span>−${end}</span>${zero}<span>+${end}</span></span>`;
