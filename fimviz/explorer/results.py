@@ -158,9 +158,7 @@ class Explorer(Result):
         """
         models = {}
         for name, m in self.models.items():
-            net = m.spectrum.net.apart()
-            if m.spectrum._origin and (now := net.fingerprint()) and not m.spectrum._origin.agrees(now):
-                raise ValueError("the model's weights are no longer those that this result was computed with")
+            net = m.spectrum._net_apart()
             deep = replace(m.detail.spectrum, net=net, _parts={})
             models[name] = replace(
                 m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)

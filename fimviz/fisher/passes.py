@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fimviz.fisher.tape import RepeatError, repeatable
+from fimviz.model.at_rest import recurs
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import in_parts
 from fimviz.model.engine.plan import there_and_back
@@ -34,7 +35,7 @@ class Linearisation:
     def __init__(self, net: Classifier, x: Tensor, *, precise: bool = False, along: bool = False) -> None:
         self._net, self._precise, self._along = net, precise, along
         self._x = x.detach().clone().requires_grad_()
-        with float64_values() if precise else nullcontext() as values:
+        with float64_values(recurrent=recurs(net.model)) if precise else nullcontext() as values:
             self._z = net.logits(self._x)
             z = self._z.detach()
             self.logits = z if values is None else values.of(z)
@@ -147,7 +148,7 @@ class Linearisation:
         return False
 
     def _forward_mode(self, v: Tensor) -> Tensor:
-        with torch.no_grad(), float64_values(v) if self._precise else nullcontext():
+        with torch.no_grad(), float64_values(v, recurrent=recurs(self._net.model)) if self._precise else nullcontext():
             return tangent(self._net.logits, self._x.detach(), v)
 
 
