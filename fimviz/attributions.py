@@ -93,8 +93,7 @@ def attributions(
     flag("progress", callable(progress) or progress)
     net = as_classifier(net)
     x = net.admit(images).detach()
-    if net.likelihood.name != "categorical":
-        raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
+    net.likelihood.one_of_classes("an attribution explains one")
     classes = read_labels(targets, len(x), net)
     s = fisher_spectrum(net, x, k=1, seed=seed, errors=errors) if spectrum is None else spectrum
     count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter

@@ -263,7 +263,7 @@ def compare_bounds(
         layers, reason = ladder.layers
     if ladder and "L4" in chosen:
         local_layers = ladder.local_layers
-    modes = net.likelihood.mode(z)
+    modes = net.likelihood.predict(z)
     names = net.classes
     said = [
         names[int(m)] if m.ndim == 0 else " + ".join(names[c] for c in m.nonzero()[:, 0]) or "no label" for m in modes

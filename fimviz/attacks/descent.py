@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fimviz.attacks.problem import TINY, Problem, chunk, per_input
-from fimviz.attacks.slopes import Slopes, gaps_of
+from fimviz.attacks.slopes import Slopes
 from fimviz.model.classifier import Classifier
 
 TARGETS, STEPS = 3, 30  # what every door asks for, unless it is told otherwise
@@ -36,7 +36,7 @@ def known_inputs(net: Classifier, x: Tensor, seed: int) -> Known:
     batch = x[torch.linspace(0, len(x) - 1, min(len(x), _KNOWN)).long()]
     images = torch.cat([batch, (low + (high - low) * torch.cat([noise, plain])).to(batch)])
     with torch.no_grad():
-        parts = [net.likelihood.mode(net.logits(part.to(net.device))) for part in images.split(chunk(net, x))]
+        parts = [net.likelihood.predict(net.logits(part.to(net.device))) for part in images.split(chunk(net, x))]
     return Known(images, torch.cat(parts))
 
 
@@ -64,7 +64,7 @@ def smallest(
         return length, there
     way = _Way(problem[at], seed)
     with torch.no_grad():
-        gaps = gaps_of(way.problem.net, way.problem.net.logits(way.problem.x), way.problem.labels)
+        gaps = way.problem.net.likelihood.gaps(way.problem.net.logits(way.problem.x), way.problem.labels)
     outcomes = gaps.shape[1] - int(gaps.isinf().any())  # the label itself comes last
     for target in gaps.argsort(1)[:, : min(targets, outcomes)].split(1, 1):
         way.descend(torch.zeros_like(way.problem.x), None, target, steps)

@@ -79,7 +79,7 @@ class Problem:
         if len(candidates) == 1:
             return candidates[0]
         with torch.no_grad():
-            left = torch.stack([self.net.likelihood.margin(self.net.logits(c), self.labels) for c in candidates])
+            left = torch.stack([self.net.likelihood.standing(self.net.logits(c), self.labels) for c in candidates])
         return torch.stack(candidates)[left.argmin(0), torch.arange(len(self.x), device=self.x.device)]
 
     def both_ways(self, v: Tensor) -> list[Tensor]:
@@ -102,8 +102,7 @@ class Problem:
 
 def miss(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
     """Whether (n,) the outcome of logits (n, K) is not the labels, one of several yes/no labels being enough."""
-    other = net.likelihood.mode(z) != labels
-    return other if other.ndim == 1 else other.any(1)
+    return ~net.likelihood.same(net.likelihood.predict(z), labels)
 
 
 def chunk(net: Classifier, x: Tensor) -> int:
@@ -120,9 +119,10 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:
+        net.likelihood.an_outcome("pass the numbers that the model should miss as labels")
         with net.at_rest(), torch.no_grad():
             parts = x.split(chunk(net, x))
-            truth = torch.cat([net.likelihood.mode(net.logits(part.to(net.device))) for part in parts])
+            truth = torch.cat([net.likelihood.predict(net.logits(part.to(net.device))) for part in parts])
     return Problem(net, x.to(net.device), truth.to(net.device), norm)
 
 

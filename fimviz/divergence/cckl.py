@@ -161,10 +161,7 @@ def labelled(net: Classifier | nn.Module, images: Any, labels: Any, why: str) ->
     """The classifier, an admitted batch on the CPU and its labels (n,), or an error that says why they are needed."""
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
-    if net.likelihood.name != "categorical":
-        raise ValueError(
-            "the classifier has several yes/no labels, expected one of K classes: a sample has one category here"
-        )
+    net.likelihood.one_of_classes("a sample has one category here")
     truth = read_labels(labels, len(x), net)
     if truth is None:
         raise TypeError(f"labels is None, expected class indices ({len(x)},): {why}")

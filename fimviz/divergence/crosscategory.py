@@ -86,7 +86,7 @@ class CrossCategoryKL(ModelResult):
         )
 
     def _log_probs(self) -> Tensor:
-        return self.net.likelihood.log_probs(self.logits)
+        return self.net.likelihood.output(self.logits)
 
     @property
     def without(self) -> str:
@@ -196,7 +196,7 @@ class CrossCategoryKL(ModelResult):
         level = self.alpha if alpha is None else checked_alpha(alpha)
         share = self.i.bincount(minlength=len(self.labels)).double()
         used = share > 0
-        log_p = self.net.likelihood.log_probs(self.logits[used])
+        log_p = self.net.likelihood.output(self.logits[used])
         return theorem(self.cckl, log_p, self.labels[used], share[used], level)
 
     @named_options

@@ -169,7 +169,7 @@ def _named(net: Any) -> dict[str, Classifier | nn.Module]:
 def _same_classes(nets: dict[str, Classifier]) -> None:
     first, *others = nets.items()
     for name, other in others:
-        if other.classes != first[1].classes or other.likelihood.name != first[1].likelihood.name:
+        if other.classes != first[1].classes or other.likelihood != first[1].likelihood:
             raise ValueError(
                 f"{first[0]} has {len(first[1].classes)} classes and {name} has {len(other.classes)}, expected two "
                 "models of the same classes under the same names: give both the same classes="

@@ -101,8 +101,7 @@ class Explored:
     def margin(self) -> Tensor:
         """(n,) the gap of the logits between the prediction and the nearest other one."""
         s = self.spectrum
-        modes = s.predictions
-        return s.net.likelihood.margin(s.logits, modes.clamp_min(0) if modes.ndim == 1 else modes)
+        return s.net.likelihood.margin(s.logits, s.predictions)
 
     @property
     def quantities(self) -> dict[str, Tensor]:

@@ -340,15 +340,12 @@ def _unseen(net: BlackBox | Classifier, ask: Differences, pilots: Tensor, longes
     Where there are no two others, what answers hide and how far apart they are at a long step h bound it: with KL < u
     in random directions, λ₁ ≤ tr F is about 2 u D / h² at most.
     """
-    p, d = net.likelihood.log_probs(ask.logits).exp()[0], len(pilots)
-    digit = net.digit if isinstance(net, BlackBox) else 0.0
-    moves, hidden = ask.moving > 0, p < digit / 2
-    hidden |= ~moves & (ask.logits[0] != 0)  # a score that is 0 is often one by construction
-    if net.likelihood.name == "categorical":
-        tied = (p - p.min()).abs() <= 1e-6 * p.min()  # no network gives two classes the same
-        hidden |= tied & (p < p.max()) & (tied.sum() > 1)
-    mass = float(torch.minimum(p, 1 - p).clamp_min(digit / 2)[hidden].sum())
-    seen = moves & ~hidden & (p >= 2 * digit)
+    d, digit = len(pilots), net.digit if isinstance(net, BlackBox) else 0.0
+    share, hidden, clear = net.likelihood.resolved(ask.logits[0], digit)
+    moves = ask.moving > 0
+    hidden = hidden | (~moves & (ask.logits[0] != 0))  # a score that is 0 is often one by construction
+    mass = float(share.clamp_min(digit / 2)[hidden].sum())
+    seen = moves & ~hidden & clear
     if moves.any() and (mass < 1e-30 or seen.sum() > 1):
         return mass * d * float(ask.moving[seen].max()) if mass else 0.0
     h = longest / 4 if longest < math.inf else 1.0

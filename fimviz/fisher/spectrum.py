@@ -19,7 +19,6 @@ from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.failures import among, column, others, said, spread
 from fimviz.model.origin import ChangedError, ModelResult, Print
-from fimviz.result import outcome_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +116,8 @@ class Spectrum(ModelResult):
     @property
     def predictions(self) -> Tensor:
         """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
-        modes = self.net.likelihood.mode(self.logits)
-        return modes.masked_fill(self.logits.isnan().any(1), -1) if modes.ndim == 1 else modes
+        likelihood = self.net.likelihood
+        return likelihood.known(likelihood.predict(self.logits), self.logits.isnan().any(1))
 
     @property
     def confidence(self) -> Tensor:
@@ -132,11 +131,10 @@ class Spectrum(ModelResult):
 
     @property
     def correct(self) -> Tensor | None:
-        """Whether the prediction is the label (n,); None without labels."""
-        if self.labels is None:
+        """Whether the prediction is the label (n,); None without labels, and where these are numbers."""
+        if self.labels is None or not self.net.likelihood.decides:
             return None
-        same = self.predictions == self.labels
-        return (same if same.ndim == 1 else same.all(1)) & ~self.logits.isnan().any(1)
+        return self.net.likelihood.same(self.predictions, self.labels) & ~self.logits.isnan().any(1)
 
     @property
     def computed(self) -> Tensor:
@@ -172,7 +170,7 @@ class Spectrum(ModelResult):
 
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": outcome_column(self.predictions, self.logits.isnan().any(1)),
+            "prediction": self.net.likelihood.column(self.predictions, self.logits.isnan().any(1)),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
@@ -183,7 +181,7 @@ class Spectrum(ModelResult):
             "error": self.error[:, 0].numpy(),
         }
         if self.labels is not None:
-            columns["label"] = outcome_column(self.labels)
+            columns["label"] = self.net.likelihood.column(self.labels)
         return pd.DataFrame({**columns, "failure": column(self.failures, len(self))})
 
     def take(self, samples: Sequence[int]) -> Spectrum:

@@ -181,7 +181,7 @@ def toward_data(toward: tuple[tuple[int, ...], Plane] | None, net: Any, inputs: 
 
 
 def _plane(planes: Plane, net: Any, i: int, place: int, inputs: Inputs, mapped: bool) -> dict[str, Any]:
-    logp = net.likelihood.log_probs(planes.logits[i].flatten(0, 1))
+    logp = net.likelihood.output(planes.logits[i].flatten(0, 1))
     if planes.outcomes.ndim == 3:
         met, counts = planes.outcomes[i].flatten().unique(return_counts=True)
         shown = met[counts.argsort(descending=True)][:_REGIONS].sort().values
@@ -189,7 +189,7 @@ def _plane(planes: Plane, net: Any, i: int, place: int, inputs: Inputs, mapped: 
     else:  # a set of labels is one outcome: the product of its labels' probabilities
         sets, counts = planes.outcomes[i].flatten(0, 1).unique(dim=0, return_counts=True)
         shown = sets[counts.argsort(descending=True)][:_REGIONS]
-        other = net.likelihood.log_probs(-planes.logits[i].flatten(0, 1))
+        other = net.likelihood.output(-planes.logits[i].flatten(0, 1))
         values = torch.stack([torch.where(on, logp, other).sum(1) for on in shown], 1)
         names = [outcome(on) for on in shown]
     levels = (1000 * values.clamp(_LEAST_LOGP, 0)).nan_to_num(1000 * _LEAST_LOGP).round().to(torch.int16)
@@ -243,7 +243,7 @@ def attacks_data(
             if place in answers and 0 < epsilon < math.inf:
                 z = answers[place][j : j + 1]
                 one["image"] = inputs.encode(found.moved[i, j])
-                one |= {"becomes": outcome(likelihood.mode(z)[0]), "confidence": float(likelihood.confidence(z)[0])}
+                one |= {"becomes": outcome(likelihood.predict(z)[0]), "confidence": float(likelihood.confidence(z)[0])}
             tried.append(one)
         rows.append({"index": place, "tried": tried})
     return rows

@@ -243,7 +243,7 @@ def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> d
 
 def _top_classes(shown: Spectrum, walk: Walk, i: int) -> tuple[list[int], Tensor]:
     """The classes to draw with their log-probabilities (c, m); the class −1 stands for all others together."""
-    logp = shown.net.likelihood.log_probs(walk.logits[i]).T
+    logp = shown.net.likelihood.output(walk.logits[i]).T
     if len(logp) <= 8:
         return list(range(len(logp))), logp
     mass = logp.exp().amax(1)
