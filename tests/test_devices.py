@@ -196,3 +196,17 @@ def test_a_model_makes_its_tensors_where_the_user_says():
         s = fv.spectrum(net, X, k=1)
         assert torch.get_default_device() == there
     assert torch.equal(s.spectral_norm, fv.spectrum(twin, X, k=1).spectral_norm)
+
+
+def test_elsewhere_too_only_the_forward_pass_runs_in_float64():
+    with default() as there:
+        net = fv.Classifier(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).to(there))
+        net.admit(torch.rand(2, 1, 8, 8))
+        assert net.precise
+
+
+def test_distances_may_lie_where_the_model_does():
+    with standin("xpu") as there:
+        s = fv.spectrum(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).to(there), torch.rand(2, 1, 2, 2), k=2)
+        far = torch.tensor([0.1, 0.2]).to(there)
+        assert s.walk(0, far).epsilon.device.type == s.plane(points=3, reach=far).kl.device.type == "cpu"

@@ -3,7 +3,7 @@
 With S = e^s R Rᵀ (`fimviz.model.likelihoods.Factor`) and the rows A = Rᵀ J, the class-space matrix e^s A Aᵀ has F's
 non-zero eigenvalues, and F's eigenvectors are Aᵀ u / √μ. The VJPs that make A run in the network's own precision; R
 is well scaled, so that a saturated prediction costs no digits. Everything of class size is float64 on the CPU, where
-LAPACK is right, quick at these sizes and at home on every machine; but for the eigenproblem of hundreds of classes,
+LAPACK is right, quick at these sizes and at home on every machine; but for the eigenproblems of many inputs or classes,
 which a card may solve quicker (`fimviz.fisher.eigen`).
 """
 

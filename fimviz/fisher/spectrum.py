@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Spectrum(ModelResult):
                 grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
                 self._walks[k] = walk(self, k, grid, with_flips=True)
             return self._walks[k]
-        eps = torch.atleast_1d(torch.as_tensor(eps, dtype=torch.float64))
+        eps = torch.atleast_1d(torch.as_tensor(eps, dtype=torch.float64).cpu())
         if eps.ndim == 1:
             eps = eps.sort().values.expand(len(self), -1)
         if eps.ndim != 2 or len(eps) != len(self) or not eps.shape[1] or not eps.isfinite().all():
@@ -295,7 +295,7 @@ class Spectrum(ModelResult):
         if whole("points", points, 3) % 2 == 0:
             raise ValueError(f"points is {points}, expected an odd number: the input stands in the middle")
         self.unchanged("plane()")
-        wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).expand(len(self))
+        wide = self.reach if reach is None else torch.as_tensor(reach, dtype=torch.float64).cpu().expand(len(self))
         if not (wide.isfinite() & (wide > 0))[self.computed].all():
             raise ValueError(f"reach is {reach}, expected positive distances")
         if self.failures:
@@ -332,7 +332,7 @@ class Spectrum(ModelResult):
 
     def plot(self) -> go.Figure:
         """The eigenvalues of every input on a log axis, as a plotly figure."""
-        from fimviz.views.charts import spectrum_figure
+        from fimviz.views.perturbation.plot import spectrum_figure
 
         return spectrum_figure(self)
 
@@ -350,6 +350,6 @@ class Spectrum(ModelResult):
             directions: how many eigenvectors of each.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.perturbation import perturbation
+        from fimviz.views.perturbation.view import perturbation
 
         return perturbation(self, samples=samples, directions=directions, max_bytes=max_bytes)

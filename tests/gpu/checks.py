@@ -123,6 +123,19 @@ def exact_verified(place: Place) -> Found:
 
 
 @check
+def float64_forward_alone(place: Place) -> Found:
+    """Convolutions, ReLUs and the like go back in float32, also on a card: all in float64 cost three times as much."""
+    parts = {}
+    for name in ("resnet", "mlp"):
+        net, x, _ = zoo(name)
+        classifier = fv.Classifier(there(net, place))
+        classifier.admit(x)
+        assert classifier.precise, f"{name} runs in float64 altogether"
+        parts[name] = compared(fv.spectrum(classifier, x, k=1), truth(name, place), 1e-4)
+    return most(parts)
+
+
+@check
 def lanczos_verified(place: Place) -> Found:
     return spectra(place, 1e-4, method="lanczos", k=2)
 
@@ -423,7 +436,9 @@ def walks(place: Place) -> Found:
     here, other = (fv.spectrum(m, x, k=3) for m in (net, there(net, place)))
     found = close("reach", here.reach, other.reach, 1e-9)
     found |= close("KL on a walk", here.walk(0, [0.05, 0.1]).kl, other.walk(0, [0.05, 0.1]).kl, 1e-2)
-    found |= close("KL on a plane", here.plane(points=5).kl, other.plane(points=5).kl, 0.1)
+    ours, theirs = here.plane(points=5), other.plane(points=5)
+    moved = (ours.kl - theirs.kl).abs() > ours.kl_error + theirs.kl_error  # in the middle KL is nothing but rounding
+    found |= close("KL on a plane", ours.kl[moved], theirs.kl[moved], 0.1)
     found |= close("one-sided", here.one_sided, other.one_sided, 1e-3)
     found |= close("reconstruction", fv.reconstruction(here).std, fv.reconstruction(other).std, 1e-3)
     matched = (matched_spectral_norm(fv.Classifier(m), x) for m in (net, there(net, place)))
@@ -544,15 +559,16 @@ def scarce(place: Place, method: str, tried: list[int]) -> Any:
     setattr(methods, method, counted)
     if place.card:
         torch.cuda.empty_cache()
-        total = torch.cuda.get_device_properties(place.device).total_memory
-        room = torch.cuda.memory_allocated(place.device) + 1.2e9
-        torch.cuda.set_per_process_memory_fraction(room / total, place.device)
+        card = torch.device(place.device).index or 0
+        total = torch.cuda.get_device_properties(card).total_memory
+        room = torch.cuda.memory_allocated(card) + 1.2e9
+        torch.cuda.set_per_process_memory_fraction(room / total, card)
     try:
         yield
     finally:
         setattr(methods, method, inner)
         if place.card:
-            torch.cuda.set_per_process_memory_fraction(1.0, place.device)
+            torch.cuda.set_per_process_memory_fraction(1.0, card)
 
 
 CHECKS = [Task(run.__name__.replace("_", " "), "checks", run) for run in _CHECKS]

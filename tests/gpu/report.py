@@ -13,9 +13,9 @@ _HEAD = """\
 Made by `python -m tests.gpu --table results.json` of one run of `python -m tests.gpu`, which CONTRIBUTING.md tells how
 to start. Checks compare with float64 on the CPU; figures are seconds, medians of up to five runs. The floor is one
 forward pass and K−1 vector-Jacobian products toward the input in float32, the best of a loop and of batches of 8, 64
-and 512, by `is_grads_batched` and by `torch.func.vmap`. Where K−1 passes would take minutes, exact costs are continued
-in a straight line from two smaller numbers of classes. All without TF32, but for the column that says so. Images are
-noise and weights random: neither moves a cost.
+and 512, by `is_grads_batched` and by `torch.func.vmap` (with --quick of a loop and of 64 by `vmap`). Where K−1 passes
+would take minutes, exact costs are continued in a straight line from two smaller numbers of classes. All without TF32,
+but for the column that says so. Images are noise and weights random: neither moves a cost.
 """
 _GOALS = """\
 A goal that is marked **no** was missed by what stands beside it; one that was not reached in time is not listed.

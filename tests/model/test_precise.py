@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
-from fimviz.model.precise import float64_values
+from fimviz.model.precise import _by_patches, float64_values
 
 
 def both(model, x):
@@ -310,3 +310,20 @@ def test_models_without_products_along_directions():
         assert fv.spectrum(model, inputs, method="exact").error.isfinite().all()
         with pytest.raises(error, match="method='exact'"):
             fv.spectrum(model, inputs, method="lanczos")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(3, 4, 3, padding=2, dilation=2), (2, 3, 9)),
+        (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0)), (2, 3, 7, 6)),
+        (nn.Conv2d(3, 4, 1, bias=False), (2, 3, 5, 5)),
+        (nn.Conv2d(4, 4, 3, groups=2), (2, 4, 5, 5)),
+        (nn.Conv3d(2, 3, 2, padding=1, stride=2), (1, 2, 4, 5, 6)),
+        (nn.ConvTranspose2d(3, 4, 3, stride=2, output_padding=1), (2, 3, 4, 4)),
+    ],
+)
+def test_convolutions_of_a_card_are_those_of_a_processor(layer, shape):
+    layer, x = layer.double(), torch.randn(*shape, dtype=torch.float64)
+    given = (layer.bias, layer.stride, layer.padding, layer.dilation, layer.transposed, layer.output_padding)
+    assert_close(_by_patches(x, layer.weight, *given, layer.groups), layer(x))
