@@ -81,6 +81,7 @@ def explore(
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     inputs = [model.admit(images).detach() for model in nets.values()]
     _same_classes(nets)
+    next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])
     afford = affordable(nets.values(), inputs, DETAIL_WORK)
     if not isinstance(detail, Iterable):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fimviz.comparison import JVP_COST, VJP_COST
 from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
-from fimviz.views.kit.inputs import lost, still_of_lost
+from fimviz.views.kit.inputs import finite, lost, still_of_lost
 
 if TYPE_CHECKING:
     from fimviz.bounds import Layer
@@ -107,7 +107,7 @@ def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places:
         "unit": [1.0, VJP_COST, JVP_COST],
         "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
         "samples": [
-            {"index": called[at], "prediction": result.said[i], "confidence": float(result.confidence[i])}
+            {"index": called[at], "prediction": result.said[i], "confidence": finite(result.confidence[i])}
             for at, i in enumerate(order)
         ],
         "methods": [_method(result, name, order) for name in names],

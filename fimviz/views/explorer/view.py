@@ -10,7 +10,7 @@ from fimviz.views.explorer.explored import batch_data, choices
 from fimviz.views.explorer.exploring import Exploring
 from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.inputs import Inputs, picture, still_of_lost
-from fimviz.views.perturbation.view import extent_of, just_past_the_flip, outcome
+from fimviz.views.perturbation.view import extent_of, just_past_the_flip
 
 if TYPE_CHECKING:
     from fimviz.explorer import Explorer
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def explorer(found: Explorer, *, max_bytes: int) -> Figure:
     """The view of an `Explorer`."""
     s = found.first.spectrum
-    labels = None if s.labels is None else [outcome(label) for label in s.labels]
+    labels = None if s.labels is None else [s.net.likelihood.plain(label) for label in s.labels]
     data, inputs, payload = _fitting(found, labels, max_bytes)
     first = found.first.fragile[0]
     shown = found.places[0] if found.places else first
@@ -36,7 +36,7 @@ def explorer(found: Explorer, *, max_bytes: int) -> Figure:
             "epsilon": epsilon,
             "flipped": False,
             "tab": "direction",
-            "color": "class" if s.predictions.ndim == 1 else "confidence",
+            "color": "class" if s.net.likelihood.exclusive else "confidence",
             "against": "confidence",
             "norm": data["norms"][0],
             "sort": "norm",
@@ -100,8 +100,7 @@ def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
     head += "".join(f"<th>λ₁ {kind} {html.escape(name)}</th>" for name in found.models for kind in kinds) + "</tr>"
     rows = []
     for i in found.first.fragile[:10]:
-        mode = outcome(s.predictions[i])
-        said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
+        said = s.net.likelihood.said(s.predictions[i], names)
         values = [v for m in found.models.values() for v in (m.matched[i], m.spectrum.spectral_norm[i])]
         norms = "".join(f"<td>{'–' if v.isnan() else format(float(v), '.4g')}</td>" for v in values)
         rows.append(f"<tr><td>{i}</td><td>{html.escape(said)}</td><td>{float(s.confidence[i]):.4f}</td>{norms}</tr>")
