@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_norm, log_sum, times
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, collapsed, log, log_norm, log_sum, times
 from fimviz.bounds.layers import normalised
 from fimviz.bounds.rules import rule
 
@@ -184,13 +184,6 @@ def _size(x: Flow) -> float:
     return x.reach[0] + 0.5 * log(vectors)
 
 
-def collapsed(grid: Tensor, axes: list[int]) -> Tensor:
-    """A grid with all indices of some axes taken together."""
-    for axis in axes:
-        grid = grid if grid.shape[axis] == 1 else torch.logsumexp(2 * grid, axis, keepdim=True) / 2
-    return grid
-
-
 def norms(x: Tensor) -> Tensor:
     """An upper bound of ‖X‖ for every matrix (…, m, q) of double precision, (…, 1, 1)."""
     gram = x @ x.mT if x.shape[-2] <= x.shape[-1] else x.mT @ x
@@ -211,4 +204,4 @@ def gram_norms(x: Tensor, steps: int = 4) -> Tensor:
     return (scale + (x.flatten(-2).norm(dim=-1) + 1e-12).log() / 2**steps).exp()[..., None, None] * (1 + 1e-10)
 
 
-__all__ = ["SPARE", "collapsed", "gram_norms", "log_norm", "norms", "product"]
+__all__ = ["SPARE", "gram_norms", "log_norm", "norms", "product"]

@@ -68,7 +68,7 @@ def precise_logits(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if net.has_float64 else x.dtype
     with net.at_rest(), torch.no_grad():
         z = torch.cat([net.logits(part.to(net.device, dtype)).cpu().double() for part in x.split(16)])
-    return z, logit_error(z, torch.finfo(dtype).eps)
+    return z, logit_error(net.likelihood, z, torch.finfo(dtype).eps)
 
 
 def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Contrasts:

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error, unit
+from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.rest import Rest, orthogonal, rest
 from fimviz.model.classifier import Classifier
 
@@ -173,3 +175,20 @@ def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
     grown = torch.nn.functional.pad(matrix, (0, 1, 0, 1))
     grown[:, -1] = grown[:, :, -1] = column
     return grown
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return lanczos(net, x, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+
+
+LANCZOS = Method(
+    name="lanczos",
+    run=_run,
+    guarantee="interval",
+    needs="the point, and some gradients of logits there, each with a product along a direction",
+    short="a few products with F",
+    formula="the largest Ritz value of F on a Krylov space",
+    cost=VJP_COST + JVP_COST,
+    rows=min,
+    along=True,
+)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error, unit
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.classifier import Classifier
 
 
@@ -56,3 +58,22 @@ def power(
         history=torch.stack(history, 1) * scale[:, None],
         **ground.passes(),
     )
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return power(net, x, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+
+
+POWER = Method(
+    name="power",
+    run=_run,
+    guarantee="lower",
+    needs="the point, and gradients of logits there with products along directions, until nothing moves",
+    short="products with F, one direction",
+    formula="vᵀFv after v ← Fv / ‖Fv‖",
+    cost=VJP_COST + JVP_COST,
+    rows=lambda rank, max_steps: 1,
+    along=True,
+    most=1,
+    totals=False,
+)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from fimviz.fisher.block import Block, eigenvectors, logit_error
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.failures import ANSWERS, LOGITS, NonFiniteError
@@ -301,7 +302,7 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     mu, order = (inside - left * (inside - outside) / 2).clamp_min(0).sort(descending=True)
     u, spread = u[:, order], (math.sqrt(left) * _bootstrap(h, k, generator))[order]
     sampling = mu * torch.expm1(_Z * spread) + left * (inside - outside)[order].abs() / 2
-    rounding = torch.finfo(torch.float32).eps * (1 + ask.logits.amax() - ask.logits.amin()) * math.sqrt(d) / step
+    rounding = torch.finfo(torch.float32).eps * (1 + net.likelihood.size(ask.logits[0])) * math.sqrt(d) / step
     rounding = torch.maximum(rounding, torch.as_tensor(ask.noise * math.sqrt(d) / step))
     away = doubt * mu[0].sqrt() + rounding
     trace, trace_error, frobenius, frobenius_error = moments(slopes.T @ slopes, d)
@@ -317,7 +318,7 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     count = torch.zeros(1, dtype=torch.int64)
     return Block(
         logits=ask.logits,
-        logit_error=logit_error(ask.logits, torch.finfo(torch.float32).eps),
+        logit_error=logit_error(net.likelihood, ask.logits, torch.finfo(torch.float32).eps),
         eigenvalues=mu[None] * scale,
         error=(sampling + 2 * mu.sqrt() * away + away**2)[None] * scale + unseen,
         trace=trace * scale,
@@ -372,3 +373,18 @@ def _bootstrap(h: Tensor, k: int, generator: torch.Generator) -> Tensor:
         values = torch.linalg.eigvalsh((small * times) @ small.T).flip(0)[:k]
         logs.append(values.clamp_min(1e-12 * float(values[0]) + 1e-300).log())
     return torch.stack(logs).std(0)
+
+
+def _run(net: BlackBox | Classifier, x: Tensor, asked: Asked) -> Block:
+    return sketch(net, x, asked.k, asked.vectors, asked.probes, asked.step, asked.seed)
+
+
+SKETCH = Method(
+    name="blackbox",
+    run=_run,
+    guarantee="statistical",
+    needs="the point, and answers of the model around it",
+    short="answers to queries only",
+    cost=2,
+    answers=True,
+)

@@ -108,7 +108,7 @@ def _divergence(
 ) -> tuple[Tensor, Tensor]:
     """KL (m,) from logits (n, K) and (m, K) of passes in a precision, and how far rounding may have moved it."""
     likelihood, eps = spectrum.net.likelihood, torch.finfo(precision).eps
-    off = logit_error(here, eps)
+    off = logit_error(likelihood, here, eps)
     if precision == spectrum.net.dtype or spectrum.guarantee != "unverified":
         off = torch.maximum(off, spectrum.logit_error)
     kl = likelihood.kl(here[rows], there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -42,6 +43,7 @@ class Numbers(Independent):
 
     decides: ClassVar[bool] = False
     nouns: ClassVar[str] = "outputs"
+    least: ClassVar[float] = -math.inf
     several: ClassVar[str] = "pass one row of numbers an image, one for every output"
 
     @abstractmethod
@@ -50,6 +52,12 @@ class Numbers(Independent):
 
     def output(self, z: Tensor) -> Tensor:
         return self.mean(z)
+
+    def output_of(self, mean: Tensor) -> Tensor:
+        return mean
+
+    def size(self, z: Tensor) -> Tensor:
+        return z.abs().amax(-1)
 
     def predict(self, z: Tensor) -> Tensor:
         return self.mean(z)

@@ -85,6 +85,7 @@ class Likelihood(ABC):
         exclusive: whether a prediction is one of K classes.
         decides: whether a prediction is an outcome, which a small change leaves as it is; if not, it is K numbers.
         invariant: whether a number added to all logits changes nothing, so that F knows their differences alone.
+        least: below which outputs are not told apart.
         log_limit: the logarithm of the largest `log_cap` at any prediction.
         several: what to pass where labels of an input are a sequence of any length.
     """
@@ -95,6 +96,7 @@ class Likelihood(ABC):
     exclusive: ClassVar[bool] = False
     decides: ClassVar[bool] = True
     invariant: ClassVar[bool] = False
+    least: ClassVar[float] = -50.0
     log_limit: float
     several: ClassVar[str]
 
@@ -143,6 +145,14 @@ class Likelihood(ABC):
     @abstractmethod
     def output(self, z: Tensor) -> Tensor:
         """What a classifier says when it is called, (n, K): the logarithm of a probability, in nats, else the mean."""
+
+    def output_of(self, mean: Tensor) -> Tensor:
+        """The output whose mean this is."""
+        return mean.log()
+
+    def size(self, z: Tensor) -> Tensor:
+        """How large (n,) the part of the logits is that rounding is relative to: what a common shift leaves of them."""
+        return z.amax(-1) - z.amin(-1)
 
     @abstractmethod
     def kl(self, z: Tensor, w: Tensor) -> Tensor:

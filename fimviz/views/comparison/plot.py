@@ -25,7 +25,7 @@ _SYMBOLS = {
 }
 
 
-def comparison_figure(result: BoundComparison) -> go.Figure:
+def plot(result: BoundComparison) -> go.Figure:
     """Each method's value ÷ the reference, one row a method with its inputs and quartiles, on a log axis.
 
     The axis holds log₁₀ of the ratio: a bound may be beyond the largest float64.

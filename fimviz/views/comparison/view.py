@@ -90,7 +90,7 @@ class Comparison(Widget):
         return str(proposal["value"])
 
 
-def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
+def view(result: BoundComparison, *, samples: int, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
     """The view of the most fragile samples of a comparison; `places` are their numbers in a larger batch."""
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")

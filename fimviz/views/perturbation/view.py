@@ -88,7 +88,7 @@ class Perturbation(Along):
         return int(proposal.value)
 
 
-def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions: int, max_bytes: int) -> Figure:
+def view(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions: int, max_bytes: int) -> Figure:
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")
