@@ -20,8 +20,8 @@ class Way:
         guarantee: what its value or interval means, in a word: see `Spectrum.guarantee`.
         needs: what has to be known for it, as a part of a sentence; short: the same in the few words beside a row.
         formula: what it computes; empty for a procedure.
-        cost: forward passes that a step of its history, or a round of it, takes; NaN where it has none.
-        answers: whether the model's answers are all that it asks for.
+        cost: forward passes that a step of its history takes; 0 where it has none.
+        sees: what of the model it looks at: its "answers" alone, its "slopes" at the input, or its "weights".
     """
 
     name: str
@@ -29,8 +29,13 @@ class Way:
     needs: str
     short: str
     formula: str = ""
-    cost: float = float("nan")
-    answers: bool = False
+    cost: float = 0.0
+    sees: str = "slopes"
+
+    @property
+    def answers(self) -> bool:
+        """Whether a model that can only be queried is enough."""
+        return self.sees == "answers"
 
 
 W = TypeVar("W", bound=Way)

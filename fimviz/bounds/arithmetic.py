@@ -31,7 +31,9 @@ def _add(step: Step, x: Any, y: Any, *, alpha: float = 1) -> Flow:
         flows[at] = replace(flows[at].elementwise(abs(alpha), ""), note=None)
     if len(flows) == 1:
         (flow,) = flows
-        return replace(flow, reach=None, origin=None, normed=False, note=("constant added", 0.0, "the Jacobian stays"))
+        return replace(
+            flow, longest=None, origin=None, normed=False, note=("constant added", 0.0, "the Jacobian stays")
+        )
     a, b = flows
     grid = None
     if a.grid is not None or b.grid is not None:
@@ -85,8 +87,8 @@ def _by_constant(step: Step, x: Flow, c: Any) -> Flow:
         out = wide.elementwise(float(c.abs().max()), "the constant", kind="multiplication")
         factor = float(c.flatten()[0])
         scores = wide.scores and replace(wide.scores, scale=wide.scores.scale * factor)
-        reach = wide.reach and (wide.reach[0] + log(abs(factor)), wide.reach[1])
-        return replace(out, scores=scores, reach=reach, origin=louder(wide.origin, factor))
+        longest = wide.longest and (wide.longest[0] + log(abs(factor)), wide.longest[1])
+        return replace(out, scores=scores, longest=longest, origin=louder(wide.origin, factor))
     if len(long) == 1:
         return wide.scaled(long[0], c.flatten(), "the largest constant", kind="multiplication")
     local = c.abs().expand(shape)
@@ -207,7 +209,7 @@ def _masked_fill(step: Step, x: Any, mask: Any, value: Any) -> Flow:
     if not step.pointwise and float(value) > _NEVER:
         scores = None  # a softmax may give what is filled in a weight
     on = None if not step.pointwise else free if wide.on is None else free & wide.on
-    return replace(wide, on=on, reach=None, origin=None, terms=None, scores=scores, normed=False,
+    return replace(wide, on=on, longest=None, origin=None, terms=None, scores=scores, normed=False,
                    note=("masking", 0.0, "constants in the place of elements"))  # fmt: skip
 
 

@@ -75,11 +75,11 @@ def _heads_at(q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor |
 
 def _heads_anywhere(tokens: int, scale: float, q: Part, k: Part, v: Part) -> _Gains:
     """The gains of heads with so many queries at every x."""
-    if q.reach is None or k.reach is None or v.reach is None:
+    if q.longest is None or k.longest is None or v.longest is None:
         raise NoBoundError(_UNBOUNDED)
     c, root = log(abs(scale)), 0.5 * log(tokens)
-    longest = torch.logaddexp(q.reach, q.offset)
-    return c + v.reach + k.reach, c + root + longest + v.reach, torch.full_like(v.reach, root)
+    longest = torch.logaddexp(q.longest, q.offset)
+    return c + v.longest + k.longest, c + root + longest + v.longest, torch.full_like(v.longest, root)
 
 
 def _additive(mask: Tensor) -> Tensor:
@@ -186,8 +186,8 @@ def _shifted_window(step: Step, x: Flow, qkv_weight: Tensor, proj_weight: Tensor
         at = at.transpose(1, 2).reshape(-1, 1, math.prod(window_size))
         mask = mask - 100.0 * (at.mT != at)[:, None]
     given = turned(x, windows)
-    if x.reach is not None and x.reach[1] % 4 == 3:  # what is padded is 0
-        given = replace(given, reach=(x.reach[0], 2))
+    if x.longest is not None and x.longest[1] % 4 == 3:  # what is padded is 0
+        given = replace(given, longest=(x.longest[0], 2))
     qkv = layer(given, qkv_weight, qkv_bias)
     q, k, v = (turned(qkv, part(i)) for i in range(3))
     out = replace(_attention((q, k, v), q.shape[-1] ** -0.5, mask), shape=q.shape)

@@ -143,7 +143,7 @@ class Flow:
         channels: a finer bound along the channel axis, or None.
         grid: ln of a bound for every part of the tensor, of the tensor's rank: along every axis its length (one bound
             an index) or 1 (all indices together). None: only `total` is known.
-        reach: (ln r, axis): no vector along that axis, at any x, is longer than r. None: nothing is known.
+        longest: (ln r, axis): no vector along that axis, at any x, is longer than r. None: nothing is known.
         off: how far an element of `value` may be off by rounding.
         on: whether an element can react to the input at all, at this x; None where nothing is known.
         terms: summands of J that wait for what filters them, an activation or a pool, before they are bounded; None
@@ -162,7 +162,7 @@ class Flow:
     value: Tensor | None = None
     channels: Channels | None = None
     grid: Tensor | None = None
-    reach: tuple[float, int] | None = None
+    longest: tuple[float, int] | None = None
     off: float = 0.0
     on: Tensor | None = None
     terms: tuple[Term, ...] | None = None

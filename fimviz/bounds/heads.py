@@ -28,7 +28,7 @@ class Part:
         rows: ln of a bound for every token, broadcastable to (w, h, tokens, 1).
         total: ln of a bound for all tokens of a head, (h, 1, 1).
         whole: ln of a bound for all tokens of all heads.
-        reach, offset: (h, 1, 1) ln of how long a token's vector can be at any x without a common offset, if that is
+        longest, offset: (h, 1, 1) ln of how long a token's vector can be at any x without a common offset, if that is
             known, and ln of the offset's length.
     """
 
@@ -36,7 +36,7 @@ class Part:
     rows: Tensor
     total: Tensor
     whole: float
-    reach: Tensor | None
+    longest: Tensor | None
     offset: Tensor
 
 
@@ -82,16 +82,16 @@ def _by_head(f: Flow, read: _Read, order: Tensor) -> Part:
     up = _column([log(matrix_norm(w)) for w in weights])
     last = len(source.shape) - 1
     own = collapsed(source.finest, [last]).expand(*source.shape[:-1], 1).flatten()
-    reach = None
-    if source.reach is not None and source.reach[1] % len(source.shape) == last:
-        reach = up + source.reach[0]
+    longest = None
+    if source.longest is not None and source.longest[1] % len(source.shape) == last:
+        longest = up + source.longest[0]
     offset = [0.0 if read.made.bias is None else float(read.made.bias[rows].norm()) for rows in read.rows]
     return Part(
         values=_values(f)[order] if f.value is not None else torch.empty(0),
         rows=own[read.token[order]][..., None] + up,
         total=_column([source.weighted(last, w, matrix_norm) for w in weights]),
         whole=source.weighted(last, torch.cat(weights), matrix_norm),
-        reach=reach,
+        longest=longest,
         offset=_column([log(b) for b in offset]),
     )
 
@@ -99,15 +99,15 @@ def _by_head(f: Flow, read: _Read, order: Tensor) -> Part:
 def _as_one(f: Flow) -> Part:
     rows = collapsed(f.finest, [len(f.shape) - 1])
     lead = f.shape[:-2]
-    reach = None
-    if f.reach is not None and f.reach[1] % len(f.shape) == len(f.shape) - 1:
-        reach = _column([f.reach[0]])
+    longest = None
+    if f.longest is not None and f.longest[1] % len(f.shape) == len(f.shape) - 1:
+        longest = _column([f.longest[0]])
     return Part(
         values=_values(f)[:, None] if f.value is not None else torch.empty(0),
         rows=rows.expand(*lead, *rows.shape[-2:]).reshape(math.prod(lead), 1, -1, 1),
         total=_column([f.total]),
         whole=f.total,
-        reach=reach,
+        longest=longest,
         offset=_column([-math.inf]),
     )
 

@@ -52,16 +52,16 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
         own, each = heads
         total = min(total, own)
         grid = each if grid is None or each is None else torch.minimum(grid, each)
-    reach = None
-    if x.reach is not None and x.reach[1] in (-1, last):
-        reach = (log_sum([up + x.reach[0], log(0.0 if offset is None else float(offset.norm()))]) + 1e-12, last)
+    longest = None
+    if x.longest is not None and x.longest[1] in (-1, last):
+        longest = (log_sum([up + x.longest[0], log(0.0 if offset is None else float(offset.norm()))]) + 1e-12, last)
     note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
     terms = None
     if step.pointwise and last == 1:
         size = (weight.shape[0], 1), (weight.shape[1], 1)
         terms = (_term(x, total, weight, linear_rows, weight.shape[1], *size),)
     origin = None if last < 2 else Origin(Projection(x, weight, offset))
-    return Flow(total, grid=grid, reach=reach, origin=origin, terms=terms, normed=scale is not None, note=note)
+    return Flow(total, grid=grid, longest=longest, origin=origin, terms=terms, normed=scale is not None, note=note)
 
 
 def _term(x: Flow, total: float, weight: Tensor, rows: Callable[[Tensor], Any], entries: int,

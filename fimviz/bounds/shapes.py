@@ -105,7 +105,7 @@ def _placed(x: Flow, at: Tensor) -> Flow:
         total = min(total, log_norm(grid))
     origin = x.origin.moved(at) if x.origin and len(real) == at.numel() else None
     channels = _moved_channels(x, at) if copies == 1 else None
-    return Flow(total, grid=grid, channels=channels, reach=_moved_reach(x, at), on=on, origin=origin,
+    return Flow(total, grid=grid, channels=channels, longest=_moved_longest(x, at), on=on, origin=origin,
                 terms=x.terms if still else None, note=note)  # fmt: skip
 
 
@@ -138,11 +138,11 @@ def _moved_channels(x: Flow, at: Tensor) -> Channels | None:
     return None
 
 
-def _moved_reach(x: Flow, at: Tensor) -> tuple[float, int] | None:
+def _moved_longest(x: Flow, at: Tensor) -> tuple[float, int] | None:
     """Vectors that are parts of bounded vectors stay bounded: along the last axis, or the one before it."""
-    if x.reach is None:
+    if x.longest is None:
         return None
-    size, axis = x.reach
+    size, axis = x.longest
     axis %= len(x.shape)
     vector = torch.arange(math.prod(x.shape) // x.shape[axis]).view(
         *[n for i, n in enumerate(x.shape) if i != axis]).unsqueeze(axis).expand(x.shape).reshape(-1)  # fmt: skip

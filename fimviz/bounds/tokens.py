@@ -54,10 +54,10 @@ def _with_affine(out: Flow, x: Flow, axes: list[int], weight: Tensor | None, bia
     peak = 1.0 if weight is None else float(weight.detach().cpu().double().abs().amax())
     kind, gain, formula = out.note or ("", 0.0, "")
     note = (kind, None if gain is None else gain + log(peak), formula)
-    reach = None
+    longest = None
     if x.value is None:
         size = math.sqrt(math.prod(x.shape[a] for a in axes)) * peak
-        reach = (
+        longest = (
             log(size + (0.0 if bias is None else float(bias.detach().cpu().double().norm()))) + SPARE,
             len(x.shape) - 1,
         )
@@ -65,7 +65,7 @@ def _with_affine(out: Flow, x: Flow, axes: list[int], weight: Tensor | None, bia
         out = out.scaled(axes[0], weight, formula)
     elif weight is not None:
         out = out.elementwise(peak, formula)
-    return replace(out, note=note, reach=reach)
+    return replace(out, note=note, longest=longest)
 
 
 @rule(nn.RMSNorm)
@@ -117,7 +117,7 @@ def _normalize(step: Step, x: Flow, p: float = 2.0, dim: int = 1, eps: float = 1
         raise NoRuleError(f"normalisation by the norm of power {p}: write a rule for the module that uses it")
     size = None if x.value is None else x.value.norm(dim=dim, keepdim=True).clamp_min(eps)
     flow = _rescaled(x, [dim % len(x.shape)], size, eps**2, "normalisation", "1/‖x‖")
-    return flow if size is not None else replace(flow, reach=(SPARE, dim % len(x.shape)))
+    return flow if size is not None else replace(flow, longest=(SPARE, dim % len(x.shape)))
 
 
 @rule(nn.Softmax)
@@ -135,7 +135,7 @@ def _softmax_function(step: Step, x: Flow, dim: int | None = None, *unused: Any,
     scores = replace(x.scores, softmaxed=True) if x.scores and level else None
     if not step.pointwise:
         out = x.times(0.5, "½, by Gershgorin's circles", kind=kind)
-        return replace(out, reach=(0.0, dim), level=level, scores=scores)
+        return replace(out, longest=(0.0, dim), level=level, scores=scores)
     a = step.output.detach().cpu().double()
     up = torch.minimum(a.amax(dim, keepdim=True), (2 * a * (1 - a)).amax(dim, keepdim=True)).log() + SPARE
     note = (kind, float(up.amax()), "min(max a, 2 max a(1 − a)) at x")
@@ -178,10 +178,10 @@ def product(step: Step, x: Flow, y: Flow) -> Flow:
 
 def _size(x: Flow) -> float:
     """The logarithm of a bound on ‖X‖ for every matrix of the last two axes, at every x."""
-    if x.reach is None or x.reach[1] < len(x.shape) - 2:
+    if x.longest is None or x.longest[1] < len(x.shape) - 2:
         raise NoBoundError("a product of two tensors that both depend on the input has a bound only at a given x")
-    vectors = x.shape[-2] if x.reach[1] == len(x.shape) - 1 else x.shape[-1]
-    return x.reach[0] + 0.5 * log(vectors)
+    vectors = x.shape[-2] if x.longest[1] == len(x.shape) - 1 else x.shape[-1]
+    return x.longest[0] + 0.5 * log(vectors)
 
 
 def norms(x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def examine(
         def tick(done: int, total: int, before: int = step) -> None:
             progress(int(whole * share * (before + done / total) / count), whole)
 
-        labels = None if s.labels is None else s.labels[at]
+        labels = s.labels_of(at)
         method = s.method if s.reason == "asked for" else "auto"
         deep[name] = spectrum(s.net, s.images[at], k=k, labels=labels, method=method, seed=found.seed, progress=tick)
         if len(deep[name]) < len(at):

@@ -59,7 +59,7 @@ def attacks_of(
     """The smallest change of some samples by which each attack makes the model miss, in L2."""
     assert isinstance(s.net, Classifier)
     at = list(places)
-    labels = None if s.labels is None else s.labels[at]
+    labels = s.labels_of(at)
     return vulnerability(s.net, s.images[at], labels, norm="l2", halvings=_HALVINGS, seed=seed, progress=progress)
 
 
@@ -70,7 +70,9 @@ def margins_of(
     assert isinstance(s.net, Classifier)
     at = list(places)
     targets = "all" if len(s.net.classes) <= 24 else "runner-up"
-    labels = None if s.labels is None else s.labels[at]
+    labels = s.labels_of(at)
     traces = trace_margins(s.net, s.images[at], labels, targets=targets, seed=seed, verify=False, progress=progress)
     own = torch.tensor(at)[traces.sample]
-    return replace(traces, sample=own, images=s.images, labels=s.labels, probabilities=s.probabilities)
+    return replace(
+        traces, sample=own, images=s.images, labels=None if labels is None else s.labels, probabilities=s.probabilities
+    )

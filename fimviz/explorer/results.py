@@ -181,6 +181,8 @@ class Explorer(Result):
             part["margin"] = m.margin.numpy()
             if m.spectrum.correct is not None:
                 part["correct"] = m.spectrum.correct.numpy()
+                if not m.spectrum.labelled.all():
+                    part["correct"] = part["correct"].where(m.spectrum.labelled.numpy())
             for extra in ("radius", "attack"):
                 if extra in m.quantities:
                     part[extra] = m.quantities[extra].numpy()

@@ -23,8 +23,8 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
     factor = ground.factor
     rows = ground.rows(cotangents)
     mu, u = largest(products(rows, rows), k)
-    noise, doubt = ground.rounding(rows)
-    error = rounding_error(mu, noise, doubt, factor.rank)
+    noise, uncertainty = ground.rounding(rows)
+    error = rounding_error(mu, noise, uncertainty, factor.rank)
     trace, frobenius, scale = mu.sum(1), mu.norm(dim=1), factor.log_scale.exp()
     none = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
     return Block(

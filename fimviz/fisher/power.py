@@ -43,7 +43,7 @@ def power(
     # vᵀF v is also v · F v: what they are apart is rounding.
     apart = inner(v[:, None], fv[:, None])[..., 0] - theta[:, None]
     noise = torch.maximum(ground.noise(root, apart.abs() / root.clamp_min(1e-300)), ground.rounding(rows, y)[0])
-    error = rounding_error(mu, noise, ground.doubt(), factor.rank) + 2 * root * noise + residual[:, None]
+    error = rounding_error(mu, noise, ground.uncertainty(), factor.rank) + 2 * root * noise + residual[:, None]
     scale, unknown = factor.log_scale.exp(), torch.full_like(theta, torch.nan)
     return Block(
         logits=ground.logits,

@@ -323,7 +323,7 @@ class TestRefusals:
         ("options", "error", "words"),
         [
             ({"labels": [1, 1, 1, 1]}, ValueError, "at least two categories"),
-            ({"labels": None}, TypeError, "expected class indices"),
+            ({"labels": None}, TypeError, "expected one for each of 4 images"),
             ({"labels": [0, 1, 2]}, ValueError, "class indices"),
             ({"labels": [0, 1, 2, 99]}, ValueError, r"labels\[3\] is 99"),
             ({"pairs": "some"}, ValueError, "'all' or a number"),

@@ -157,6 +157,12 @@ class Categorical(Likelihood):
     def same(self, one: Tensor, other: Tensor) -> Tensor:
         return one == other
 
+    def unlabelled(self, count: int, classes: int) -> Tensor:
+        return torch.full((count,), -1)
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        return labels >= 0
+
     def known(self, outcome: Tensor, lost: Tensor) -> Tensor:
         return outcome.masked_fill(lost, -1)
 

@@ -18,6 +18,12 @@ from fimviz.model.likelihoods.protocol import Factor, Likelihood
 class Independent(Likelihood):
     """K outputs, each with an information s_k of its own: S = diag(s), F = Σ s_k J_kᵀJ_k."""
 
+    def unlabelled(self, count: int, classes: int) -> Tensor:
+        return torch.full((count, classes), torch.nan, dtype=torch.float64)
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        return ~labels.isnan().any(-1)
+
     def rank(self, classes: int) -> int:
         return classes
 

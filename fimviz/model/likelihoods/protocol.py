@@ -192,6 +192,14 @@ class Likelihood(ABC):
     def same(self, one: Tensor, other: Tensor) -> Tensor:
         """Whether outcomes are the same, (n,)."""
 
+    @abstractmethod
+    def unlabelled(self, count: int, classes: int) -> Tensor:
+        """What stands for labels of `count` inputs that have none."""
+
+    @abstractmethod
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Whether inputs (n,) have a label."""
+
     def known(self, outcome: Tensor, lost: Tensor) -> Tensor:
         """Predictions, marked where logits (n,) are lost."""
         return outcome

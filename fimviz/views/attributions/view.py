@@ -9,7 +9,8 @@ import traitlets
 
 from fimviz._quantile import digits, median
 from fimviz.attributions import INCOMPLETE
-from fimviz.views.kit.figure import WARN_BYTES, Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _HELP = (
 class AttributionView(Widget):
     """The live attribution view."""
 
-    _esm = module_source("attributions/view.js")
+    _module = "attributions/view.js"
     sample = traitlets.Int(0, help="Which sample of those shown, by its place in the batch. Default: 0.").tag(sync=True)
 
     @traitlets.validate("sample")

@@ -16,7 +16,8 @@ from fimviz._options import whole
 from fimviz._quantile import median
 from fimviz.divergence.path import Path
 from fimviz.views.divergence.distributions import Distribution, distributions, percent, text
-from fimviz.views.kit.figure import Figure, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import PALETTE
 
@@ -33,7 +34,7 @@ _PAGE = 700_000  # bytes of images before packing that a page takes by default
 class Divergence(Widget):
     """The live divergence view."""
 
-    _esm = module_source("divergence/view.js")
+    _module = "divergence/view.js"
     quantity = traitlets.Enum(QUANTITIES, "kl", help="What the map shows. Default: kl.").tag(sync=True)
     pair = traitlets.Int(-1, help="The chosen pair, by its place in the result; −1 for none.").tag(sync=True)
     position = traitlets.Int(0, help="How far along its line, from 0 to steps. Default: halfway.").tag(sync=True)

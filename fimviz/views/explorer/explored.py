@@ -33,14 +33,18 @@ CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "atta
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
-def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None = None) -> tuple[dict[str, Any], Inputs]:
-    """All of an explorer, and what its bytes stand in; labels may be None for some samples.
+def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any], Inputs]:
+    """All of an explorer, and what its bytes stand in.
 
     `most` is how many of the samples in detail are packed in detail, the most fragile first; all by default.
     """
     from fimviz.explorer.results import CONFIDENCE
 
     s = found.first.spectrum
+    labels = None
+    if s.labels is not None:
+        both = zip(s.labels, s.labelled.tolist(), strict=True)
+        labels = [s.net.likelihood.plain(label) if known else None for label, known in both]
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     small, thumbs = _small_pictures(inputs, s.images)
     ranks = {"matched": found.ranks, "raw": found.raw_ranks}
@@ -62,7 +66,7 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None =
         "norms": [*(["matched"] if all(m.matched.isfinite().any() for m in found.models.values()) else []), "raw"],
         "caution": caution(s.net),
         "lost": lost(found.failures),
-        "labels": None if labels is None else list(labels),
+        "labels": labels,
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs

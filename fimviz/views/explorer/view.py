@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def view(found: Explorer, *, max_bytes: int) -> Figure:
     """The view of an `Explorer`."""
     s = found.first.spectrum
-    labels = None if s.labels is None else [s.net.likelihood.plain(label) for label in s.labels]
-    data, inputs, payload = _fitting(found, labels, max_bytes)
+    data, inputs, payload = _fitting(found, max_bytes)
     first = found.first.fragile[0]
     shown = found.places[0] if found.places else first
     epsilon = 0.0
@@ -50,7 +49,6 @@ def view(found: Explorer, *, max_bytes: int) -> Figure:
         still=_still(found, inputs, epsilon) + still_of_lost(found.failures),
         setup={
             "source": found,
-            "labels": labels,
             "total": len(s),
             "extent": extent_of(data["models"][0]["details"]),
             "choices": choices(data),
@@ -61,11 +59,11 @@ def view(found: Explorer, *, max_bytes: int) -> Figure:
     )
 
 
-def _fitting(found: Explorer, labels: Any, max_bytes: int) -> tuple[dict[str, Any], Inputs, str]:
+def _fitting(found: Explorer, max_bytes: int) -> tuple[dict[str, Any], Inputs, str]:
     """The page with as many samples in detail as it can hold, and what it says of the others."""
     most, needed = len(found.places), 0
     while True:
-        data, inputs = batch_data(found, labels, most)
+        data, inputs = batch_data(found, most)
         data["left"] = _left(found, most, needed)
         payload = inputs.payload.pack(data)
         if len(payload) <= max_bytes or not most:

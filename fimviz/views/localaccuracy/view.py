@@ -9,9 +9,11 @@ import traitlets
 
 from fimviz.divergence.localaccuracy import budget
 from fimviz.views.divergence.distributions import percent, text
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
 from fimviz.views.kit.palette import PALETTE
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
     from fimviz.divergence.localaccuracy import LocalAccuracy
@@ -22,7 +24,7 @@ NAMES = {"linf": "L∞", "l2": "L2"}
 class LocalAccuracyView(Widget):
     """The live view of local accuracy."""
 
-    _esm = module_source("localaccuracy/view.js")
+    _module = "localaccuracy/view.js"
     position = traitlets.Int(0, help="Which budget, by its place among them. Default: the last.").tag(sync=True)
 
     @traitlets.validate("position")

@@ -16,7 +16,7 @@ from torch import Tensor
 from fimviz._options import real, whole
 from fimviz.margins.curve import ShieldingCurve, shielding_curve
 from fimviz.margins.state import fallbacks
-from fimviz.views.kit.figure import Figure, left_out, module_source
+from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import class_order
 from fimviz.views.kit.working import Check, Working
@@ -42,7 +42,7 @@ class Margins(Working):
     Its settings are those of the trace that is shown; setting one asks for the same trace made so, and opens it.
     """
 
-    _esm = module_source("margins/view.js")
+    _module = "margins/view.js"
     trace = traitlets.Int(
         0, help="Which trace, by its place in the result, or a new one; one that is shown. Default: 0."
     ).tag(sync=True)

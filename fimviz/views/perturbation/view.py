@@ -13,7 +13,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.views.kit.figure import Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import class_order
 
@@ -79,7 +80,7 @@ class Perturbation(Along):
 
     samples: tuple[int, ...] = ()
 
-    _esm = module_source("perturbation/view.js")
+    _module = "perturbation/view.js"
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:
@@ -195,12 +196,12 @@ def sample_data(
 
     `image` stands for the input where it is in the payload already.
     """
-    plain = shown.net.likelihood.plain
+    plain, labels = shown.net.likelihood.plain, shown.labels_of([i])
     return {
         "index": index,
         "place": place,
-        "label": None if shown.labels is None else plain(shown.labels[i]),
-        "correct": None if shown.correct is None else bool(shown.correct[i]),
+        "label": None if labels is None else plain(labels[0]),
+        "correct": None if shown.correct is None or labels is None else bool(shown.correct[i]),
         "prediction": plain(shown.predictions[i]),
         "doubt": finite(shown.doubt[i]),
         "oneSided": [None if s != s else s for s in one_sided.tolist()],

@@ -11,7 +11,9 @@ import traitlets
 
 from fimviz._quantile import digits
 from fimviz.ranking.comparison import QUANTITIES, lacking, missing
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
     from fimviz.ranking.comparison import ModelComparison
@@ -30,7 +32,7 @@ _HELP = (
 class Ranking(Widget):
     """The live ranking view."""
 
-    _esm = module_source("ranking/view.js")
+    _module = "ranking/view.js"
     column = traitlets.Enum(
         [name for name, q in QUANTITIES.items() if q.kind != "measured"],
         "weights_only",

@@ -9,7 +9,8 @@ import traitlets
 
 from fimviz._quantile import median
 from fimviz.views.divergence.distributions import text
-from fimviz.views.kit.figure import WARN_BYTES, Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _MOST = 1e9  # labels
 class ReconstructionView(Widget):
     """The live view of a reconstruction."""
 
-    _esm = module_source("reconstruction/view.js")
+    _module = "reconstruction/view.js"
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
     draws = traitlets.Float(
         1.0, help="How many labels are drawn, from 1 to 10⁹: what lies beyond becomes it. Default: the result's."

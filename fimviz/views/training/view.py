@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.training.measure import MEASURED
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
     from fimviz.training.history import TrainingHistory
@@ -28,7 +30,7 @@ _MOST = 400  # records of a run that a chart can hold
 class Training(Widget):
     """The live training view; its payload grows with the run."""
 
-    _esm = module_source("training/view.js")
+    _module = "training/view.js"
     step = traitlets.Int(
         -1,
         help="At which step the numbers are read, −1 at the newest record; between two records it becomes the earlier. "
