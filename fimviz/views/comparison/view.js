@@ -51,7 +51,8 @@ function layout(methods) {
 class Comparison extends withWaterfall(withConvergence(withRows(View))) {
   constructor(model, root, packed) {
     super(model, root, packed);
-    Object.assign(this, { step: -1, unfolded: false });
+    this.step = -1;
+    this.unfolded = false;
     const { data, part } = packed;
     this.logs = new Float64Array(part(data.values)); // samples × methods × (value, low, high), log₁₀
     for (const c of data.curves) c.logs = new Float32Array(part(c.values));

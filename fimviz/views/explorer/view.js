@@ -78,7 +78,9 @@ class Explorer extends View {
   /** The whole view from what Python packed. */
   build({ data, part }) {
     const { model, root } = this;
-    Object.assign(this, { data, part, shown: null });
+    this.data = data;
+    this.part = part;
+    this.shown = null;
     root.innerHTML = layout(data);
     this.read();
     this.lead();

@@ -108,7 +108,14 @@ function layout() {
  */
 export class Panel {
   constructor(box, data, state, more = () => []) {
-    Object.assign(this, { box, data, state, more, channel: "strongest", width: 0, logKl: false, sample: null });
+    this.box = box;
+    this.data = data;
+    this.state = state;
+    this.more = more;
+    this.channel = "strongest";
+    this.width = 0;
+    this.logKl = false;
+    this.sample = null;
     box.classList.add("fv-panel");
     box.innerHTML = layout();
     this.$ = (selector) => box.querySelector(selector);
@@ -207,7 +214,7 @@ export class Panel {
   }
 
   charts() {
-    const { direction, sample, sign, shownColors } = this;
+    const { direction, sample, shownColors } = this;
     const width = this.chartWidth;
     const x = [-sample.reach, sample.reach];
     const marks = this.flips().filter((f) => Math.abs(f.at) <= sample.reach).map((f) => ({ x: f.at, label: `→ ${f.to.length > 12 ? `${f.to.slice(0, 11)}…` : f.to}` }));

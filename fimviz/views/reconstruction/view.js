@@ -89,7 +89,7 @@ class Reconstruction extends View {
     const canvas = canvasIn(box, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
     if (signed) paint(frame.data, signedMap(values, channels, "strongest"), w, 1);
-    else blend(frame.data, values, (this.zero ??= new Int8Array(values.length)), 0, channels);
+    else blend(frame.data, values, new Int8Array(values.length), 0, channels);
     canvas.getContext("2d").putImageData(frame, 0, 0);
   }
 
