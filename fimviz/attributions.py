@@ -101,8 +101,7 @@ def attributions(
     progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
     x = net.admit(images).detach()
-    if net.likelihood.name != "categorical":
-        raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
+    net.likelihood.one_of_classes("an attribution explains one")
     classes = read_labels(targets, len(x), net)
     kinds = [(name, _passes(name, x, extra.get(name, {}))) for name in names]
     own = 1.0 + 2 * min(len(net.classes) - 1, 25) if spectrum is None else 0.0

@@ -276,11 +276,8 @@ def compare_bounds(
         layers, reason = ladder.layers
     if ladder and "L4" in chosen:
         local_layers = ladder.local_layers
-    modes = net.likelihood.mode(z)
-    names = net.classes
-    said = [
-        names[int(m)] if m.ndim == 0 else " + ".join(names[c] for c in m.nonzero()[:, 0]) or "no label" for m in modes
-    ]
+    modes = net.likelihood.predict(z)
+    said = [net.likelihood.said(mode, net.classes) for mode in modes]
     confidence = net.likelihood.confidence(z)
     if failures:
         columns = {name: column.among(places, count, failures) for name, column in columns.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz.attacks.problem import TINY, Problem, per_input
-from fimviz.attacks.slopes import Slopes, gaps_of
+from fimviz.attacks.slopes import Slopes
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import answers
 from fimviz.model.engine.progress import Tick, silent
@@ -38,7 +38,7 @@ def known_inputs(net: Classifier, x: Tensor, seed: int, max_memory: float | None
     plain = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).view(-1, *[1] * (x.ndim - 1)).expand(-1, *x.shape[1:])
     batch = x[torch.linspace(0, len(x) - 1, min(len(x), _KNOWN)).long()]
     images = torch.cat([batch, (low + (high - low) * torch.cat([noise, plain])).to(batch)])
-    return Known(images, net.likelihood.mode(answers(net, images, max_memory=max_memory)))
+    return Known(images, net.likelihood.predict(answers(net, images, max_memory=max_memory)))
 
 
 def smallest(
@@ -71,7 +71,7 @@ def smallest(
         return length, there
     way = _Way(problem[at], seed)
     with torch.no_grad():
-        gaps = gaps_of(way.problem.net, way.problem.net.logits(way.problem.x), way.problem.labels)
+        gaps = way.problem.net.likelihood.gaps(way.problem.net.logits(way.problem.x), way.problem.labels)
     outcomes = gaps.shape[1] - int(gaps.isinf().any())  # the label itself comes last
     nearest = gaps.argsort(1)[:, : min(targets, outcomes)].split(1, 1)
     for done, target in enumerate(nearest):

@@ -19,7 +19,7 @@ from fimviz.model.classifier import Classifier
 def _aim(problem: Problem, options: Options) -> Aim:
     def ways(part: Problem, at: Tensor) -> list[Tensor]:
         if options.spectrum is None:
-            vectors = spectrum(part.net, part.x, k=1, verify=False).eigenvectors
+            vectors = spectrum(part.net, part.x, k=1, verify=False, max_memory=part.max_memory).eigenvectors
         else:
             vectors = options.spectrum.eigenvectors
             vectors = None if vectors is None else vectors[at]

@@ -94,7 +94,7 @@ class Problem:
         if len(candidates) == 1:
             return candidates[0]
         with torch.no_grad():
-            left = torch.stack([self.net.likelihood.margin(self.net.logits(c), self.labels) for c in candidates])
+            left = torch.stack([self.net.likelihood.standing(self.net.logits(c), self.labels) for c in candidates])
         return torch.stack(candidates)[left.argmin(0), torch.arange(len(self.x), device=self.x.device)]
 
     def both_ways(self, v: Tensor) -> list[Tensor]:
@@ -117,8 +117,7 @@ class Problem:
 
 def miss(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
     """Whether (n,) the outcome of logits (n, K) is not the labels, one of several yes/no labels being enough."""
-    other = net.likelihood.mode(z) != labels
-    return other if other.ndim == 1 else other.any(1)
+    return ~net.likelihood.same(net.likelihood.predict(z), labels)
 
 
 def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str, max_memory: float | None = None) -> Problem:
@@ -129,7 +128,8 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str, max_m
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:
-        truth = net.likelihood.mode(answers(net, x, max_memory=max_memory))
+        net.likelihood.an_outcome("pass the numbers that the model should miss as labels")
+        truth = net.likelihood.predict(answers(net, x, max_memory=max_memory))
     return Problem(net, x.to(net.device), truth.to(net.device), norm, max_memory)
 
 

@@ -147,8 +147,9 @@ def certified_radius(
     places = others(failures, count)
     x = x[places.to(x.device)] if failures else x
     bar.next()
+    net.likelihood.an_outcome("a certificate is of one that stays")
     z, error = precise_logits(net, x, max_memory)
-    mode = net.likelihood.mode(z)
+    mode = net.likelihood.predict(z)
     logit_form, fisher_form, reason = _radii(net, x, z, error, mode, max_memory)
     radius = torch.maximum(logit_form, fisher_form)
     lengths, margins = torch.full((2, len(x)), torch.nan, dtype=torch.float64)
@@ -187,22 +188,15 @@ def _radii(
         none = torch.full((len(x),), torch.nan, dtype=torch.float64)
         return none, none.clone(), f"no bound holds at every x: {reason}"
     head = ladder.head
-    if net.likelihood.name == "bernoulli":
-        # Label k changes where its logit does, and has p = sin² of half its Fisher–Rao coordinate.
-        gaps, norms = z.abs(), head.pairs.expand_as(z)
-        distance = (2 * torch.atan(torch.exp(-z.abs() / 2)) - math.pi / 2).abs()
-    else:
-        own = mode[:, None]
-        gaps = (z.gather(1, own) - z).scatter(1, own, torch.inf)
-        norms = head.pairs[mode].scatter(1, own, 1.0)
-        # √p₁ − √p₂ = √p₁ (1 − e^{−gap/2}), without cancellation
-        root = (0.5 * net.likelihood.log_probs(z).gather(1, own)).exp()
-        distance = 2 * torch.asin((root * -torch.expm1(-gaps / 2) / 2**0.5).clamp(0, 1))
+    likelihood = net.likelihood
+    gaps, distance = likelihood.gaps(z, mode), likelihood.angles(z, mode)
+    norms = head.pairs[mode] if likelihood.invariant else head.pairs.expand_as(z)
+    norms = torch.where(gaps.isinf(), 1.0, norms)
     gaps = (gaps - 2 * error[:, None]).clamp_min(0)
     logit_form = (gaps.log10() - norms.clamp_min(1e-300).log10()).amin(1) - value
     # p moves by rounding as the logits do: an angle by at most half as much as they do.
     angle = (distance.amin(1) - 2 * error).clamp_min(0)
-    fisher_form = angle.log10() - (math.log10(0.25) / 2 + log10(head.spread) + value)
+    fisher_form = angle.log10() - (likelihood.log_limit / math.log(100) + log10(head.spread) + value)
     return 10 ** (logit_form - _SPARE), 10 ** (fisher_form - _SPARE), ""
 
 

@@ -57,11 +57,9 @@ class _Until(fx.Interpreter):
 
 def _norms(net: Classifier, traced: fx.GraphModule, source: str, x: Tensor, cotangents: int) -> Tensor:
     x = x.clone().requires_grad_()
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    mean, std = (v.to(x.device, x.dtype).view(shape) for v in (net.mean, net.std))
     run = _Until(traced)
     run.source = source
-    run.run((net.in_company(x) - mean) / std)
+    run.run(net.normalised(net.in_company(x)))
     h = run.seen.flatten(1)[: len(x)]
     rows = []
     for some in torch.eye(h.shape[1], dtype=h.dtype, device=h.device).split(cotangents):

@@ -157,17 +157,20 @@ def cckl(
     )
 
 
-def labelled(net: Classifier | nn.Module, images: Any, labels: Any, why: str) -> tuple[Classifier, Tensor, Tensor]:
-    """The classifier, an admitted batch on the CPU and its labels (n,), or an error that says why they are needed."""
+def labelled(
+    net: Classifier | nn.Module, images: Any, labels: Any, why: str, *, categories: bool = True
+) -> tuple[Classifier, Tensor, Tensor]:
+    """The classifier, an admitted batch on the CPU and its labels, or an error that says why they are needed.
+
+    `categories` says that each label has to be one of K classes.
+    """
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
-    if net.likelihood.name != "categorical":
-        raise ValueError(
-            "the classifier has several yes/no labels, expected one of K classes: a sample has one category here"
-        )
+    if categories:
+        net.likelihood.one_of_classes("a sample has one category here")
     truth = read_labels(labels, len(x), net)
     if truth is None:
-        raise TypeError(f"labels is None, expected class indices ({len(x)},): {why}")
+        raise TypeError(f"labels is None, expected one for each of {len(x)} images: {why}")
     return net, x, truth
 
 

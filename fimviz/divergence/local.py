@@ -68,7 +68,7 @@ def local_accuracy(
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
-        labels: (n,) class indices, which the attacks leave.
+        labels: which the attacks leave: (n,) class indices; for several yes/no labels, and for numbers, (n, K).
         epsilons: budgets in pixel units, ascending, the same for both norms, or {"linf": …, "l2": …} with equally
             many. By default 1/255 … 8/255. The same number is far less in L2, where an L∞ budget ε allows ε √D.
         norms: "linf", "l2" or both.
@@ -87,7 +87,7 @@ def local_accuracy(
 
     Raises:
         ValueError: budgets that are not positive, finite and ascending, an unknown norm or direction, labels out of
-            range, several yes/no labels.
+            range.
 
     Source: "Towards Disentangling Non-Robust and Robust Components in Performance Metric", appendix C.
 
@@ -104,7 +104,7 @@ def local_accuracy(
     budgets = _budgets(epsilons, norms)
     errors, steps, seed = known(errors), whole("steps", steps, 1), whole("seed", seed, 0)
     progress, max_memory = wanted(progress), limit(max_memory)
-    net, x, truth = labelled(net, images, labels, "attacks need to know what to leave")
+    net, x, truth = labelled(net, images, labels, "attacks need to know what to leave", categories=False)
     failures, count = unsound(net, x, max_memory=max_memory), len(x)
     settle(failures, count, errors)
     sound, all_truth = others(failures, count), truth

@@ -49,7 +49,7 @@ def examine(
         def tick(done: int, total: int, before: int = step) -> None:
             progress(int(whole * share * (before + done / total) / count), whole)
 
-        labels = None if s.labels is None else s.labels[at]
+        labels = s.labels_of(at)
         method = s.method if s.reason == "asked for" else "auto"
         options: dict[str, Any] = {"k": k, "labels": labels, "method": method, "seed": found.seed}
         deep[name] = spectrum(s.net, s.images[at], max_memory=max_memory, progress=tick, **options)

@@ -87,6 +87,7 @@ def explore(
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     inputs = [model.admit(images).detach() for model in nets.values()]
     _same_classes(nets)
+    next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])
     afford = affordable(nets.values(), inputs, DETAIL_WORK)
     if not isinstance(detail, Iterable):
@@ -176,7 +177,7 @@ def _named(net: Any) -> dict[str, Classifier | nn.Module]:
 def _same_classes(nets: dict[str, Classifier]) -> None:
     first, *others = nets.items()
     for name, other in others:
-        if other.classes != first[1].classes or other.likelihood.name != first[1].likelihood.name:
+        if other.classes != first[1].classes or other.likelihood != first[1].likelihood:
             raise ValueError(
                 f"{first[0]} has {len(first[1].classes)} classes and {name} has {len(other.classes)}, expected two "
                 "models of the same classes under the same names: give both the same classes="

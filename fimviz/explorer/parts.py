@@ -68,7 +68,7 @@ def attacks_of(
     """The smallest change of some samples by which each attack makes the model miss, in L2."""
     assert isinstance(s.net, Classifier)
     at = list(places)
-    labels = None if s.labels is None else s.labels[at]
+    labels = s.labels_of(at)
     options: dict[str, Any] = {"norm": "l2", "halvings": _HALVINGS, "seed": seed, "max_memory": max_memory}
     return vulnerability(s.net, s.images[at], labels, progress=progress, **options)
 
@@ -80,8 +80,10 @@ def margins_of(
     assert isinstance(s.net, Classifier)
     at = list(places)
     targets = "all" if len(s.net.classes) <= 24 else "runner-up"
-    labels = None if s.labels is None else s.labels[at]
+    labels = s.labels_of(at)
     options: dict[str, Any] = {"targets": targets, "seed": seed, "verify": False, "max_memory": max_memory}
     traces = trace_margins(s.net, s.images[at], labels, progress=progress, **options)
     own = torch.tensor(at)[traces.sample]
-    return replace(traces, sample=own, images=s.images, labels=s.labels, probabilities=s.probabilities)
+    return replace(
+        traces, sample=own, images=s.images, labels=None if labels is None else s.labels, probabilities=s.probabilities
+    )

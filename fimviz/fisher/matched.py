@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,8 +65,7 @@ def matched_spectral_norm(
     t = float(_temperature(net.likelihood, z[None], confidence)) if len(z) else math.nan
     if math.isnan(t):
         return torch.full((len(x),), torch.nan, dtype=torch.float64)
-    twin = copy.copy(net)  # shares the module, so that nothing is held twice
-    twin.temperature = net.temperature * t
+    twin = net.at_temperature(net.temperature * t)
     return spectrum(twin, x, k=1, method=method, vectors=False, seed=seed).spectral_norm
 
 
@@ -87,11 +86,11 @@ def matched_with_errors(
     """
     _reachable(net, confidence)
     twin = copy.copy(net)
-    twin.likelihood = _EachAtItsTemperature(net.likelihood, confidence)
+    twin.likelihood = cast(Likelihood, _EachAtItsTemperature(net.likelihood, confidence))
     options: dict[str, Any] = {"k": 1, "method": method, "vectors": False, "seed": seed, "max_memory": max_memory}
     found = spectrum(twin, images, progress=progress, **options)
     reached = _temperature(net.likelihood, found.logits[:, None], confidence).isfinite()
-    modes = net.likelihood.mode(found.logits)
+    modes = net.likelihood.predict(found.logits)
     margin = net.likelihood.margin(found.logits, modes)
     norm = found.spectral_norm
     error = found.error[:, 0] + norm * 4 * found.logit_error / margin
@@ -99,6 +98,7 @@ def matched_with_errors(
 
 
 def _reachable(net: Classifier, confidence: float) -> None:
+    net.likelihood.an_outcome("others have no confidence")
     least = net.likelihood.confidence(torch.zeros(1, len(net.classes)).double()).item()
     if not least < real("confidence", confidence) < 1:
         raise ValueError(f"confidence is {confidence}, expected more than {least:.3g}, a tie's, and less than 1")

@@ -197,7 +197,7 @@ def spectrum(
         frobenius=joined("frobenius"),
         frobenius_error=joined("frobenius_error"),
         eigenvectors=joined("eigenvectors").unflatten(2, x.shape[1:]) if vectors else None,
-        probabilities=net.likelihood.log_probs(logits).exp(),
+        probabilities=net.likelihood.mean(logits),
         logits=logits,
         logit_error=joined("logit_error"),
         images=x[:done].cpu(),

@@ -19,7 +19,7 @@ from fimviz.margins.state import CLOSE, PACES, Moved, OpenPath, Rules, Taken
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import in_parts
 from fimviz.model.failures import NonFiniteError
-from fimviz.model.likelihoods import Categorical
+from fimviz.model.likelihoods.categorical import Categorical
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
@@ -32,7 +32,7 @@ _COPIES = 4  # over which it is smoothed
 _LED_BY_SLOPES = ("natural", "gradient", "geodesic")  # methods for which it is
 _FORWARDS = 128  # images in a batch of forward passes
 
-_log_probs = Categorical().log_probs
+_log_probs = Categorical().output
 _margin = Categorical().margin
 
 

@@ -134,10 +134,7 @@ def trace_margins(
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
     classes = len(net.classes)
-    if net.likelihood.name != "categorical":
-        raise ValueError(
-            "the classifier has several yes/no labels, expected one of K classes: a margin needs one predicted class"
-        )
+    net.likelihood.one_of_classes("a margin needs one predicted class")
     truth = read_labels(labels, len(x), net)
     low, high = net.input_range or (float(v) for v in x.aminmax())
     trust_region = positive("trust_region", trust_region, 0.1 * (high - low) or 0.1)

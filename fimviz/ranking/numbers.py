@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -93,8 +92,7 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings,
     """All numbers of one model; `KeyboardInterrupt` where they are not complete."""
     start = time.perf_counter()
     x = net.admit(images).detach()
-    if net.likelihood.name != "categorical":
-        raise ValueError("the model has several yes/no labels, expected one of K classes: an attack needs one to miss")
+    net.likelihood.one_of_classes("an attack needs one to miss")
     options: dict[str, Any] = {"k": 1, "method": settings.method, "vectors": False, "seed": settings.seed}
     options["max_memory"] = settings.max_memory
     found = spectrum(net, x, labels=labels, errors=settings.errors, progress=bar.next(), **options)
@@ -110,9 +108,8 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings,
     if isinstance(fitted, str):
         reasons |= dict.fromkeys(("fitted_temperature", "matched_spectral_norm", "mean_matched_spectral_norm"), fitted)
     else:
-        twin = copy.copy(net)  # shares the module, so that nothing is held twice
-        twin.temperature = fitted
-        matched = _whole(spectrum(twin, x, progress=tick, **options), len(x)).spectral_norm
+        at_fitted = spectrum(net.at_temperature(fitted), x, progress=tick, **options)
+        matched = _whole(at_fitted, len(x)).spectral_norm
     equally_sure, _ = matched_with_errors(
         net,
         x,

@@ -382,7 +382,7 @@ class TestOptions:
             own(self, traces)
 
         monkeypatch.setattr(stepper.Stepper, "advance", advance)
-        with pytest.warns(UserWarning, match="interrupted: .* of 36 traces"):
+        with pytest.warns(UserWarning, match="interrupted: .* of 36 paths"):
             t = trace_margins(fv.zoo.load("digits-mlp"), images[:4])
         assert len(t) == 36
         assert "interrupted" in t.status
