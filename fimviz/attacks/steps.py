@@ -38,7 +38,7 @@ def directions(problem: Problem, attack: str, seed: int = 0) -> list[Tensor]:
     if attack == "fgsm":
         return [_steepest(problem)]
     if attack == "spectral":
-        v = spectrum(problem.net, problem.x, k=1, verify=False).eigenvectors
+        v = spectrum(problem.net, problem.x, k=1, verify=False, max_memory=problem.max_memory).eigenvectors
         assert v is not None
         return problem.both_ways(v[:, 0])
     if attack == "random":

@@ -105,11 +105,13 @@ class Ladder:
         net: a classifier that has been called.
         x: (n, …), as `Classifier.admit` returned it.
         feature_vjps: L3 takes one VJP a feature, and is left out where there are more.
+        max_memory: bytes that passes may take, by default half of what is free.
     """
 
     net: Classifier
     x: Tensor
     feature_vjps: int = 256
+    max_memory: float | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def rung(self, formula: Formula) -> Rung:
@@ -128,7 +130,7 @@ class Ladder:
     def rows(self) -> Contrasts:
         """The gradients' products."""
         with _Timed(self, "rows"):
-            return contrasts(self.net, self.x)
+            return contrasts(self.net, self.x, self.max_memory)
 
     @cached_property
     def everywhere(self) -> tuple[NetworkBound | None, str]:
@@ -148,7 +150,7 @@ class Ladder:
         if "rows" in self.__dict__:
             return largest_variance(self.net, self.rows.logits, self.rows.logit_error)
         with _Timed(self, "logits"):
-            return largest_variance(self.net, *precise_logits(self.net, self.x))
+            return largest_variance(self.net, *precise_logits(self.net, self.x, self.max_memory))
 
     @cached_property
     def head(self) -> Head:
@@ -201,7 +203,7 @@ class Ladder:
             )
         try:
             with _Timed(self, "features"):
-                norms = feature_norms(self.net, self.x, bound.source, width)
+                norms = feature_norms(self.net, self.x, bound.source, width, self.max_memory)
         except MemoryError as error:
             return None, str(error)
         return self.log_c + 2 * log10(self.head.spread) + 2 * _up(norms), ""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fimviz._options import SOON, named_options, reporter, whole
+from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
 from fimviz.divergence.pairs import standard_errors
 from fimviz.divergence.path import Path, paths
 from fimviz.divergence.theorem import Theorem, checked_alpha, theorem
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import SOON, reporter
 from fimviz.model.origin import ModelResult, Print
 
 if TYPE_CHECKING:

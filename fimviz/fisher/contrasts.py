@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fimviz.fisher.block import Ground, inner, logit_error, rounding_error
-from fimviz.fisher.methods import plan
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import answers, by_rows
+from fimviz.model.engine.plan import plan
 from fimviz.model.likelihoods import Factor, Likelihood
 
 _GRAM_ROUNDING = 1e-13  # of products in float64, relative to the squares of all rows
@@ -53,21 +54,24 @@ class Contrasts:
     vjps: Tensor
 
 
-def contrasts(net: Classifier, x: Tensor) -> Contrasts:
+def contrasts(net: Classifier, x: Tensor, max_memory: float | None = None) -> Contrasts:
     """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
     verify = net.precise
     passes = torch.float64 if net.has_float64 and not verify else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None, passes)
-        return _joined([_contrasts(net, part.to(net.device, passes), cotangents, verify) for part in x.split(inputs)])
+        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, max_memory, passes)
+
+        def compute(places: list[int], cotangents: int) -> Contrasts:
+            return _contrasts(net, x[places].to(net.device, passes), cotangents, verify)
+
+        return _joined([part for _, part in by_rows(range(len(x)), inputs, cotangents, compute)])
 
 
-def precise_logits(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+def precise_logits(net: Classifier, x: Tensor, max_memory: float | None = None) -> tuple[Tensor, Tensor]:
     """Logits (n, K) in float64, from passes in float64 where the network can, and how far off each may be (n,)."""
     dtype = torch.float64 if net.has_float64 else x.dtype
-    with net.at_rest(), torch.no_grad():
-        z = torch.cat([net.logits(part.to(net.device, dtype)).cpu().double() for part in x.split(16)])
+    z = answers(net, x, dtype, max_memory)
     return z, logit_error(net.likelihood, z, torch.finfo(dtype).eps)
 
 

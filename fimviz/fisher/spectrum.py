@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz._options import SOON, named_options, reporter, whole
+from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.walk import Walk, one_sided, reach, unasked, walk
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import SOON, reporter
 from fimviz.model.failures import among, column, others, said, spread
 from fimviz.model.origin import ChangedError, ModelResult, Print
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,17 @@ class ModelResult(Result):
         """Refuse to ask another model, or about other images, than the result is of."""
         if why := self.changed:
             raise ChangedError(f"{doing} has to ask the model, and {why}")
+
+    def _net_apart(self) -> Any:
+        """The model on a copy, which nobody else trains or changes.
+
+        Raises:
+            ValueError: it cannot be copied, or is no longer the one that this was computed on.
+        """
+        net = self.net.apart()
+        if self._origin and (now := net.fingerprint()) and not self._origin.agrees(now):
+            raise ValueError("the model's weights are no longer those that this result was computed with")
+        return net
 
     def _said(self) -> Tensor:
         return self.net.likelihood.output_of(self.probabilities)

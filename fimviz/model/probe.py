@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._tell import tell
+from fimviz.model.at_rest import recurs
 from fimviz.model.described import unexplained
 from fimviz.model.models import last_operations, quantised
 from fimviz.model.precise import Steady, float64_values
@@ -172,7 +173,7 @@ def _takes_float64_values(net: Classifier, x: Tensor) -> bool:
     x, wide = x.clone().requires_grad_(), x.double().requires_grad_()
     expected = net._outputs(wide)
     with suppress(*_REFUSALS):  # an operation that knows float32 alone
-        with float64_values() as values:
+        with float64_values(recurrent=recurs(net.model)) as values:
             z = net._outputs(x)
             got = values.of(z.detach())
         # Plain sums are constant where the outputs are centred. Made here, as its way to a card is not the model's.

@@ -192,7 +192,7 @@ class Exploring(Along, Working):
         elif what == "attacks":
             models = []
             for m in found.models.values():
-                tried = attacks_of(m.spectrum, [index], found.seed, tick)
+                tried = attacks_of(m.spectrum, [index], found.seed, progress=tick)
                 check()
                 said = attacks_data(tried, [index], [index], struck(tried, [0]), inputs)
                 models.append({"attacks": said, "tried": tried})
@@ -204,7 +204,7 @@ class Exploring(Along, Working):
         elif what in ("bounds", "margins", "attributions"):
             models = []
             for m in found.models.values():
-                more = extended(m, what, [index], found.seed, False if what == "bounds" else tick)
+                more = extended(m, what, [index], found.seed, progress=tick)
                 check()
                 if what == "bounds":
                     assert more.bounds is not None
