@@ -20,7 +20,7 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.memory import limit
-from fimviz.model.engine.parts import Work
+from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, others, settle, spread
 
@@ -29,7 +29,6 @@ NORMS = ("linf", "l2")
 _EPSILONS = tuple(k / 255 for k in range(1, 9))
 _ROOM = 2**25  # float64 numbers in all changes of a chunk of inputs
 _CHUNK = 32
-_WORK = 2**22  # bytes of input in a batch of forward passes
 
 
 @named_options
@@ -127,7 +126,7 @@ def local_accuracy(
             changes, here = torch.stack(made, 1), []
             with net.at_rest():
                 for i, point in enumerate(points(net, part, len(tried), max_memory, bar.next())):
-                    for at, values in zip(tried, _measured(net, part[i], point, changes[i]).T, strict=True):
+                    for at, values in zip(tried, _measured(net, part[i], point, changes[i], max_memory).T, strict=True):
                         if not values[0] <= found[(0, *at, start_at + i)]:  # nothing is there yet, or the other sign
                             found[(slice(None), *at, start_at + i)] = values
                     here.append(point.logits)
@@ -196,14 +195,9 @@ def _passes(net: Classifier, norms: Sequence[str], directions: Sequence[str], bu
     return vector + len(norms) * budgets * sum(each[name] for name in directions)
 
 
-def _measured(net: Classifier, x: Tensor, point: Point, changes: Tensor) -> Tensor:
+def _measured(net: Classifier, x: Tensor, point: Point, changes: Tensor, max_memory: float | None) -> Tensor:
     """KL, ½ δᵀFδ and ‖δ‖ (3, m) of one input's changes (m, D)."""
-    size = max(1, _WORK // (8 * changes.shape[1]))
-    with torch.no_grad():
-        moved = [
-            (x.double() + some.unflatten(1, x.shape)).to(net.device, precision(net)) for some in changes.split(size)
-        ]
-        there = torch.cat([net.logits(some).cpu().double() for some in moved])
+    there = answers(net, x.double() + changes.unflatten(1, x.shape), precision(net), max_memory)
     kl = net.likelihood.kl(point.logits.expand_as(there), there)
     return torch.stack([kl, point.half_form(changes)[0], changes.norm(dim=1)])
 
