@@ -113,16 +113,16 @@ def local_accuracy(
     size = max(1, min(_CHUNK, _ROOM // (len(tried) * x[0].numel())))
     found = torch.full((3, len(norms), len(directions), len(budgets[0]), len(x)), torch.nan, dtype=torch.float64)
     logits: list[Tensor] = []
-    there, back = _passes(net, norms, directions, len(budgets[0]), steps), passes_of_a_point(net, len(tried))
+    costs, back = _passes(net, [directions[at[1]] for at in tried], steps), passes_of_a_point(net, len(tried))
     chunks = x.split(size)
-    stages = [(kind, n * len(part)) for part in chunks for kind, n in (("changes", there), ("forms", back))]
+    stages = [(kind, n * len(part)) for part in chunks for kind, n in (("changes", sum(costs)), ("forms", back))]
     bar, work = Stages(progress, stages), Work(len(x))
     with work:
         for part, own in zip(chunks, truth.split(size), strict=True):
             start_at, tick, made = work.done, bar.next(), []
             for change in _changes(net, part, own, norms, directions, budgets, steps, seed + start_at, max_memory):
                 made.append(change)
-                tick(len(made), len(tried))
+                tick(round(1000 * sum(costs[: len(made)])), round(1000 * sum(costs)))
             changes, here = torch.stack(made, 1), []
             with net.at_rest():
                 for i, point in enumerate(points(net, part, len(tried), max_memory, bar.next())):
@@ -188,11 +188,11 @@ def _changes(
             yield (moved.cpu().double() - x.double()).flatten(1)
 
 
-def _passes(net: Classifier, norms: Sequence[str], directions: Sequence[str], budgets: int, steps: int) -> float:
-    """How many forward passes the changes of an input take, roughly: one back takes as long as two."""
-    each = {"worst": 0, "fgsm": 3, "pgd": 3 * steps, "random": 2}
-    vector = 1 + 2 * min(net.likelihood.rank(len(net.classes)), 25) if "worst" in directions else 0
-    return vector + len(norms) * budgets * sum(each[name] for name in directions)
+def _passes(net: Classifier, tried: Sequence[str], steps: int) -> list[float]:
+    """How many forward passes each change of an input takes, roughly: one back takes as long as two."""
+    each = {"worst": 0.0, "fgsm": 3.0, "pgd": 3.0 * steps, "random": 2.0}
+    vector = 1.0 + 2 * min(net.likelihood.rank(len(net.classes)), 25) if "worst" in tried else 0.0
+    return [each[name] + (vector if place == 0 else 0.0) for place, name in enumerate(tried)]
 
 
 def _measured(net: Classifier, x: Tensor, point: Point, changes: Tensor, max_memory: float | None) -> Tensor:

@@ -43,25 +43,59 @@ def test_a_wrong_forecast_is_mended_by_what_was_measured():
     assert max(late) < 0.01, "once the first of each kind is done, the second is known"
 
 
-@pytest.mark.parametrize("include", [["plane"], ["plane", "bounds", "margins"], ["plane", "attacks"]])
-def test_the_explorers_bar_is_the_time_that_the_model_takes(monkeypatch, include):
-    clock, net = Clock(), fv.zoo.load("digits-mlp")
-    images, labels = (t[:16] for t in fv.zoo.digits())
+def passes_clock(net, monkeypatch):
+    """A clock that counts the passes of a network; one back takes as long as two forward."""
+    clock = Clock()
 
     def asked(module, inputs, output):
         clock.now += len(output)
-        if output.requires_grad:  # a pass back takes as long as two forward
+        if output.requires_grad:
             output.register_hook(lambda g: setattr(clock, "now", clock.now + 2 * len(output)))
 
     net.model.register_forward_hook(asked)
     monkeypatch.setitem(Stages.__init__.__kwdefaults__, "clock", clock)
-    told = []
-    net(images[:2])
-    start = clock.now
-    fv.explore(
-        net, images, labels, detail=8, include=include, progress=lambda d, t: told.append((clock.now - start, d / t))
-    )
+    return clock
+
+
+def furthest(call, clock):
+    """How far a bar's share is from that of time at most, over all reports of a call."""
+    start, told = clock.now, []
+    call(lambda done, total: told.append((clock.now - start, done / total)))
     whole = clock.now - start
-    assert told[-1][1] == 1.0
-    off = max(abs(now / whole - share) for now, share in told)
-    assert off < 0.15, [(round(now / whole, 2), share) for now, share in told]
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    return max(abs(now / whole - share) for now, share in told)
+
+
+FEW = ("exact", "power", "blackbox", "L2")
+BARS = {
+    "bounds": lambda net, x, y, bar: fv.compare_bounds(net, x, methods=FEW, progress=bar),
+    "radius": lambda net, x, y, bar: fv.certified_radius(net, x, progress=bar),
+    "vulnerability": lambda net, x, y, bar: fv.vulnerability(net, x, y, progress=bar),
+    "attributions": lambda net, x, y, bar: fv.attributions(net, x, progress=bar),
+    "cckl": lambda net, x, y, bar: fv.cckl(net, x, y, progress=bar),
+    "local": lambda net, x, y, bar: fv.local_accuracy(net, x, y, progress=bar),
+    "models": lambda net, x, y, bar: fv.compare_models({"a": net, "b": net}, x, y, progress=bar),
+    "paths": lambda net, x, y, bar: fv.trace_margins(net, x[:4], progress=bar),
+    "retried": lambda net, x, y, bar: fv.trace_margins(net, x[:4], max_steps=4, progress=bar),
+}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_every_bar_is_the_time_that_the_model_takes(name, monkeypatch):
+    net = fv.zoo.load("digits-mlp")
+    images, labels = (t[:16] for t in fv.zoo.digits())
+    net(images[:2])
+    clock = passes_clock(net, monkeypatch)
+    assert furthest(lambda bar: BARS[name](net, images, labels, bar), clock) < (0.3 if name == "retried" else 0.15)
+
+
+@pytest.mark.parametrize("include", [["plane"], ["plane", "bounds", "margins"], ["plane", "attacks"]])
+def test_the_explorers_bar_is_the_time_that_the_model_takes(monkeypatch, include):
+    net = fv.zoo.load("digits-mlp")
+    images, labels = (t[:16] for t in fv.zoo.digits())
+    net(images[:2])
+    clock = passes_clock(net, monkeypatch)
+    off = furthest(lambda bar: fv.explore(net, images, labels, detail=8, include=include, progress=bar), clock)
+    assert off < 0.15
