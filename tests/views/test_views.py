@@ -451,7 +451,7 @@ def test_blend_equals_numpy(channels):
 
 
 def test_diverging_map_is_centred_and_symmetric():
-    ends = in_node("return [-1, -0.5, 0, 0.5, 1, -9, 9].map(pixels.diverging)")
+    ends = in_node("return [-1, -0.5, 0, 0.5, 1, -9, 9].map(palette.diverging)")
     assert min(ends[2]) > 220, "zero is nearly white"
     assert ends[0] == ends[5]
     assert ends[4] == ends[6]

@@ -1,6 +1,6 @@
 // The divergence view, left: a map of class pairs, and the sample pairs of one of its cells.
 import { escape, number, raised } from "../kit/chart.js";
-import { diverging } from "../kit/pixels.js";
+import { diverging } from "../kit/palette.js";
 import { colorBar } from "../kit/stage.js";
 
 export const QUANTITIES = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz.model.failures import said
+from fimviz.views.kit.palette import ACCENT, PALETTE
 
 if TYPE_CHECKING:
     from fimviz.explorer import Explorer
@@ -18,7 +19,7 @@ def plot(found: Explorer) -> go.Figure:
     from fimviz.explorer.results import CONFIDENCE
 
     figure = go.Figure()
-    for (name, m), color in zip(found.models.items(), ("#1976d2", "#d55e00"), strict=False):
+    for (name, m), color in zip(found.models.items(), (ACCENT, PALETTE[1]), strict=False):
         s = m.spectrum
         right = [True] * len(s) if s.correct is None else s.correct.tolist()
         r = found.ranks[name]["confidence"]

@@ -1,5 +1,6 @@
 // What every view needs of its page: mounting, keys, resizing, clean-up, and tables.
-import { diverging, unpack } from "./pixels.js";
+import { unpack } from "./pixels.js";
+import { diverging } from "./palette.js";
 import { escape, number } from "./chart.js";
 
 /** How many columns stand side by side in a width. */

@@ -13,12 +13,8 @@ from fimviz._quantile import median
 from fimviz.margins.curve import ShieldingCurve
 from fimviz.margins.shielding import Shielding
 from fimviz.margins.traces import MarginTraces
-from fimviz.views.kit.palette import PALETTE, class_color, class_order
+from fimviz.views.kit.palette import ACCENT, GREY, PALETTE, WARN, class_color, class_order, faded
 
-ACCENT = "#1976d2"
-SHADE = "rgba(25,118,210,0.22)"  # of what is possible
-GREY = "rgba(128,128,128,0.8)"
-WARN = "#d55e00"
 _NAMES = 24  # characters of a class name that a figure can hold
 
 
@@ -126,7 +122,7 @@ def _shielding(shielding: Shielding) -> go.Figure:
         z=[[v or None for v in row] for row in counts],
         x=names,
         y=names,
-        colorscale=[[0, "#e3eefa"], [1, ACCENT]],
+        colorscale=[[0, faded(ACCENT, 0.12)], [1, ACCENT]],
         showscale=False,
         text=[[str(v) if v else "" for v in row] for row in counts] if len(names) <= 16 else None,
         texttemplate="%{text}" if len(names) <= 16 else None,
@@ -206,7 +202,13 @@ def _curve(curve: ShieldingCurve) -> go.Figure:
             figure.add_scatter(
                 x=part.damping.tolist(),
                 y=(100 * middle).tolist(),
-                error_y={"type": "data", "array": (100 * reach).tolist(), "thickness": 8, "width": 0, "color": SHADE},
+                error_y={
+                    "type": "data",
+                    "array": (100 * reach).tolist(),
+                    "thickness": 8,
+                    "width": 0,
+                    "color": faded(ACCENT, 0.22),
+                },
                 mode="markers",
                 marker={"opacity": 0},
                 showlegend=False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz.model.failures import said
+from fimviz.views.kit.palette import ACCENT, GREY, faded
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -27,7 +28,7 @@ def plot(spectrum: Spectrum) -> go.Figure:
             mode="lines+markers",
             name=f"sample {i}" + (" (most fragile)" if first else ""),
             showlegend=first,
-            line={"color": "#1976d2" if first else "rgba(128,128,128,0.35)", "width": 2.5 if first else 1},
+            line={"color": ACCENT if first else faded(GREY, 0.35), "width": 2.5 if first else 1},
             marker={"size": 6 if first else 4},
             hovertemplate=f"sample {i}: λ%{{x}} = %{{y:.4g}}<extra></extra>",
         )

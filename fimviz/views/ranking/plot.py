@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fimviz.ranking.comparison import QUANTITIES
+from fimviz.views.kit.palette import ACCENT
 from fimviz.views.ranking.view import title
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def plot(result: ModelComparison) -> go.Figure:
             mode="markers+text",
             textposition="top center",
             cliponaxis=False,
-            marker={"size": 9, "color": "#1976d2"},
+            marker={"size": 9, "color": ACCENT},
             hovertemplate=f"%{{text}}<br>{q.title}: %{{x:.4g}}<br>smallest attack: %{{y:.3g}}<extra></extra>",
             row=1,
             col=place,
