@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz._quantile import median
-from fimviz.views.comparison.view import logarithms, power_of_ten, rows_of
+from fimviz.views.comparison.view import logarithms, rows_of
 from fimviz.views.kit.boxes import quartile_box
+from fimviz.views.kit.numbers import power_of_ten
 from fimviz.views.kit.palette import ACCENT, GREY, faded
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 // The overview of the explorer: a strip of dots on a log axis, with a brush, and a cloud against a second number.
-import { escape, number, powerOfTen } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, powerOfTen } from "../kit/numbers.js";
 import { OTHERS, SURE } from "../kit/palette.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
 
