@@ -514,7 +514,7 @@ def test_scopes_of_modules_do_not_meet():
     source = modules.module_source("explorer/view.js")
     assert source.count("export default") == 1
     assert not re.search(r'^import .* from "\.', source, re.M)
-    assert len(json.dumps(source)) < 250_000
+    assert len(json.dumps(source)) < 260_000
 
 
 # ---- the live widget ----
@@ -656,6 +656,28 @@ def test_a_request_brings_what_it_needs(widget):
     assert len(packed(answer["payload"])[0]["models"][0]["details"][0]["directions"]) == 3
     widget._handle_custom_msg({**content, "directions": 0}, [])
     assert [(m["key"], "directions is 0" in m["message"]) for m in answers(widget, "failed")] == [("page's", True)]
+
+
+def test_labels_outlive_new_images(widget):
+    before = packed(widget.payload)[0]["labels"]
+    raw, _ = png((8, 8))
+    widget._handle_custom_msg({"kind": "images", "names": ["a"]}, [raw])
+    assert widget.wait(60)
+    data = packed(widget.payload)[0]
+    assert data["labels"] == [*before, None]
+    assert data["models"][0]["correct"][-1] is None
+    s = widget.source.first.spectrum
+    assert s.labelled.tolist() == [True] * len(before) + [False]
+    assert s.frame.label.isna().iloc[-1]
+    assert widget.source.frame.correct.isna().sum() == 1
+    widget.temperature = 2.0
+    assert widget.wait(60)
+    assert packed(widget.payload)[0]["labels"] == [*before, None]
+    for index in (0, len(before)):  # with a label, and without
+        widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": index}, [])
+        answer = answers(widget, "computed")[-1]
+        detail = packed(answer["payload"])[0]["models"][0]["details"][0]
+        assert (detail["label"], detail["correct"] is None) == ((before[0], False) if index == 0 else (None, True))
 
 
 def test_a_sample_does_not_stop_the_batch(widget):

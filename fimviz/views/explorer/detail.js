@@ -89,8 +89,8 @@ export class Detail {
 
   /** How many directions there can be. */
   get most() {
-    const { classes, multilabel, shape } = this.view.data;
-    return Math.min(classes.length - (multilabel ? 0 : 1), shape.reduce((a, b) => a * b, 1));
+    const { classes, exclusive, shape } = this.view.data;
+    return Math.min(classes.length - (exclusive ? 1 : 0), shape.reduce((a, b) => a * b, 1));
   }
 
   get tab() { return this.state.get("tab"); }

@@ -24,7 +24,7 @@ export class Overview {
     this.brush = null;
     this.width = 0;
     const { data } = view;
-    const kinds = ["class", ...(data.labels ? ["correct"] : []), "confidence"].filter((k) => k !== "class" || !data.multilabel);
+    const kinds = ["class", ...(data.labels ? ["correct"] : []), "confidence"].filter((k) => k !== "class" || data.exclusive);
     const options = this.options().map(([key, { title }]) => `<option value="${escape(key)}">${escape(title)}</option>`).join("");
     box.innerHTML = `<div class="fv-swarms"><div class="fv-lead"><h4>${data.norms.length > 1 ? "Spectral norm of each sample" : "λ₁ as it is of each sample"}</h4>
         ${data.norms.length > 1 ? `<span class="fv-switch" role="group" aria-label="Which λ₁ leads">${data.norms.map((n) => `<button type="button" data-norm="${n}">${view.words(n === "matched")}</button>`).join("")}</span>` : ""}

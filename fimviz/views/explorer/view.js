@@ -156,7 +156,7 @@ class Explorer extends View {
   /** The classes that have a colour of their own in the overview: all, or the most frequent. */
   classesShown() {
     const { data } = this;
-    if (data.multilabel) return [];
+    if (!data.exclusive) return [];
     const count = new Map();
     for (const c of data.indices.map((i) => this.table.group[i])) count.set(c, (count.get(c) ?? 0) + 1);
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
@@ -216,7 +216,7 @@ class Explorer extends View {
 
   controls() {
     const [show, sort, search] = [".fv-show", ".fv-sort", ".fv-search"].map(this.$);
-    if (!this.data.multilabel) {
+    if (this.data.exclusive) {
       const group = document.createElement("optgroup");
       group.label = this.data.labels ? "of a class" : "taken for a class";
       const present = [...new Set(this.data.indices.map((i) => this.table.group[i]))].sort((a, b) => a - b);
