@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fimviz._options import named_options
 from fimviz.bounds.flow import Channels, Flow, NoRuleError
 from fimviz.bounds.graph import Call, Head, Rounded, Walk, trace
 from fimviz.bounds.layers import folded
@@ -107,6 +108,7 @@ class LocalBound:
         return None if self.log10_logits is None else 10**self.log10_logits
 
 
+@named_options
 def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -> NetworkBound:
     """A guaranteed bound on the input Jacobian of a network, at every x: from its weights and the inputs' shape.
 
@@ -146,6 +148,7 @@ def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -
     return NetworkBound(*parts[:5], steps, parts[5])
 
 
+@named_options
 def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     """Guaranteed bounds on the input Jacobian of a network at given inputs: from its weights and its tensors there.
 

@@ -28,6 +28,7 @@ from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, settle
 
+_DIRECTIONS = 3
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
 _PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input
 
@@ -38,7 +39,7 @@ def explore(
     images: Any,
     labels: Any = None,
     *,
-    k: int = 3,
+    k: int | None = None,
     detail: int | Sequence[int] | None = None,
     include: Sequence[str] | None = None,
     method: str = "auto",
@@ -58,7 +59,7 @@ def explore(
         net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
         images: (n, …) floats.
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
-        k: how many directions of a sample in full detail.
+        k: how many directions of a sample in full detail; by default three, or as many as the method finds.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, up to 64.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
@@ -80,9 +81,13 @@ def explore(
         ([0.5, 0.5], (0, 1))
     """
     nets = {name: as_classifier(model) for name, model in _named(net).items()}
-    errors, k, seed = known(errors), whole("k", k, 1), whole("seed", seed, 0)
+    errors, seed = known(errors), whole("seed", seed, 0)
     progress, max_memory = wanted(progress), limit(max_memory)
-    named("method", method, METHODS, ["auto", *by_gradients()])
+    way = named("method", method, METHODS, ["auto", *by_gradients()])
+    most = way.most if way else None
+    k = min(_DIRECTIONS, most or _DIRECTIONS) if k is None else whole("k", k, 1)
+    if most and k > most:
+        raise ValueError(f"k is {k} and method is {method!r}, which finds {most} only: pass k={most} or another method")
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     inputs = [model.admit(images).detach() for model in nets.values()]

@@ -88,8 +88,18 @@ class Explored:
 
     @property
     def lead(self) -> Tensor:
-        """(n,) what the samples are ordered by: λ₁ at matched confidence, λ₁ as it is where there is none."""
-        return torch.where(self.matched.isnan(), self.spectrum.spectral_norm, self.matched)
+        """(n,) what the samples are ordered by: λ₁ at matched confidence, λ₁ as it is where there is none.
+
+        It goes to ∞ as two classes become equally likely, and is ∞ for such a tie, unless nothing moves the answer.
+        """
+        norm = self.spectrum.spectral_norm
+        own = torch.where(self.tied, torch.inf, norm)
+        return torch.where(self.matched.isnan(), own if self.matched.isfinite().any() else norm, self.matched)
+
+    @property
+    def tied(self) -> Tensor:
+        """(n,) which samples lie on a boundary: the two likeliest classes are equally likely, and λ₁ is not 0."""
+        return (self.margin == 0) & (self.spectrum.spectral_norm > 0)
 
     @property
     def fragile(self) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fimviz._options import real
+from fimviz._options import named_options, real
 from fimviz.fisher.methods import spectrum
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import answers
@@ -24,6 +24,7 @@ from fimviz.model.likelihoods import Factor, Likelihood
 _HALVINGS, _SPAN = 60, 40.0
 
 
+@named_options
 def matched_spectral_norm(
     net: Classifier, images: Any, *, confidence: float = 0.9, per: str = "sample", method: str = "auto", seed: int = 0
 ) -> Tensor:

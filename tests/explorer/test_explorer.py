@@ -153,18 +153,28 @@ def test_matched_error_holds_in_float64():
     assert (m.matched_error < 1e-3 * exact).all()
 
 
-def test_a_tie_has_no_matched_norm_and_keeps_its_own():
-    """Of p = softmax(x): at equal logits no temperature makes the answer surer, and λ₁ = ½."""
+def test_a_tie_has_no_matched_norm_and_comes_first():
+    """Of p = softmax(x): at equal logits no temperature makes the answer surer, and λ₁ at x has its limit, ∞."""
     net = fv.Classifier(torch.nn.Identity(), input_range=None)
-    m = fv.explore(net, torch.tensor([[0.0, 3.0], [0.0, 0.0], [0.0, 9.0]])).first
+    m = fv.explore(net, torch.tensor([[0.0, 1e-3], [0.0, 0.0], [0.0, 9.0]])).first
     assert m.matched.isnan().tolist() == [False, True, False]
-    assert m.lead[1] == m.spectrum.spectral_norm[1]
+    assert m.matched[0] > 1e3 * m.spectrum.spectral_norm[1]
+    assert m.lead[1] == torch.inf
     assert m.fragile == [1, 0, 2]
     tied = fv.explore(net, torch.zeros(2, 2))
     figure = tied.view()
     assert figure.state["norm"] == "raw"
     assert "is not known over 2 inputs" in tied.plot().layout.title.text
     assert tied.correlations.rho.isna().all()
+
+
+def test_a_method_of_one_eigenvalue_shows_one_direction():
+    images, labels = batch(n=3)
+    assert (
+        fv.explore(model(), images, labels, method="power", include=[]).first.detail.spectrum.eigenvalues.shape[1] == 1
+    )
+    with pytest.raises(ValueError, match=r"k is 2 and method is 'power', which finds 1 only: pass k=1"):
+        fv.explore(model(), images, labels, method="power", k=2)
 
 
 def test_few_samples_get_no_interval():
