@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fimviz.result import Figure
 
 _CHUNK = 16  # inputs at a time
-_STEPS = 5  # that an iteration takes for λ₁, roughly
+_STEPS = 8  # that an iteration takes for λ₁, roughly
 
 
 def ways() -> dict[str, Way]:
