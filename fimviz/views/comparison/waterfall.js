@@ -1,5 +1,7 @@
 // The waterfall of a bound: which layer costs how many orders of magnitude. Numbers are log₁₀ in units of λ.
-import { decadeTicks, escape, powerOfTen, scale } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { powerOfTen } from "../kit/numbers.js";
+import { decadeTicks, scale } from "../kit/axes.js";
 
 /**
  * The steps of a bound in units of λ, which grows with the square of a Jacobian's norm: so gains and bounds count twice.

@@ -1,6 +1,8 @@
 // The perturbation panel of one sample: image, direction and moved image, the slider, and what the model says along it.
 // Pure functions first: node and the browser test them.
-import { across, along, escape, lineChart, locate, logDots, number, probability, ticks } from "../kit/chart.js";
+import { escape, lineChart, logDots } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
+import { across, along, locate, ticks } from "../kit/axes.js";
 import { picture, readDirection, readInput, signedPicture } from "../kit/inputs.js";
 import { classColor } from "../kit/palette.js";
 import { colorBar, columnsOf, fillTables } from "../kit/stage.js";

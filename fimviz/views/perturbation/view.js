@@ -1,6 +1,6 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
-import { measured, number } from "../kit/chart.js";
+import { measured, number } from "../kit/numbers.js";
 import { Gallery, shares } from "../kit/gallery.js";
 import { picture, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
