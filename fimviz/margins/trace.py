@@ -17,7 +17,7 @@ from fimviz.margins.stepper import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.engine.memory import limit
-from fimviz.model.engine.parts import Work
+from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.plan import steps_together
 from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import LOGITS, known, settle
@@ -154,8 +154,7 @@ def trace_margins(
     settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, retry, seed)
     start = time.perf_counter()
     with net.at_rest():
-        first = Stepper(net, rules, False)
-        z = first.logits(x)
+        z = answers(net, x, max_memory=max_memory)
         failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), LOGITS)
         settle(failures, len(x), errors)
         paths = [
