@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from fimviz.margins.traces import MarginTraces
 
 _CLASSES_SHOWN = 5  # beside the path's own and "others", where there are more than eight
-_TARGETS = 24  # traces of one sample that a page holds, the shortest first
+_TARGETS = 24  # paths of one sample that a page holds, the shortest first
 _PAGE = 700_000  # bytes before packing that a page takes by default
 _MOST = 4_000_000  # of those of eight samples, with few frames each
-_FRAMES = (3, 40)  # images on the way of one trace, at least and at most
+_FRAMES = (3, 40)  # images on the way of one path, at least and at most
 _POINT = 100  # bytes of numbers a step
-_CURVE_SAMPLES = 20  # that a live curve traces
+_CURVE_SAMPLES = 20  # that a live curve walks from
 SETTINGS = ("step", "damping", "trust_region", "target")
 _DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
@@ -40,29 +40,29 @@ _DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 class Margins(Working):
     """The live margin view: it traces again what the reader asks for, off the kernel's main thread.
 
-    Its settings are those of the trace that is shown; setting one asks for the same trace made so, and opens it.
+    Its settings are those of the path that is shown; setting one asks for the same path made so, and opens it.
     """
 
     _module = "margins/view.js"
     trace = traitlets.Int(
-        0, help="Which trace, by its place in the result, or a new one; one that is shown. Default: 0."
+        0, help="Which path, by its place in the result, or a new one; one that is shown. Default: 0."
     ).tag(sync=True)
     position = traitlets.Float(
         0.0,
-        help="Fisher–Rao length along the trace, from 0 to its end: what lies beyond becomes it. Default: its end.",
+        help="Fisher–Rao length along the path, from 0 to its end: what lies beyond becomes it. Default: its end.",
     ).tag(sync=True)
-    step = traitlets.Float(0.2, help="Fisher–Rao length η of a step, positive. Default: the trace's.").tag(sync=True)
-    damping = traitlets.Float(0.01, help="Damping τ, positive. Default: the trace's.").tag(sync=True)
-    trust_region = traitlets.Float(0.1, help="The longest step in L2 pixel units, positive. Default: the trace's.").tag(
+    step = traitlets.Float(0.2, help="Fisher–Rao length η of a step, positive. Default: the path's.").tag(sync=True)
+    damping = traitlets.Float(0.01, help="Damping τ, positive. Default: the path's.").tag(sync=True)
+    trust_region = traitlets.Float(0.1, help="The longest step in L2 pixel units, positive. Default: the path's.").tag(
         sync=True
     )
-    target = traitlets.Int(0, help="The class aimed at, another one than the model says. Default: the trace's.").tag(
+    target = traitlets.Int(0, help="The class aimed at, another one than the model says. Default: the path's.").tag(
         sync=True
     )
 
     source: MarginTraces | None = None
     shown: tuple[int, ...] = ()
-    made: Mapping[int, dict[str, Any]] = MappingProxyType({})  # of a trace that is shown, what was asked for
+    made: Mapping[int, dict[str, Any]] = MappingProxyType({})  # of a path that is shown, what was asked for
     lengths: Mapping[int, float] = MappingProxyType({})
     retraced: MarginTraces | None = None  # what the reader asked for last
     _asked: Mapping[str, Any] | None = None
@@ -76,7 +76,7 @@ class Margins(Working):
     @traitlets.validate("position")
     def _along(self, proposal: Any) -> float:
         if proposal.value != proposal.value:
-            raise traitlets.TraitError("position is nan, expected a length along the trace")
+            raise traitlets.TraitError("position is nan, expected a length along the path")
         return float(max(0.0, min(self.lengths.get(self.trace, proposal.value), proposal.value)))
 
     @traitlets.validate("step", "damping", "trust_region")
@@ -104,7 +104,7 @@ class Margins(Working):
 
     @property
     def _own(self) -> dict[str, Any]:
-        """What the trace that is shown was made with."""
+        """What the path that is shown was made with."""
         return self.made[self.trace]
 
     @traitlets.observe("trace")
@@ -117,7 +117,7 @@ class Margins(Working):
 
     @traitlets.observe(*SETTINGS)
     def _changed(self, change: Any) -> None:
-        """Settings that are no longer those of the trace: another trace that has them, or a new one."""
+        """Settings that are no longer those of the path: another one that has them, or a new one."""
         if not self._ready or self.trace not in self.made:
             return
         wanted = {**self._own, **{name: getattr(self, name) for name in SETTINGS}}
@@ -128,7 +128,7 @@ class Margins(Working):
             self.trace = known
         elif wanted != self._asked:
             asked = f"python {next(self._jobs)}"
-            words = f"tracing sample {wanted['sample']} toward {self._traces().net.classes[wanted['target']]}"
+            words = f"walking from sample {wanted['sample']} toward {self._traces().net.classes[wanted['target']]}"
             self.send({"kind": "working", "id": asked, "doing": words})
             self._request({"kind": "trace", "id": asked, "opened": True, **wanted})
 
@@ -209,7 +209,7 @@ class Margins(Working):
 
     def _traces(self) -> MarginTraces:
         if self.source is None:
-            raise RuntimeError("this view has no traces to start from: make it with MarginTraces.widget()")
+            raise RuntimeError("this view has no paths to start from: make it with MarginTraces.widget()")
         return self.source
 
 
@@ -221,11 +221,11 @@ def view(
     max_bytes: int,
     order: list[int] | None = None,
 ) -> Figure:
-    """The view of the traces of some samples; the path matrix counts all. `order` of classes, for their colours."""
+    """The view of the paths of some samples; the path matrix counts all. `order` of classes, for their colours."""
     if curve is not None and not isinstance(curve, ShieldingCurve):
         raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")
     if not len(traces):
-        raise ValueError("there are no traces to show")
+        raise ValueError("there are no paths to show")
     inputs = inputs_of(traces.net, traces.images)
     chosen, traced = _chosen(traces, samples), traces.sample.unique()
     shown = [i for sample in chosen for i in _of_sample(traces, sample)]
@@ -277,7 +277,7 @@ def view(
 
 
 def _of_sample(traces: MarginTraces, sample: int) -> list[int]:
-    """The traces of a sample: the nearest classes where a page cannot hold all, in the order of their targets."""
+    """The paths of a sample: the nearest classes where a page cannot hold all, in the order of their targets."""
     own = (traces.sample == sample).nonzero()[:, 0]
     nearest = own[traces.length[own].argsort(stable=True)][:_TARGETS]
     return sorted(nearest.tolist())
@@ -310,7 +310,7 @@ def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[i
 
 
 def _telling(traces: MarginTraces, shown: list[int]) -> int:
-    """The trace to open with: one that counts, a shielded one if there is any, with the most steps to look at."""
+    """The path to open with: one that counts, a shielded one if there is any, with the most steps to look at."""
     shielded = traces.flipped & (traces.hit != traces.target)
     counted = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
     return max(shown, key=lambda i: (bool(counted[i]), bool(shielded[i]), int(traces.steps[i])))
@@ -409,7 +409,7 @@ def _trace(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[st
 
 
 def _made(trace: dict[str, Any]) -> dict[str, Any]:
-    """What a trace was asked for with."""
+    """What a path was asked for with."""
     settings = {name: trace["settings"][name] for name in ("step", "damping", "trust_region")}
     return {"sample": trace["sample"], "target": trace["target"], **settings}
 
