@@ -1,5 +1,6 @@
 // The attacks tab: the smallest change by which each attack makes the model miss, and what it looks like.
-import { escape, number, probability } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
 import { picture } from "../kit/inputs.js";
 import { outcomeOf } from "../perturbation/panel.js";
 import { fillTables } from "../kit/stage.js";

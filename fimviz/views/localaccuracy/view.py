@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from fimviz.attacks.table import attack_of
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.divergence.distributions import percent, text
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
+from fimviz.views.kit.numbers import near_one, percent
 from fimviz.views.kit.palette import PALETTE
 from fimviz.views.kit.payload import Payload
 
@@ -45,7 +46,9 @@ def view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
                 name: [finite(v) for v in rows[name].tolist()] for name in ("median", "q25", "q75", "pooled", "kl")
             }
             numbers |= {name: rows[name].astype(int).tolist() for name in ("measured", "zero", "failed")}
-            lines.append({"name": direction, "color": color, "length": [finite(v) for v in rows.length], **numbers})
+            lines.append(
+                {"name": called(direction), "color": color, "length": [finite(v) for v in rows.length], **numbers}
+            )
         budgets = result.epsilons[a].tolist()
         panels.append({"norm": NAMES[norm], "budgets": budgets, "names": [budget(e) for e in budgets], "lines": lines})
     data = {
@@ -71,7 +74,7 @@ def _still(result: LocalAccuracy) -> str:
         table = result.table(norm=norm)
         head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
         rows = "".join(
-            f"<tr><td>{html.escape(str(name))}</td>" + "".join(f"<td>{text(v)}</td>" for v in row) + "</tr>"
+            f"<tr><td>{html.escape(str(name))}</td>" + "".join(f"<td>{near_one(v)}</td>" for v in row) + "</tr>"
             for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)
         )
         parts.append(
@@ -81,17 +84,20 @@ def _still(result: LocalAccuracy) -> str:
     return "".join(parts)
 
 
+def called(direction: str) -> str:
+    """A direction in the fewest words."""
+    return "the worst direction" if direction == "worst" else attack_of(direction).short.split(",")[0]
+
+
 def title(result: LocalAccuracy) -> str:
     """What is seen, in a sentence."""
     rows = result.frame[(result.frame.norm == result.norms[0]) & (result.frame.direction == result.directions[0])]
     first, last = (rows.iloc[k] for k in (0, -1))
     norm = NAMES[result.norms[0]]
-    what = {"worst": "the worst direction", "fgsm": "FGSM", "pgd": "PGD", "random": "a random direction"}
+    what = called(result.directions[0])
     if not int(rows.measured.sum()):
-        return (
-            f"No change along {what[result.directions[0]]} moves the prediction: KL is 0, or no number, at every image"
-        )
+        return f"No change along {what} moves the prediction: KL is 0, or no number, at every image"
     return (
-        f"Along {what[result.directions[0]]} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
+        f"Along {what} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
         f"{percent(last['median'])} at {budget(last.epsilon)} ({norm}, median of {int(last.measured)} images)"
     )
