@@ -577,7 +577,7 @@ def test_quartiles_are_numpys():
 def test_waterfall_ends_at_the_rung():
     steps = in_node(
         "const rows = [['a', 'linear', ''], ['add', 'addition', '']];"
-        "const steps = waterfall.fall(rows, [0.5, NaN], [0.5, 0.8], 2.1, 'c');"
+        "const steps = waterfall.fall(rows, [0.5, NaN], [0.5, 0.8], 2.1, 'c', {name: 'softmax', kind: ''});"
         "return [steps, waterfall.costliest(steps).map(s => s.name), steps.map(waterfall.matters)]"
     )
     (a, add, softmax), costly, matters = steps

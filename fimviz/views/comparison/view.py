@@ -72,6 +72,8 @@ def view(result: BoundComparison, *, samples: int, max_bytes: int, places: Seque
         "lost": lost(result.failures),
         "unit": [1.0, VJP_COST, JVP_COST],
         "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
+        "legend": result.likelihood.symbols.legend,
+        "head": {"name": result.likelihood.symbols.last, "kind": result.likelihood.symbols.onto},
         "samples": [
             {"index": called[at], "prediction": result.said[i], "confidence": finite(result.confidence[i])}
             for at, i in enumerate(order)
@@ -146,7 +148,9 @@ def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[st
         costs = [[int(count) for count in row] for row in counts]
         costs = costs[:1] if all(row == costs[0] for row in costs) else costs
     way = ways()[name]
-    last = way.last if isinstance(way, Formula) else ""
+    formula, last = way.formula, ""
+    if isinstance(way, Formula):
+        formula, last = (way.written(text, result.likelihood) for text in (way.formula, way.last))
     known = column is not None and not bool(column.value.isnan().all())
     return {
         "name": name,
@@ -154,7 +158,7 @@ def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[st
         "guarantee": column.guarantee if column else "none",
         "short": way.short,
         "needs": way.needs,
-        "formula": way.formula,
+        "formula": formula,
         "reason": result.reasons.get(name, ""),
         "costs": costs,
         "seconds": column.seconds / len(result) if column else None,

@@ -159,7 +159,7 @@ export class Panel {
     this.$(".fv-original .fv-under").textContent = this.name(sample.prediction) + (this.data.numbers ? "" : ` (p = ${sureness(sample)})`);
     this.showDirection();
     Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
-    this.$(".fv-toflip").disabled = this.flips().length === 0;
+    Object.assign(this.$(".fv-toflip"), { disabled: this.flips().length === 0, hidden: !!this.data.numbers });
     this.shownColors = this.direction.shown.map((c) => classColor(c, this.data.order));
     this.spectrum();
     this.charts();
