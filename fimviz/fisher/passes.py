@@ -39,7 +39,8 @@ class Linearisation:
             z = self._z.detach()
             self.logits = z if values is None else values.of(z)
         self._bend: tuple[Tensor, Tensor] | None = None  # a cotangent w with wᵀJ, differentiable toward w
-        self._push: Callable[[Tensor], Tensor] | None = None
+        # Never a method of this object: in a circle its graphs would outlive it, and their memory with them.
+        self._again: Callable[[Tensor], Tensor] | None = None
         self.vjps = self.jvps = 0
 
     @property
@@ -88,21 +89,23 @@ class Linearisation:
         return out
 
     def _pushed(self, v: Tensor) -> Tensor:
-        if self._push is None:
-            self._push = linear = self._linear(v)
-            if self._net.repeatable is not False:
-                try:
-                    out, again = repeatable(linear, v)
-                except RepeatError:
-                    self._net.repeatable = False
-                else:
-                    if self._net.repeatable is None and out.isfinite().all():
-                        self._net.repeatable = _agree(linear, again, v)
-                    if self._net.repeatable:
-                        self._push = again
-                    return out
+        if self._again is not None:
+            with torch.no_grad():
+                return self._again(v)
+        linear = self._linear(v)
+        if self._net.repeatable is not False:
+            try:
+                out, again = repeatable(linear, v)
+            except RepeatError:
+                self._net.repeatable = False
+            else:
+                if self._net.repeatable is None and out.isfinite().all():
+                    self._net.repeatable = _agree(linear, again, v)
+                if self._net.repeatable:
+                    self._again = again
+                return out
         with torch.no_grad():
-            return self._push(v)
+            return linear(v)
 
     def _linear(self, v: Tensor) -> Callable[[Tensor], Tensor]:
         if self._net.double_backward is not False and self._bend is None:

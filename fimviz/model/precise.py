@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fimviz.model.at_rest import plain_kernels
 
@@ -108,7 +108,8 @@ class Float64Values(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        leaves, spec = tree_flatten((args, kwargs))
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
         if any(map(self._moves, tensors)):
             out = func(*args, **kwargs)
             self._move(*tree_leaves(out), *_written(func, args, kwargs))
@@ -120,7 +121,7 @@ class Float64Values(TorchDispatchMode):
         turns = func.is_view or torch.Tag.inplace_view in func.tags
         if turns or not (narrowing or any(t.dtype in _WIDE for t in tensors)):
             return func(*args, **kwargs)
-        wide_args, wide_kwargs = tree_map(lambda a: self.of(a) if isinstance(a, Tensor) else a, (args, kwargs))
+        wide_args, wide_kwargs = tree_unflatten([self.of(a) if isinstance(a, Tensor) else a for a in leaves], spec)
         asked = kwargs.get("dtype")
         if asked in _WIDE:
             wide_kwargs["dtype"] = _WIDE[asked]
@@ -134,7 +135,7 @@ class Float64Values(TorchDispatchMode):
             return (tuple(written) if len(written) > 1 else written[0]) if func._schema.returns else None
         if asked in _NARROW or (any(t.dtype in _NARROW and t.ndim for t in tensors) and not narrowing):
             return out  # the model asked for float64 itself
-        return tree_map(self._rounded, out)
+        return self._rounded(out) if isinstance(out, Tensor) else tree_map(self._rounded, out)
 
 
 class Steady(TorchDispatchMode):
