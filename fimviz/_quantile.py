@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,16 +21,18 @@ def quantiles(values: Tensor, at: Sequence[float] | Tensor) -> Tensor:
         >>> quantiles(torch.tensor([0.5, torch.inf, 0.25, torch.inf, 1.0]), [0.25, 0.5, 0.75, 0.8]).tolist()
         [0.5, 1.0, inf, inf]
     """
-    ordered = values.double().sort(0).values  # NaN at the end
-    n = (~ordered.isnan()).sum(0)
-    shape = (-1, *[1] * n.ndim)
-    place = torch.as_tensor(at, dtype=torch.float64, device=values.device).reshape(shape) * (n - 1).clamp_min(0)
-    if not len(ordered):
-        return torch.full(place.shape, torch.nan, dtype=torch.float64, device=values.device)
-    low, high = ordered.gather(0, place.floor().long()), ordered.gather(0, place.ceil().long())
-    share = place - place.floor()
-    between = torch.where(low.isfinite() & high.isfinite(), torch.lerp(low, high, share), low + high)
-    return torch.where(share == 0, low, torch.where(low == high, low, between))
+    given, places = values.detach().cpu().double().numpy(), np.asarray(at)
+    columns = given.reshape(len(given), math.prod(given.shape[1:])).T
+    found = np.full((len(columns), len(places)), np.nan)
+    for row, column in zip(found, columns, strict=True):
+        if len(known := column[~np.isnan(column)]):
+            # Beside infinities NumPy's linear rule takes differences that do not exist.
+            low, high = (np.quantile(known, places, method=rule) for rule in ("lower", "higher"))
+            between = np.isfinite(low) & np.isfinite(high) & (low < high)
+            with np.errstate(invalid="ignore"):
+                row[:] = np.where(low == high, low, low + high)
+            row[between] = np.quantile(known, places[between])
+    return torch.from_numpy(found.T.reshape(len(places), *given.shape[1:]))
 
 
 def median(values: Tensor) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fimviz._options import flag, named_options, reporter, whole
 from fimviz._quantile import median
+from fimviz._ranks import ranks
 from fimviz._tell import tell
 from fimviz.attacks.problem import chunk
 from fimviz.fisher.methods import spectrum as fisher_spectrum
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 _STEPS = 32  # of an integral, unless asked for otherwise
 _CHANCE = 200  # random directions, for what would agree by chance
@@ -178,7 +179,7 @@ class Attributions(Result):
     @cached_property
     def rank(self) -> Tensor:
         """(n, m) float64 in [−1, 1]: Spearman's ρ of |map| and |v₁| over the pixels; NaN where one is constant."""
-        a, b = (_ranks(v) for v in self._sizes())
+        a, b = (torch.from_numpy(ranks(v.numpy())) for v in self._sizes())
         return (a * b).sum(2) / (a.norm(dim=2) * b.norm(dim=2))
 
     @cached_property
@@ -191,7 +192,7 @@ class Attributions(Result):
         drawn = torch.randn(_CHANCE, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
         size = v.norm(dim=1, keepdim=True)
         cosine = (v / size) @ (drawn / drawn.norm(dim=1, keepdim=True)).T
-        a, b = _ranks(v), _ranks(drawn)
+        a, b = (torch.from_numpy(ranks(part.numpy())) for part in (v, drawn))
         rank = (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
         return float(cosine[size[:, 0] > 0].mean()), float(rank.nanmean())
 
@@ -232,7 +233,7 @@ class Attributions(Result):
 
     def plot(self) -> go.Figure:
         """The cosines of every sample by method, beside what chance would give, as a plotly figure."""
-        from fimviz.views.attributions import attributions_figure
+        from fimviz.views.attributions.view import attributions_figure
 
         return attributions_figure(self)
 
@@ -244,7 +245,7 @@ class Attributions(Result):
             samples: how many inputs, the first ones; by default up to 32, fewer of large images.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.attributions import attributions_view
+        from fimviz.views.attributions.view import attributions_view
 
         return attributions_view(
             self, samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes
@@ -372,14 +373,6 @@ def _window(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (1,), (1,)
     wide = [max(2, round(side / 14)) if side > 1 else 1 for side in sides]
     return (channels, *wide), (channels, *(max(1, w // 2) for w in wide))
-
-
-def _ranks(v: Tensor) -> Tensor:
-    """Centred ranks along the last axis, equal values sharing theirs."""
-    import pandas as pd
-
-    flat = pd.DataFrame(v.flatten(0, -2).numpy()).rank(axis=1).to_numpy()
-    return torch.tensor(flat).view(v.shape) - (v.shape[-1] + 1) / 2
 
 
 def _devices(net: Classifier) -> list[torch.device]:

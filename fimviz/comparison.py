@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 # Passes toward the input in units of a forward pass: measured on ResNet-20 and SqueezeNet, ± 25 %.
 VJP_COST, JVP_COST = 1.4, 1.3
@@ -154,7 +154,7 @@ class BoundComparison(Result):
 
     def plot(self) -> go.Figure:
         """Value ÷ exact value of every method and input, on a log axis, as a plotly figure."""
-        from fimviz.views.charts import comparison_figure
+        from fimviz.views.comparison.plot import comparison_figure
 
         return comparison_figure(self)
 
@@ -166,7 +166,7 @@ class BoundComparison(Result):
             samples: how many inputs, the most fragile first.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.comparison import comparison
+        from fimviz.views.comparison.view import comparison
 
         return comparison(self, samples=samples, max_bytes=max_bytes)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from torch import Tensor
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 class Result(ABC):
@@ -53,7 +53,7 @@ class Result(ABC):
     def save(self, path: str | Path, **options: Any) -> Path:
         """Write the view as one HTML file that needs no kernel and no network; return its path.
 
-        The path is checked before the view is made; see `fimviz.views.figure.Figure.save`.
+        The path is checked before the view is made; see `fimviz.views.kit.figure.Figure.save`.
         """
         destination(path)
         return self.view(**options).save(path)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.views.ranking import _notes
+from fimviz.views.ranking.view import _notes
 
 
 class PerImage(nn.Module):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _WORK = 3e10  # operations that a layer's grid may cost, unless it needs more to
 _GRIDS = (32, 24, 20, 16, 12, 10, 8)  # for a kernel of 3
 _KEPT = 4096
 _known: OrderedDict[tuple[object, ...], float] = OrderedDict()
+_guard = threading.Lock()  # views bound networks on threads of their own
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,13 @@ def _symbols(weight: Tensor, taps: Sequence[int], grid: Sequence[int]) -> Iterat
 def _kept(kind: str, weight: Tensor, how: tuple[object, ...], compute: Callable[[], float]) -> float:
     content = hashlib.sha1(weight.contiguous().numpy().data, usedforsecurity=False).digest()
     key = (kind, tuple(weight.shape), content, *how)
-    if key not in _known:
-        _known[key] = compute()
-        while len(_known) > _KEPT:
+    with _guard:
+        if key in _known:
+            _known.move_to_end(key)
+            return _known[key]
+    value = compute()
+    with _guard:
+        _known[key] = value
+        if len(_known) > _KEPT:
             _known.popitem(last=False)
-    _known.move_to_end(key)
-    return _known[key]
+    return value

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 class Mean(NamedTuple):
@@ -246,7 +246,7 @@ class CrossCategoryKL(ModelResult):
             against: results of other models by name, drawn in the same axes.
             name: of this model beside them.
         """
-        from fimviz.views.divergence_charts import distributions_figure
+        from fimviz.views.divergence.plot import distributions_figure
 
         return distributions_figure(self._beside(name, against))
 
@@ -268,7 +268,7 @@ class CrossCategoryKL(ModelResult):
                 smallest, the median and the largest KL, as far as they fit a page of a megabyte.
             max_bytes: at which a page is refused; 5 MB are warned of.
         """
-        from fimviz.views.divergence import divergence
+        from fimviz.views.divergence.view import divergence
 
         return divergence(self, against=self._beside(name, against), pairs=pairs, max_bytes=max_bytes)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,7 +111,7 @@ class LocalAccuracy(Result):
 
     def plot(self) -> go.Figure:
         """The relative error against the budget, medians with quartiles, one panel a norm, as a plotly figure."""
-        from fimviz.views.divergence_charts import local_accuracy_figure
+        from fimviz.views.divergence.plot import local_accuracy_figure
 
         return local_accuracy_figure(self)
 
@@ -122,7 +122,7 @@ class LocalAccuracy(Result):
         Args:
             max_bytes: at which a page is refused.
         """
-        from fimviz.views.localaccuracy import local_accuracy_view
+        from fimviz.views.localaccuracy.view import local_accuracy_view
 
         return local_accuracy_view(self, max_bytes=max_bytes)
 

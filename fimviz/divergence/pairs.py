@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fimviz._options import whole
+from fimviz._ranks import resampled
 from fimviz.model import memory
 
 _PAIR = 160  # bytes that a pair takes in all columns and on their way
@@ -76,8 +76,7 @@ def standard_errors(values: Tensor, i: Tensor, j: Tensor, count: int, resamples:
     """
     if count < 3:
         return torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    weights = torch.as_tensor(drawn, dtype=torch.float64)
+    weights = torch.as_tensor(resampled(count, resamples, seed), dtype=torch.float64)
     place = torch.stack([i, j])
 
     def sums(column: Tensor) -> Tensor:

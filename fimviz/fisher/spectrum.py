@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ class Spectrum(ModelResult):
 
     def plot(self) -> go.Figure:
         """The eigenvalues of every input on a log axis, as a plotly figure."""
-        from fimviz.views.charts import spectrum_figure
+        from fimviz.views.perturbation.plot import spectrum_figure
 
         return spectrum_figure(self)
 
@@ -352,6 +352,6 @@ class Spectrum(ModelResult):
             directions: how many eigenvectors of each.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.perturbation import perturbation
+        from fimviz.views.perturbation.view import perturbation
 
         return perturbation(self, samples=samples, directions=directions, max_bytes=max_bytes)

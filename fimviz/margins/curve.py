@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class ShieldingCurve(Result):
 
     def plot(self) -> go.Figure:
         """Share of shielded paths against damping, one line a step, as a plotly figure."""
-        from fimviz.views.margin_charts import shielding_curve_figure
+        from fimviz.views.margins.plot import shielding_curve_figure
 
         return shielding_curve_figure(self)
 

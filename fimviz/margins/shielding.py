@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fimviz._options import real, whole
 from fimviz._quantile import quantiles
+from fimviz._ranks import correlation, ranks, resampled
 from fimviz.margins.traces import MarginTraces, Settings
 from fimviz.result import Result
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 class Interval(NamedTuple):
@@ -120,7 +121,7 @@ class Shielding(Result):
 
     def plot(self) -> go.Figure:
         """Path matrix, shielding landscape and effort by class in both lengths, as a plotly figure."""
-        from fimviz.views.margin_charts import shielding_figure
+        from fimviz.views.margins.plot import shielding_figure
 
         return shielding_figure(self)
 
@@ -156,10 +157,7 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
     left = torch.ones(int(rest.sum()), count, dtype=torch.float64)
     for ends in (traces.source, traces.target):
         left.scatter_(1, ends[rest][:, None], 0.0)
-    draw = np.random.default_rng(seed)
-    again = np.zeros((0, len(kept)), dtype=np.int64)  # how often each resample holds each sample
-    if len(kept) > 1:
-        again = draw.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), resamples)
+    again = resampled(len(kept), resamples, seed) if len(kept) > 1 else np.zeros((0, len(kept)), np.int64)
     tables = _table(torch.as_tensor(again).double() @ sums, count)
     tail = (1 - level) / 2
     known = (sums[:, count : 2 * count] > 0).sum(0) > 1
@@ -217,26 +215,12 @@ def _quantiles(values: Tensor, tail: float) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _spearman(pairs: Tensor, weights: np.ndarray, tail: float) -> Interval:
+def _spearman(pairs: Tensor, times: np.ndarray, tail: float) -> Interval:
     """Spearman's rank correlation of two rows (2, n), with a bootstrap interval from resampling counts (b, n)."""
-    a, b = pairs.numpy()
-    if len(a) < 3:
+    if pairs.shape[1] < 3:
         return Interval(float("nan"), float("nan"), float("nan"))
-    place = np.arange(len(a))
-    again = torch.tensor([_rank_correlation(a[i], b[i]) for i in (np.repeat(place, w) for w in weights)])
-    low, high = _quantiles(again.double(), tail)
-    return Interval(_rank_correlation(a, b), float(low), float(high))
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [_ranks(v) for v in (a, b)]
-    centred = [r - r.mean() for r in ranks]
-    size = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
-    return float((centred[0] * centred[1]).sum() / size) if size > 0 else float("nan")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks, equal values sharing the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    upto = counts.cumsum()
-    return ((2 * upto - counts + 1) / 2)[inverse]
+    place = np.arange(pairs.shape[1])
+    drawn = np.stack([place, *(np.repeat(place, row) for row in times)])
+    all_, *again = correlation(*(ranks(row[drawn]) for row in pairs.numpy()))
+    low, high = _quantiles(torch.tensor(again), tail)
+    return Interval(float(all_), float(low), float(high))

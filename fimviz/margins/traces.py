@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fimviz.margins.curve import ShieldingCurve
     from fimviz.margins.shielding import Shielding
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +270,7 @@ class MarginTraces(ModelResult):
         Args:
             trace: place of one trace in this result: instead, its class probabilities against Fisher–Rao length.
         """
-        from fimviz.views.margin_charts import margin_figure, path_figure
+        from fimviz.views.margins.plot import margin_figure, path_figure
 
         if trace is not None and whole("trace", trace, 0) >= len(self):
             raise ValueError(f"trace is {trace}, expected a place among {len(self)} traces")
@@ -293,7 +293,7 @@ class MarginTraces(ModelResult):
             max_bytes: at which a page is refused; 5 MB are warned of.
         """
         from fimviz.margins.curve import ShieldingCurve
-        from fimviz.views.margins import margins
+        from fimviz.views.margins.view import margins
 
         if curve is not None and not isinstance(curve, ShieldingCurve):
             raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class ModelComparison(Result):
 
     def plot(self) -> go.Figure:
         """Two numbers against the smallest attack, one point a model: the formula from the weights, and matched λ₁."""
-        from fimviz.views.ranking import ranking_figure
+        from fimviz.views.ranking.view import ranking_figure
 
         return ranking_figure(self)
 
@@ -240,7 +240,7 @@ class ModelComparison(Result):
         Args:
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.ranking import ranking
+        from fimviz.views.ranking.view import ranking
 
         return ranking(self, max_bytes=max_bytes)
 

@@ -6,9 +6,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
+
+from fimviz._ranks import correlation, ranks
 
 _ALL = 7  # values up to which every order is looked at
 _DRAWS, _GRID = 20_000, 61
@@ -42,16 +44,16 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> Rank:
         (1.0, 0.0833, True, 1.0)
     """
     n = len(x)
-    a, b = _ranks(np.asarray(x, dtype=float)), _ranks(np.asarray(y, dtype=float))
+    a, b = ranks(np.asarray(x, dtype=float)), ranks(np.asarray(y, dtype=float))
     if n < 3 or not a.std() or not b.std():
         return Rank(math.nan, math.nan, math.nan, math.nan, n)
-    rho = float(_rho(a, b))
+    rho = float(correlation(a, b))
     if n <= _ALL:
         orders = b[np.array(list(itertools.permutations(range(n))))]
-        p_value = float((np.abs(_rho(a, orders)) >= abs(rho) - 1e-9).mean())
+        p_value = float((np.abs(correlation(a, orders)) >= abs(rho) - 1e-9).mean())
     else:
         orders = np.random.default_rng(0).permuted(np.tile(b, (_DRAWS, 1)), axis=1)
-        p_value = float((1 + (np.abs(_rho(a, orders)) >= abs(rho) - 1e-9).sum()) / (1 + _DRAWS))
+        p_value = float((1 + (np.abs(correlation(a, orders)) >= abs(rho) - 1e-9).sum()) / (1 + _DRAWS))
     low = -_highest(n, -rho)
     return Rank(min(1.0, max(-1.0, rho)), min(low, rho), max(_highest(n, rho), rho), p_value, n)
 
@@ -72,18 +74,16 @@ def spearman_of_many(
         >>> plain.low > 0.4, partial.low < 0 < partial.high
         (True, True)
     """
-    import pandas as pd
-
     values = [np.asarray(v, dtype=float) for v in (x, y, *(() if given is None else (given,)))]
     n = len(values[0])
     if n < 3:
         return Rank(math.nan, math.nan, math.nan, math.nan, n)
     drawn = np.vstack([np.arange(n), np.random.default_rng(seed).integers(n, size=(draws, n))])
-    ranks = [pd.DataFrame(v[drawn]).rank(axis=1).to_numpy() - (n + 1) / 2 for v in values]
+    order = [ranks(v[drawn]) for v in values]
     with np.errstate(divide="ignore", invalid="ignore"):
-        rho = _rho(ranks[0], ranks[1])
+        rho = correlation(order[0], order[1])
         if given is not None:
-            a, b = _rho(ranks[0], ranks[2]), _rho(ranks[1], ranks[2])
+            a, b = correlation(order[0], order[2]), correlation(order[1], order[2])
             spare = (1 - a * a) * (1 - b * b)
             rho = np.where(spare > 1e-12, (rho - a * b) / np.sqrt(spare), np.nan)
     known = rho[1:][np.isfinite(rho[1:])]
@@ -91,15 +91,6 @@ def spearman_of_many(
         return Rank(math.nan, math.nan, math.nan, math.nan, n)
     low, high = np.quantile(known, (0.025, 0.975))
     return Rank(float(np.clip(rho[0], -1, 1)), float(max(low, -1)), float(min(high, 1)), math.nan, n)
-
-
-def _ranks(v: np.ndarray) -> np.ndarray:
-    """Centred ranks along the last axis, equal values sharing theirs."""
-    return ((v[..., None] > v[..., None, :]).sum(-1) - (v[..., None] < v[..., None, :]).sum(-1)) / 2
-
-
-def _rho(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
 
 
 def _highest(n: int, rho: float) -> float:
@@ -114,16 +105,16 @@ def _highest(n: int, rho: float) -> float:
     return float(populations[last] + part * (populations[last + 1] - populations[last]))
 
 
-@cache
+@lru_cache(maxsize=8)  # ten megabytes a size
 def _simulated(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Population ρ (g,) from −1 to 1, and the ρ of samples of n pairs (g, draws) from each."""
     draw = np.random.default_rng(0).standard_normal((2, _DRAWS, n))
     r = np.tanh(np.linspace(-4, 4, _GRID))
     a = _ordinal(draw[0])
-    samples = [_rho(a, _ordinal(c * draw[0] + math.sqrt(1 - c * c) * draw[1])) for c in r]
+    samples = [correlation(a, _ordinal(c * draw[0] + math.sqrt(1 - c * c) * draw[1])) for c in r]
     return 6 / np.pi * np.arcsin(r / 2), np.stack(samples)
 
 
 def _ordinal(v: np.ndarray) -> np.ndarray:
-    """As `_ranks`, without ties."""
+    """As `ranks` of values without ties, in half the time."""
     return v.argsort(-1).argsort(-1) - (v.shape[-1] - 1) / 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.figure import Figure
+    from fimviz.views.kit.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +81,7 @@ class TrainingHistory(Result):
 
     def plot(self) -> go.Figure:
         """Accuracy, loss, CCKL and ‖F‖_F against the step, one line a run, as a plotly figure."""
-        from fimviz.views.training import training_figure
+        from fimviz.views.training.view import training_figure
 
         return training_figure(self)
 
@@ -92,7 +92,7 @@ class TrainingHistory(Result):
         Args:
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.training import training
+        from fimviz.views.training.view import training
 
         return training(self, max_bytes=max_bytes)
 

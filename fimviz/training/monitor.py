@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import lightning
     import transformers
 
-    from fimviz.views.training import Training
+    from fimviz.views.training.view import Training
 
 
 class FisherMonitor:

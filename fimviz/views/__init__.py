@@ -1,1 +1,1 @@
-"""What people see: one view is one Python module and one JavaScript module of the same name."""
+"""What people see: a room a question, with its Python module, its JavaScript and its plotly figure."""

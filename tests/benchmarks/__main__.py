@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from tests.benchmarks import growth
+from tests.benchmarks import growth, products
 from tests.benchmarks.goal import Goal, squeezenet
 from tests.benchmarks.peers import competitors
 from tests.benchmarks.settings import QUICK, Setting, Sizes, random_resnet18, real
@@ -156,6 +156,8 @@ def run(sizes: Sizes, command: str, out: Path | None) -> None:
     report.add("Peak memory", f"{about}, each in a process of its own.\n\n{text}")
     report.goal("Peak memory within `max_memory`", f"{worst:.2f} of it at most", worst <= 1)
     lap("memory")
+    report.add(products.TITLE, products.report())
+    lap("products J v")
     print("\n" + table(["goal", "measured", "met"], report.goals), flush=True)
 
 

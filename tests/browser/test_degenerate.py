@@ -47,3 +47,9 @@ def test_the_lost_are_named_at_the_top(name, open_page, tmp_path):
         page.locator(".fv-lost").inner_text() == "Not computed: sample 3: the logits are not finite (NaN or infinite)."
     )
     assert "NaN" not in page.locator(".fimviz").last.inner_text().replace("(NaN or infinite)", "")
+    if name in ("spectrum", "explore"):
+        gone, chosen = page.locator(".fv-gone"), page.locator(".fv-gallery [aria-selected=true]")
+        assert "the logits are not finite" in gone.get_attribute("title")
+        before = chosen.get_attribute("title")
+        gone.click(force=True)  # it is disabled
+        assert chosen.get_attribute("title") == before

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.views.figure import module_source
+from fimviz.views.kit.figure import module_source
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,8 @@ def test_other_models(open_page, tmp_path, classes, shape):
 
 def test_pure_functions(open_page, results, tmp_path):
     page = open_page(results[0].save(tmp_path / "d.html"), ".fv-hist svg")
-    code = f"import(URL.createObjectURL(new Blob([{module_source('classpairs')!r}], {{type: 'text/javascript'}})))"
+    source = module_source("divergence/classpairs.js")
+    code = f"import(URL.createObjectURL(new Blob([{source!r}], {{type: 'text/javascript'}})))"
     said = page.evaluate(f"""async () => {{ const m = await {code};
       return [m.share(0.99971), m.share(0.5), m.share(null), [12.3, 0.123, -1.26, 1e-9, 12345, 0, null].map(m.brief),
               m.shade(0, [-1, 1], true)[0], m.shade(null, [], true)[0], m.shade(0, [1, 2], false)[0]]; }}""")

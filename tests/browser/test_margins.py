@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.views import margins as view
+from fimviz.views.margins import view
 from tests.browser.test_perturbation import linear, rgba, slide
 
 PATH = ".fv-trace input[type=range]"
@@ -423,4 +423,4 @@ def test_stop_and_errors_are_seen(live, monkeypatch):
 
 
 def test_module_name_is_the_views():
-    assert view.Margins._esm == view.module_source("margins")
+    assert view.Margins._esm == view.module_source("margins/view.js")

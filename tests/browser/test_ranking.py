@@ -5,7 +5,7 @@ import torch
 
 import fimviz as fv
 from fimviz.ranking import compare_models
-from fimviz.views import ranking
+from fimviz.views.ranking import view as ranking
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_two_copies_on_a_page_choose_apart(comparison, open_page, tmp_path):
 
 def test_pure_functions(comparison, open_page, tmp_path):
     page = open_page(comparison.save(tmp_path / "c.html"), ".fv-scatter svg")
-    from fimviz.views.figure import module_source
+    from fimviz.views.kit.figure import module_source
 
-    code = f"import(URL.createObjectURL(new Blob([{module_source('ranking')!r}], {{type: 'text/javascript'}})))"
+    code = f"import(URL.createObjectURL(new Blob([{module_source('ranking/view.js')!r}], {{type: 'text/javascript'}})))"
     said = page.evaluate(f"""async () => {{ const m = await {code};
       const points = [{{value: 1, attack: 1}}, {{value: 2, attack: 2}}, {{value: 3, attack: 0.5}}];
       const text = [m.power(60.5), m.power(-30), m.power(0), m.power(400), m.fixed(-0.001), m.fixed(-0.5)];

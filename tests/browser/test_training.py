@@ -3,7 +3,7 @@
 import pytest
 
 from fimviz.training import TrainingHistory
-from fimviz.views.figure import module_source
+from fimviz.views.kit.figure import module_source
 from tests.views.test_training import record
 
 
@@ -52,7 +52,8 @@ def test_charts_grow_while_the_run_goes_on(history, open_page, tmp_path):
     page = open_page(history.save(tmp_path / "t.html"), ".fv-chart svg")
     more = {name: (*records, record(200, mean_frobenius=7.0)) for name, records in history.runs.items()}
     states = [h.view().state for h in (history, TrainingHistory(more, history.samples))]
-    code = f"import(URL.createObjectURL(new Blob([{module_source('training')!r}], {{type: 'text/javascript'}})))"
+    source = module_source("training/view.js")
+    code = f"import(URL.createObjectURL(new Blob([{source!r}], {{type: 'text/javascript'}})))"
     said = page.evaluate(
         f"""async ([before, after]) => {{ const m = await {code};
         const state = {{...before}}, heard = {{}};

@@ -21,8 +21,8 @@ from scipy.stats import spearmanr
 import fimviz as fv
 from fimviz.explorer.detail import examine
 from fimviz.fisher.matched import matched_spectral_norm
-from fimviz.views import figure as host
-from fimviz.views.explorer import Exploring
+from fimviz.views.explorer.view import Exploring
+from fimviz.views.kit import figure as host
 from tests.views.test_views import in_node, unpacked
 
 
@@ -424,9 +424,9 @@ def test_examining_another_sample_equals_having_asked_for_it(found):
 
 
 def in_modules(code, **data):
-    folder = host._HERE.as_uri()
+    folder = (host.VIEWS / "explorer").as_uri()
     load = "".join(
-        f"const {name} = await import('{folder}/{name}.js');" for name in ("strip", "plane", "overview", "explorer")
+        f"const {name} = await import('{folder}/{name}.js');" for name in ("strip", "plane", "overview", "view")
     )
     return in_node(load + code, **data)
 
@@ -465,17 +465,17 @@ def test_filters_and_orders_of_the_gallery():
     code = (
         "const t = {norm: [1, 9, 3, 4, 2, 8, 7, 6], margin: [8, 7, 1, 2, 6, 5, 4, 3], doubt: [0, 0, 0, 0, 0, 0, 0, 0],"
         "correct: [true, false, true, true, true, true, false, true], group: [0, 1, 0, 1, 2, 2, 0, 1]};"
-        "const pass = (show) => explorer.passing(show, t);"
+        "const pass = (show) => view.passing(show, t);"
         "return [pass('all').length, pass('misclassified'), pass('fragile'), pass('uncertain'), pass('class:2'),"
-        "explorer.ordered(pass('class:0'), 'norm', t), explorer.ordered(pass('all'), 'index', t)[0]]"
+        "view.ordered(pass('class:0'), 'norm', t), view.ordered(pass('all'), 'index', t)[0]]"
     )
-    source = (host._HERE / "explorer.js").read_text()
+    source = (host.VIEWS / "explorer/view.js").read_text()
     assert "export function passing" in source
     assert in_modules(code) == [8, [1, 6], [1, 5], [2, 3], [4, 5], [6, 2, 0], 0]
 
 
 def test_articles():
-    said = in_modules("return data.names.map(explorer.article)", names=["8", "9", "airplane", "ship", "18", "80", "1"])
+    said = in_modules("return data.names.map(view.article)", names=["8", "9", "airplane", "ship", "18", "80", "1"])
     assert said == ["an", "a", "an", "a", "an", "an", "a"]
 
 
@@ -500,19 +500,20 @@ def test_axis_is_broken_only_where_nothing_is():
 
 def test_every_trait_that_the_module_reads_exists():
     names = set()
-    for stem in ("explorer", "overview", "detail", "planepanel", "panel", "live"):
-        source = (host._HERE / f"{stem}.js").read_text()
+    own = (f"explorer/{name}.js" for name in ("view", "overview", "detail", "planepanel"))
+    for path in (*own, "perturbation/panel.js", "kit/live.js"):
+        source = (host.VIEWS / path).read_text()
         names |= set(re.findall(r'(?:model|state|this)\.(?:get|set)\("(\w+)"', source))
-    names |= set(re.findall(r'"change:(\w+)"', (host._HERE / "explorer.js").read_text()))
+    names |= set(re.findall(r'"change:(\w+)"', (host.VIEWS / "explorer/view.js").read_text()))
     assert names - {"trace", "sample"} <= set(Exploring.class_trait_names(sync=True))
     assert names >= {"index", "tab", "color", "against", "sort", "show", "selected", "epsilon"}
     assert all(Exploring.class_traits(sync=True)[name].help for name in names - {"trace", "sample"})
 
 
 def test_scopes_of_modules_do_not_meet():
-    source = host.module_source("explorer")
+    source = host.module_source("explorer/view.js")
     assert source.count("export default") == 1
-    assert not re.search(r'^import .* from "\./', source, re.M)
+    assert not re.search(r'^import .* from "\.', source, re.M)
     assert len(json.dumps(source)) < 250_000
 
 

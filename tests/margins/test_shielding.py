@@ -8,7 +8,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.margins.curve import shielding_curve
-from fimviz.margins.shielding import Interval, _rank_correlation
+from fimviz.margins.shielding import Interval
 from fimviz.margins.trace import trace_margins
 
 
@@ -58,13 +58,6 @@ def test_intervals_hold_their_values_and_repeat(traces):
     assert (one.shielding <= high).all()
     assert {"class", "shielding", "fr_margin", "l2", "rank"} <= set(one.frame.columns)
     assert "shielded" in repr(one)
-
-
-def test_rank_correlation():
-    a = torch.tensor([1.0, 2.0, 3.0, 4.0]).numpy()
-    assert _rank_correlation(a, a**3) == pytest.approx(1)
-    assert _rank_correlation(a, -a) == pytest.approx(-1)
-    assert math.isnan(_rank_correlation(a, 0 * a))
 
 
 def test_nothing_flipped(traces):

@@ -223,7 +223,7 @@ def test_the_four_families_at_their_own_sizes():
 
 
 def _notes(c):
-    from fimviz.views.ranking import _notes
+    from fimviz.views.ranking.view import _notes
 
     return _notes(c)
 

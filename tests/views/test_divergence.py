@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.views.distributions import distributions, percent, text
+from fimviz.views.divergence.distributions import distributions, percent, text
 
 
 def unpacked(figure):
@@ -107,7 +107,14 @@ class TestPayload:
         pair = int(results[0].i[7]), int(results[0].j[7])
         data, _ = unpacked(results[0].view(pairs=[pair]))
         assert [(p["i"], p["j"], p["role"]) for p in data["pairs"]] == [(*pair, "chosen")]
-        assert len(unpacked(results[0].view(pairs=5))[0]["pairs"]) == 5
+        assert data["left"].startswith(f"1 of {len(results[0]):,} pairs carry their lines here: those that were asked")
+        few = unpacked(results[0].view(pairs=5))[0]
+        assert len(few["pairs"]) == 5
+        classes = len(set(results[0].labels.tolist()))
+        assert few["left"] == (
+            f"5 of {len(results[0]):,} pairs carry their lines here: the median KL of 5 class pairs, none of "
+            f"{classes * (classes - 1) - 5} others. All are in the numbers; .view(pairs=[(i, j)]) opens any."
+        )
         for bad, error in [
             ([], ValueError),
             ([(0, 0)], ValueError),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.views.explored import batch_data
+from fimviz.views.explorer.explored import batch_data
 from tests.explorer.test_explorer import batch, model
 from tests.views.test_views import unpacked
 
@@ -27,8 +27,9 @@ def test_large_images_are_left_out_in_words(photographs):
     net, images = photographs
     s = fv.spectrum(net, images)
     shown = len(unpacked(s.view(directions=1))[0]["samples"])
+    others = ", ".join(map(str, sorted(s.fragile[3:])))
     assert said(s.view(directions=1, samples=3)) == (
-        "3 of 8 samples are here, the most fragile: .view(samples=8) shows all. "
+        f"3 of 8 samples are here, the most fragile; not {others}: .view(samples=8) shows all. "
         "1 of 2 directions are here: .view(directions=2) shows all."
     )
     assert said(s.view(samples=8)) == ""
@@ -37,7 +38,7 @@ def test_large_images_are_left_out_in_words(photographs):
     assert len(unpacked(traces.view())[0]["samples"]) == 8
     assert said(traces.view(samples=2)).startswith("2 of 8 samples are here")
     a = fv.attributions(net, images[:2], methods=("Saliency",), spectrum=s.take([0, 1]))
-    assert said(a.view(samples=1)) == "1 of 2 samples are here, the first: .view(samples=2) shows all."
+    assert said(a.view(samples=1)) == "1 of 2 samples are here, the first; not 1: .view(samples=2) shows all."
     assert said(fv.reconstruction(s).view(samples=1)).startswith("1 of 8 samples are here, the first")
 
 
@@ -60,7 +61,9 @@ def test_the_explorer_shows_what_fits_and_says_so(photographs):
     net, images = photographs
     found = fv.explore(net, images, detail=6, k=2, include=[])
     whole = len(found.view().state["payload"])
-    assert said(found.view()) == "6 of 8 samples are here, in full detail: fv.explore(…, detail=8) shows all."
+    others = ", ".join(str(i) for i in range(8) if i not in found.places)
+    here = f"6 of 8 samples are here, in full detail; not {others}"
+    assert said(found.view()) == f"{here}: fv.explore(…, detail=8) shows all."
     figure = found.view(max_bytes=0.6 * whole)
     assert len(figure.state["payload"]) <= 0.6 * whole
     count = len(unpacked(figure)[0]["models"][0]["details"])

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import warnings
 import zlib
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -18,9 +17,9 @@ import torch
 import traitlets
 
 import fimviz as fv
-from fimviz.views import figure as host
-from fimviz.views.comparison import Comparison
-from fimviz.views.perturbation import Perturbation
+from fimviz.views.comparison.view import Comparison
+from fimviz.views.kit import figure as host
+from fimviz.views.perturbation.view import Perturbation
 
 
 def model(inputs=64, classes=4, seed=0):
@@ -52,13 +51,13 @@ def test_html_is_deterministic_and_needs_no_network(spectrum):
     again = fv.spectrum(spectrum.net, spectrum.images, labels=spectrum.labels, k=3).view().html()
     assert html == again
     module = zlib.decompress(base64.b64decode(json.loads(payload_script(html))["module"])).decode()
-    assert module == host.module_source("perturbation")
+    assert module == host.module_source("perturbation/view.js")
     assert not re.search(r"https?://", html + module)
-    assert 'from "./' not in module, "helpers are inlined"
+    assert 'from ".' not in module, "helpers are inlined"
 
 
 def test_no_view_asks_the_network():
-    sources = list(Path(host.__file__).parent.glob("*.js"))
+    sources = list(host.VIEWS.rglob("*.js"))
     assert len(sources) > 20
     assert not [
         path.name for path in sources if re.search(r"https?://|\bfetch\(|XMLHttpRequest|WebSocket", path.read_text())
@@ -67,14 +66,14 @@ def test_no_view_asks_the_network():
 
 def test_views_share_no_class_by_accident():
     """One sheet serves all views: a name that two of them define is one that the later overrides."""
-    names = re.findall(r"^(\.fv-[\w-]+) \{", (Path(host.__file__).parent / "style.css").read_text(), re.MULTILINE)
+    names = re.findall(r"^(\.fv-[\w-]+) \{", (host.KIT / "style.css").read_text(), re.MULTILINE)
     assert len(names) > 50
     assert sorted(names) == sorted(set(names))
 
 
 def test_views_use_only_the_portable_surface_of_the_model():
     """Of anywidget's model get, set, on, off, save_changes and send; VS Code, Colab, Voila and marimo have these."""
-    for path in Path(host.__file__).parent.glob("*.js"):
+    for path in host.VIEWS.rglob("*.js"):
         used = set(re.findall(r"\bmodel\.(\w+)\(", path.read_text()))
         assert used <= {"get", "set", "on", "off", "save_changes", "send"}, path.name
         assert not re.search(r"widget_manager|experimental|require\(|\bJupyter\b", path.read_text()), path.name
@@ -287,7 +286,7 @@ def test_widget_repr_has_no_address(spectrum):
 
 
 def test_every_trait_that_the_module_reads_exists(spectrum):
-    source = host.module_source("perturbation")
+    source = host.module_source("perturbation/view.js")
     read = set(re.findall(r'model\.(?:get|set)\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
     read |= set(re.findall(r'"change:(\w+)"', source))
     assert read <= set(Perturbation.class_trait_names(sync=True))
@@ -397,7 +396,7 @@ def test_bound_view_knows_its_rows_and_samples(compared):
         widget.index = int(compared.reference.argmin())
     with pytest.raises(ValueError, match="expected at least 1"):
         compared.view(samples=0)
-    source = host.module_source("comparison")
+    source = host.module_source("comparison/view.js")
     read = set(re.findall(r'model\.get\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
     assert read == {"payload", "index", "method", "everything"}
     assert all(Comparison.class_traits(sync=True)[name].help for name in read)
@@ -420,11 +419,12 @@ NODE = shutil.which("node")
 def in_node(code, **data):
     if NODE is None:
         pytest.skip("no node on this machine; the browser tests run the same functions")
-    folder = host._HERE.as_uri()
+    folder = host.VIEWS.as_uri()
     script = (
-        f"import * as pixels from '{folder}/pixels.js'; import * as chart from '{folder}/chart.js';"
-        f"import * as view from '{folder}/panel.js'; import * as waterfall from '{folder}/waterfall.js';"
-        f"import * as palette from '{folder}/palette.js';"
+        f"import * as pixels from '{folder}/kit/pixels.js'; import * as chart from '{folder}/kit/chart.js';"
+        f"import * as view from '{folder}/perturbation/panel.js';"
+        f"import * as waterfall from '{folder}/comparison/waterfall.js';"
+        f"import * as palette from '{folder}/kit/palette.js';"
         f"const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )

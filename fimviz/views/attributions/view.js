@@ -1,0 +1,68 @@
+// The attribution view: the worst direction beside what methods say that the model looks at.
+// State shared with Python or the stand-in host: sample.
+import { escape, number, series } from "../kit/chart.js";
+import { blend, paint, signedMap } from "../kit/pixels.js";
+import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
+
+const missing = (gap, most) => (gap === null ? "" : ` · ${gap > most ? "not complete: " : ""}misses ${
+  (100 * gap).toFixed(gap < 0.1 ? 1 : 0)} % of f(x) − f(baseline)`);
+const two = (v) => (v === null ? "–" : v.toFixed(2).replace("-", "−"));
+
+class Attributions extends View {
+  constructor(model, root, packed) {
+    super(model, root, packed);
+    const { data } = packed;
+    const count = data.samples.length;
+    const maps = data.samples[0].maps.map((m) => m.name);
+    const figure = (name) => `<figure><figcaption>${escape(name)}</figcaption><div class="fv-plate"></div><p class="fv-quiet"></p></figure>`;
+    root.innerHTML = `<div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
+        <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
+      ${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div>
+      <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
+    this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
+    fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ", "misses"])],
+      data.samples.map((s) => [s.index, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank), two(m.gap)])])]]);
+  }
+
+  show() {
+    if (!this.width) return;
+    const { data } = this;
+    const at = Math.max(0, Math.min(data.samples.length - 1, this.model.get("sample")));
+    const sample = data.samples[at];
+    this.keep({ sample: at });
+    this.$("input").value = at;
+    this.$("output").textContent = `${sample.index}: ${sample.prediction}`;
+    const figures = [...this.root.querySelectorAll("figure")];
+    const side = Math.max(96, Math.min(176, (this.width - 16 * (figures.length - 1)) / Math.min(figures.length, this.width >= 560 ? figures.length : 2)));
+    this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
+    this.draw(figures[1], sample.vector, sample.scale, side, `λ₁ = ${number(sample.norm)} · ±${number(sample.scale, 2)}`, "worst direction");
+    sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m.scale, side,
+      `cosine ${two(m.cosine)} (chance ${two(data.chance[0])}) · ρ ${two(m.rank)} · ±${number(m.scale, 2)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
+  }
+
+  draw(figure, code, scale, side, text, label) {
+    const plate = figure.querySelector(".fv-plate");
+    figure.querySelector("p").textContent = text;
+    if (this.data.kind === "series") {
+      const values = new Float32Array(this.part(code));
+      const most = scale === null ? this.data.range : [-scale || -1, scale || 1];
+      plate.innerHTML = series({ width: side, height: side * 0.6, values, range: most, color: "currentColor", label });
+      return;
+    }
+    const [h, w, channels] = this.data.shape;
+    const canvas = canvasIn(plate, w, h, side, label);
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(w, h);
+    if (scale === null) blend(pixels.data, new Uint8Array(this.part(code)), new Int8Array(h * w * channels), 0, channels);
+    else paint(pixels.data, signedMap(new Int8Array(this.part(code)), channels, "strongest"), w, 1);
+    context.putImageData(pixels, 0, 0);
+  }
+
+  resize() {
+    this.show();
+  }
+}
+
+const render = mounted(Attributions, { "change:sample": "show" });
+
+export default { render };

@@ -1,0 +1,130 @@
+"""The attribution view: the worst direction beside what methods say that the model looks at."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from fimviz._quantile import digits, median
+from fimviz.attributions import INCOMPLETE
+from fimviz.views.kit.boxes import quartile_box
+from fimviz.views.kit.figure import WARN_BYTES, Figure, Widget, left_out, module_source
+from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fimviz.attributions import Attributions
+
+_HELP = (
+    "An attribution map says how much each pixel counts for the class named; the worst direction v₁ says where pixels "
+    "change the prediction fastest. Both are compared without signs: the cosine of |map| and |v₁| is 1 for the same "
+    "picture, and far above 0 even by chance, because sizes have no sign; ρ is Spearman's correlation over the pixels, "
+    "0 by chance. Some methods promise that a map sums to f(x) − f(baseline); what it misses of that is said under it, "
+    "and where it is more than 5 % the map is not what its method promises."
+)
+
+
+class AttributionView(Widget):
+    """The live attribution view."""
+
+    _esm = module_source("attributions/view.js")
+    sample = traitlets.Int(0, help="Which sample of those shown, by its place in the batch. Default: 0.").tag(sync=True)
+
+    @traitlets.validate("sample")
+    def _shown(self, proposal: Any) -> int:
+        return int(self.fitting("sample", proposal.value))
+
+
+def attributions_view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure:
+    """The view of the first samples of a result."""
+    s = result.spectrum
+    assert s.eigenvectors is not None
+    inputs = Inputs(s.images.shape[1:], *s.pixel_range)
+    rows: list[dict[str, Any]] = []
+    if samples is None:
+        samples = max(1, min(32, WARN_BYTES // (4 * (2 + len(result.methods)) * s.images[0].numel() // 3)))
+    shown = s.computed[:samples].tolist()
+    for i in shown:
+        scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
+        maps = []
+        for j, name in enumerate(result.methods):
+            size, code = inputs.encode_signed(result.maps[i, j])
+            scores = {key: finite(getattr(result, key)[i, j]) for key in ("cosine", "rank", "gap")}
+            maps.append({"name": name, "scale": size, "map": code} | scores)
+        rows.append(
+            {
+                "index": i,
+                "image": inputs.encode(s.images[i]),
+                "vector": vector,
+                "scale": scale,
+                "maps": maps,
+                "target": s.net.classes[int(result.targets[i])],
+                "prediction": s.net.classes[int(s.predictions[i])],
+                "norm": float(s.spectral_norm[i]),
+            }
+        )
+    data = {
+        "title": _title(result),
+        "caution": caution(s.net),
+        "lost": lost(s.failures),
+        "help": _HELP,
+        **inputs.header,
+        "incomplete": INCOMPLETE,
+        "chance": [finite(v) for v in result.chance],
+        "samples": rows,
+        "left": left_out(shown, s.computed.tolist(), "the first", f".view(samples={len(s.computed)})"),
+    }
+    return Figure(
+        widget_class=AttributionView,
+        state={"payload": inputs.payload.pack(data), "sample": 0},
+        setup={"offered": {"sample": range(len(rows))}},
+        still=_still(result, inputs) + still_of_lost(s.failures),
+        summary=f"{len(rows)} samples, {len(result.methods)} methods",
+        max_bytes=max_bytes,
+        fewer="samples=",
+    )
+
+
+def attributions_figure(result: Attributions) -> go.Figure:
+    """Cosines of |map| and |v₁|, one box a method, and what chance gives as a dashed line."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for j, name in enumerate(result.methods):
+        figure.add_box(
+            **quartile_box("y", result.cosine[:, j]), x=[name], name=name, boxpoints="all",
+            marker={"color": "#1976d2", "size": 4},
+        )  # fmt: skip
+    figure.add_hline(result.chance[0], line={"dash": "dash", "color": "#888"}, annotation_text="by chance")
+    figure.update_layout(
+        template="plotly_white", title=_title(result), showlegend=False, yaxis={"range": [0, 1.02]},
+        yaxis_title="cosine of |map| and |v₁|",
+    )  # fmt: skip
+    return figure
+
+
+def _share(gap: float) -> str:
+    return "–" if gap != gap else f"{gap:.1%}" if gap < 0.1 else f"{gap:.0%}"
+
+
+def _title(result: Attributions) -> str:
+    return result.verdict[0].upper() + result.verdict[1:]
+
+
+def _still(result: Attributions, inputs: Inputs) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{digits(median(result.cosine[:, j]))}</td>"
+        f"<td>{digits(median(result.rank[:, j]))}</td><td>{_share(median(result.gap[:, j]))}</td></tr>"
+        for j, name in enumerate(result.methods)
+    )
+    first = ""
+    if inputs.kind == "image":
+        first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.sound.images[0]])}"></p>'
+    return (
+        f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
+        "<table><tr><th>method</th><th>median cosine</th><th>median ρ</th><th>misses of completeness</th></tr>"
+        f"{rows}</table>"
+    )

@@ -1,0 +1,1 @@
+"""How close do formulas and estimates come to the truth?"""

@@ -1,0 +1,271 @@
+"""The bound view of a `BoundComparison`: how close do formulas and estimates come to the truth, and at what cost?"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import traitlets
+from torch import Tensor
+
+from fimviz.comparison import JVP_COST, VJP_COST
+from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.inputs import lost, still_of_lost
+
+if TYPE_CHECKING:
+    from fimviz.bounds import Layer
+    from fimviz.comparison import BoundComparison, Column
+
+# What a way to find λ₁ must be given, in the few words that fit beside a row, and what it computes.
+NEEDS = {
+    "exact": "all K gradients",
+    "lanczos": "a few products with F",
+    "power": "products with F, one direction",
+    "blackbox": "answers to queries only",
+    "published-whitebox": "random directions, gradients",
+    "published-blackbox": "random directions, queries",
+    "hutchinson-trace": "random directions; aims at tr F",
+    "L1": "the point and K gradients",
+    "L2": "the point and K gradients",
+    "L3": "the point, the features’ Jacobian",
+    "L4": "the prediction and the weights",
+    "L5": "the weights only",
+    "L6": "the weights only",
+    "lower-pair": "the point and K gradients",
+    "lower-trace": "the point and K gradients",
+}
+FORMULAS = {
+    "exact": "λ₁ of F = Σ p_k g_k g_kᵀ, from its Gram matrix",
+    "lanczos": "the largest Ritz value of F on a Krylov space",
+    "power": "vᵀFv after v ← Fv / ‖Fv‖",
+    "hutchinson-trace": "the mean of zᵀFz over random z: tr F ≥ λ₁",
+    "L1": "tr F",
+    "L2": "c(p) · max ‖J_i − J_j‖²",
+    "L3": "c(p) · Δ² · ‖J_h(x)‖²",
+    "L4": "c(p) · Δ² · L_h²",
+    "L5": "¼ · Δ² · L_h²",
+    "L6": "½ · ‖W‖² · L_h²",
+    "lower-pair": "the largest p_i p_j ‖J_i − J_j‖²",
+    "lower-trace": "the larger of tr F / rank and ‖F‖²_F / tr F",
+}
+# Rungs that multiply layers, and what stands between their product and the rung.
+_LAYERED = {
+    "L4": "c(p) · Δ² takes the place of the last layer’s ‖W‖²",
+    "L5": "¼ · Δ² takes the place of the last layer’s ‖W‖²",
+    "L6": "½: how far a softmax can move, squared, per unit of its logits",
+}
+_CURVE = 120  # points of a drawn convergence
+
+
+class Comparison(Widget):
+    """The live bound view."""
+
+    _esm = module_source("comparison/view.js")
+    index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
+    method = traitlets.Unicode(help="The chosen row: a method or rung. Default: the bound from weights only.").tag(
+        sync=True
+    )
+    everything = traitlets.Bool(False, help="Show how all samples are distributed, not one. Default: one.").tag(
+        sync=True
+    )
+    samples: tuple[int, ...] = ()
+    rows: tuple[str, ...] = ()
+
+    @traitlets.validate("index")
+    def _shown(self, proposal: Any) -> int:
+        if self.samples and proposal["value"] not in self.samples:
+            raise traitlets.TraitError(f"index is {proposal['value']}, expected a sample that is shown: {self.samples}")
+        return int(proposal["value"])
+
+    @traitlets.validate("method")
+    def _listed(self, proposal: Any) -> str:
+        if self.rows and proposal["value"] not in self.rows:
+            raise traitlets.TraitError(
+                f"method is {proposal['value']!r}, expected one of the rows: {', '.join(self.rows)}"
+            )
+        return str(proposal["value"])
+
+
+def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
+    """The view of the most fragile samples of a comparison; `places` are their numbers in a larger batch."""
+    if samples < 1:
+        raise ValueError(f"samples is {samples}, expected at least 1")
+    fragile = result.reference.nan_to_num(-1.0)  # samples without a number come last
+    order = fragile.argsort(descending=True, stable=True).tolist()
+    order = [i for i in order if i not in result.failures][:samples]
+    called = [i if places is None else places[i] for i in order]
+    names = rows_of(result)
+    payload = Payload()
+    logs = np.stack([np.stack([part.numpy() for part in logarithms(result, name)], 1) for name in names], 1)
+    data = {
+        "total": len(result) - len(result.failures),
+        "lost": lost(result.failures),
+        "unit": [1.0, VJP_COST, JVP_COST],
+        "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
+        "samples": [
+            {"index": called[at], "prediction": result.said[i], "confidence": float(result.confidence[i])}
+            for at, i in enumerate(order)
+        ],
+        "methods": [_method(result, name, order) for name in names],
+        "values": payload.add(logs[order].astype(np.float64)),
+        "curves": [c for c in (_curve(result, name, order, payload) for name in result.methods) if c],
+        **_waterfalls(result, order, payload),
+    }
+    layered = [m["name"] for m in data["methods"] if m["falls"]]
+    return Figure(
+        widget_class=Comparison,
+        state={
+            "payload": payload.pack(data),
+            "index": called[0],
+            "method": "L5" if "L5" in layered else _best(result, names, order[0]),
+            "everything": False,
+        },
+        still=_still(result, order[0]) + still_of_lost(result.failures),
+        summary=f"{len(names)} methods on {len(order)} of {len(result)} inputs",
+        max_bytes=max_bytes,
+        fewer="samples=",
+        setup={"samples": tuple(called), "rows": tuple(names)},
+    )
+
+
+def _best(result: BoundComparison, names: Sequence[str], i: int) -> str:
+    """The tightest rung that has a value at a sample, else the first row with one."""
+    known = {n: float(m.log10[i]) for n, m in result.methods.items() if not bool(m.value[i].isnan())}
+    rungs = [n for n in names if n in known and group_of(n) == "ladder"]
+    if rungs:
+        return min(rungs, key=known.__getitem__)
+    return next((n for n in names if n in known), names[0])
+
+
+def rows_of(result: BoundComparison) -> list[str]:
+    """The methods in the order of the view: estimates, the ladder, lower brackets; rungs without a value too."""
+    names = list(dict.fromkeys([*result.methods, *result.reasons]))
+    rank = {name: "estimate ladder lower".index(group_of(name)) for name in names}
+    return sorted(names, key=lambda name: (rank[name], name if rank[name] else ""))
+
+
+def group_of(name: str) -> str:
+    """Where a method stands: "ladder" for the rungs, "lower" for the lower brackets, "estimate" for all others."""
+    return "ladder" if re.fullmatch(r"L\d+", name) else "lower" if name.startswith("lower-") else "estimate"
+
+
+def logarithms(result: BoundComparison, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """log₁₀ of value, low and high (n,) of a method: NaN where there is no number, −inf at 0 and below."""
+    column = result.methods.get(name)
+    if column is None:
+        none = torch.full((len(result),), torch.nan, dtype=torch.float64)
+        return none, none, none
+    # a bound can be beyond the largest float64, where its logarithm goes on
+    value = torch.where(column.value.isinf(), column.log10.double(), _log10(column.value))
+    low, high = (
+        torch.where((part == column.value) & part.isinf(), value, _log10(part)) for part in (column.low, column.high)
+    )
+    return value, low, high
+
+
+def _log10(values: Tensor) -> Tensor:
+    return torch.where(values.isnan(), torch.nan, values.double().clamp_min(0).log10())
+
+
+def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[str, Any]:
+    column: Column | None = result.methods.get(name)
+    costs = None
+    if column is not None:
+        counts = zip(column.forwards[order], column.vjps[order], column.jvps[order], strict=True)
+        costs = [[int(count) for count in row] for row in counts]
+        costs = costs[:1] if all(row == costs[0] for row in costs) else costs
+    falls = _LAYERED.get(name) if column is not None and not bool(column.value.isnan().all()) else None
+    return {
+        "name": name,
+        "group": group_of(name),
+        "guarantee": column.guarantee if column else "none",
+        "short": NEEDS.get(name) or result.needs.get(name, ""),
+        "needs": result.needs.get(name) or NEEDS.get(name, ""),
+        "formula": FORMULAS.get(name, ""),
+        "reason": result.reasons.get(name, ""),
+        "costs": costs,
+        "seconds": column.seconds / len(result) if column else None,
+        "falls": falls if _steps(result, name) else None,
+        "local": name == "L4",
+    }
+
+
+def _steps(result: BoundComparison, name: str) -> bool:
+    return bool(result.layers or (name == "L4" and result.local_layers))
+
+
+def _curve(result: BoundComparison, name: str, order: Sequence[int], payload: Payload) -> dict[str, Any] | None:
+    """The running value of a method, log₁₀ in float32 because it is drawn, thinned where it is long."""
+    column = result.methods[name]
+    history = column.history[order]
+    if history.ndim != 2 or history.shape[1] < 2 or not bool(history.isfinite().any()):
+        return None
+    steps = history.shape[1]
+    kept = np.unique(np.geomspace(1, steps, _CURVE).round().astype(int)) - 1 if steps > _CURVE else np.arange(steps)
+    values = _log10(history)[:, kept].numpy().astype(np.float32)
+    return {"method": name, "cost": column.history_cost[kept].tolist(), "values": payload.add(values)}
+
+
+def _waterfalls(result: BoundComparison, order: Sequence[int], payload: Payload) -> dict[str, Any]:
+    """The layer-by-layer bounds: what they share as tables, numbers as float32 because they are drawn."""
+    tables: dict[tuple[tuple[str, str, str], ...], int] = {}
+
+    def packed(steps: Sequence[Layer] | None) -> dict[str, Any] | None:
+        if not steps:
+            return None
+        table = tables.setdefault(tuple((s.name, s.kind, s.formula) for s in steps), len(tables))
+        nan = float("nan")
+        numbers = [[nan if s.log10_gain is None else s.log10_gain for s in steps], [s.log10_bound for s in steps]]
+        return {"table": table, "numbers": payload.add(np.array(numbers, np.float32))}
+
+    # L4 takes the better of the bound at the input and that at every input
+    every, local = result.layers, result.local_layers
+    used = [local[i] for i in order] if local else []
+    out = {
+        "layers": packed(every),
+        "local": [packed(s if not every or s[-1].log10_bound <= every[-1].log10_bound else None) for s in used]
+        if used
+        else None,
+    }
+    words = sorted({word for table in tables for row in table for word in row[1:]})
+    place = {word: i for i, word in enumerate(words)}
+    listed = [[[name, place[kind], place[formula]] for name, kind, formula in table] for table in tables]
+    return {**out, "words": words, "tables": listed}
+
+
+def _still(result: BoundComparison, i: int) -> str:
+    """What is seen without scripts: the values at one sample."""
+    truth = float(_log10(result.reference[i]))
+    rows = []
+    for name in rows_of(result):
+        column = result.methods.get(name)
+        if column is None or bool(column.value[i].isnan()):
+            reason = result.reasons.get(name, "no value")
+            rows.append(f'<tr><td>{html.escape(name)}</td><td colspan="3">{html.escape(reason)}</td></tr>')
+            continue
+        value = float(logarithms(result, name)[0][i])
+        rows.append(
+            f"<tr><td>{html.escape(name)}</td><td>{power_of_ten(value, 4)}</td>"
+            f"<td>×{power_of_ten(value - truth, 3)}</td><td>{html.escape(column.guarantee)}</td></tr>"
+        )
+    head = "<tr><th>method</th><th>λ₁</th><th>÷ the truth</th><th>guarantee</th></tr>"
+    return f"<p>Sample {i}: one row a way to find λ₁.</p><table>{head}{''.join(rows)}</table>"
+
+
+def power_of_ten(log10: float, digits: int = 3) -> str:
+    """10 to the given power as text, however large: "3.1", "1.6·10⁶⁰"."""
+    if log10 != log10:
+        return "–"
+    if abs(log10) == float("inf"):
+        return "∞" if log10 > 0 else "0"
+    if -3 <= log10 < 5:
+        return f"{10**log10:.{digits}g}"
+    exponent = int(np.floor(log10))
+    mantissa = f"{10 ** (log10 - exponent):.{digits - 1}f}"
+    if mantissa.startswith("10"):
+        mantissa, exponent = f"{1:.{digits - 1}f}", exponent + 1
+    return f"{mantissa}·10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"

@@ -1,0 +1,1 @@
+"""What views share: hosts, payload, module loader, stage, charts, images, colours and style."""

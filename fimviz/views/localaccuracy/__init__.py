@@ -1,0 +1,1 @@
+"""Up to what size of a change does ½ δᵀFδ tell its divergence?"""

@@ -1,0 +1,80 @@
+"""The view of a `LocalAccuracy`: up to what size of a change does ½ δᵀFδ tell its divergence?"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from fimviz.divergence.localaccuracy import budget
+from fimviz.views.divergence.distributions import text
+from fimviz.views.divergence.plot import local_title
+from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
+from fimviz.views.kit.palette import PALETTE
+
+if TYPE_CHECKING:
+    from fimviz.divergence.localaccuracy import LocalAccuracy
+
+NAMES = {"linf": "L∞", "l2": "L2"}
+
+
+class LocalAccuracyView(Widget):
+    """The live view of local accuracy."""
+
+    _esm = module_source("localaccuracy/view.js")
+    position = traitlets.Int(0, help="Which budget, by its place among them. Default: the last.").tag(sync=True)
+
+    @traitlets.validate("position")
+    def _shown(self, proposal: Any) -> int:
+        return int(self.fitting("position", proposal.value))
+
+
+def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
+    """A panel a norm, a line a direction; a slider over the budgets tells the numbers."""
+    frame = result.frame
+    count = result.epsilons.shape[1]
+    panels = []
+    for a, norm in enumerate(result.norms):
+        lines = []
+        for direction, color in zip(result.directions, PALETTE, strict=False):
+            rows = frame[(frame.norm == norm) & (frame.direction == direction)]
+            numbers: dict[str, Any] = {
+                name: [finite(v) for v in rows[name].tolist()] for name in ("median", "q25", "q75", "pooled", "kl")
+            }
+            numbers |= {name: rows[name].astype(int).tolist() for name in ("measured", "zero", "failed")}
+            lines.append({"name": direction, "color": color, "length": [finite(v) for v in rows.length], **numbers})
+        budgets = result.epsilons[a].tolist()
+        panels.append({"norm": NAMES[norm], "budgets": budgets, "names": [budget(e) for e in budgets], "lines": lines})
+    data = {
+        "title": local_title(result),
+        "count": len(result),
+        "caution": caution(result.net),
+        "lost": lost(result.failures),
+        "panels": panels,
+    }
+    return Figure(
+        widget_class=LocalAccuracyView,
+        state={"payload": Payload().pack(data), "position": count - 1},
+        setup={"offered": {"position": range(count)}},
+        still=_still(result) + still_of_lost(result.failures),
+        summary=f"local accuracy of {len(result)} inputs at {count} budgets",
+        max_bytes=max_bytes,
+    )
+
+
+def _still(result: LocalAccuracy) -> str:
+    parts = [f"<p><strong>{html.escape(local_title(result))}</strong></p>"]
+    for norm in result.norms:
+        table = result.table(norm=norm)
+        head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
+        rows = "".join(
+            f"<tr><td>{html.escape(str(name))}</td>" + "".join(f"<td>{text(v)}</td>" for v in row) + "</tr>"
+            for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)
+        )
+        parts.append(
+            f"<p>Median of |KL − ½ δᵀFδ| ÷ KL, budget in {NAMES[norm]}</p>"
+            f"<table><tr><th>direction</th>{head}</tr>{rows}</table>"
+        )
+    return "".join(parts)

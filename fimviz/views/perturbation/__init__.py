@@ -1,0 +1,1 @@
+"""What does the worst direction look like, and what does it do?"""

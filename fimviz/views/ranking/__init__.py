@@ -1,0 +1,1 @@
+"""How do models compare, and does a formula rank them?"""

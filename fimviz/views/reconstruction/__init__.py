@@ -1,0 +1,1 @@
+"""What of an image does the model's answer tell, and how well?"""

@@ -1,0 +1,156 @@
+"""The view of a `Reconstruction`: what of an image does the model's answer tell, and how well?"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+import torch
+import traitlets
+
+from fimviz._quantile import median, quantiles
+from fimviz.views.divergence.distributions import text
+from fimviz.views.kit.figure import WARN_BYTES, Figure, Widget, left_out, module_source
+from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
+
+if TYPE_CHECKING:
+    from fimviz.divergence.reconstruction import Reconstruction
+
+
+_MOST = 1e9  # labels
+
+
+class ReconstructionView(Widget):
+    """The live view of a reconstruction."""
+
+    _esm = module_source("reconstruction/view.js")
+    sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
+    draws = traitlets.Float(
+        1.0, help="How many labels are drawn, from 1 to 10⁹: what lies beyond becomes it. Default: the result's."
+    ).tag(sync=True)
+
+    @traitlets.validate("sample", "draws")
+    def _shown(self, proposal: Any) -> Any:
+        return self.fitting(proposal.trait.name, proposal.value)
+
+
+def reconstruction_view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figure:
+    """The first inputs with what is visible of them."""
+    spectrum = result.spectrum
+    inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
+    if samples is None:
+        samples = max(1, min(32, WARN_BYTES // (8 * spectrum.images[0].numel() // 3)))
+    shown = spectrum.computed[:samples].tolist()
+    rows = []
+    for i in shown:
+        scale, map_ = inputs.encode_signed(result.visible[i])
+        mode = spectrum.predictions[i]
+        said = [mode] if mode.ndim == 0 else mode.nonzero()[:, 0]
+        rows.append(
+            {
+                "index": i,
+                "image": inputs.encode(spectrum.images[i]),
+                "visible": map_,
+                "scale": scale,
+                "share": finite(result.share[i]),
+                "wrong": spectrum.correct is not None and not spectrum.correct[i],
+                "says": " + ".join(spectrum.net.classes[int(c)] for c in said) or "no label",
+                "confidence": float(spectrum.confidence[i]),
+                "doubt": float(spectrum.doubt[i]),
+                "one": [finite(v) for v in (result.std[i] * result.draws**0.5).tolist()],
+                "guess": [finite(v) for v in result.guess[i].tolist()],
+            }
+        )
+    data = {
+        "size": spectrum.images[0].numel(),
+        "caution": caution(spectrum.net),
+        "lost": lost(spectrum.failures),
+        **inputs.header,
+        "samples": rows,
+        "left": left_out(shown, spectrum.computed.tolist(), "the first", f".view(samples={len(spectrum.computed)})"),
+    }
+    return Figure(
+        widget_class=ReconstructionView,
+        state={"payload": inputs.payload.pack(data), "sample": 0, "draws": float(result.draws)},
+        setup={"offered": {"sample": range(len(shown))}, "limits": {"draws": (1.0, max(_MOST, float(result.draws)))}},
+        still=_still(result, inputs, shown) + still_of_lost(spectrum.failures),
+        summary=f"what labels tell of {len(shown)} inputs",
+        max_bytes=max_bytes,
+        fewer="samples=",
+    )
+
+
+def _still(result: Reconstruction, inputs: Inputs, shown: list[int]) -> str:
+    parts = [f"<p><strong>{html.escape(headline(result))}</strong></p>"]
+    if inputs.kind == "image":
+        first = shown[0]
+        x, seen = result.spectrum.images[first].double(), result.visible[first].double()
+        source = picture(inputs, [x, x.mean() + seen])
+        parts.append(
+            f'<img alt="sample {first}, and its mean plus what is visible" src="{source}">'
+            f"<p>Sample {first}, and its mean brightness with the part of it that the answer depends on.</p>"
+        )
+    size = result.spectrum.images[0].numel()
+    rows = "".join(
+        f"<tr><td>{i}</td><td>{int(result.std[i].isfinite().sum())} of {size}</td><td>{int(result.known[i])}</td>"
+        f"<td>{text(float(result.std[i, 0]))}</td><td>{text(float(result.guess[i, 0]))}</td>"
+        f"<td>{text(100 * float(result.share[i]))} %</td></tr>"
+        for i in shown[:10]
+    )
+    return "".join(parts) + (
+        "<table><tr><th>sample</th><th>visible directions</th><th>better than a guess</th><th>least std along v₁</th>"
+        f"<th>a guess</th><th>share of the image</th></tr>{rows}</table>"
+    )
+
+
+def headline(result: Reconstruction) -> str:
+    """What is seen, in a sentence."""
+    size = result.spectrum.images[0].numel()
+    labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
+    known = median(result.known[result.spectrum.computed])
+    return (
+        f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
+        f"from {labels} (median image)"
+    )
+
+
+def reconstruction_figure(result: Reconstruction) -> go.Figure:
+    """Least standard deviation ÷ guess along each direction, one line an input; below 1 labels tell something."""
+    ratio = (result.std / result.guess).where(result.guess.isfinite(), result.std)
+    figure = go.Figure()
+    index = list(range(1, ratio.shape[1] + 1))
+    sound = result.spectrum.computed
+    middle = quantiles(ratio[sound], [0.5])[0]
+    for i, row in zip(sound.tolist(), ratio[sound], strict=True):
+        figure.add_scatter(
+            x=index,
+            y=[finite(v) for v in row.tolist()],
+            mode="lines",
+            line={"color": "rgba(128,128,128,0.35)", "width": 1},
+            showlegend=False,
+            hovertemplate=f"sample {i}: %{{y:.3g}} along v%{{x}}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=index,
+        y=[finite(v) for v in middle.tolist()],
+        mode="lines+markers",
+        line={"color": "#1976d2", "width": 2.5},
+        name="median",
+        hovertemplate="median: %{y:.3g} along v%{x}<extra></extra>",
+    )
+    known = bool(torch.isfinite(result.guess).any())
+    if known:
+        figure.add_hline(y=1, line={"dash": "dash", "color": "rgba(128,128,128,0.9)"}, annotation_text="a guess")
+    figure.update_layout(
+        template="plotly_white",
+        title=html.escape(headline(result)),
+        xaxis={"title": "eigenvector", "dtick": 1 if len(index) <= 20 else None},
+        yaxis={
+            "title": "least standard deviation" + (" ÷ that of a guess" if known else ", L2 pixel units"),
+            "type": "log",
+            "exponentformat": "power",
+            "dtick": 1,
+        },
+    )
+    return figure
