@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from fimviz.bounds.graph import trace
 from fimviz.fisher.block import inner
 from fimviz.fisher.methods import plan
+from fimviz.fisher.precision import Precision
 from fimviz.model.at_rest import in_dtype
 from fimviz.model.classifier import Classifier
 
@@ -30,7 +31,7 @@ def feature_norms(net: Classifier, x: Tensor, source: str, width: int) -> Tensor
     """
     x = x.double() if net.has_float64 else x
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, width, False, False, None)
+        inputs, cotangents = plan(net, x, 1, False, width, False, Precision(x.dtype, False, False), None)
         traced = trace(net.model)
         with in_dtype(traced, x.dtype):
             return torch.cat([_norms(net, traced, source, p.to(net.device), cotangents) for p in x.split(inputs)])

@@ -16,6 +16,7 @@ from torch import Tensor
 from fimviz.fisher.block import Ground, inner, rounding_error
 from fimviz.fisher.lanczos import lanczos
 from fimviz.fisher.methods import plan
+from fimviz.fisher.precision import Precision
 from fimviz.model.classifier import Classifier
 
 _GRADIENTS = 32  # of one input, that are cheaper than an iteration for λ₁ and products with J
@@ -51,7 +52,9 @@ def points(net: Classifier, x: Tensor, displacements: int, max_memory: float | N
     by_rows = rank <= max(_GRADIENTS, displacements)
     few = rank if by_rows else min(rank, _STEPS)
     try:
-        inputs, cotangents = plan(net, x, 1, False, few, not by_rows, False, max_memory, precision(net))
+        inputs, cotangents = plan(
+            net, x, 1, False, few, not by_rows, Precision(precision(net), False, True), max_memory
+        )
     except MemoryError as error:
         raise MemoryError(
             "the gradients at one input do not fit: give a larger max_memory=, or smaller images"

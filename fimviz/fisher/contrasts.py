@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid, pad
 
 from fimviz.fisher.block import Ground, inner, logit_error, rounding_error
 from fimviz.fisher.methods import plan
+from fimviz.fisher.precision import Precision
 from fimviz.model.classifier import Classifier
 from fimviz.model.likelihoods import Factor, Likelihood
 
@@ -59,7 +60,7 @@ def contrasts(net: Classifier, x: Tensor) -> Contrasts:
     passes = torch.float64 if net.has_float64 and not verify else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, None, passes)
+        inputs, cotangents = plan(net, x, 1, False, rank, False, Precision(passes, verify, True), None)
         return _joined([_contrasts(net, part.to(net.device, passes), cotangents, verify) for part in x.split(inputs)])
 
 

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from fimviz.fisher.exact import exact
 from fimviz.fisher.lanczos import lanczos
 from fimviz.fisher.passes import footprint
 from fimviz.fisher.power import power
+from fimviz.fisher.precision import Precision
 from fimviz.fisher.sketch import sketch
 from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.model import memory
@@ -77,8 +79,9 @@ def spectrum(
         seed: of everything random.
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
             network, and to measure the rounding of the passes back. These stay in float32 where they go through
-            convolutions, ReLUs, max pools and the like; other models are computed in float64 altogether. By default
-            done wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
+            convolutions, ReLUs, max pools and the like. Smooth networks run in float32 altogether, and again in float64
+            at inputs where that leaves more than a thousandth of λ₁ open; other models in float64. By default done
+            wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
             and `error` holds what rounding does at a neighbour of each input, kinks included, with one forward pass and
             VJP more; where values are tied, as in a flat background before a max pool, that may be as much as λ itself.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
@@ -124,11 +127,11 @@ def spectrum(
     if verify and not possible:
         raise ValueError("verify=True needs a float64 pass, which this model or device cannot do: leave it out")
     verify = possible if verify is None else bool(verify)
-    passes = torch.float64 if verify and not net.precise else x.dtype
+    precision = Precision.of(net, x.dtype, verify)
     rank = net.likelihood.rank(len(net.classes))
     method, reason = _choose(net, method, k, rank)
     guarantee = GUARANTEES[method]
-    if method != "blackbox" and not (verify and net.precise) and passes != torch.float64:
+    if method != "blackbox" and not precision.verified:
         guarantee = UNVERIFIED
         reason += (
             "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
@@ -137,7 +140,6 @@ def spectrum(
     blind = "" if isinstance(net, BlackBox) or method == "blackbox" else net.undescribed
     if blind:
         guarantee, reason = "void", f"{reason}; {blind}"
-    verify = verify and net.precise
     k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
     start = time.perf_counter()
     report = reporter(progress, len(x))
@@ -148,20 +150,22 @@ def spectrum(
         inputs, cotangents = 1, 1
         if isinstance(net, Classifier) and method != "blackbox":
             rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
-            inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", verify, max_memory, passes)
+            inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", precision, max_memory)
         try:
             while left:
                 part = x[left[:inputs]]
                 try:
-                    here = part.to(net.device, passes)
+                    here = part.to(net.device)
                     if isinstance(net, BlackBox) or method == "blackbox":
-                        block = sketch(net, part.to(net.device), k, vectors, probes, step, seed)
+                        block = sketch(net, here, k, vectors, probes, step, seed)
                     elif method == "exact":
-                        block = exact(net, here, k, vectors, cotangents, verify)
+                        block = precision.run(here, partial(exact, net, k=k, vectors=vectors, cotangents=cotangents))
                     elif method == "lanczos":
-                        block = lanczos(net, here, k, vectors, tolerance, max_steps, seed, verify)
+                        one = partial(lanczos, net, k=k, vectors=vectors, tolerance=tolerance, max_steps=max_steps)
+                        block = precision.run(here, partial(one, seed=seed))
                     else:
-                        block = power(net, here, vectors, tolerance, max_steps, seed, verify)
+                        one = partial(power, net, vectors=vectors, tolerance=tolerance, max_steps=max_steps)
+                        block = precision.run(here, partial(one, seed=seed))
                     blocks.append(replace(block, eigenvectors=block.eigenvectors.to(x.dtype)))
                 except torch.OutOfMemoryError:  # the plan was too large, or somebody else took the memory meanwhile
                     if len(part) == 1 and (method != "exact" or cotangents == 1):
@@ -190,6 +194,10 @@ def spectrum(
     def among(values: Tensor) -> Tensor:
         return spread(values, at, done) if failures else values
 
+    if precision.sharpens and method != "blackbox":
+        again = sum(int(block.sharpened.sum()) for block in blocks if block.sharpened is not None)
+        reason += "; the network is smooth: passes in float32, with their rounding measured"
+        reason += f", and at {again} of {done} inputs again in float64" * (again > 0)
     rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
     if rough:
         reason += f"; at {rough} of {done} inputs the answers do not change smoothly"
@@ -262,16 +270,15 @@ def plan(
     vectors: bool,
     rows: int,
     twice: bool,
-    verify: bool,
+    precision: Precision,
     max_memory: float | None,
-    passes: torch.dtype | None = None,
 ) -> tuple[int, int]:
     """How many inputs, and how many cotangents at a time, fit the memory and keep the processor busy.
 
-    k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph, `passes` their
-    precision where it is not that of x.
+    k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph.
     """
-    passes = passes or x.dtype
+    passes, verify = precision.passes, precision.values
+    sharper = 2 if precision.sharpens else 1  # one input at a time, if need be, in numbers of twice the size
     room = memory.budget(net.device) if max_memory is None else max_memory
     saved, largest, patches = footprint(net, x[:1].to(net.device))
     saved, largest = (size * passes.itemsize // x.dtype.itemsize for size in (saved, largest))
@@ -282,12 +289,12 @@ def plan(
     # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * (8 * verify + width * (t.dtype != passes)) for t in weights)
+    copies = sum(t.numel() * (8 * (verify or sharper > 1) + width * (t.dtype != passes)) for t in weights)
     own = saved * (1 + 2 * verify + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))
-    need = max(kept, copies + one_input + kept // 2)
+    need = max(kept, copies + sharper * one_input + kept // 2)
     if need > room:
         mend = "ask for fewer eigenvectors with k= or vectors=False, or pass fewer images"
         if kept < need / 2:
