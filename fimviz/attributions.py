@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 _STEPS = 32  # of an integral, unless asked for otherwise
 _CHANCE = 200  # random directions, for what would agree by chance
@@ -233,9 +233,7 @@ class Attributions(Result):
 
     def plot(self) -> go.Figure:
         """The cosines of every sample by method, beside what chance would give, as a plotly figure."""
-        from fimviz.views.attributions.view import attributions_figure
-
-        return attributions_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, samples: int | None = None, max_bytes: int = 20_000_000) -> Figure:
@@ -245,11 +243,7 @@ class Attributions(Result):
             samples: how many inputs, the first ones; by default up to 32, fewer of large images.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.attributions.view import attributions_view
-
-        return attributions_view(
-            self, samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes
-        )
+        return self._viewed(samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes)
 
     def _vectors(self) -> Tensor:
         assert self.spectrum.eigenvectors is not None

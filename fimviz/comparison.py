@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import named_options
-from fimviz.bounds.ladder import FROM_ROWS, LOWER, NEEDS, RUNGS, Ladder
+from fimviz._ways import Way
+from fimviz.bounds.formulas import RUNGS
+from fimviz.bounds.ladder import Formula, Ladder
 from fimviz.bounds.network import Layer
-from fimviz.fisher.estimators import Estimate, hutchinson, published_blackbox, published_whitebox
+from fimviz.fisher.estimators import ESTIMATORS, Estimator
 from fimviz.fisher.methods import UNVERIFIED, spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.failures import ANSWERS, known, others, settle, spread
@@ -29,28 +32,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
-# Passes toward the input in units of a forward pass: measured on ResNet-20 and SqueezeNet, ± 25 %.
-VJP_COST, JVP_COST = 1.4, 1.3
-_SPECTRAL = ("exact", "lanczos", "power", "blackbox")
-_ESTIMATORS: dict[str, Callable[..., Estimate]] = {
-    "published-whitebox": published_whitebox,
-    "published-blackbox": published_blackbox,
-    "hutchinson-trace": lambda *args, **options: hutchinson(*args, **options)[0],
-}
-METHODS = (*_SPECTRAL, *_ESTIMATORS, *RUNGS)
-_NEEDS = {
-    "exact": "the point, and the gradient of every logit there",
-    "lanczos": "the point, and some gradients of logits there, each with a product along a direction",
-    "power": "the point, and gradients of logits there with products along directions, until nothing moves",
-    "blackbox": "the point, and answers of the model around it",
-    "published-whitebox": "the point, and a gradient of logits there for each random direction",
-    "published-blackbox": "the point, and answers of the model around it",
-    "hutchinson-trace": "the point, and a gradient of logits there for each random direction",
-} | NEEDS
-_BY_QUERIES = ("blackbox", "published-blackbox")
 _CHUNK = 16  # inputs at a time
+
+
+def ways() -> dict[str, Way]:
+    """All that can be compared, by name: the methods of `spectrum`, the estimators, and the bounds by formula."""
+    return {**METHODS, **ESTIMATORS, **RUNGS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +143,7 @@ class BoundComparison(Result):
 
     def plot(self) -> go.Figure:
         """Value ÷ exact value of every method and input, on a log axis, as a plotly figure."""
-        from fimviz.views.comparison.plot import comparison_figure
-
-        return comparison_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, samples: int = 200, max_bytes: int = 20_000_000) -> Figure:
@@ -166,9 +153,7 @@ class BoundComparison(Result):
             samples: how many inputs, the most fragile first.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.comparison.view import comparison
-
-        return comparison(self, samples=samples, max_bytes=max_bytes)
+        return self._viewed(samples=samples, max_bytes=max_bytes)
 
 
 @named_options
@@ -214,10 +199,10 @@ def compare_bounds(
         >>> c.frame.value.round(9).tolist()
         [1.0, 1.0]
     """
-    allowed = _BY_QUERIES if isinstance(net, BlackBox) else METHODS
-    errors, chosen = known(errors), list(allowed if methods is None else methods)
-    if not chosen or not set(chosen) <= set(allowed):
-        raise ValueError(f"methods are {chosen}, expected some of {', '.join(allowed)} for this model")
+    listed = {name: way for name, way in ways().items() if way.answers or not isinstance(net, BlackBox)}
+    errors, chosen = known(errors), list(listed if methods is None else methods)
+    if not chosen or not set(chosen) <= set(listed):
+        raise ValueError(f"methods are {chosen}, expected some of {', '.join(listed)} for this model")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     count = len(x)
@@ -228,16 +213,20 @@ def compare_bounds(
     settle(failures, count, errors)
     places = others(failures, count)
     x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
-    ladder = Ladder(net, x, feature_vjps) if isinstance(net, Classifier) and set(chosen) & set(RUNGS) else None
+    asked = {name: listed[name] for name in chosen}
+    formulas = {name: way for name, way in asked.items() if isinstance(way, Formula)}
+    ladder = Ladder(net, x, feature_vjps) if isinstance(net, Classifier) and formulas else None
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
-    for name in chosen:
-        if ladder and name in RUNGS:
-            columns[name], reasons[name] = _of_rung(ladder, name)
-        elif ladder and name == "exact" and set(chosen) & set(FROM_ROWS):
+    for name, way in asked.items():
+        if ladder and isinstance(way, Formula):
+            columns[name], reasons[name] = _of_rung(ladder, way)
+        elif ladder and name == "exact" and any("rows" in formula.shares for formula in formulas.values()):
             exact = net.precise or net.has_float64 or net.dtype == torch.float64
             columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
-        elif name in _SPECTRAL:
+        elif isinstance(way, Estimator):
+            columns[name] = _of_estimates(net, x, way, probes, seed)
+        else:
             s = spectrum(
                 net,
                 x,
@@ -249,14 +238,9 @@ def compare_bounds(
                 probes=probes,
                 seed=seed,
             )
-            columns[name] = _of_spectrum(s)
-        else:
-            columns[name] = _of_estimates(net, x, _ESTIMATORS[name], probes, seed)
-            if name == "hutchinson-trace":
-                rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
-                columns[name] = replace(columns[name], low=columns[name].low / rank)
+            columns[name] = _of_spectrum(s, way)
     if isinstance(net, Classifier) and net.undescribed:
-        by_gradients = [name for name in columns if name not in (*_BY_QUERIES, "L4", "L5", "L6")]
+        by_gradients = [name for name, way in asked.items() if way.sees == "slopes"]
         columns |= {name: replace(columns[name], guarantee="void") for name in by_gradients}
     layers, local_layers, reason = None, None, "no bound from the weights was asked for"
     if ladder and {"L5", "L6"} & set(chosen):
@@ -286,19 +270,19 @@ def compare_bounds(
         failures=failures,
         reason=reason,
         reasons={name: why for name, why in reasons.items() if why},
-        needs={name: _NEEDS[name] for name in columns},
+        needs={name: way.needs for name, way in asked.items()},
     )
 
 
-def _of_rung(ladder: Ladder, name: str) -> tuple[Column, str]:
-    rung = ladder.rung(name)
+def _of_rung(ladder: Ladder, way: Formula) -> tuple[Column, str]:
+    rung = ladder.rung(way)
     value = _power(rung.log10)
-    known, lower = ~value.isnan(), name in LOWER
+    known, lower = ~value.isnan(), way.guarantee == "lower"
     column = Column(
         value=value,
         low=torch.where(known, value, 0.0) if lower else torch.zeros_like(value),
         high=torch.full_like(value, torch.inf) if lower else torch.where(known, value, torch.inf),
-        guarantee="lower" if lower else "upper",
+        guarantee=way.guarantee,
         forwards=rung.forwards,
         vjps=rung.vjps,
         jvps=torch.zeros_like(rung.vjps),
@@ -335,7 +319,7 @@ def _power(log10: Tensor) -> Tensor:
     return torch.where(log10 > 308, torch.inf, 10.0 ** log10.clamp_max(308))
 
 
-def _of_spectrum(s: Spectrum) -> Column:
+def _of_spectrum(s: Spectrum, way: Way) -> Column:
     value, error = s.spectral_norm, s.error[:, 0]
     return Column(
         value=value,
@@ -347,40 +331,36 @@ def _of_spectrum(s: Spectrum) -> Column:
         jvps=s.cost.jvps,
         seconds=s.cost.seconds,
         history=s.history,
-        history_cost=_cost(s.method, s.history.shape[1]),
+        history_cost=_cost(way, s.history.shape[1]),
         log10=value.log10(),
         failures=s.failures,
     )
 
 
-def _of_estimates(
-    net: Classifier | BlackBox, x: Tensor, estimator: Callable[..., Estimate], probes: int, seed: int
-) -> Column:
+def _of_estimates(net: Classifier | BlackBox, x: Tensor, way: Estimator, probes: int, seed: int) -> Column:
     start = time.perf_counter()
     with net.at_rest():
-        parts = [estimator(net, part.to(net.device), probes=probes, seed=seed) for part in x.split(_CHUNK)]
+        parts = [way.run(net, part.to(net.device), probes=probes, seed=seed) for part in x.split(_CHUNK)]
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts])
 
     history = joined("history")
-    kind = "blackbox" if bool((joined("vjps") == 0).all()) else "sampling"
     return Column(
         value=joined("value"),
         low=joined("low"),
         high=joined("high"),
-        guarantee=parts[0].guarantee,
+        guarantee=way.guarantee,
         forwards=joined("forwards"),
         vjps=joined("vjps"),
         jvps=joined("jvps"),
         seconds=time.perf_counter() - start,
         history=history,
-        history_cost=_cost(kind, history.shape[1]),
+        history_cost=_cost(way, history.shape[1]),
         log10=joined("value").log10(),
     )
 
 
-def _cost(kind: str, steps: int) -> Tensor:
+def _cost(way: Way, steps: int) -> Tensor:
     """Forward passes that a method has cost after each step of its history."""
-    step = {"blackbox": 2.0, "sampling": VJP_COST}.get(kind, VJP_COST + JVP_COST)
-    return 1 + step * torch.arange(1, steps + 1, dtype=torch.float64)
+    return 1 + way.cost * torch.arange(1, steps + 1, dtype=torch.float64)

@@ -41,6 +41,18 @@ class Result(ABC):
     def view(self) -> Figure:
         """The interactive view, which needs no kernel."""
 
+    def _plotted(self, **options: Any) -> go.Figure:
+        """What `plot` in the room of this type of result gives."""
+        from fimviz.views import drawn
+
+        return drawn(self, "plot", options)
+
+    def _viewed(self, **options: Any) -> Figure:
+        """What `view` in the room of this type of result gives."""
+        from fimviz.views import drawn
+
+        return drawn(self, "view", options)
+
     def widget(self, **options: Any) -> anywidget.AnyWidget:
         """The live widget: its selection is in traits that Python can read, set and observe.
 

@@ -6,7 +6,7 @@ import torch
 
 import fimviz as fv
 from fimviz._quantile import digits, median, quantiles
-from fimviz.views.kit import figure as host
+from fimviz.views.kit import module as modules
 from tests.views.test_views import in_node
 
 NEVER = torch.inf
@@ -90,7 +90,7 @@ def test_quartiles_of_a_strip_are_drawn_where_the_label_says():
         "const axis = { at: (log) => 100 * log, left: -1000, right: 1000 };"
         "const marks = strip.quantileMarks(data.values, axis, 0, 9, true);"
         """return [...marks.matchAll(/x1="([^"]+)"|>(median[^<]+)</g)].map((m) => m[1] ?? m[2])""",
-        strip=f"{host.VIEWS.as_uri()}/explorer/strip.js",
+        strip=f"{modules.VIEWS.as_uri()}/explorer/strip.js",
         values=values,
     )
     low, middle, high = (f"{100 * np.log10(q):.1f}" for q in np.quantile(values, (0.25, 0.5, 0.75)))

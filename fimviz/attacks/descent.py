@@ -122,7 +122,7 @@ class _Way:
         self.low, self.high = problem.net.input_range or (-math.inf, math.inf)
         self.width = self.high - self.low if problem.net.input_range else max(1.0, float(x.max() - x.min()))
         side = math.sqrt(x[0].numel()) if problem.norm == "l2" else 1.0
-        self.reach = side * (self.width if problem.net.input_range else 1e6)
+        self.farthest = side * (self.width if problem.net.input_range else 1e6)
         self.slopes = Slopes(problem, self.width, seed)
         self.best = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         self.nearest = x.clone()
@@ -138,10 +138,10 @@ class _Way:
             cooled = 0.02 + 0.49 * (1 + math.cos(math.pi * step / steps))
             if radius is None:
                 slope = g.flatten(1).norm(dim=1, p=2 if problem.norm == "l2" else 1)
-                radius = (gap / slope.clamp_min(TINY)).clamp(1e-6 * self.width, self.reach).minimum(self.best)
+                radius = (gap / slope.clamp_min(TINY)).clamp(1e-6 * self.width, self.farthest).minimum(self.best)
             else:
                 shorter = (radius * (1 - 0.2 * cooled)).minimum(self.best)
-                radius = torch.where(fooled, shorter, radius * (1 + 0.2 * cooled)).clamp_max(self.reach)
+                radius = torch.where(fooled, shorter, radius * (1 + 0.2 * cooled)).clamp_max(self.farthest)
             room = per_input(radius, x)
             d = d - cooled * room * problem.unit(g)
             if problem.norm == "l2":

@@ -41,7 +41,7 @@ class Problem:
             yield self[at], at
 
     def moved(self, d: Tensor, epsilon: Tensor) -> Tensor:
-        """X + ε d for directions d (n, …) of length 1 at most, within the range and the budget.
+        """The points x + ε d for directions d (n, …) of length 1 at most, within the range and the budget.
 
         In float64, and rounded toward x: float32 next to x may lie farther than ε.
         """
@@ -127,7 +127,7 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
 
 
 def inside(x: Tensor, step: Tensor, input_range: tuple[float, float] | None) -> Tensor:
-    """X + step, stopped where the range ends, or at x where that lies a rounding beyond it."""
+    """The point x + step, stopped where the range ends, or at x where that lies a rounding beyond it."""
     low, high = input_range or (-math.inf, math.inf)
     return (x + step).clamp(x.clamp_max(low), x.clamp_min(high))
 

@@ -48,7 +48,7 @@ def _register(slope: float, shrinks: bool, targets: tuple[Any, ...]) -> None:
     def element(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
         out = sloped(step, x, slope, lambda v: call(step, v, *args, **kwargs))
         if shrinks:
-            return replace(out, reach=x.reach)
+            return replace(out, longest=x.longest)
         return limited(step, out)
 
 
@@ -56,7 +56,7 @@ def limited(step: Step, out: Flow) -> Flow:
     """Every output lies in [0, 1], and no vector of d of them is longer than √d."""
     if step.pointwise or not any(step.op is t or type(step.op) is t for t in _LIMITED if not isinstance(t, str)):
         return out
-    return replace(out, reach=(0.5 * log(step.output.shape[-1]), step.output.ndim - 1))
+    return replace(out, longest=(0.5 * log(step.output.shape[-1]), step.output.ndim - 1))
 
 
 for _entry in _SLOPES:
@@ -144,7 +144,7 @@ def _celu(step: Step, x: Flow) -> Flow:
 def _celu_function(step: Step, x: Flow, alpha: float = 1.0, inplace: bool = False) -> Flow:
     if not alpha > 0:
         raise NoBoundError(f"CELU with α = {alpha:g} is steep without limit: its slope is e^(x/α) below 0")
-    return replace(sloped(step, x, 1.0, lambda v: tf.celu(v, alpha), "CELU"), reach=x.reach)
+    return replace(sloped(step, x, 1.0, lambda v: tf.celu(v, alpha), "CELU"), longest=x.longest)
 
 
 @patient

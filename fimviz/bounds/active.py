@@ -58,7 +58,7 @@ class Read:
     base: float
 
     def bound(self, slopes: Tensor | None) -> float:
-        """Ln of a bound on the norm of diag(slopes) A diag(on) J, infinite where it would cost too much."""
+        """The logarithm of a bound on the norm of diag(slopes) A diag(on) J, infinite where it would cost too much."""
         channels, places = self.outputs
         s = np.ones(channels * places) if slopes is None else slopes.numpy()
         rows = _by_place(s != 0, channels)

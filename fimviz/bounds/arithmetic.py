@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor
 from fimviz.bounds.active import Term
 from fimviz.bounds.attention import written_out
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Scores, Step, log, log_norm, log_sum
+from fimviz.bounds.heads import louder
 from fimviz.bounds.norms import matrix_norm
 from fimviz.bounds.rules import patient, rule
-from fimviz.bounds.shapes import moved
+from fimviz.bounds.shapes import moved, turned
 from fimviz.bounds.tokens import product
 
 
@@ -31,7 +31,9 @@ def _add(step: Step, x: Any, y: Any, *, alpha: float = 1) -> Flow:
         flows[at] = replace(flows[at].elementwise(abs(alpha), ""), note=None)
     if len(flows) == 1:
         (flow,) = flows
-        return replace(flow, reach=None, normed=False, note=("constant added", 0.0, "the Jacobian stays"))
+        return replace(
+            flow, longest=None, origin=None, normed=False, note=("constant added", 0.0, "the Jacobian stays")
+        )
     a, b = flows
     grid = None
     if a.grid is not None or b.grid is not None:
@@ -83,10 +85,10 @@ def _by_constant(step: Step, x: Flow, c: Any) -> Flow:
     long = [i + len(shape) - c.ndim for i, n in enumerate(c.shape) if n > 1]
     if not long:
         out = wide.elementwise(float(c.abs().max()), "the constant", kind="multiplication")
-        scores = wide.scores and replace(wide.scores, scale=wide.scores.scale * float(c.flatten()[0]))
-        return replace(
-            out, scores=scores, reach=wide.reach and (wide.reach[0] + log(float(c.abs().max())), wide.reach[1])
-        )
+        factor = float(c.flatten()[0])
+        scores = wide.scores and replace(wide.scores, scale=wide.scores.scale * factor)
+        longest = wide.longest and (wide.longest[0] + log(abs(factor)), wide.longest[1])
+        return replace(out, scores=scores, longest=longest, origin=louder(wide.origin, factor))
     if len(long) == 1:
         return wide.scaled(long[0], c.flatten(), "the largest constant", kind="multiplication")
     local = c.abs().expand(shape)
@@ -185,13 +187,7 @@ def _scores(x: Flow, y: Flow) -> Scores | None:
     """The product of queries and keys, as it may turn out to be."""
     if len(x.shape) != len(y.shape) or len(x.shape) < 3 or x.shape[:-2] != y.shape[:-2]:
         return None
-    return Scores(x, _turned(y, lambda t: t.mT))
-
-
-def _turned(x: Flow, move: Callable[[Tensor], Tensor]) -> Flow:
-    """A flow whose axes a rule needs in another order."""
-    shape = move(torch.empty(x.shape, device="meta")).shape
-    return replace(moved(x, move), shape=shape, value=None if x.value is None else move(x.value))
+    return Scores(x, turned(y, lambda t: t.mT))
 
 
 @rule(torch.baddbmm, "baddbmm")
@@ -213,7 +209,7 @@ def _masked_fill(step: Step, x: Any, mask: Any, value: Any) -> Flow:
     if not step.pointwise and float(value) > _NEVER:
         scores = None  # a softmax may give what is filled in a weight
     on = None if not step.pointwise else free if wide.on is None else free & wide.on
-    return replace(wide, on=on, reach=None, terms=None, scores=scores, normed=False,
+    return replace(wide, on=on, longest=None, origin=None, terms=None, scores=scores, normed=False,
                    note=("masking", 0.0, "constants in the place of elements"))  # fmt: skip
 
 
@@ -235,13 +231,13 @@ def _einsum(step: Step, equation: str, *operands: Any) -> Flow:
     ):  # fmt: skip
         raise NoRuleError(f"the product {equation!r}: write a rule for the module that holds it")
 
-    def turned(t: Any, letters: str, order: list[str]) -> Any:
+    def ordered(t: Any, letters: str, order: list[str]) -> Any:
         axes = [letters.index(c) for c in order]
         if axes == sorted(axes):
             return t
-        return _turned(t, lambda v: v.permute(axes)) if isinstance(t, Flow) else t.permute(axes)
+        return turned(t, lambda v: v.permute(axes)) if isinstance(t, Flow) else t.permute(axes)
 
-    x, y = turned(operands[0], a, [*lead, *rows, *inner]), turned(operands[1], b, [*lead, *inner, *columns])
+    x, y = ordered(operands[0], a, [*lead, *rows, *inner]), ordered(operands[1], b, [*lead, *inner, *columns])
     order = [[*lead, *rows, *columns].index(c) for c in out]
     back = [order.index(i) for i in range(len(order))]
     output = step.output.permute(back)

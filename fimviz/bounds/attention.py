@@ -13,46 +13,35 @@ h is longer than some R. Then the variance of Wh under any weights is at most (�
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as tf
 
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_norm, log_sum, times
-from fimviz.bounds.norms import matrix_norm
+from fimviz.bounds.flow import Flow, Heads, NoBoundError, NoRuleError, Origin, Step, log, log_norm, log_sum, times
+from fimviz.bounds.heads import Part, parts
+from fimviz.bounds.layers import linear
 from fimviz.bounds.rules import rule
-from fimviz.bounds.tokens import SPARE, collapsed, gram_norms, norms
+from fimviz.bounds.shapes import turned
+from fimviz.bounds.tokens import SPARE, gram_norms, norms
 
-_KIND = "attention"
 _UNBOUNDED = "dot-product attention has no bound at every x, except behind a layer normalisation; local_bound has one"
 
 
-@dataclass(frozen=True)
-class Part:
-    """Queries, keys or values of h heads.
-
-    Attributes:
-        values: (…, h, tokens, d) at x.
-        rows: ln of a bound for every token, broadcastable to (…, h, tokens, 1).
-        total: ln of a bound for all tokens, (h, 1, 1).
-    """
-
-    values: Tensor
-    rows: Tensor
-    total: Tensor
+_Gains = tuple[Tensor, Tensor, Tensor]  # ln of how much of a bound on q, on k and on v comes through, (h, 1, 1)
 
 
-def weights_of(q: Part, k: Part, scale: float, mask: Tensor | float) -> Tensor:
+def _weights_of(q: Part, k: Part, scale: float, mask: Tensor | float) -> Tensor:
     """The weights of an attention at x."""
     scores = scale * (q.values @ k.values.mT) + mask
     return scores.softmax(-1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)  # torch attends to nothing
 
 
-def heads_at(q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The logarithms of bounds on the outputs of heads at x: of every token (…, h, tokens, 1), and of all (h, 1, 1).
+def _heads_at(q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor | None = None) -> tuple[Tensor, _Gains]:
+    """The logarithms of bounds on the outputs of heads at x, for every token (…, h, tokens, 1), and of `_Gains`.
 
     `a` are the weights; scores that are not `live` do not depend on queries and keys, whatever their weight.
     """
@@ -81,111 +70,16 @@ def heads_at(q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor | 
         return t.amax(lead) if lead else t
 
     shifts = (size.exp() * far.norm(dim=-1, keepdim=True)).norm(dim=-2, keepdim=True).log()
-    terms = [most(norms(a).log()) + v.total, c + most(spread.amax(-2, keepdim=True)) + q.total,
-             c + most(shifts) + k.total]  # fmt: skip
-    return rows + SPARE, torch.stack(terms).logsumexp(0) + SPARE
+    return rows + SPARE, (c + most(spread.amax(-2, keepdim=True)), c + most(shifts), most(norms(a).log()))
 
 
-def heads_anywhere(tokens: int, scale: float, q: tuple[float, float], k: tuple[float, float],
-                   v: tuple[float, float]) -> float:  # fmt: skip
-    """The logarithm of a bound on one head's output at every x, from (bound, reach) of its three arguments.
-
-    The reach of keys and values may leave out a common offset.
-    """
+def _heads_anywhere(tokens: int, scale: float, q: Part, k: Part, v: Part) -> _Gains:
+    """The gains of heads with so many queries at every x."""
+    if q.longest is None or k.longest is None or v.longest is None:
+        raise NoBoundError(_UNBOUNDED)
     c, root = log(abs(scale)), 0.5 * log(tokens)
-    return log_sum([root + v[0], c + v[1] + k[1] + q[0], c + root + q[1] + v[1] + k[0]]) + SPARE
-
-
-def _out(rows: Tensor | None, total: Tensor, weight: Tensor) -> tuple[Tensor | None, float]:
-    """Behind the output projection (d, h·d_h): the better of ‖W‖√Σa² and Σ‖W⁽ʰ⁾‖a over heads."""
-    heads = len(total)
-    each = torch.tensor([log(matrix_norm(w)) for w in weight.chunk(heads, 1)], dtype=torch.float64)[:, None, None]
-    whole = log(matrix_norm(weight))
-
-    def joined(t: Tensor) -> Tensor:
-        return torch.minimum(whole + torch.logsumexp(2 * t, -3) / 2, torch.logsumexp(t + each, -3))
-
-    return None if rows is None else joined(rows), float(joined(total))
-
-
-def _projected(step: Step, x: Flow, tokens: Tensor | None, rows: Tensor, weight: Tensor, bias: Tensor | None,
-               heads: int) -> tuple[Part | None, list[tuple[float, float]]]:  # fmt: skip
-    """One of the three projections: a `Part` at x, and everywhere (bound, reach without the offset) of every head."""
-    weight = weight.detach().cpu().double()
-    parts = list(weight.chunk(heads, 0))
-    totals = [x.weighted(-1, w, matrix_norm) for w in parts]
-    if tokens is None:
-        if x.reach is None or x.reach[1] % len(x.shape) != len(x.shape) - 1:
-            raise NoBoundError(_UNBOUNDED)
-        return None, [(t, log(matrix_norm(w)) + x.reach[0]) for t, w in zip(totals, parts, strict=True)]
-    values = tf.linear(tokens, weight, None if bias is None else bias.detach().cpu().double())
-    values = values.unflatten(-1, (heads, -1)).transpose(-2, -3)
-    up = torch.tensor([log(matrix_norm(w)) for w in parts], dtype=torch.float64)[:, None, None]
-    return Part(values, rows[..., None, :, :] + up, torch.tensor(totals, dtype=torch.float64)[:, None, None]), []
-
-
-def _attend(step: Step, inputs: tuple[Flow, Flow, Flow], tokens: Sequence[Tensor | None], rows: list[Tensor],
-            weights: Sequence[Tensor], biases: Sequence[Tensor | None], heads: int, mask: Tensor | float, out: Tensor,
-            length: int) -> tuple[Tensor | None, float]:  # fmt: skip
-    """Projections, heads and output projection: bounds of every token at x or None, and of all."""
-    scale = (len(weights[0]) // heads) ** -0.5
-    made = [_projected(step, *args, heads) for args in zip(inputs, tokens, rows, weights, biases, strict=True)]
-    out = out.detach().cpu().double()
-    if step.pointwise:
-        q, k, v = (part for part, _ in made if part is not None)
-        return _out(*heads_at(q, k, v, scale, weights_of(q, k, scale, mask)), out)
-    offsets = (
-        [0.0] * heads
-        if biases[0] is None
-        else [float(b.cpu().double().norm()) for b in biases[0].detach().chunk(heads)]
-    )
-    total = torch.tensor([
-        heads_anywhere(length, scale, (q[0], log_sum([q[1], log(b)])), k, v)
-        for q, k, v, b in zip(*(every for _, every in made), offsets, strict=True)
-    ], dtype=torch.float64)[:, None, None]  # fmt: skip
-    return _out(None, total, out)
-
-
-@rule(nn.MultiheadAttention)
-def _multihead(step: Step, query: Flow, key: Flow, value: Flow, key_padding_mask: Any = None,
-               need_weights: bool = True, attn_mask: Any = None, average_attn_weights: bool = True,
-               is_causal: bool = False) -> tuple[Flow, Flow | None]:  # fmt: skip
-    m = step.op
-    inputs = (query, key, value)
-    if not all(isinstance(f, Flow) and len(f.shape) == 3 for f in inputs):
-        raise NoRuleError("attention on a constant, or without a batch axis: write a rule for the module that holds it")
-    if m.bias_k is not None or m.add_zero_attn or key_padding_mask is not None:
-        raise NoRuleError("attention with added keys or a padding mask: write a rule for the module that holds it")
-    d, h = m.embed_dim, m.num_heads
-    if m.in_proj_weight is not None:
-        weights = list(m.in_proj_weight.chunk(3))
-    else:
-        weights = [m.q_proj_weight, m.k_proj_weight, m.v_proj_weight]
-    mask: Tensor | float = 0.0
-    if attn_mask is not None:
-        if isinstance(attn_mask, Flow):
-            raise NoRuleError("attention with a mask that depends on the input: write a rule for its module")
-        mask = _additive(attn_mask)
-        mask = mask.unflatten(0, (-1, h)) if mask.ndim == 3 else mask
-    axis = 1 if m.batch_first else 0
-    tokens, rows = [], []
-    for f in inputs:
-        tokens.append(None if f.value is None else _first(f.value.cpu().double(), m.batch_first))
-        rows.append(_first(collapsed(f.finest, [2]), m.batch_first))
-    made, total = _attend(step, inputs, tokens, rows, weights, _thirds(m.in_proj_bias), h, mask, m.out_proj.weight,
-                          query.shape[axis])  # fmt: skip
-    grid = None if made is None else _first(made.expand(1, query.shape[axis], 1), m.batch_first)
-    flow = query.gridded(grid, (_KIND, total - query.total, "its three terms, head by head"), total)
-    assert d == query.shape[2]
-    return flow, None if step.output[1] is None else Flow(math.inf, note=("attention weights", None, "not bounded"))
-
-
-def _thirds(bias: Tensor | None) -> Sequence[Tensor | None]:
-    return (None, None, None) if bias is None else bias.chunk(3)
-
-
-def _first(t: Tensor, batch_first: bool) -> Tensor:
-    return t if batch_first else t.transpose(0, 1)
+    longest = torch.logaddexp(q.longest, q.offset)
+    return c + v.longest + k.longest, c + root + longest + v.longest, torch.full_like(v.longest, root)
 
 
 def _additive(mask: Tensor) -> Tensor:
@@ -202,63 +96,52 @@ def _scaled(step: Step, query: Flow, key: Flow, value: Flow, attn_mask: Any = No
     inputs = (query, key, value)
     if not all(isinstance(f, Flow) for f in inputs) or isinstance(attn_mask, Flow) or enable_gqa or dropout_p:
         raise NoRuleError("attention on constants, with a mask of its input, shared heads or dropout: write a rule")
-    if any(f.shape[:-2] != query.shape[:-2] for f in inputs):
-        raise NoRuleError("attention whose keys or values are shared by broadcasting: expand them first")
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not step.pointwise:
-        return _anywhere(inputs, scale)
     mask: Tensor | float = 0.0
     if attn_mask is not None:  # here a boolean says where to attend
         mask = _additive(~attn_mask if attn_mask.dtype == torch.bool else attn_mask)
     if is_causal:
         mask = _additive(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).triu(1))
-    q, k, v = (_windows(f) for f in inputs)
-    shape = (*query.shape[:-1], key.shape[-2])
-    mask = _flat(mask.expand(shape)) if isinstance(mask, Tensor) else mask
-    return _pieces(query, q, k, v, scale, weights_of(q, k, scale, mask), None)
-
-
-_PIECES = (_KIND, None, "its three terms")
+    return _attention(inputs, query.shape[-1] ** -0.5 if scale is None else scale, mask)
 
 
 def written_out(weights: Flow, value: Flow) -> Flow:
     """The product of an attention's weights with values, where scores, softmax and this stand in a network apart."""
     scores = weights.scores
     assert scores is not None
-    if value.shape[:-2] != scores.q.shape[:-2]:
+    return _attention((scores.q, scores.k, value), scores.scale, weights=weights.value, live=scores.live)
+
+
+def _attention(inputs: tuple[Flow, Flow, Flow], scale: float, mask: Tensor | float = 0.0,
+               weights: Tensor | None = None, live: Tensor | None = None) -> Flow:  # fmt: skip
+    """The one rule: of queries, keys and values (…, tokens, d) with a mask to be added, or with the weights."""
+    query, key, _ = inputs
+    if any(f.shape[:-2] != query.shape[:-2] for f in inputs):
         raise NoRuleError("attention whose keys or values are shared by broadcasting: expand them first")
-    if weights.value is None:
-        return _anywhere((scores.q, scores.k, value), scores.scale)
-    live = None if scores.live is None else _flat(scores.live.double().expand(weights.shape))
-    q, k, v = (_windows(f) for f in (scores.q, scores.k, value))
-    return _pieces(scores.q, q, k, v, scores.scale, _flat(weights.value.cpu().double()), live)
+    windows, (q, k, v) = parts(inputs)
+    shape = (*query.shape[:-1], key.shape[-2])
 
+    def ordered(t: Tensor) -> Tensor:
+        return t.cpu().double().expand(shape).reshape(-1, *shape[-2:])[windows]
 
-def _anywhere(inputs: tuple[Flow, Flow, Flow], scale: float) -> Flow:
-    query = inputs[0]
-    if any(f.reach is None or f.reach[1] % len(f.shape) != len(f.shape) - 1 for f in inputs):
-        raise NoBoundError(_UNBOUNDED)
-    args = [(f.total, f.reach[0]) for f in inputs if f.reach is not None]
-    return Flow(heads_anywhere(query.shape[-2], scale, *args), note=_PIECES)
-
-
-def _pieces(query: Flow, q: Part, k: Part, v: Part, scale: float, a: Tensor, live: Tensor | None) -> Flow:
-    made, total = heads_at(q, k, v, scale, a, live)
-    grid = made.expand(-1, -1, query.shape[-2], 1).reshape(*query.shape[:-1], 1)
-    return query.gridded(grid, _PIECES, float(total))
-
-
-def _windows(f: Flow) -> Part:
-    """Whatever stands before the tokens is a window of its own."""
-    assert f.value is not None
-    values = f.value.cpu().double()
-    rows = collapsed(f.finest, [len(f.shape) - 1])
-    rows = rows.expand(*values.shape[:-2], *rows.shape[-2:]).reshape(math.prod(values.shape[:-2]), 1, -1, 1)
-    return Part(_flat(values), rows, torch.full((1, 1, 1), f.total).double())
-
-
-def _flat(t: Tensor) -> Tensor:
-    return t.reshape(-1, 1, *t.shape[-2:])
+    rows: Tensor | None = None
+    if query.value is None:
+        gains = _heads_anywhere(query.shape[-2], scale, q, k, v)
+    else:
+        if weights is None:
+            a = _weights_of(q, k, scale, mask if isinstance(mask, float) else ordered(mask))
+        else:
+            a = ordered(weights)
+        made, gains = _heads_at(q, k, v, scale, a, None if live is None else ordered(live))
+        rows = torch.empty(windows.numel(), query.shape[-2], dtype=torch.float64)
+        rows[windows] = made.expand(*windows.shape, query.shape[-2], 1)[..., 0]
+    through = list(zip(gains, (q, k, v), strict=True))
+    totals = torch.stack([gain + part.total for gain, part in through]).logsumexp(0).flatten() + SPARE
+    whole = min(log_sum([float(gain.amax()) + part.whole for gain, part in through]) + SPARE, log_norm(totals))
+    head = torch.empty(windows.numel(), dtype=torch.long)
+    head[windows] = torch.arange(windows.shape[1]).expand_as(windows)
+    note = ("attention", None, "its three terms, head by head")
+    out = query.gridded(None if rows is None else rows.view(*query.shape[:-1], 1), note, whole)
+    return replace(out, origin=Origin(Heads(rows, totals, whole, head, (query.shape[-2], inputs[2].shape[-1]))))
 
 
 @rule("torchvision.models.swin_transformer.shifted_window_attention")
@@ -274,35 +157,42 @@ def _shifted_window(step: Step, x: Flow, qkv_weight: Tensor, proj_weight: Tensor
     h, w = x.shape[1:3]
     tall, wide = (-(-n // s) * s for n, s in zip((h, w), window_size, strict=True))
     shift = [0 if s >= n else t for s, n, t in zip(window_size, (tall, wide), shift_size, strict=True)]
+    grid = tall // window_size[0], wide // window_size[1]
 
-    def windows(t: Tensor, fill: float) -> Tensor:
+    def windows(t: Tensor) -> Tensor:
         """(1, h, w, d) → (windows, tokens, d)."""
-        t = tf.pad(t, (0, 0, 0, wide - w, 0, tall - h), value=fill).roll((-shift[0], -shift[1]), (1, 2))
-        t = t.view(tall // window_size[0], window_size[0], wide // window_size[1], window_size[1], -1)
-        return t.transpose(1, 2).reshape(-1, window_size[0] * window_size[1], t.shape[-1])
+        t = tf.pad(t, (0, 0, 0, wide - w, 0, tall - h)).roll((-shift[0], -shift[1]), (1, 2))
+        t = t.view(grid[0], window_size[0], grid[1], window_size[1], -1)
+        return t.transpose(1, 2).reshape(-1, math.prod(window_size), t.shape[-1])
 
-    tokens: Tensor | None = None
-    rows = torch.zeros(1, 1, 1, dtype=torch.float64)
-    mask: Tensor | float = 0.0
-    if x.value is not None:
-        tokens = windows(x.value.cpu().double(), 0.0)
-        rows = windows(collapsed(x.finest, [3]).expand(1, h, w, 1), -math.inf)
-        mask = relative_position_bias.detach().cpu().double()
-        if any(shift):  # tokens that the torus has brought together do not see each other
-            region = [(torch.arange(n) >= n - s).long() + (torch.arange(n) >= n - t).long()
-                      for n, s, t in zip((tall, wide), window_size, shift, strict=True)]  # fmt: skip
-            at = (3 * region[0][:, None] + region[1])[None, :, :, None]
-            at = at.view(tall // window_size[0], window_size[0], wide // window_size[1], window_size[1])
-            at = at.transpose(1, 2).reshape(-1, 1, window_size[0] * window_size[1])
-            mask = mask - 100.0 * (at.mT != at)[:, None]
-    made, total = _attend(step, (x, x, x), (tokens, tokens, tokens), [rows] * 3, qkv_weight.chunk(3), _thirds(qkv_bias),
-                          num_heads, mask, proj_weight, math.prod(window_size))  # fmt: skip
-    grid = None
-    if made is not None:
-        place = windows(torch.arange(1, h * w + 1, dtype=torch.float64).view(1, h, w, 1), 0.0).long().flatten()
-        grid = torch.full((h * w + 1,), -math.inf, dtype=torch.float64).index_put((place,), made.flatten())
-        grid = grid[1:].view(1, h, w, 1)
-    return x.gridded(grid, (_KIND + " in windows", total - x.total, "its three terms, head by head"), total)
+    def back(t: Tensor) -> Tensor:
+        t = t.view(*grid, *window_size, -1).transpose(1, 2).reshape(1, tall, wide, t.shape[-1])
+        return t.roll((shift[0], shift[1]), (1, 2))[:, :h, :w]
+
+    def layer(f: Flow, weight: Tensor, bias: Tensor | None) -> Flow:
+        """A linear layer; what it returns is known where its input is."""
+        value = None if f.value is None else tf.linear(f.value, weight, bias)
+        out = linear(replace(step, op=tf.linear, output=value), f, weight, bias)
+        return replace(out, shape=torch.Size([*f.shape[:-1], len(weight)]), value=value)
+
+    def part(i: int) -> Callable[[Tensor], Tensor]:
+        return lambda t: t.unflatten(-1, (3, num_heads, -1))[..., i, :, :].transpose(1, 2)
+
+    mask = relative_position_bias.detach().cpu().double()
+    if any(shift):  # tokens that the torus has brought together do not see each other
+        region = [(torch.arange(n) >= n - s).long() + (torch.arange(n) >= n - t).long()
+                  for n, s, t in zip((tall, wide), window_size, shift, strict=True)]  # fmt: skip
+        at = (3 * region[0][:, None] + region[1]).view(grid[0], window_size[0], grid[1], window_size[1])
+        at = at.transpose(1, 2).reshape(-1, 1, math.prod(window_size))
+        mask = mask - 100.0 * (at.mT != at)[:, None]
+    given = turned(x, windows)
+    if x.longest is not None and x.longest[1] % 4 == 3:  # what is padded is 0
+        given = replace(given, longest=(x.longest[0], 2))
+    qkv = layer(given, qkv_weight, qkv_bias)
+    q, k, v = (turned(qkv, part(i)) for i in range(3))
+    out = replace(_attention((q, k, v), q.shape[-1] ** -0.5, mask), shape=q.shape)
+    out = turned(out, lambda t: t.transpose(1, 2).flatten(2))
+    return turned(layer(out, proj_weight, proj_bias), back)
 
 
-__all__ = ["heads_anywhere", "heads_at", "log_norm", "weights_of", "written_out"]
+__all__ = ["written_out"]

@@ -78,6 +78,61 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Projection:
+    """What a linear layer returned.
+
+    Attributes:
+        source: what it reads, (…, tokens, in).
+        weight: (out, in) in double precision.
+        bias: (out,) or None.
+    """
+
+    source: Flow
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What an attention returned: one window (tokens, d) for every head and every set of tokens that see each other.
+
+    Attributes:
+        rows: ln of a bound for every token, (windows, tokens); None in a bound that holds at every x.
+        totals: ln of a bound for every head, (heads,).
+        whole: ln of a bound for all of them.
+        head: of every window, (windows,).
+        size: tokens, d.
+    """
+
+    rows: Tensor | None
+    totals: Tensor
+    whole: float
+    head: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An earlier tensor whose elements those of a tensor are: what moves do not lose.
+
+    Attributes:
+        made: how that tensor came about.
+        at: the number of every element in it; None where nothing has moved.
+    """
+
+    made: Projection | Heads
+    at: Tensor | None = None
+
+    def moved(self, at: Tensor) -> Origin:
+        """Behind a move that has brought the elements of these numbers here."""
+        return replace(self, at=at if self.at is None else self.at.flatten()[at])
+
+    def numbers(self, shape: Sequence[int]) -> Tensor:
+        """The elements' numbers, of the shape of the tensor."""
+        return torch.arange(math.prod(shape)).view(*shape) if self.at is None else self.at.view(*shape)
+
+
+@dataclass(frozen=True)
 class Flow:
     """A tensor that depends on the input, with guaranteed bounds on its Jacobian J toward the pixels.
 
@@ -88,11 +143,13 @@ class Flow:
         channels: a finer bound along the channel axis, or None.
         grid: ln of a bound for every part of the tensor, of the tensor's rank: along every axis its length (one bound
             an index) or 1 (all indices together). None: only `total` is known.
-        reach: (ln r, axis): no vector along that axis, at any x, is longer than r. None: nothing is known.
+        longest: (ln r, axis): no vector along that axis, at any x, is longer than r. None: nothing is known.
         off: how far an element of `value` may be off by rounding.
         on: whether an element can react to the input at all, at this x; None where nothing is known.
         terms: summands of J that wait for what filters them, an activation or a pool, before they are bounded; None
             where `total` is all that is known.
+        origin: the linear layer or the attention whose outputs the elements are, wherever they have moved since; None
+            where it is neither.
         scores: the queries and keys of which the tensor is the scores of an attention, or its weights; None if it is
             neither.
         level: whether the Jacobian of what lies along the last axis sums to 0, as behind a softmax.
@@ -105,10 +162,11 @@ class Flow:
     value: Tensor | None = None
     channels: Channels | None = None
     grid: Tensor | None = None
-    reach: tuple[float, int] | None = None
+    longest: tuple[float, int] | None = None
     off: float = 0.0
     on: Tensor | None = None
     terms: tuple[Term, ...] | None = None
+    origin: Origin | None = None
     scores: Scores | None = None
     level: bool = False
     normed: bool = False
@@ -209,6 +267,13 @@ def times(matrix: Tensor, logs: Tensor) -> Tensor:
 def log_norm(logs: Sequence[float] | Tensor) -> float:
     """The logarithm of √Σ e^{2a}."""
     return log_sum(2 * torch.as_tensor(logs, dtype=torch.float64)) / 2
+
+
+def collapsed(grid: Tensor, axes: list[int]) -> Tensor:
+    """A grid with all indices of some axes taken together."""
+    for axis in axes:
+        grid = grid if grid.shape[axis] == 1 else torch.logsumexp(2 * grid, axis, keepdim=True) / 2
+    return grid
 
 
 @dataclass(frozen=True)

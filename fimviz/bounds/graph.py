@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import operator
 from collections.abc import Iterator, Sequence
@@ -17,10 +19,11 @@ import fimviz.bounds.arithmetic
 import fimviz.bounds.attention
 import fimviz.bounds.pooling
 import fimviz.bounds.shapes
-import fimviz.bounds.tokens  # noqa: F401
+import fimviz.bounds.tokens
+import fimviz.bounds.transformer  # noqa: F401
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
 from fimviz.bounds.layers import batch_norm_scale
-from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module
+from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module, written_form
 from fimviz.model.models import called, unwrapped
 
 _HOW = (
@@ -64,12 +67,21 @@ class _Tracer(fx.Tracer):
         own = type(m).__module__.startswith("torch.nn.") and not isinstance(m, nn.Sequential)
         return own and next(m.children(), None) is None
 
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if (form := written_form(m)) is not None:
+            twin = copy.copy(m)  # its hooks and parameters are those of the module
+            twin.forward = functools.partial(form, m)
+            forward = twin._call_impl
+        return super().call_module(m, forward, args, kwargs)
+
 
 def trace(model: nn.Module) -> fx.GraphModule:
     """The calls of a model in evaluation mode, by torch.fx."""
     model = unwrapped(model)
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))
+    except NoRuleError:
+        raise
     except Exception as error:
         raise NoRuleError(
             f"torch.fx cannot trace {type(model).__name__} ({error}): avoid decisions on the values or the type of a "

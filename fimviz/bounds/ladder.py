@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fimviz._ways import Way
 from fimviz.bounds.features import feature_norms
 from fimviz.bounds.flow import NoRuleError
 from fimviz.bounds.network import Layer, LocalBound, NetworkBound, local_bound, network_bound
@@ -36,22 +37,8 @@ from fimviz.bounds.norms import matrix_norm
 from fimviz.fisher.contrasts import Contrasts, contrasts, precise_logits
 from fimviz.model.classifier import Classifier
 
-UPPER = ("L1", "L2", "L3", "L4", "L5", "L6")
-LOWER = ("lower-pair", "lower-trace")
-RUNGS = (*UPPER, *LOWER)
-FROM_ROWS = ("L1", "L2", *LOWER)
-NEEDS = {
-    "L1": "the point, and the gradient of every logit there",
-    "L2": "the point, and the gradient of every logit there",
-    "L3": "the point, the gradient of every feature there, and the last layer's weights",
-    "L4": "the point's probabilities, the weights, and one pass at the point for what the layers see there",
-    "L5": "the weights and the size of the input; it holds at every point",
-    "L6": "the weights and the size of the input, of the last layer its norm alone; it holds at every point",
-    "lower-pair": "the point, and the gradients of two logits there; of all, to take the best pair",
-    "lower-trace": "the point, and the trace and the Frobenius norm of F there",
-}
 _B = TypeVar("_B")
-_SPARE = 1e-9  # relative, for the double precision of the formulas themselves
+SPARE = 1e-9  # relative, for the double precision of the formulas themselves
 _CHUNK = 256
 
 
@@ -71,6 +58,22 @@ class Rung:
     forwards: Tensor
     vjps: Tensor
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formula(Way):
+    """A bound of λ₁ by a formula, "upper" or "lower".
+
+    Attributes:
+        bound: a ladder → log₁₀ of the bound (n,), or None and why there is none.
+        shares: the parts of the ladder that it reads: "rows", the gradients of the logits; "features"; "local",
+            "weights", "logits".
+        last: where it multiplies layers, what stands between their product and the bound.
+    """
+
+    bound: Callable[[Ladder], tuple[Tensor | None, str]]
+    shares: tuple[str, ...]
+    last: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,28 +106,17 @@ class Ladder:
     feature_vjps: int = 256
     _seconds: dict[str, float] = field(default_factory=dict)
 
-    def rung(self, name: str) -> Rung:
-        """One of `RUNGS`."""
+    def rung(self, formula: Formula) -> Rung:
+        """A bound at the batch, and what it took."""
         start = time.perf_counter()
         before = sum(self._seconds.values())
-        bound, reason = self._rungs()[name]()
+        bound, reason = formula.bound(self)
         if bound is None:
             bound = torch.full((len(self.x),), torch.nan, dtype=torch.float64)
-        forwards, vjps = self._passes(name)
+        forwards, vjps = self._passes(formula)
         own = time.perf_counter() - start - (sum(self._seconds.values()) - before)
-        return Rung(bound, reason, forwards, vjps, own + sum(self._seconds.get(part, 0.0) for part in _SHARED[name]))
-
-    def _rungs(self) -> dict[str, Callable[[], tuple[Tensor | None, str]]]:
-        return {
-            "L1": self._first,
-            "L2": self._second,
-            "L3": self._third,
-            "L4": self._fourth,
-            "L5": lambda: self._weights_only(math.log10(0.25), "spread"),
-            "L6": lambda: self._weights_only(math.log10(0.5), "norm"),
-            "lower-pair": lambda: (self.rows.log_pair / math.log(10) - _SPARE, ""),
-            "lower-trace": lambda: (lower_trace(self.rows, self.x[0].numel()), ""),
-        }
+        shared = sum(self._seconds.get(part, 0.0) for part in formula.shares)
+        return Rung(bound, reason, forwards, vjps, own + shared)
 
     @cached_property
     def rows(self) -> Contrasts:
@@ -181,14 +173,17 @@ class Ladder:
         """log₁₀ of L_h at every x, or why there is none."""
         return _log_lipschitz(*self.everywhere)
 
-    def _first(self) -> tuple[Tensor, str]:
+    def trace(self) -> tuple[Tensor, str]:
+        """L1, the trace of F."""
         rows = self.rows
         return _up(rows.trace + rows.trace_error) + rows.log_scale / math.log(10), ""
 
-    def _second(self) -> tuple[Tensor, str]:
+    def widest(self) -> tuple[Tensor, str]:
+        """L2, from the largest distance of two gradients."""
         return self.log_c + 2 * _up(self.rows.widest), ""
 
-    def _third(self) -> tuple[Tensor | None, str]:
+    def features(self) -> tuple[Tensor | None, str]:
+        """L3, from the Jacobian of what the last layer reads."""
         bound = self._bound()
         if bound is None or bound.weight is None:
             return self.log_c + 2 * log10(self.head.spread) + 2 * _up(self.rows.centred), ""
@@ -205,7 +200,8 @@ class Ladder:
             return None, str(error)
         return self.log_c + 2 * log10(self.head.spread) + 2 * _up(norms), ""
 
-    def _fourth(self) -> tuple[Tensor | None, str]:
+    def local(self) -> tuple[Tensor | None, str]:
+        """L4, from the layers as they are at the inputs."""
         local, reason = _log_lipschitz(*self.here)
         everywhere = self.log_lipschitz()[0]
         if local is None and everywhere is None:
@@ -213,32 +209,26 @@ class Ladder:
         if local is None:
             local = self.log_c.new_full((len(self.x),), torch.inf)
         best = local.clamp_max(math.inf if everywhere is None else everywhere)
-        return self.log_c + 2 * (log10(self.head.spread) + best) + _SPARE, ""
+        return self.log_c + 2 * (log10(self.head.spread) + best) + SPARE, ""
 
-    def _weights_only(self, factor: float, which: str) -> tuple[Tensor | None, str]:
+    def weights_only(self, factor: float, which: str) -> tuple[Tensor | None, str]:
+        """L5 and L6, from the layers as they can be anywhere; `factor` is a logarithm, `which` a field of `Head`."""
         value, reason = self.log_lipschitz()
         if value is None:
             return None, reason
-        bound = factor + 2 * (log10(getattr(self.head, which)) + value) + _SPARE
+        bound = factor + 2 * (log10(getattr(self.head, which)) + value) + SPARE
         return torch.full((len(self.x),), bound, dtype=torch.float64), ""
 
-    def _passes(self, name: str) -> tuple[Tensor, Tensor]:
+    def _passes(self, formula: Formula) -> tuple[Tensor, Tensor]:
         none = torch.zeros(len(self.x), dtype=torch.int64)
-        if name in FROM_ROWS or (name == "L3" and "features" not in self._seconds and "rows" in self.__dict__):
+        features = "features" in formula.shares
+        if "rows" in formula.shares or (features and "features" not in self._seconds and "rows" in self.__dict__):
             return self.rows.forwards, self.rows.vjps
-        if name == "L3":
+        if features:
             bound = self._bound()
             width = 0 if bound is None or bound.weight is None else bound.weight.shape[1]
             return none + 2, none + (width if "features" in self._seconds else 0)
-        return (none + 2 if name == "L4" else none), none
-
-
-_SHARED = dict.fromkeys(FROM_ROWS, ("rows",)) | {
-    "L3": ("features",),
-    "L4": ("local", "weights", "logits"),
-    "L5": ("weights",),
-    "L6": ("weights",),
-}
+        return (none + 2 if "local" in formula.shares else none), none
 
 
 class _Timed:
@@ -268,12 +258,12 @@ def largest_variance(net: Classifier, z: Tensor, error: Tensor) -> Tensor:
         top = log_p.gather(1, winner)[:, 0]
         rest = log_p.scatter(1, winner, -torch.inf).logsumexp(1)
         log_c = torch.where(top >= rest, top + rest, quarter)
-    return (log_c + 2 * error + _SPARE).clamp_max(quarter + _SPARE) / math.log(10)
+    return (log_c + 2 * error + SPARE).clamp_max(quarter + SPARE) / math.log(10)
 
 
 def last_layer(net: Classifier, weight: Tensor | None) -> Head:
     """What the last layer's weights (K, d), or the identity on the logits for None, do to a bound of the features."""
-    spare = 1 + _SPARE
+    spare = 1 + SPARE
     if net.likelihood.name == "bernoulli":
         if weight is None:
             classes = len(net.classes)
@@ -295,7 +285,7 @@ def lower_trace(rows: Contrasts, size: int) -> Tensor:
     rank = min(rows.eigenvalues.shape[1], size)
     mean = (rows.trace - rows.trace_error).clamp_min(0) / rank
     weighted = (rows.frobenius - rows.frobenius_error).clamp_min(0) ** 2 / (rows.trace + rows.trace_error)
-    return torch.maximum(mean, weighted.nan_to_num()).log10() + rows.log_scale / math.log(10) - _SPARE
+    return torch.maximum(mean, weighted.nan_to_num()).log10() + rows.log_scale / math.log(10) - SPARE
 
 
 def log10(x: float) -> float:
@@ -312,7 +302,7 @@ def _log_lipschitz(bound: NetworkBound | LocalBound | None, reason: str) -> tupl
 
 def _up(x: Tensor) -> Tensor:
     """log₁₀ x above the rounding of double precision."""
-    return x.log10() + _SPARE
+    return x.log10() + SPARE
 
 
 def _attempt(compute: Callable[[], _B]) -> tuple[_B | None, str]:
@@ -320,6 +310,3 @@ def _attempt(compute: Callable[[], _B]) -> tuple[_B | None, str]:
         return compute(), ""
     except (NoRuleError, ValueError, OverflowError, torch.linalg.LinAlgError) as error:
         return None, str(error)
-
-
-__all__: Sequence[str] = ["FROM_ROWS", "LOWER", "NEEDS", "RUNGS", "UPPER", "Ladder", "Rung", "largest_variance"]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from fimviz.bounds.active import Read, Term, conv_rows, linear_rows, numbered, patches
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_sum
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Origin, Projection, Step, log, log_sum
+from fimviz.bounds.heads import of_heads
 from fimviz.bounds.norms import Shape, conv_norm, matrix_norm
 from fimviz.bounds.rules import patient, rule
 
@@ -41,21 +42,26 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
     last = len(x.shape) - 1
     scale = step.following if last == 1 else None
     weight = folded(weight, scale)
+    offset = None if bias is None else bias.detach().cpu().double()
     up = log(matrix_norm(weight))
     total = x.weighted(last, weight, matrix_norm)
     grid = None
     if x.grid is not None and last > 0 and x.grid.shape[-1] == 1:
         grid = x.grid + up
-    reach = None
-    if x.reach is not None and x.reach[1] in (-1, last):
-        offset = 0.0 if bias is None else float(bias.detach().cpu().double().norm())
-        reach = (log_sum([up + x.reach[0], log(offset)]) + 1e-12, last)
+    if (heads := of_heads(x, weight)) is not None:
+        own, each = heads
+        total = min(total, own)
+        grid = each if grid is None or each is None else torch.minimum(grid, each)
+    longest = None
+    if x.longest is not None and x.longest[1] in (-1, last):
+        longest = (log_sum([up + x.longest[0], log(0.0 if offset is None else float(offset.norm()))]) + 1e-12, last)
     note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
     terms = None
     if step.pointwise and last == 1:
         size = (weight.shape[0], 1), (weight.shape[1], 1)
         terms = (_term(x, total, weight, linear_rows, weight.shape[1], *size),)
-    return Flow(total, grid=grid, reach=reach, terms=terms, normed=scale is not None, note=note)
+    origin = None if last < 2 else Origin(Projection(x, weight, offset))
+    return Flow(total, grid=grid, longest=longest, origin=origin, terms=terms, normed=scale is not None, note=note)
 
 
 def _term(x: Flow, total: float, weight: Tensor, rows: Callable[[Tensor], Any], entries: int,

@@ -53,10 +53,10 @@ def max_pool(step: Step, x: Flow, kernel_size: Any, stride: Any = None, padding:
 def _chosen(step: Step, x: Flow, k: Sequence[int], s: Sequence[int], d: Sequence[int], pad: Sequence[int]) -> Flow:
     """At x it is known which elements can win: those no further below the largest of a window than rounding."""
     assert x.value is not None
-    reach = [(o - 1) * si + di * (ki - 1) + 1 for o, ki, si, di in zip(step.output.shape[2:], k, s, d, strict=True)]
-    after = [max(0, r - n - p) for r, n, p in zip(reach, x.shape[2:], pad, strict=True)]
+    extent = [(o - 1) * si + di * (ki - 1) + 1 for o, ki, si, di in zip(step.output.shape[2:], k, s, d, strict=True)]
+    after = [max(0, r - n - p) for r, n, p in zip(extent, x.shape[2:], pad, strict=True)]
     numbers = numbered(x.shape[1:], pad, after)
-    numbers = numbers[(slice(None), *(slice(r) for r in reach))]
+    numbers = numbers[(slice(None), *(slice(r) for r in extent))]
     at = patches(numbers, k, s, d) - 1  # (channels, windows, taps)
     values = torch.cat([x.value.cpu().double().flatten(), torch.tensor([-torch.inf], dtype=torch.float64)])[at]
     can = (at >= 0) & ~(values < values.amax(2, keepdim=True) - 2 * x.off)

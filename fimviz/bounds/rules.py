@@ -10,6 +10,7 @@ from torch import nn
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 _rules: dict[Any, Callable[..., Any]] = {}
+_written: dict[type[nn.Module], Callable[..., Any]] = {}
 _patient: set[Callable[..., Any]] = set()
 _HARMLESS = {"__init__", "extra_repr", "reset_parameters", "__repr__", "_reset_parameters"}
 
@@ -59,15 +60,38 @@ def is_patient(function: Callable[..., Any]) -> bool:
     return function in _patient
 
 
+def written(*modules: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Register how a module that torch.fx cannot look into is written with calls that have rules.
+
+    The function is called as `function(module, *args, **kwargs)` in the place of the module's forward.
+    """
+
+    def register(function: Rule) -> Rule:
+        for module in modules:
+            _written[module] = function
+        return function
+
+    return register
+
+
 def rule_of_module(module: nn.Module) -> Callable[..., Any] | None:
     """The rule of its class, or of a base class whose methods it does not replace."""
+    return _of_class(module, _rules)
+
+
+def written_form(module: nn.Module) -> Callable[..., Any] | None:
+    """What `written` has registered, unless the module has a forward of its own."""
+    return None if "forward" in vars(module) else _of_class(module, _written)
+
+
+def _of_class(module: nn.Module, table: dict[Any, Callable[..., Any]]) -> Callable[..., Any] | None:
     own = type(module)
-    if own in _rules:
-        return _rules[own]
+    if own in table:
+        return table[own]
     changed: set[str] = set()
     for base in own.__mro__:
-        if base in _rules:
-            return None if any(callable(getattr(base, name, None)) for name in changed) else _rules[base]
+        if base in table:
+            return None if any(callable(getattr(base, name, None)) for name in changed) else table[base]
         changed |= {name for name, value in vars(base).items() if callable(value)} - _HARMLESS
     return None
 

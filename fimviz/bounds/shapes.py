@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +71,12 @@ def _attribute(step: Step, x: Flow, name: str) -> Any:
     return moved(x, lambda t: getattr(t, name))
 
 
+def turned(x: Flow, move: Callable[[Tensor], Tensor]) -> Flow:
+    """The flow behind a move that a rule makes, with the tensor itself."""
+    shape = move(torch.empty(x.shape, device="meta")).shape
+    return replace(moved(x, move), shape=shape, value=None if x.value is None else move(x.value))
+
+
 def moved(x: Flow, again: Any) -> Any:
     """Read what a call does to elements from what it does to their numbers."""
     placed = again(torch.arange(1, math.prod(x.shape) + 1).view(x.shape))
@@ -96,7 +103,9 @@ def _placed(x: Flow, at: Tensor) -> Flow:
     total = x.total + up
     if grid is not None:
         total = min(total, log_norm(grid))
-    return Flow(total, grid=grid, channels=_flat_channels(x, at), reach=_moved_reach(x, at), on=on,
+    origin = x.origin.moved(at) if x.origin and len(real) == at.numel() else None
+    channels = _moved_channels(x, at) if copies == 1 else None
+    return Flow(total, grid=grid, channels=channels, longest=_moved_longest(x, at), on=on, origin=origin,
                 terms=x.terms if still else None, note=note)  # fmt: skip
 
 
@@ -113,24 +122,27 @@ def _cells(x: Flow, at: Tensor) -> Tensor:
     return grid[source]
 
 
-def _flat_channels(x: Flow, at: Tensor) -> Channels | None:
-    """Channels survive a flattening of what is behind them, and a move that keeps them where they are."""
+def _moved_channels(x: Flow, at: Tensor) -> Channels | None:
+    """Channels survive a move of all elements behind which one axis alone tells them apart, as a flattening."""
     c = x.channels
-    if c is None or c.axis != 1 or at.ndim < 2 or at.shape[0] != 1 or at.numel() != math.prod(x.shape):
+    if c is None or at.numel() != math.prod(x.shape) or not at.numel():
         return None
-    channel = at.reshape(at.shape[1], -1) // math.prod(x.shape[2:])
-    each, rest = divmod(at.shape[1], x.shape[1])
-    expected = torch.arange(x.shape[1]).repeat_interleave(max(each, 1))
-    if rest or not torch.equal(channel, expected[:, None].expand_as(channel)):
-        return None
-    return replace(c, sizes=tuple(n * each for n in c.sizes), scale=c.scale.repeat_interleave(each))
+    channel = at // math.prod(x.shape[c.axis + 1 :]) % x.shape[c.axis]
+    part = torch.arange(len(c.sizes)).repeat_interleave(torch.tensor(c.sizes))
+    for axis in [*range(1, at.ndim), 0][: at.ndim]:
+        lines = channel.movedim(axis, 0).flatten(1) if at.ndim > 1 else channel[:, None]
+        own = lines[:, 0]
+        if bool((lines == own[:, None]).all()) and bool((part[own].diff() >= 0).all()):
+            sizes = part[own].bincount(minlength=len(c.sizes)).tolist()
+            return replace(c, axis=axis, sizes=tuple(sizes), scale=c.scale[own])
+    return None
 
 
-def _moved_reach(x: Flow, at: Tensor) -> tuple[float, int] | None:
+def _moved_longest(x: Flow, at: Tensor) -> tuple[float, int] | None:
     """Vectors that are parts of bounded vectors stay bounded: along the last axis, or the one before it."""
-    if x.reach is None:
+    if x.longest is None:
         return None
-    size, axis = x.reach
+    size, axis = x.longest
     axis %= len(x.shape)
     vector = torch.arange(math.prod(x.shape) // x.shape[axis]).view(
         *[n for i, n in enumerate(x.shape) if i != axis]).unsqueeze(axis).expand(x.shape).reshape(-1)  # fmt: skip

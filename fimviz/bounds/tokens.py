@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, log, log_norm, log_sum, times
+from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step, collapsed, log, log_norm, log_sum, times
 from fimviz.bounds.layers import normalised
 from fimviz.bounds.rules import rule
 
@@ -54,10 +54,10 @@ def _with_affine(out: Flow, x: Flow, axes: list[int], weight: Tensor | None, bia
     peak = 1.0 if weight is None else float(weight.detach().cpu().double().abs().amax())
     kind, gain, formula = out.note or ("", 0.0, "")
     note = (kind, None if gain is None else gain + log(peak), formula)
-    reach = None
+    longest = None
     if x.value is None:
         size = math.sqrt(math.prod(x.shape[a] for a in axes)) * peak
-        reach = (
+        longest = (
             log(size + (0.0 if bias is None else float(bias.detach().cpu().double().norm()))) + SPARE,
             len(x.shape) - 1,
         )
@@ -65,7 +65,7 @@ def _with_affine(out: Flow, x: Flow, axes: list[int], weight: Tensor | None, bia
         out = out.scaled(axes[0], weight, formula)
     elif weight is not None:
         out = out.elementwise(peak, formula)
-    return replace(out, note=note, reach=reach)
+    return replace(out, note=note, longest=longest)
 
 
 @rule(nn.RMSNorm)
@@ -117,7 +117,7 @@ def _normalize(step: Step, x: Flow, p: float = 2.0, dim: int = 1, eps: float = 1
         raise NoRuleError(f"normalisation by the norm of power {p}: write a rule for the module that uses it")
     size = None if x.value is None else x.value.norm(dim=dim, keepdim=True).clamp_min(eps)
     flow = _rescaled(x, [dim % len(x.shape)], size, eps**2, "normalisation", "1/‖x‖")
-    return flow if size is not None else replace(flow, reach=(SPARE, dim % len(x.shape)))
+    return flow if size is not None else replace(flow, longest=(SPARE, dim % len(x.shape)))
 
 
 @rule(nn.Softmax)
@@ -135,7 +135,7 @@ def _softmax_function(step: Step, x: Flow, dim: int | None = None, *unused: Any,
     scores = replace(x.scores, softmaxed=True) if x.scores and level else None
     if not step.pointwise:
         out = x.times(0.5, "½, by Gershgorin's circles", kind=kind)
-        return replace(out, reach=(0.0, dim), level=level, scores=scores)
+        return replace(out, longest=(0.0, dim), level=level, scores=scores)
     a = step.output.detach().cpu().double()
     up = torch.minimum(a.amax(dim, keepdim=True), (2 * a * (1 - a)).amax(dim, keepdim=True)).log() + SPARE
     note = (kind, float(up.amax()), "min(max a, 2 max a(1 − a)) at x")
@@ -178,17 +178,10 @@ def product(step: Step, x: Flow, y: Flow) -> Flow:
 
 def _size(x: Flow) -> float:
     """The logarithm of a bound on ‖X‖ for every matrix of the last two axes, at every x."""
-    if x.reach is None or x.reach[1] < len(x.shape) - 2:
+    if x.longest is None or x.longest[1] < len(x.shape) - 2:
         raise NoBoundError("a product of two tensors that both depend on the input has a bound only at a given x")
-    vectors = x.shape[-2] if x.reach[1] == len(x.shape) - 1 else x.shape[-1]
-    return x.reach[0] + 0.5 * log(vectors)
-
-
-def collapsed(grid: Tensor, axes: list[int]) -> Tensor:
-    """A grid with all indices of some axes taken together."""
-    for axis in axes:
-        grid = grid if grid.shape[axis] == 1 else torch.logsumexp(2 * grid, axis, keepdim=True) / 2
-    return grid
+    vectors = x.shape[-2] if x.longest[1] == len(x.shape) - 1 else x.shape[-1]
+    return x.longest[0] + 0.5 * log(vectors)
 
 
 def norms(x: Tensor) -> Tensor:
@@ -211,4 +204,4 @@ def gram_norms(x: Tensor, steps: int = 4) -> Tensor:
     return (scale + (x.flatten(-2).norm(dim=-1) + 1e-12).log() / 2**steps).exp()[..., None, None] * (1 + 1e-10)
 
 
-__all__ = ["SPARE", "collapsed", "gram_norms", "log_norm", "norms", "product"]
+__all__ = ["SPARE", "gram_norms", "log_norm", "norms", "product"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 class Mean(NamedTuple):
@@ -246,9 +246,7 @@ class CrossCategoryKL(ModelResult):
             against: results of other models by name, drawn in the same axes.
             name: of this model beside them.
         """
-        from fimviz.views.divergence.plot import distributions_figure
-
-        return distributions_figure(self._beside(name, against))
+        return self._plotted(against=self._beside(name, against))
 
     @named_options
     def view(
@@ -268,9 +266,7 @@ class CrossCategoryKL(ModelResult):
                 smallest, the median and the largest KL, as far as they fit a page of a megabyte.
             max_bytes: at which a page is refused; 5 MB are warned of.
         """
-        from fimviz.views.divergence.view import divergence
-
-        return divergence(self, against=self._beside(name, against), pairs=pairs, max_bytes=max_bytes)
+        return self._viewed(against=self._beside(name, against), pairs=pairs, max_bytes=max_bytes)
 
     def _beside(self, name: str, against: Any) -> dict[str, CrossCategoryKL]:
         """This result and others by name, this one first."""

@@ -68,14 +68,14 @@ def _from_rows(net: Classifier, x: Tensor, cotangents: int) -> Iterator[Point]:
     ground = Ground(net, x, False)
     rows = ground.rows(cotangents)
     mu = torch.linalg.eigvalsh(inner(rows, rows))[:, -1].clamp_min(0)
-    noise, doubt = ground.rounding(rows)
+    noise, uncertainty = ground.rounding(rows)
     scale = ground.factor.log_scale.exp()
     for i, a in enumerate(rows):
 
         def push(deltas: Tensor, a: Tensor = a) -> Tensor:
             return (deltas.to(a) @ a.T).cpu().double().norm(dim=1)
 
-        form = _half_form(push, float(scale[i]), float(noise[i, 0]), float(doubt[i]))
+        form = _half_form(push, float(scale[i]), float(noise[i, 0]), float(uncertainty[i]))
         yield Point(ground.logits[i], float(mu[i] * scale[i]), form)
 
 
@@ -93,19 +93,19 @@ def _from_products(net: Classifier, x: Tensor) -> Iterator[Point]:
     largest = float(block.eigenvalues[0, 0] + block.error[0, 0])
     g = torch.randn(1, ground.factor.rank, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = ground.here.vjp(ground.factor.to_logits(g))
-    noise, doubt = ground.rounding(rows, g)
+    noise, uncertainty = ground.rounding(rows, g)
     noise = noise[0, 0] / rows.norm().cpu().double().clamp_min(1e-300) * (block.eigenvalues[0, 0] / scale[0]).sqrt()
-    form = _half_form(push, float(scale), float(noise), float(doubt))
+    form = _half_form(push, float(scale), float(noise), float(uncertainty))
     yield Point(ground.logits[0], largest, form)
 
 
 def _half_form(
-    push: Callable[[Tensor], Tensor], scale: float, noise: float, doubt: float
+    push: Callable[[Tensor], Tensor], scale: float, noise: float, uncertainty: float
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     def form(deltas: Tensor) -> tuple[Tensor, Tensor]:
         length = push(deltas)
         size = deltas.norm(dim=1).cpu().double()
-        error = rounding_error((length**2)[:, None], noise * size, torch.full_like(size, doubt), 1)[:, 0]
+        error = rounding_error((length**2)[:, None], noise * size, torch.full_like(size, uncertainty), 1)[:, 0]
         return 0.5 * scale * length**2, 0.5 * scale * error
 
     return form

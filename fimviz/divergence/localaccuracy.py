@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,9 +111,7 @@ class LocalAccuracy(Result):
 
     def plot(self) -> go.Figure:
         """The relative error against the budget, medians with quartiles, one panel a norm, as a plotly figure."""
-        from fimviz.views.divergence.plot import local_accuracy_figure
-
-        return local_accuracy_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, max_bytes: int = 20_000_000) -> Figure:
@@ -122,9 +120,7 @@ class LocalAccuracy(Result):
         Args:
             max_bytes: at which a page is refused.
         """
-        from fimviz.views.localaccuracy.view import local_accuracy_view
-
-        return local_accuracy_view(self, max_bytes=max_bytes)
+        return self._viewed(max_bytes=max_bytes)
 
 
 def budget(epsilon: float) -> str:

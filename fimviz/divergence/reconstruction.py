@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,9 +93,7 @@ class Reconstruction(Result):
 
     def plot(self) -> go.Figure:
         """The least standard deviation along each direction ÷ the guess's, one line an input, as a plotly figure."""
-        from fimviz.views.reconstruction.view import reconstruction_figure
-
-        return reconstruction_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, samples: int | None = None, max_bytes: int = 20_000_000) -> Figure:
@@ -105,11 +103,7 @@ class Reconstruction(Result):
             samples: how many inputs, the first ones; by default up to 32, fewer of large images.
             max_bytes: at which a page is refused.
         """
-        from fimviz.views.reconstruction.view import reconstruction_view
-
-        return reconstruction_view(
-            self, samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes
-        )
+        return self._viewed(samples=None if samples is None else whole("samples", samples, 1), max_bytes=max_bytes)
 
 
 @named_options

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import flag, named_options, whole
+from fimviz._ways import named
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
 from fimviz.explorer.detail import POINTS, examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
 from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
 from fimviz.fisher.matched import matched_with_errors
-from fimviz.fisher.methods import METHODS, spectrum
+from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
+from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.failures import known, settle
 from fimviz.model.progress import Stages
@@ -75,8 +77,7 @@ def explore(
     nets = {name: as_classifier(model) for name, model in _named(net).items()}
     errors, k, seed = known(errors), whole("k", k, 1), whole("seed", seed, 0)
     flag("progress", callable(progress) or progress)
-    if method not in METHODS or method == "blackbox":
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(m for m in METHODS if m != 'blackbox')}")
+    named("method", method, METHODS, ["auto", *by_gradients()])
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     inputs = [model.admit(images).detach() for model in nets.values()]

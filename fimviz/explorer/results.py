@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 CONFIDENCE = 0.9  # at which λ₁ is compared
 _ENOUGH = 10  # samples for an interval
@@ -230,9 +230,7 @@ class Explorer(Result):
 
     def plot(self) -> go.Figure:
         """λ₁ at matched confidence of every sample on a log axis against the confidence, as a plotly figure."""
-        from fimviz.views.explorer.plot import explorer_figure
-
-        return explorer_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, max_bytes: float = MAX_BYTES) -> Figure:
@@ -241,9 +239,7 @@ class Explorer(Result):
         Args:
             max_bytes: how large a page may be: it holds as many of the samples in full detail as fit, and says so.
         """
-        from fimviz.views.explorer.view import explorer
-
-        return explorer(self, max_bytes=int(max_bytes))
+        return self._viewed(max_bytes=int(max_bytes))
 
 
 def _rank(x: Sequence[float], y: Sequence[float], seed: int) -> Rank:

@@ -84,12 +84,12 @@ class Ground:
     def rounding(self, rows: Tensor, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What rounding did to rows basisᵀA (n, m, D) of A = RᵀJ, all of A where there is no basis (n, r, m).
 
-        Returns their noise (n, 1), a norm, and `doubt`.
+        Returns their noise (n, 1), a norm, and `uncertainty`.
         """
         # For a normal g the mean square of ‖gᵀΔA‖ is ‖ΔA‖²_F: one VJP.
         g = torch.randn(rows.shape[:2], dtype=torch.float64, generator=torch.Generator().manual_seed(0))[..., None]
         cotangent = self.factor.to_logits(g if basis is None else basis @ g)
-        return self.compared(rows, g, cotangent, rows.norm(dim=(1, 2)).cpu().double()[:, None]), self.doubt()
+        return self.compared(rows, g, cotangent, rows.norm(dim=(1, 2)).cpu().double()[:, None]), self.uncertainty()
 
     def compared(self, rows: Tensor, g: Tensor, cotangents: Tensor, size: Tensor) -> Tensor:
         """The noise (n, m) of rows of sizes (n, m), from how far gᵀ rows and VJPs of m cotangents are apart.
@@ -139,7 +139,7 @@ class Ground:
         usual = (_ROW_ROUNDING if self.verify else _PLAIN_ROW_ROUNDING) * self.eps * size
         return torch.maximum(usual, _SAMPLE * apart)
 
-    def doubt(self) -> Tensor:
+    def uncertainty(self) -> Tensor:
         """The relative error (n,) that the logits' own rounding adds to an eigenvalue."""
         return 2 * self.logit_error
 
@@ -182,10 +182,10 @@ def unit(t: Tensor, dim: int = 1) -> Tensor:
     return t / t.norm(dim=dim, keepdim=True).clamp_min(torch.finfo(t.dtype).tiny)
 
 
-def rounding_error(mu: Tensor, noise: Tensor, doubt: Tensor, rank: int) -> Tensor:
+def rounding_error(mu: Tensor, noise: Tensor, uncertainty: Tensor, rank: int) -> Tensor:
     """How far (n, k) noise (n, 1 or k) may move eigenvalues μ: Weyl's bound on singular values √μ, and LAPACK's."""
     floor = 8 * rank * torch.finfo(mu.dtype).eps * mu.amax(1, keepdim=True)
-    return 2 * mu.sqrt() * noise + noise**2 + doubt[:, None] * mu + floor
+    return 2 * mu.sqrt() * noise + noise**2 + uncertainty[:, None] * mu + floor
 
 
 def eigenvectors(rows: Tensor, u: Tensor, mu: Tensor, ascent: Tensor, noise: Tensor) -> Tensor:

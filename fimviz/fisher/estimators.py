@@ -7,11 +7,13 @@ Those named `published_…` are kept exactly as the public code of "Measuring Mo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fimviz._ways import VJP_COST, Way, table
 from fimviz.fisher.block import Ground, inner
 from fimviz.fisher.sketch import Differences, few_probes, frame, half_width, means, moments
 from fimviz.model.blackbox import BlackBox
@@ -164,9 +166,9 @@ def published_blackbox(
 
 def _rounding(ground: Ground, rows: Tensor, basis: Tensor) -> Tensor:
     """How much of a value (n,) may have been rounded away, from rows basisᵀA (n, m, D)."""
-    noise, doubt = ground.rounding(rows, basis)
+    noise, uncertainty = ground.rounding(rows, basis)
     share = noise[:, 0] / rows.norm(dim=(1, 2)).cpu().double().clamp_min(1e-300)
-    return 2 * share + share**2 + doubt
+    return 2 * share + share**2 + uncertainty
 
 
 def _frames(x: Tensor, dimension: int, count: int, seed: int, orthonormal: bool) -> Tensor:
@@ -183,3 +185,47 @@ def _largest(quotients: Tensor, rounding: Tensor, passes: dict[str, Tensor]) -> 
     value = history[:, -1]
     beyond = torch.full_like(value, math.inf)
     return Estimate(value, value * (1 - rounding), beyond, "lower", **passes, history=history)
+
+
+def _of_trace(net: Classifier, x: Tensor, *, probes: int, seed: int) -> Estimate:
+    """`hutchinson`'s trace, with what it says of λ₁: λ₁ ≤ tr F ≤ r λ₁ at a rank of r."""
+    trace, _ = hutchinson(net, x, probes=probes, seed=seed)
+    rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
+    return replace(trace, low=trace.low / rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator(Way):
+    """A random estimate of λ₁, or of what bounds it; run: (net, x, *, probes, seed) → `Estimate` in `at_rest()`."""
+
+    run: Callable[..., Estimate]
+
+
+ESTIMATORS = table(
+    Estimator(
+        name="published-whitebox",
+        run=published_whitebox,
+        guarantee="lower",
+        needs="the point, and a gradient of logits there for each random direction",
+        short="random directions, gradients",
+        cost=VJP_COST,
+    ),
+    Estimator(
+        name="published-blackbox",
+        run=published_blackbox,
+        guarantee="lower",
+        needs="the point, and answers of the model around it",
+        short="random directions, queries",
+        cost=2,
+        sees="answers",
+    ),
+    Estimator(
+        name="hutchinson-trace",
+        run=_of_trace,
+        guarantee="statistical",
+        needs="the point, and a gradient of logits there for each random direction",
+        short="random directions; aims at tr F",
+        formula="the mean of zᵀFz over random z: tr F ≥ λ₁",
+        cost=VJP_COST,
+    ),
+)

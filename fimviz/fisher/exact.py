@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fimviz.fisher.block import Block, Ground, eigenvectors, products, rounding_error
 from fimviz.fisher.eigen import largest
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.classifier import Classifier
 
 
@@ -22,8 +23,8 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
     factor = ground.factor
     rows = ground.rows(cotangents)
     mu, u = largest(products(rows, rows), k)
-    noise, doubt = ground.rounding(rows)
-    error = rounding_error(mu, noise, doubt, factor.rank)
+    noise, uncertainty = ground.rounding(rows)
+    error = rounding_error(mu, noise, uncertainty, factor.rank)
     trace, frobenius, scale = mu.sum(1), mu.norm(dim=1), factor.log_scale.exp()
     none = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
     return Block(
@@ -39,3 +40,18 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
         history=trace.new_zeros(len(x), 0),
         **ground.passes(),
     )
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.verify)
+
+
+EXACT = Method(
+    name="exact",
+    run=_run,
+    guarantee="exact",
+    needs="the point, and the gradient of every logit there",
+    short="all K gradients",
+    formula="λ₁ of F = Σ p_k g_k g_kᵀ, from its Gram matrix",
+    whole=True,
+)

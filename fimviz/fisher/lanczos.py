@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error, unit
+from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.rest import Rest, orthogonal, rest
 from fimviz.model.classifier import Classifier
 
@@ -56,7 +58,7 @@ def lanczos(
         share = torch.maximum(share, common[:, 0] / mu.sum(1).sqrt().clamp_min(1e-300))
     residual = search.residual + 2 * root * noise  # a product with F moves as its row does, and as the JVP does
     noise = noise[:, :k]
-    rounding = rounding_error(mu, noise, ground.doubt(), factor.rank)
+    rounding = rounding_error(mu, noise, ground.uncertainty(), factor.rank)
     # Twice, because the gap is one of Ritz values, which an eigenvalue that is still on its way may narrow: of 9,000
     # intervals on real networks in float64 one was 1 % too short.
     error = rounding + torch.minimum(2 * ritz_error(theta, residual), residual)[:, :k]
@@ -66,7 +68,7 @@ def lanczos(
     bound = error if search.confirmed else torch.maximum(error, 10 * left.trace[:, None])
     trace = search.captured + (mu - search.theta[:, :k]).sum(1) + left.trace
     frobenius = (search.squares + left.frobenius**2).sqrt()
-    share = 2 * share + share**2 + ground.doubt()  # rounding moves all rows of A as it does those of the basis
+    share = 2 * share + share**2 + ground.uncertainty()  # rounding moves all rows of A as it does those of the basis
     return Block(
         logits=ground.logits,
         logit_error=ground.logit_error,
@@ -173,3 +175,20 @@ def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
     grown = torch.nn.functional.pad(matrix, (0, 1, 0, 1))
     grown[:, -1] = grown[:, :, -1] = column
     return grown
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return lanczos(net, x, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+
+
+LANCZOS = Method(
+    name="lanczos",
+    run=_run,
+    guarantee="interval",
+    needs="the point, and some gradients of logits there, each with a product along a direction",
+    short="a few products with F",
+    formula="the largest Ritz value of F on a Krylov space",
+    cost=VJP_COST + JVP_COST,
+    rows=min,
+    along=True,
+)

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,22 +13,19 @@ from torch import Tensor, nn
 
 from fimviz._options import flag, named_options, real, reporter, whole
 from fimviz._tell import tell
+from fimviz._ways import named
 from fimviz.fisher.block import Block
-from fimviz.fisher.exact import exact
-from fimviz.fisher.lanczos import lanczos
+from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.passes import footprint
-from fimviz.fisher.power import power
 from fimviz.fisher.precision import Precision
-from fimviz.fisher.sketch import sketch
 from fimviz.fisher.spectrum import Cost, Spectrum
+from fimviz.fisher.table import METHODS
 from fimviz.model import memory
 from fimviz.model.blackbox import BlackBox, BudgetExceeded
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.failures import NonFiniteError, known, others, settle, spread
 from fimviz.model.labels import read_labels
 
-METHODS = ("auto", "exact", "lanczos", "power", "blackbox")
-GUARANTEES = {"exact": "exact", "lanczos": "interval", "power": "lower", "blackbox": "statistical"}
 UNVERIFIED = "unverified"
 # Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
 # 23 to 26 for one and 30 to 38 for three.
@@ -103,8 +99,7 @@ def spectrum(
         >>> round(s.spectral_norm.item(), 12), s.eigenvectors.flatten().abs().tolist()
         (1.0, [1.0, 0.0, 0.0])
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    asked_for = named("method", method, METHODS, ("auto", *METHODS))
     errors = known(errors)
     k = None if k is None else whole("k", k, 1)
     max_steps, seed, probes = whole("max_steps", max_steps, 1), whole("seed", seed, 0), whole("probes", probes, 1)
@@ -114,8 +109,9 @@ def spectrum(
     flag("verify", False if verify is None else verify)
     flag("progress", callable(progress) or progress)
     step = None if step is None else real("step", step)
-    if method == "power" and k not in (None, 1):
-        raise ValueError(f"k is {k} and method is 'power', which finds the leading eigenvalue only: use 'lanczos'")
+    if asked_for and asked_for.most and k is not None and k > asked_for.most:
+        what = "the leading eigenvalue" if asked_for.most == 1 else f"{asked_for.most} eigenvalues"
+        raise ValueError(f"k is {k} and method is {method!r}, which finds {what} only: use 'lanczos'")
     if not 0 < real("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
     if max_memory is not None and not real("max_memory", max_memory) > 0:
@@ -129,18 +125,28 @@ def spectrum(
     verify = possible if verify is None else bool(verify)
     precision = Precision.of(net, x.dtype, verify)
     rank = net.likelihood.rank(len(net.classes))
-    method, reason = _choose(net, method, k, rank)
-    guarantee = GUARANTEES[method]
-    if method != "blackbox" and not precision.verified:
+    way, reason = _choose(net, asked_for, k, rank)
+    guarantee = way.guarantee
+    if not way.answers and not precision.verified:
         guarantee = UNVERIFIED
         reason += (
             "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
             "knows from a neighbour of the input"
         )
-    blind = "" if isinstance(net, BlackBox) or method == "blackbox" else net.undescribed
+    blind = "" if isinstance(net, BlackBox) or way.answers else net.undescribed
     if blind:
         guarantee, reason = "void", f"{reason}; {blind}"
-    k = min(k or (rank if method == "exact" else 1), rank, x[0].numel())
+    k = min(k or (rank if way.whole else 1), rank, x[0].numel())
+    asked = Asked(
+        k=k,
+        vectors=vectors,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        probes=probes,
+        step=step,
+        seed=seed,
+        verify=precision.values,
+    )
     start = time.perf_counter()
     report = reporter(progress, len(x))
     blocks: list[Block] = []
@@ -148,27 +154,18 @@ def spectrum(
     left = list(range(len(x)))
     with net.at_rest():
         inputs, cotangents = 1, 1
-        if isinstance(net, Classifier) and method != "blackbox":
-            rows = {"exact": rank, "lanczos": min(rank, max_steps), "power": 1}[method]
-            inputs, cotangents = plan(net, x, k, vectors, rows, method != "exact", precision, max_memory)
+        if isinstance(net, Classifier) and not way.answers:
+            rows = way.rows(rank, max_steps)
+            inputs, cotangents = plan(net, x, k, vectors, rows, way.along, precision, max_memory)
         try:
             while left:
                 part = x[left[:inputs]]
                 try:
-                    here = part.to(net.device)
-                    if isinstance(net, BlackBox) or method == "blackbox":
-                        block = sketch(net, here, k, vectors, probes, step, seed)
-                    elif method == "exact":
-                        block = precision.run(here, partial(exact, net, k=k, vectors=vectors, cotangents=cotangents))
-                    elif method == "lanczos":
-                        one = partial(lanczos, net, k=k, vectors=vectors, tolerance=tolerance, max_steps=max_steps)
-                        block = precision.run(here, partial(one, seed=seed))
-                    else:
-                        one = partial(power, net, vectors=vectors, tolerance=tolerance, max_steps=max_steps)
-                        block = precision.run(here, partial(one, seed=seed))
+                    here, some = part.to(net.device), replace(asked, cotangents=cotangents)
+                    block = precision.run(net, here, way, some)
                     blocks.append(replace(block, eigenvectors=block.eigenvectors.to(x.dtype)))
                 except torch.OutOfMemoryError:  # the plan was too large, or somebody else took the memory meanwhile
-                    if len(part) == 1 and (method != "exact" or cotangents == 1):
+                    if len(part) == 1 and (way.along or cotangents == 1):
                         raise
                     inputs, cotangents = (len(part) + 1) // 2, (cotangents + 1) // 2
                     continue
@@ -194,7 +191,7 @@ def spectrum(
     def among(values: Tensor) -> Tensor:
         return spread(values, at, done) if failures else values
 
-    if precision.sharpens and method != "blackbox":
+    if precision.sharpens and not way.answers:
         again = sum(int(block.sharpened.sum()) for block in blocks if block.sharpened is not None)
         reason += "; the network is smooth: passes in float32, with their rounding measured"
         reason += f", and at {again} of {done} inputs again in float64" * (again > 0)
@@ -232,7 +229,7 @@ def spectrum(
         images=x[:done].cpu(),
         labels=None if truth is None else truth[:done],
         net=net,
-        method=method,
+        method=way.name,
         reason=reason,
         guarantee=guarantee,
         cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
@@ -247,20 +244,21 @@ def _padded(histories: list[Tensor]) -> Tensor:
     return torch.cat([torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in histories])
 
 
-def _choose(net: Classifier | BlackBox, method: str, k: int | None, rank: int) -> tuple[str, str]:
+def _choose(net: Classifier | BlackBox, asked_for: Method | None, k: int | None, rank: int) -> tuple[Method, str]:
     """The method and why."""
     if isinstance(net, BlackBox):
-        if method not in ("auto", "blackbox"):
-            raise ValueError(f"method is {method!r} and a BlackBox has no gradients: use 'blackbox'")
-        return "blackbox", "answers are all that this model gives"
-    if method != "auto":
-        return method, "asked for"
+        if asked_for and not asked_for.answers:
+            raise ValueError(f"method is {asked_for.name!r} and a BlackBox has no gradients: use 'blackbox'")
+        return asked_for or METHODS["blackbox"], "answers are all that this model gives"
+    if asked_for:
+        return asked_for, "asked for"
+    exact, lanczos = METHODS["exact"], METHODS["lanczos"]
     base, each = _CROSSOVER
     if rank <= base + each:
-        return "exact", f"the {rank} gradients of so few classes cost no more than an iteration"
+        return exact, f"the {rank} gradients of so few classes cost no more than an iteration"
     if k is None or rank <= base + each * k:
-        return "exact", f"{'all' if k is None else k} of {rank} eigenvalues are wanted: give a smaller k for 'lanczos'"
-    return "lanczos", f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"
+        return exact, f"{'all' if k is None else k} of {rank} eigenvalues are wanted: give a smaller k for 'lanczos'"
+    return lanczos, f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"
 
 
 def plan(

@@ -156,7 +156,7 @@ class Linearisation:
     def _agrees(self, v: Tensor, pushed: Tensor) -> bool:
         """Whether products J v are those of a random wᵀJ with v."""
         w = torch.randn(self._z.shape, generator=torch.Generator().manual_seed(0)).to(self._z)
-        ours, theirs = (w * pushed).flatten(1), (self._pull(w) * v).flatten(1)
+        ours, theirs = ((a.cpu().double() * b.cpu()).flatten(1) for a, b in ((w, pushed), (v, self._pull(w))))
         size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
         return bool(((ours.sum(1) - theirs.sum(1)).abs() <= 1e-3 * size).all())
 

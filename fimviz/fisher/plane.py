@@ -81,7 +81,7 @@ def _orthogonal(given: Tensor, u: Tensor) -> Tensor:
 
 
 def _information(spectrum: Spectrum, w: Tensor) -> Tensor:
-    """WᵀFw (n,), by one product with the Jacobian."""
+    """The form wᵀFw (n,), by one product with the Jacobian."""
     net, parts = spectrum.net, []
     assert isinstance(net, Classifier)
     with net.at_rest():

@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error, unit
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.classifier import Classifier
 
 
@@ -41,7 +43,7 @@ def power(
     # vᵀF v is also v · F v: what they are apart is rounding.
     apart = inner(v[:, None], fv[:, None])[..., 0] - theta[:, None]
     noise = torch.maximum(ground.noise(root, apart.abs() / root.clamp_min(1e-300)), ground.rounding(rows, y)[0])
-    error = rounding_error(mu, noise, ground.doubt(), factor.rank) + 2 * root * noise + residual[:, None]
+    error = rounding_error(mu, noise, ground.uncertainty(), factor.rank) + 2 * root * noise + residual[:, None]
     scale, unknown = factor.log_scale.exp(), torch.full_like(theta, torch.nan)
     return Block(
         logits=ground.logits,
@@ -56,3 +58,22 @@ def power(
         history=torch.stack(history, 1) * scale[:, None],
         **ground.passes(),
     )
+
+
+def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
+    return power(net, x, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+
+
+POWER = Method(
+    name="power",
+    run=_run,
+    guarantee="lower",
+    needs="the point, and gradients of logits there with products along directions, until nothing moves",
+    short="products with F, one direction",
+    formula="vᵀFv after v ← Fv / ‖Fv‖",
+    cost=VJP_COST + JVP_COST,
+    rows=lambda rank, max_steps: 1,
+    along=True,
+    most=1,
+    totals=False,
+)

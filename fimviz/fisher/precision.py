@@ -8,13 +8,13 @@ taken again in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from fimviz.fisher.block import Block
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 
@@ -46,16 +46,18 @@ class Precision:
             return cls(dtype, False, True, True)
         return cls(dtype, True, True) if net.precise else cls(torch.float64, False, True)
 
-    def run(self, x: Tensor, block_of: Callable[..., Block]) -> Block:
-        """What `block_of(x, verify=)` makes of inputs on their device."""
-        block = block_of(x.to(self.passes), verify=self.values)
+    def run(self, net: Classifier | BlackBox, x: Tensor, way: Method, asked: Asked) -> Block:
+        """What a method makes of inputs on their device; one that asks for answers alone gets them as they are."""
+        if way.answers:
+            return way.run(net, x, asked)
+        block = way.run(net, x.to(self.passes), asked)
         if not self.sharpens:
             return block
         short = ~(block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0])
         left = short.nonzero()[:, 0]
         while len(left):  # half as many at a time, as their numbers are twice as long
             rows, left = left[: (len(x) + 1) // 2], left[(len(x) + 1) // 2 :]
-            block = _with(block, rows, block_of(x[rows.to(x.device)].double(), verify=False))
+            block = _with(block, rows, way.run(net, x[rows.to(x.device)].double(), asked))
         return replace(block, sharpened=short)
 
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from fimviz.fisher.block import Block, eigenvectors, logit_error
+from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.failures import ANSWERS, LOGITS, NonFiniteError
@@ -36,7 +37,7 @@ from fimviz.model.failures import ANSWERS, LOGITS, NonFiniteError
 STEP = 4e-5  # first tried, in units of √D and the input range: √ε/8 in float32
 _PILOTS = 4  # probes on which steps are compared
 _STEPS = 8  # the most steps tried, each four times the last or a quarter
-_GOOD = 0.03  # relative doubt of the slopes that is small beside sampling
+_GOOD = 0.03  # relative uncertainty of the slopes that is small beside sampling
 _FOLDS = 10
 _RESAMPLES = 200
 _Z = 1.96  # of a 95 % interval
@@ -69,7 +70,7 @@ def sketch(
 
     Returns:
         A `Block` whose errors are half-widths of 95 % intervals: a bootstrap over the probes of the logarithm of each
-        eigenvalue (normal interval), half of what the bias correction corrects, and the doubt of the differences.
+        eigenvalue (normal interval), half of what the bias correction corrects, and the uncertainty of the differences.
 
     Raises:
         ValueError: for fewer than 3 probes (unless D is smaller) or k beyond their number.
@@ -209,10 +210,10 @@ class Differences:
         return tuple(self.factor.from_logits(t.T[None])[0] for t in (raw, torch.cat(bends)))  # type: ignore[return-value]
 
     def chosen(self, v: Tensor, first: float, longest: float) -> tuple[float, float, Tensor]:
-        """The step, from `first` up or down by factors of four, that makes the doubt smallest; doubt; slopes for it.
+        """The step, from `first` up or down by factors of four, of the least uncertainty; that; and its slopes.
 
-        The doubt of a step is how far slopes are from those of four times the step, and what second differences show:
-        rounding of inputs leaves these at zero and moves the slopes.
+        The uncertainty of a step is how far slopes are from those of four times the step, and what second differences
+        show: rounding of inputs leaves these at zero and moves the slopes.
         """
         seen: dict[float, tuple[Tensor, Tensor]] = {}
 
@@ -225,7 +226,7 @@ class Differences:
             (slopes, bends), (wider, _) = at(step), at(4 * step)
             # A direction that changes nothing at all is one that the outputs' own resolution hides.
             hidden = not slopes.any(0).all() or not wider.any(0).all()
-            return math.inf if hidden else max(_doubt(slopes, bends), _apart(slopes, wider)), step
+            return math.inf if hidden else max(_uncertainty(slopes, bends), _apart(slopes, wider)), step
 
         best, left = tried(first), _STEPS - 1
         # Doubt as large as the slope itself is rounding more often than kinks: answers in steps look alike until their
@@ -241,8 +242,8 @@ class Differences:
                 best = other
             if best[1] != first:
                 break
-        doubt, step = best
-        return step, doubt, at(step)[0]
+        uncertainty, step = best
+        return step, uncertainty, at(step)[0]
 
     def farthest(self, v: Tensor, step: float) -> float:
         """The largest KL divergence, in nats, at a step along some directions."""
@@ -252,7 +253,7 @@ class Differences:
         return float(self._net.likelihood.kl(self.logits.expand_as(z), z).max())
 
     def checked(self, v: Tensor, step: float, slopes: Tensor) -> float:
-        """The doubt of slopes at a step that nobody chose."""
+        """The uncertainty of slopes at a step that nobody chose."""
         return _apart(slopes, self.along(v, 4 * step)[0])
 
     @torch.no_grad()
@@ -263,7 +264,7 @@ class Differences:
         return z
 
 
-def _doubt(slopes: Tensor, bends: Tensor) -> float:
+def _uncertainty(slopes: Tensor, bends: Tensor) -> float:
     known = ~bends.isnan().any(0)
     slopes, bends = slopes[:, known], bends[:, known]
     return float(bends.norm() / slopes.norm()) if slopes.any() else 0.0
@@ -283,17 +284,17 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     longest = math.inf if net.input_range is None else (high - low) / (2 * float(v.abs().max()))
     if step is None:
         first = min(STEP * math.sqrt(d) * ((high - low) or 1.0), longest / 4)
-        step, doubt, slopes = ask.chosen(pilots, first, longest)
+        step, uncertainty, slopes = ask.chosen(pilots, first, longest)
         rest = ask.along(v[:, _PILOTS:], step) if m > _PILOTS else (slopes[:, :0], slopes[:, :0])
         slopes, bends = torch.cat([slopes, rest[0]], 1), rest[1]
-        doubt = max(doubt, _doubt(rest[0], bends))
+        uncertainty = max(uncertainty, _uncertainty(rest[0], bends))
     else:
         slopes, bends = ask.along(v, step)
-        doubt = _doubt(slopes, bends)
+        uncertainty = _uncertainty(slopes, bends)
         if ask.shifted:
-            doubt = max(doubt, ask.checked(pilots, step, slopes[:, : pilots.shape[1]]))
-    unseen, rough = _unseen(net, ask, pilots, longest), doubt > 0.5
-    doubt = doubt if math.isfinite(doubt) else 2.0  # slopes of two steps are no farther apart
+            uncertainty = max(uncertainty, ask.checked(pilots, step, slopes[:, : pilots.shape[1]]))
+    unseen, rough = _unseen(net, ask, pilots, longest), uncertainty > 0.5
+    uncertainty = uncertainty if math.isfinite(uncertainty) else 2.0  # slopes of two steps are no farther apart
     h, left = slopes * math.sqrt(d / m), (d - m) / max(1, d - 1)
 
     u, sizes, _ = torch.linalg.svd(h, full_matrices=False)
@@ -303,9 +304,9 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     sampling = mu * torch.expm1(_Z * spread) + left * (inside - outside)[order].abs() / 2
     rounding = torch.finfo(torch.float32).eps * (1 + ask.logits.amax() - ask.logits.amin()) * math.sqrt(d) / step
     rounding = torch.maximum(rounding, torch.as_tensor(ask.noise * math.sqrt(d) / step))
-    away = doubt * mu[0].sqrt() + rounding
+    away = uncertainty * mu[0].sqrt() + rounding
     trace, trace_error, frobenius, frobenius_error = moments(slopes.T @ slopes, d)
-    away_all = doubt * trace.sqrt() + rounding * math.sqrt(ask.factor.rank)
+    away_all = uncertainty * trace.sqrt() + rounding * math.sqrt(ask.factor.rank)
     systematic = 2 * trace.sqrt() * away_all + away_all**2
 
     # The projection of Aᵀu on the span of the directions.
@@ -375,3 +376,18 @@ def _bootstrap(h: Tensor, k: int, generator: torch.Generator) -> Tensor:
         values = torch.linalg.eigvalsh((small * times) @ small.T).flip(0)[:k]
         logs.append(values.clamp_min(1e-12 * float(values[0]) + 1e-300).log())
     return torch.stack(logs).std(0)
+
+
+def _run(net: BlackBox | Classifier, x: Tensor, asked: Asked) -> Block:
+    return sketch(net, x, asked.k, asked.vectors, asked.probes, asked.step, asked.seed)
+
+
+SKETCH = Method(
+    name="blackbox",
+    run=_run,
+    guarantee="statistical",
+    needs="the point, and answers of the model around it",
+    short="answers to queries only",
+    cost=2,
+    sees="answers",
+)

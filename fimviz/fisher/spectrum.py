@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True)
@@ -334,9 +334,7 @@ class Spectrum(ModelResult):
 
     def plot(self) -> go.Figure:
         """The eigenvalues of every input on a log axis, as a plotly figure."""
-        from fimviz.views.perturbation.plot import spectrum_figure
-
-        return spectrum_figure(self)
+        return self._plotted()
 
     @named_options
     def view(
@@ -352,6 +350,4 @@ class Spectrum(ModelResult):
             directions: how many eigenvectors of each.
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.perturbation.view import perturbation
-
-        return perturbation(self, samples=samples, directions=directions, max_bytes=max_bytes)
+        return self._viewed(samples=samples, directions=directions, max_bytes=max_bytes)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,9 +70,7 @@ class ShieldingCurve(Result):
 
     def plot(self) -> go.Figure:
         """Share of shielded paths against damping, one line a step, as a plotly figure."""
-        from fimviz.views.margins.plot import shielding_curve_figure
-
-        return shielding_curve_figure(self)
+        return self._plotted()
 
     def view(self, **options: Any) -> Figure:
         """The margin view of the first setting's traces, with this curve below; options as for `MarginTraces.view`."""

@@ -17,14 +17,14 @@ from torch import Tensor
 from fimviz._options import real, whole
 from fimviz._quantile import quantiles
 from fimviz._ranks import correlation, ranks, resampled
-from fimviz.margins.traces import MarginTraces, Settings
 from fimviz.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.margins.traces import MarginTraces, Settings
+    from fimviz.result import Figure
 
 
 class Interval(NamedTuple):
@@ -121,9 +121,7 @@ class Shielding(Result):
 
     def plot(self) -> go.Figure:
         """Path matrix, shielding landscape and effort by class in both lengths, as a plotly figure."""
-        from fimviz.views.margins.plot import shielding_figure
-
-        return shielding_figure(self)
+        return self._plotted()
 
     def view(self, **options: Any) -> Figure:
         """The margin view of the traces that were counted; options as for `MarginTraces.view`."""

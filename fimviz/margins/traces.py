@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fimviz.margins.curve import ShieldingCurve
     from fimviz.margins.shielding import Shielding
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,11 +270,9 @@ class MarginTraces(ModelResult):
         Args:
             trace: place of one trace in this result: instead, its class probabilities against Fisher–Rao length.
         """
-        from fimviz.views.margins.plot import margin_figure, path_figure
-
         if trace is not None and whole("trace", trace, 0) >= len(self):
             raise ValueError(f"trace is {trace}, expected a place among {len(self)} traces")
-        return margin_figure(self) if trace is None else path_figure(self, trace)
+        return self._plotted(trace=trace)
 
     @named_options
     def view(
@@ -292,12 +290,7 @@ class MarginTraces(ModelResult):
             curve: how shielding depends on damping, from `shielding_curve`, to be drawn below.
             max_bytes: at which a page is refused; 5 MB are warned of.
         """
-        from fimviz.margins.curve import ShieldingCurve
-        from fimviz.views.margins.view import margins
-
-        if curve is not None and not isinstance(curve, ShieldingCurve):
-            raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")
-        return margins(self, samples=samples, curve=curve, max_bytes=max_bytes)
+        return self._viewed(samples=samples, curve=curve, max_bytes=max_bytes)
 
 
 def _words(made: Attempt) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._tell import tell
-from fimviz.model.described import undescribed
+from fimviz.model.described import unexplained
 from fimviz.model.likelihoods import LIKELIHOODS
 from fimviz.model.models import last_operations, quantised
 from fimviz.model.precise import Steady, Traits, float64_values
@@ -109,7 +109,8 @@ def _probe(net: Classifier, pair: Tensor) -> None:
             )
         _refuse_ends(net, outputs)
         net.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
-        _compare(net, pair.detach(), torch.stack([slopes[0][0], slopes[1][1]]), eps)
+        if all(slope.isfinite().all() for slope in (slopes[0][0], slopes[1][1])):
+            _compare(net, pair.detach(), eps)
         if own != torch.float64 and net.device.type != "mps":
             wide = _runs_in(net, torch.float64, pair)
             net.smooth = wide and traits.smooth and own == torch.float32
@@ -134,23 +135,23 @@ def _probe(net: Classifier, pair: Tensor) -> None:
     net._names, net._probed = names, True
 
 
-def _compare(net: Classifier, x: Tensor, slopes: Tensor, eps: float) -> None:
-    """Say so if the gradient, `slopes` of the weighted logits at inputs x, has nothing to do with the answers."""
+def _compare(net: Classifier, x: Tensor, eps: float) -> None:
+    """Say so if the gradient at inputs x leaves much of what the answers do unexplained."""
 
     def score(some: Tensor) -> Tensor:
         z = net.logits(some)
         return z @ torch.linspace(1, 2, z.shape[1]).to(z)
 
     low, high = net.input_range or (float(v) for v in x.aminmax())
-    step = undescribed(score, x, slopes, (low, high if high > low else low + 1), eps)
-    if step and slopes.isfinite().all():
+    share = unexplained(score, x, (low, high if high > low else low + 1), eps)
+    if share:
         net.undescribed = (
-            f"the gradient does not describe this model: its answers change by steps of {step:.2g} a pixel, of "
-            "which the gradient says nothing, as where a network rounds, quantises or compares its input"
+            f"the gradient does not describe this model: it leaves {100 * share:.0f} % of how the answers change "
+            "unexplained, as where a network rounds, quantises, compares or detaches its input or a part of it"
         )
         tell(
             f"{net.undescribed}. What rests on gradients (λ₁, bounds at the inputs, margins, most attacks) says "
-            "nothing of it: look for round, argmax, detach or comparisons before the first layer and leave them "
+            "nothing of that: look for round, argmax, detach or comparisons before the first layer and leave them "
             "out, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images, step=…) with a "
             "step that is longer than the model's own"
         )

@@ -10,7 +10,9 @@ from typing import Any
 from torch import nn
 
 from fimviz._options import named_options, real, reporter, whole
+from fimviz._ways import named
 from fimviz.attacks.descent import STEPS, TARGETS
+from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.failures import known
 from fimviz.ranking.comparison import ModelComparison
@@ -88,8 +90,7 @@ def compare_models(
         raise ValueError(f"models holds {len(models)}, expected at least two to compare")
     if not 0 < real("budget", budget) < math.inf:
         raise ValueError(f"budget is {budget}, expected a positive L2 length")
-    if method not in ("auto", "exact", "lanczos"):
-        raise ValueError(f"method is {method!r}, expected 'auto', 'exact' or 'lanczos'")
+    named("method", method, METHODS, ["auto", *by_gradients(totals=True)])
     settings = Settings(
         method=method,
         local_images=whole("local_images", local_images, 1),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,7 @@ class ModelComparison(Result):
 
     def plot(self) -> go.Figure:
         """Two numbers against the smallest attack, one point a model: the formula from the weights, and matched λ₁."""
-        from fimviz.views.ranking.view import ranking_figure
-
-        return ranking_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, max_bytes: int = 20_000_000) -> Figure:
@@ -240,9 +238,7 @@ class ModelComparison(Result):
         Args:
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.ranking.view import ranking
-
-        return ranking(self, max_bytes=max_bytes)
+        return self._viewed(max_bytes=max_bytes)
 
 
 def _correlation(name: str, values: Sequence[float], attacks: Sequence[float]) -> Correlation:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
+from fimviz.bounds.formulas import RUNGS
 from fimviz.bounds.ladder import Ladder
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.methods import spectrum
@@ -138,7 +139,7 @@ def _closed_forms(
 ) -> tuple[float | None, Tensor | None, Tensor | None]:
     """log₁₀ L5, log₁₀ L4 at the first images and the certified radius (n,); why one is None goes into `reasons`."""
     ladder = Ladder(net, x[:local_images])
-    weights, local = ladder.rung("L5"), ladder.rung("L4")
+    weights, local = ladder.rung(RUNGS["L5"]), ladder.rung(RUNGS["L4"])
     certificate = certified_radius(net, x, attack=False)
     found = {"weights_only": weights.reason, "at_images": local.reason, "certified_radius": certificate.reason}
     reasons |= {name: why for name, why in found.items() if why}

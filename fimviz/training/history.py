@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.result import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,9 +81,7 @@ class TrainingHistory(Result):
 
     def plot(self) -> go.Figure:
         """Accuracy, loss, CCKL and ‖F‖_F against the step, one line a run, as a plotly figure."""
-        from fimviz.views.training.view import training_figure
-
-        return training_figure(self)
+        return self._plotted()
 
     @named_options
     def view(self, *, max_bytes: int = 20_000_000) -> Figure:
@@ -92,9 +90,7 @@ class TrainingHistory(Result):
         Args:
             max_bytes: refuse a page larger than this.
         """
-        from fimviz.views.training.view import training
-
-        return training(self, max_bytes=max_bytes)
+        return self._viewed(max_bytes=max_bytes)
 
 
 def read_log(*paths: str | Path) -> TrainingHistory:

@@ -19,10 +19,9 @@ from fimviz.training.log import Log
 from fimviz.training.measure import finite, measure
 
 if TYPE_CHECKING:
+    import anywidget
     import lightning
     import transformers
-
-    from fimviz.views.training.view import Training
 
 
 class FisherMonitor:
@@ -109,7 +108,7 @@ class FisherMonitor:
         self._log = None if log is None else Log(log, header | {"samples": len(truth)}, resume)
         self._records: list[dict[str, Any]] = self._log.records if self._log else []
         self._called: int | None = None
-        self._widgets: weakref.WeakSet[Training] = weakref.WeakSet()
+        self._widgets: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_widgets"}
@@ -182,7 +181,7 @@ class FisherMonitor:
                 widget.payload = figure.state["payload"]
         return record
 
-    def widget(self) -> Training:
+    def widget(self) -> anywidget.AnyWidget:
         """A live chart: it grows by itself with each record, also while the cell that trains is running."""
         widget: Any = self.history.view().widget()
         self._widgets.add(widget)

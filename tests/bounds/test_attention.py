@@ -80,6 +80,101 @@ class Attention(nn.Module):
         return self.out(self.spelling(q, k, v, self.mask).transpose(1, 2).contiguous().view(b, n, d))
 
 
+class Module(nn.Module):
+    """The same heads, from torch's own module."""
+
+    def __init__(self, like, batch_first=True, weights=False):
+        super().__init__()
+        self.norm, self.weights = like.norm, weights
+        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=batch_first)
+        self.attention.in_proj_weight.data, self.attention.in_proj_bias.data = like.qkv.weight.data, like.qkv.bias.data
+        self.attention.out_proj.load_state_dict(like.out.state_dict())
+        self.register_buffer("mask", None if like.mask is None else like.mask[0, 0] < 0)
+
+    def forward(self, x):
+        x = self.norm(x)
+        x = x if self.attention.batch_first else x.transpose(0, 1)
+        x = self.attention(x, x, x, attn_mask=self.mask, need_weights=self.weights)[0]
+        return x if self.attention.batch_first else x.transpose(0, 1)
+
+
+def both(layer, x):
+    net = bounds_net(model_of(layer, x))
+    return bounds.local_bound(net, x).features.item(), bounds.network_bound(net, x).features
+
+
+@pytest.mark.parametrize(("batch_first", "weights"), [(True, False), (True, True), (False, False)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_module_is_what_it_calls(masked, joint, batch_first, weights):
+    """One product for queries, keys and values or three: heads are told apart by the rows that they read."""
+    x, like = drawn(1, TOKENS, DIM), Attention(matmul, masked, joint).double()
+    assert both(Module(like, batch_first, weights), x) == pytest.approx(both(like, x), rel=1e-6)
+
+
+class Layer(nn.Module):
+    """A layer of torch's encoder, written out."""
+
+    def __init__(self, m):
+        super().__init__()
+        self.m = m
+
+    def forward(self, x):
+        m = self.m
+        if m.norm_first:
+            x = x + self.attend(m.norm1(x))
+            return x + m.linear2(m.activation(m.linear1(m.norm2(x))))
+        x = m.norm1(x + self.attend(x))
+        return m.norm2(x + m.linear2(m.activation(m.linear1(x))))
+
+    def attend(self, x):
+        q, k, v = nn.functional.linear(x, self.m.self_attn.in_proj_weight, self.m.self_attn.in_proj_bias).chunk(3, -1)
+        q, k, v = (t.view(-1, TOKENS, HEADS, DIM // HEADS).transpose(1, 2) for t in (q, k, v))
+        o = matmul(q, k, v, None).transpose(1, 2).reshape(-1, TOKENS, DIM)
+        return nn.functional.linear(o, self.m.self_attn.out_proj.weight, self.m.self_attn.out_proj.bias)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_an_encoders_layer_is_what_it_calls(first, activation):
+    x = drawn(1, TOKENS, DIM)
+    m = randomised(nn.TransformerEncoderLayer(DIM, HEADS, 9, activation=activation, batch_first=True, norm_first=first))
+    here, there = both(m, x)
+    assert here == pytest.approx(both(Layer(m), x)[0], rel=1e-6)
+    assert (there is None) is not first  # attention of pixels is steep without limit
+    if first:
+        assert there == pytest.approx(both(Layer(m), x)[1], rel=1e-6)
+    check(m, x, anywhere=first)
+    check(nn.TransformerEncoder(m, 2, nn.LayerNorm(DIM)), x, anywhere=first)
+
+
+def test_hooks_of_the_module_are_seen():
+    seen, x = [], drawn(1, TOKENS, DIM)
+    layer = Module(Attention(matmul).double())
+    before = both(layer, x)
+    layer.attention.register_forward_hook(lambda m, args, out: seen.append(out))
+    assert both(layer, x) == before
+    assert seen
+    layer.attention.register_forward_hook(lambda m, args, out: (2 * out[0], out[1]))
+    assert both(layer, x) == pytest.approx([2 * b for b in before], rel=1e-6)
+    assert "forward" not in vars(layer.attention)
+
+
+def test_a_padding_mask_is_refused():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, key_padding_mask=x.new_zeros(x.shape[:2]))[0]
+
+    x = drawn(1, TOKENS, DIM)
+    with pytest.raises(bounds.NoRuleError, match="attention with added keys or a padding mask"):
+        bounds.local_bound(bounds_net(model_of(Padded(), x)), x)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda f: f.__name__)
 def test_no_number_depends_on_the_spelling(spelling, masked):

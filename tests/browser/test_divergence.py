@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.views.kit.figure import module_source
+from fimviz.views.kit.module import module_source
 
 
 @pytest.fixture(scope="module")

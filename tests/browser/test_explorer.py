@@ -8,7 +8,7 @@ import torch
 
 import fimviz as fv
 from fimviz._quantile import median
-from fimviz.views.kit.figure import style_source
+from fimviz.views.kit.module import style_source
 from tests.browser.test_perturbation import slide
 from tests.explorer.test_explorer import batch, model, png
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import fimviz as fv
+from fimviz.views.kit.module import module_source
 from fimviz.views.margins import view
 from tests.browser.test_perturbation import linear, rgba, slide
 
@@ -423,4 +424,4 @@ def test_stop_and_errors_are_seen(live, monkeypatch):
 
 
 def test_module_name_is_the_views():
-    assert view.Margins._esm == view.module_source("margins/view.js")
+    assert view.Margins._esm == module_source("margins/view.js")

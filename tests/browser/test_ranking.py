@@ -70,7 +70,7 @@ def test_two_copies_on_a_page_choose_apart(comparison, open_page, tmp_path):
 
 def test_pure_functions(comparison, open_page, tmp_path):
     page = open_page(comparison.save(tmp_path / "c.html"), ".fv-scatter svg")
-    from fimviz.views.kit.figure import module_source
+    from fimviz.views.kit.module import module_source
 
     code = f"import(URL.createObjectURL(new Blob([{module_source('ranking/view.js')!r}], {{type: 'text/javascript'}})))"
     said = page.evaluate(f"""async () => {{ const m = await {code};

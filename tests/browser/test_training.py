@@ -3,7 +3,7 @@
 import pytest
 
 from fimviz.training import TrainingHistory
-from fimviz.views.kit.figure import module_source
+from fimviz.views.kit.module import module_source
 from tests.views.test_training import record
 
 

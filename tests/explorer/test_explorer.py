@@ -22,7 +22,7 @@ import fimviz as fv
 from fimviz.explorer.detail import examine
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.views.explorer.view import Exploring
-from fimviz.views.kit import figure as host
+from fimviz.views.kit import module as modules
 from tests.views.test_views import in_node, unpacked
 
 
@@ -424,7 +424,7 @@ def test_examining_another_sample_equals_having_asked_for_it(found):
 
 
 def in_modules(code, **data):
-    folder = (host.VIEWS / "explorer").as_uri()
+    folder = (modules.VIEWS / "explorer").as_uri()
     load = "".join(
         f"const {name} = await import('{folder}/{name}.js');" for name in ("strip", "plane", "overview", "view")
     )
@@ -469,7 +469,7 @@ def test_filters_and_orders_of_the_gallery():
         "return [pass('all').length, pass('misclassified'), pass('fragile'), pass('uncertain'), pass('class:2'),"
         "view.ordered(pass('class:0'), 'norm', t), view.ordered(pass('all'), 'index', t)[0]]"
     )
-    source = (host.VIEWS / "explorer/view.js").read_text()
+    source = (modules.VIEWS / "explorer/view.js").read_text()
     assert "export function passing" in source
     assert in_modules(code) == [8, [1, 6], [1, 5], [2, 3], [4, 5], [6, 2, 0], 0]
 
@@ -502,16 +502,16 @@ def test_every_trait_that_the_module_reads_exists():
     names = set()
     own = (f"explorer/{name}.js" for name in ("view", "overview", "detail", "planepanel"))
     for path in (*own, "perturbation/panel.js", "kit/live.js"):
-        source = (host.VIEWS / path).read_text()
+        source = (modules.VIEWS / path).read_text()
         names |= set(re.findall(r'(?:model|state|this)\.(?:get|set)\("(\w+)"', source))
-    names |= set(re.findall(r'"change:(\w+)"', (host.VIEWS / "explorer/view.js").read_text()))
+    names |= set(re.findall(r'"change:(\w+)"', (modules.VIEWS / "explorer/view.js").read_text()))
     assert names - {"trace", "sample"} <= set(Exploring.class_trait_names(sync=True))
     assert names >= {"index", "tab", "color", "against", "sort", "show", "selected", "epsilon"}
     assert all(Exploring.class_traits(sync=True)[name].help for name in names - {"trace", "sample"})
 
 
 def test_scopes_of_modules_do_not_meet():
-    source = host.module_source("explorer/view.js")
+    source = modules.module_source("explorer/view.js")
     assert source.count("export default") == 1
     assert not re.search(r'^import .* from "\.', source, re.M)
     assert len(json.dumps(source)) < 250_000

@@ -27,7 +27,7 @@ def pixels(*shape, seed=0):
 
 def truth(net, x, **options):
     """The exact spectrum by float64 passes."""
-    net = fv.classifier.as_classifier(net)
+    net = fv.model.classifier.as_classifier(net)
     wide = fv.Classifier(copy.deepcopy(net.model).double(), temperature=net.temperature, likelihood=net._wanted)
     return fv.spectrum(wide, x, method="exact", **options)
 

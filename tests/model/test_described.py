@@ -43,6 +43,24 @@ MASKED = {
 }
 
 
+def partly(change, columns=4):
+    """What happens to the first columns alone."""
+    return lambda x: torch.cat([change(x[..., :columns]), x[..., columns:]], -1)
+
+
+PARTLY = {
+    "half detached": partly(lambda x: x.detach()),
+    "three columns of eight detached": partly(lambda x: x.detach(), 3),
+    "half in 31 levels": partly(MASKED["31 levels"]),
+    "half in 8 bits": partly(MASKED["8 bits"]),
+    "half in 7 levels": partly(lambda x: (x * 7).round() / 7),
+    "half a threshold": partly(lambda x: (x > 0.4).to(x.dtype)),
+    "every other pixel detached": lambda x: torch.where(torch.eye(8).cumsum(0) % 2 > 0, x, x.detach()),
+    "two thirds detached": lambda x: x / 3 + 2 * x.detach() / 3,
+    "details alone have a gradient": lambda x: x - nn.functional.avg_pool2d(x.detach(), 3, 1, 1) * 0.9,
+}
+
+
 @pytest.fixture(scope="module")
 def digits():
     images, labels = fv.zoo.digits()
@@ -64,6 +82,14 @@ def test_masked_gradients_are_told(name, digits):
         warnings.filterwarnings("error", "the gradient")  # once a model
         assert fv.spectrum(net, images, method="lanczos").guarantee == "void"
         assert fv.spectrum(net, images, method="blackbox", probes=8).guarantee == "statistical"
+
+
+@pytest.mark.parametrize("images", ["digits", "noise"])
+@pytest.mark.parametrize("name", PARTLY)
+def test_gradients_masked_in_part_are_told(name, images, digits):
+    x = digits[0][:2] if images == "digits" else torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"leaves \d\d % of how the answers change unexplained"):
+        assert fv.spectrum(Before(PARTLY[name]), x).guarantee == "void"
 
 
 @pytest.mark.parametrize("change", [lambda x: (x > 0.5).to(x.dtype), lambda x: (x * 255).to(torch.uint8) / 255])
@@ -164,6 +190,7 @@ HONEST = {
     "fake quantised": lambda: Fn(lambda last, x: last(torch.fake_quantize_per_tensor_affine(x, 1 / 255, 0, 0, 255))),
     "weights in 4 bits": lambda: Fn(lambda last, x: nn.functional.linear(x, Through.apply(last.weight, 15))),
     "sorted": lambda: Fn(lambda last, x: last(x.sort(1).values)),
+    "a step of thousands a pixel": lambda: Fn(lambda last, x: last(torch.sigmoid(4000 * (x - 0.45)))),
     "a branch without gradient": lambda: Fn(lambda last, x: last(x) + 0.1 * last(x.detach())),
 }
 

@@ -16,7 +16,7 @@ import traitlets
 
 import fimviz as fv
 from fimviz.margins import simplex
-from fimviz.views.kit import figure as host
+from fimviz.views.kit import module as modules
 from fimviz.views.kit.latest import Latest
 from fimviz.views.margins.view import Margins
 from tests.views.test_views import in_node
@@ -198,7 +198,7 @@ def test_curve_figure_and_view(traces):
 
 
 def in_paths(code, **data):
-    folder = host.VIEWS.as_uri()
+    folder = modules.VIEWS.as_uri()
     return in_node(f"const paths = await import('{folder}/margins/paths.js'); {code}", **data)
 
 
@@ -401,7 +401,7 @@ def test_latest_lets_go_of_what_waits():
 
 
 def test_every_trait_that_the_module_reads_exists():
-    source = host.module_source("margins/view.js")
+    source = modules.module_source("margins/view.js")
     read = set(re.findall(r'model\.(?:get|set)\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
     read |= set(re.findall(r'"change:(\w+)"', source))
     assert read <= set(Margins.class_trait_names(sync=True))

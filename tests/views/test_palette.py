@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fimviz as fv
-from fimviz.views.kit import figure as host
+from fimviz.views.kit import module as modules
 from fimviz.views.kit.palette import PALETTE, class_color, class_order
 from tests.views.test_views import in_node, unpacked
 
@@ -55,7 +55,7 @@ def test_every_region_of_a_plane_carries_its_name():
       const plane = {points: m, shown: [0, 1], logp: [grid((x) => Math.abs(x - 0.5) - 0.2), grid(() => 0)]};
       return p.centres(plane).map(([c, u, v]) => [c, u / (m - 1), v / (m - 1)]);
     """
-    found = in_node(code, module=(host.VIEWS / "explorer/plane.js").as_uri())
+    found = in_node(code, module=(modules.VIEWS / "explorer/plane.js").as_uri())
     assert [c for c, *_ in found] == [0, 1, 0]
     assert [round(u, 1) for _, u, _ in found] == pytest.approx([0.15, 0.5, 0.85], abs=0.1)
 
@@ -66,5 +66,5 @@ def test_the_canvas_of_a_plane_fills_its_axes():
       const [left, top, side] = p.inside(440);
       return [p.placeAt(440, 1, left, top), p.placeAt(440, 1, left + side, top + side)];
     """
-    found = in_node(code, module=(host.VIEWS / "explorer/plane.js").as_uri())
+    found = in_node(code, module=(modules.VIEWS / "explorer/plane.js").as_uri())
     assert found == [pytest.approx([-1, 1]), pytest.approx([1, -1])]

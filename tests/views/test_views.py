@@ -19,6 +19,7 @@ import traitlets
 import fimviz as fv
 from fimviz.views.comparison.view import Comparison
 from fimviz.views.kit import figure as host
+from fimviz.views.kit import module as modules
 from fimviz.views.perturbation.view import Perturbation
 
 
@@ -51,13 +52,13 @@ def test_html_is_deterministic_and_needs_no_network(spectrum):
     again = fv.spectrum(spectrum.net, spectrum.images, labels=spectrum.labels, k=3).view().html()
     assert html == again
     module = zlib.decompress(base64.b64decode(json.loads(payload_script(html))["module"])).decode()
-    assert module == host.module_source("perturbation/view.js")
+    assert module == modules.module_source("perturbation/view.js")
     assert not re.search(r"https?://", html + module)
     assert 'from ".' not in module, "helpers are inlined"
 
 
 def test_no_view_asks_the_network():
-    sources = list(host.VIEWS.rglob("*.js"))
+    sources = list(modules.VIEWS.rglob("*.js"))
     assert len(sources) > 20
     assert not [
         path.name for path in sources if re.search(r"https?://|\bfetch\(|XMLHttpRequest|WebSocket", path.read_text())
@@ -66,14 +67,14 @@ def test_no_view_asks_the_network():
 
 def test_views_share_no_class_by_accident():
     """One sheet serves all views: a name that two of them define is one that the later overrides."""
-    names = re.findall(r"^(\.fv-[\w-]+) \{", (host.KIT / "style.css").read_text(), re.MULTILINE)
+    names = re.findall(r"^(\.fv-[\w-]+) \{", (modules.VIEWS / "kit/style.css").read_text(), re.MULTILINE)
     assert len(names) > 50
     assert sorted(names) == sorted(set(names))
 
 
 def test_views_use_only_the_portable_surface_of_the_model():
     """Of anywidget's model get, set, on, off, save_changes and send; VS Code, Colab, Voila and marimo have these."""
-    for path in host.VIEWS.rglob("*.js"):
+    for path in modules.VIEWS.rglob("*.js"):
         used = set(re.findall(r"\bmodel\.(\w+)\(", path.read_text()))
         assert used <= {"get", "set", "on", "off", "save_changes", "send"}, path.name
         assert not re.search(r"widget_manager|experimental|require\(|\bJupyter\b", path.read_text()), path.name
@@ -286,7 +287,7 @@ def test_widget_repr_has_no_address(spectrum):
 
 
 def test_every_trait_that_the_module_reads_exists(spectrum):
-    source = host.module_source("perturbation/view.js")
+    source = modules.module_source("perturbation/view.js")
     read = set(re.findall(r'model\.(?:get|set)\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
     read |= set(re.findall(r'"change:(\w+)"', source))
     assert read <= set(Perturbation.class_trait_names(sync=True))
@@ -396,7 +397,7 @@ def test_bound_view_knows_its_rows_and_samples(compared):
         widget.index = int(compared.reference.argmin())
     with pytest.raises(ValueError, match="expected at least 1"):
         compared.view(samples=0)
-    source = host.module_source("comparison/view.js")
+    source = modules.module_source("comparison/view.js")
     read = set(re.findall(r'model\.get\("(\w+)"', source)) | set(re.findall(r'this\.set\("(\w+)"', source))
     assert read == {"payload", "index", "method", "everything"}
     assert all(Comparison.class_traits(sync=True)[name].help for name in read)
@@ -414,17 +415,17 @@ def test_bounds_as_a_plotly_figure(compared):
 # ---- the modules' pure functions, in node ----
 
 NODE = shutil.which("node")
+FOLDER = modules.VIEWS.as_uri()
 
 
 def in_node(code, **data):
     if NODE is None:
         pytest.skip("no node on this machine; the browser tests run the same functions")
-    folder = host.VIEWS.as_uri()
     script = (
-        f"import * as pixels from '{folder}/kit/pixels.js'; import * as chart from '{folder}/kit/chart.js';"
-        f"import * as view from '{folder}/perturbation/panel.js';"
-        f"import * as waterfall from '{folder}/comparison/waterfall.js';"
-        f"import * as palette from '{folder}/kit/palette.js';"
+        f"import * as pixels from '{FOLDER}/kit/pixels.js'; import * as chart from '{FOLDER}/kit/chart.js';"
+        f"import * as view from '{FOLDER}/perturbation/panel.js';"
+        f"import * as waterfall from '{FOLDER}/comparison/waterfall.js';"
+        f"import * as palette from '{FOLDER}/kit/palette.js';"
         f"const data = {json.dumps(data)};"
         f"console.log(JSON.stringify(await (async () => {{ {code} }})()))"
     )

@@ -9,13 +9,11 @@ import traitlets
 
 from fimviz._quantile import digits, median
 from fimviz.attributions import INCOMPLETE
-from fimviz.views.kit.boxes import quartile_box
-from fimviz.views.kit.figure import WARN_BYTES, Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fimviz.attributions import Attributions
 
 _HELP = (
@@ -30,7 +28,7 @@ _HELP = (
 class AttributionView(Widget):
     """The live attribution view."""
 
-    _esm = module_source("attributions/view.js")
+    _module = "attributions/view.js"
     sample = traitlets.Int(0, help="Which sample of those shown, by its place in the batch. Default: 0.").tag(sync=True)
 
     @traitlets.validate("sample")
@@ -38,7 +36,7 @@ class AttributionView(Widget):
         return int(self.fitting("sample", proposal.value))
 
 
-def attributions_view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure:
+def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure:
     """The view of the first samples of a result."""
     s = result.spectrum
     assert s.eigenvectors is not None
@@ -67,7 +65,7 @@ def attributions_view(result: Attributions, *, samples: int | None, max_bytes: i
             }
         )
     data = {
-        "title": _title(result),
+        "title": title(result),
         "caution": caution(s.net),
         "lost": lost(s.failures),
         "help": _HELP,
@@ -88,29 +86,12 @@ def attributions_view(result: Attributions, *, samples: int | None, max_bytes: i
     )
 
 
-def attributions_figure(result: Attributions) -> go.Figure:
-    """Cosines of |map| and |v₁|, one box a method, and what chance gives as a dashed line."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for j, name in enumerate(result.methods):
-        figure.add_box(
-            **quartile_box("y", result.cosine[:, j]), x=[name], name=name, boxpoints="all",
-            marker={"color": "#1976d2", "size": 4},
-        )  # fmt: skip
-    figure.add_hline(result.chance[0], line={"dash": "dash", "color": "#888"}, annotation_text="by chance")
-    figure.update_layout(
-        template="plotly_white", title=_title(result), showlegend=False, yaxis={"range": [0, 1.02]},
-        yaxis_title="cosine of |map| and |v₁|",
-    )  # fmt: skip
-    return figure
-
-
 def _share(gap: float) -> str:
     return "–" if gap != gap else f"{gap:.1%}" if gap < 0.1 else f"{gap:.0%}"
 
 
-def _title(result: Attributions) -> str:
+def title(result: Attributions) -> str:
+    """What is seen, in a sentence."""
     return result.verdict[0].upper() + result.verdict[1:]
 
 
@@ -124,7 +105,7 @@ def _still(result: Attributions, inputs: Inputs) -> str:
     if inputs.kind == "image":
         first = f'<p><img alt="the first image" src="{picture(inputs, [result.spectrum.sound.images[0]])}"></p>'
     return (
-        f"<p><strong>{html.escape(_title(result))}</strong></p>{first}"
+        f"<p><strong>{html.escape(title(result))}</strong></p>{first}"
         "<table><tr><th>method</th><th>median cosine</th><th>median ρ</th><th>misses of completeness</th></tr>"
         f"{rows}</table>"
     )

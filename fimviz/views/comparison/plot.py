@@ -25,7 +25,7 @@ _SYMBOLS = {
 }
 
 
-def comparison_figure(result: BoundComparison) -> go.Figure:
+def plot(result: BoundComparison) -> go.Figure:
     """Each method's value ÷ the reference, one row a method with its inputs and quartiles, on a log axis.
 
     The axis holds log₁₀ of the ratio: a bound may be beyond the largest float64.
@@ -34,11 +34,11 @@ def comparison_figure(result: BoundComparison) -> go.Figure:
     truth = logarithms(result, reference)[0]
     figure = go.Figure()
     rungs: dict[str, float] = {}
-    reach: list[float] = [0.0]
+    seen: list[float] = [0.0]
     for name in rows_of(result):
         logs = logarithms(result, name)[0] - truth
         known = logs[logs.isfinite()].tolist()
-        reach += known
+        seen += known
         guarantee = result.methods[name].guarantee if name in result.methods else "upper"
         figure.add_box(
             **quartile_box("x", logs[logs.isfinite()]),
@@ -60,7 +60,7 @@ def comparison_figure(result: BoundComparison) -> go.Figure:
             figure.add_annotation(x=0, y=name, text=html.escape(f" {why}"), showarrow=False, xanchor="left")
         elif guarantee == "upper":
             rungs[name] = median(logs[logs.isfinite()])
-    low, high = min(reach), max(reach)
+    low, high = min(seen), max(seen)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if (high - low) / s <= 12 or s == 1000)
     ticks = list(range(math.floor(low / step) * step, math.ceil(high) + step, step))
     best = min(rungs, key=rungs.__getitem__, default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,59 +11,25 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.comparison import JVP_COST, VJP_COST
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz._ways import JVP_COST, VJP_COST
+from fimviz.bounds.ladder import Formula
+from fimviz.comparison import ways
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import lost, still_of_lost
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
     from fimviz.bounds import Layer
     from fimviz.comparison import BoundComparison, Column
 
-# What a way to find λ₁ must be given, in the few words that fit beside a row, and what it computes.
-NEEDS = {
-    "exact": "all K gradients",
-    "lanczos": "a few products with F",
-    "power": "products with F, one direction",
-    "blackbox": "answers to queries only",
-    "published-whitebox": "random directions, gradients",
-    "published-blackbox": "random directions, queries",
-    "hutchinson-trace": "random directions; aims at tr F",
-    "L1": "the point and K gradients",
-    "L2": "the point and K gradients",
-    "L3": "the point, the features’ Jacobian",
-    "L4": "the prediction and the weights",
-    "L5": "the weights only",
-    "L6": "the weights only",
-    "lower-pair": "the point and K gradients",
-    "lower-trace": "the point and K gradients",
-}
-FORMULAS = {
-    "exact": "λ₁ of F = Σ p_k g_k g_kᵀ, from its Gram matrix",
-    "lanczos": "the largest Ritz value of F on a Krylov space",
-    "power": "vᵀFv after v ← Fv / ‖Fv‖",
-    "hutchinson-trace": "the mean of zᵀFz over random z: tr F ≥ λ₁",
-    "L1": "tr F",
-    "L2": "c(p) · max ‖J_i − J_j‖²",
-    "L3": "c(p) · Δ² · ‖J_h(x)‖²",
-    "L4": "c(p) · Δ² · L_h²",
-    "L5": "¼ · Δ² · L_h²",
-    "L6": "½ · ‖W‖² · L_h²",
-    "lower-pair": "the largest p_i p_j ‖J_i − J_j‖²",
-    "lower-trace": "the larger of tr F / rank and ‖F‖²_F / tr F",
-}
-# Rungs that multiply layers, and what stands between their product and the rung.
-_LAYERED = {
-    "L4": "c(p) · Δ² takes the place of the last layer’s ‖W‖²",
-    "L5": "¼ · Δ² takes the place of the last layer’s ‖W‖²",
-    "L6": "½: how far a softmax can move, squared, per unit of its logits",
-}
 _CURVE = 120  # points of a drawn convergence
 
 
 class Comparison(Widget):
     """The live bound view."""
 
-    _esm = module_source("comparison/view.js")
+    _module = "comparison/view.js"
     index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
     method = traitlets.Unicode(help="The chosen row: a method or rung. Default: the bound from weights only.").tag(
         sync=True
@@ -90,7 +55,7 @@ class Comparison(Widget):
         return str(proposal["value"])
 
 
-def comparison(result: BoundComparison, *, samples: int, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
+def view(result: BoundComparison, *, samples: int, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
     """The view of the most fragile samples of a comparison; `places` are their numbers in a larger batch."""
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
@@ -150,7 +115,8 @@ def rows_of(result: BoundComparison) -> list[str]:
 
 def group_of(name: str) -> str:
     """Where a method stands: "ladder" for the rungs, "lower" for the lower brackets, "estimate" for all others."""
-    return "ladder" if re.fullmatch(r"L\d+", name) else "lower" if name.startswith("lower-") else "estimate"
+    way = ways()[name]
+    return "estimate" if not isinstance(way, Formula) else "ladder" if way.guarantee == "upper" else "lower"
 
 
 def logarithms(result: BoundComparison, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,18 +144,21 @@ def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[st
         counts = zip(column.forwards[order], column.vjps[order], column.jvps[order], strict=True)
         costs = [[int(count) for count in row] for row in counts]
         costs = costs[:1] if all(row == costs[0] for row in costs) else costs
-    falls = _LAYERED.get(name) if column is not None and not bool(column.value.isnan().all()) else None
+    way = ways()[name]
+    last = way.last if isinstance(way, Formula) else ""
+    known = column is not None and not bool(column.value.isnan().all())
     return {
         "name": name,
         "group": group_of(name),
         "guarantee": column.guarantee if column else "none",
-        "short": NEEDS.get(name) or result.needs.get(name, ""),
-        "needs": result.needs.get(name) or NEEDS.get(name, ""),
-        "formula": FORMULAS.get(name, ""),
+        "short": way.short,
+        "needs": way.needs,
+        "formula": way.formula,
         "reason": result.reasons.get(name, ""),
         "costs": costs,
         "seconds": column.seconds / len(result) if column else None,
-        "falls": falls if _steps(result, name) else None,
+        "falls": last if last and known and _steps(result, name) else None,
+        "layered": bool(last),
         "local": name == "L4",
     }
 

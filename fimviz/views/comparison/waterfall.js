@@ -96,7 +96,7 @@ export const withWaterfall = (Base) => class extends Base {
         : `${method.name}${where}: no layer costs a tenth`;
     } else {
       this.$(".fv-detail h4").textContent = Number.isNaN(value) ? `${method.name}: no value here` : `${method.name} = ${powerOfTen(value)}`;
-      if (method.group !== "estimate" && !Number.isNaN(value)) this.$(".fv-what").textContent += ["L4", "L5", "L6"].includes(method.name) ? "" : " No layers are multiplied: it reads the network’s own derivatives at the input.";
+      if (method.group !== "estimate" && !Number.isNaN(value)) this.$(".fv-what").textContent += method.layered ? "" : " No layers are multiplied: it reads the network’s own derivatives at the input.";
     }
     this.$(".fv-fall").hidden = !packed;
     if (this.step >= this.steps.length) this.step = -1;

@@ -69,7 +69,7 @@ export const withClassPairs = (Base) => class extends Base {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const say = (v) => (key === "ratio" ? share(v) : number(v));
     const most = Math.max(...values.map(Math.abs));
-    const bar = q.signed ? colorBar(most, { reach: 0.9 }) : "";
+    const bar = q.signed ? colorBar(most, { share: 0.9 }) : "";
     this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? "; the stronger the shade, the more, on a log scale" : ", coloured by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;
     box.querySelectorAll("button").forEach((button) => button.addEventListener("click", () => this.choose(Number(button.dataset.a), Number(button.dataset.b))));
     this.pressed(focused);

@@ -16,8 +16,8 @@ from fimviz._options import whole
 from fimviz._quantile import median
 from fimviz.divergence.path import Path
 from fimviz.views.divergence.distributions import Distribution, distributions, percent, text
-from fimviz.views.divergence.plot import title
-from fimviz.views.kit.figure import Figure, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import PALETTE
 
@@ -34,7 +34,7 @@ _PAGE = 700_000  # bytes of images before packing that a page takes by default
 class Divergence(Widget):
     """The live divergence view."""
 
-    _esm = module_source("divergence/view.js")
+    _module = "divergence/view.js"
     quantity = traitlets.Enum(QUANTITIES, "kl", help="What the map shows. Default: kl.").tag(sync=True)
     pair = traitlets.Int(-1, help="The chosen pair, by its place in the result; −1 for none.").tag(sync=True)
     position = traitlets.Int(0, help="How far along its line, from 0 to steps. Default: halfway.").tag(sync=True)
@@ -64,7 +64,7 @@ class Divergence(Widget):
         return max(0, min(int(proposal.value), self.steps))
 
 
-def divergence(
+def view(
     result: CrossCategoryKL,
     *,
     against: Mapping[str, CrossCategoryKL],
@@ -266,3 +266,19 @@ def _still(
         "<table><tr><th>model</th><th>over pairs</th><th>lower quartile</th><th>median</th><th>upper quartile</th>"
         f"<th></th></tr>{rows}</table>"
     )
+
+
+def title(results: Mapping[str, CrossCategoryKL]) -> str:
+    """What is seen, in a sentence."""
+    parts = []
+    for name, r in results.items():
+        error = "" if math.isnan(r.cckl_error) else f" ± {r.cckl_error:.2g}"
+        value = f"CCKL = {r.cckl:.3g}{error} nats"
+        share = r.means["g1"].value / r.cckl if r.cckl > 0 else 0.0
+        said = (
+            f"{percent(share)} of it second-order"
+            if share <= 1
+            else f"its second-order part alone is {share:.3g} times that"
+        )
+        parts.append(f"{value}, {said}" if len(results) == 1 else f"{name}: {value}, {said}")
+    return "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more" if len(parts) > 3 else "")

@@ -32,7 +32,7 @@ export class AttackPanel {
       const words = t.epsilon === null ? "did not succeed" : t.epsilon === 0 ? "nothing needed" : `ε = ${number(t.epsilon)}`;
       const becomes = t.becomes === undefined ? "" : `now: ${outcomeOf(this.data, t.becomes)} (p = ${probability(t.confidence)})`;
       return `<figure class="fv-attempt"><figcaption>${escape(NAMES[t.attack] ?? t.attack)} <span class="fv-quiet">${escape(NORMS[t.norm] ?? t.norm)}</span></figcaption>` +
-        `<div class="fv-plate"></div><div class="fv-reach${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
+        `<div class="fv-plate"></div><div class="fv-length${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
     }).join("");
     const side = Math.min(176, Math.floor((width - 24 * Math.min(2, tried.length - 1)) / Math.min(3, tried.length)));
     this.box.style.setProperty("--fv-attempt", `${side}px`);

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz.views.comparison.view import comparison
+from fimviz.views.comparison.view import view as comparison
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost
 from fimviz.views.kit.palette import class_order
-from fimviz.views.margins.view import margins
+from fimviz.views.margins.view import view as margins
 from fimviz.views.perturbation.view import outcome, sample_data
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from fimviz.views.explorer.explored import (
     toward_data,
 )
 from fimviz.views.explorer.uploads import read_images
-from fimviz.views.kit.figure import module_source
 from fimviz.views.kit.inputs import Inputs
 from fimviz.views.kit.working import Check, Tick, Working
 from fimviz.views.perturbation.view import Along, extent_of
@@ -43,7 +42,7 @@ SORTS = ("norm", "margin", "confidence", "index")
 class Exploring(Along, Working):
     """The live explorer."""
 
-    _esm = module_source("explorer/view.js")
+    _module = "explorer/view.js"
     tab = traitlets.Enum(TABS, "direction", help="Which part of the detail. Default: direction.").tag(sync=True)
     color = traitlets.Enum(COLORS, "class", help="What colours the dots. Default: class.").tag(sync=True)
     against = traitlets.Unicode("confidence", help="What λ₁ is plotted against. Default: confidence.").tag(sync=True)

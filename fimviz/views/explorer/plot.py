@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fimviz.explorer import Explorer
 
 
-def explorer_figure(found: Explorer) -> go.Figure:
+def plot(found: Explorer) -> go.Figure:
     """1 − confidence against λ₁ at matched confidence, on log axes: one point a sample, crosses where it is wrong."""
     from fimviz.explorer.results import CONFIDENCE
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fimviz.explorer import Explorer
 
 
-def explorer(found: Explorer, *, max_bytes: int) -> Figure:
+def view(found: Explorer, *, max_bytes: int) -> Figure:
     """The view of an `Explorer`."""
     s = found.first.spectrum
     labels = None if s.labels is None else [outcome(label) for label in s.labels]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fimviz.model.classifier import Classifier
-from fimviz.views.kit.figure import Payload
+from fimviz.views.kit.payload import Payload
 
 
 class Inputs:

@@ -94,9 +94,9 @@ export function roving(box, move) {
   });
 }
 
-/** The bar of the signed colour map with its ends; `reach` is how much of the map is used, `bar` whether it is colours. */
-export function colorBar(most, { reach = 1, bar = true } = {}) {
-  const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * reach).map(Math.round)})`);
+/** The bar of the signed colour map with its ends; `share` is how much of the map is used, `bar` whether it is colours. */
+export function colorBar(most, { share = 1, bar = true } = {}) {
+  const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * share).map(Math.round)})`);
   const end = number(most, 2);
   const zero = end.length > 5 ? "" : "<span>0</span>"; // powers of ten are wide, and the middle is 0 in any case
   return `${bar ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span>` : ""}<span class="fv-ends"><span>−${end}</span>${zero}<span>+${end}</span></span>`;

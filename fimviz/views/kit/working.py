@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets
 
-from fimviz.views.kit.figure import Widget
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.latest import Latest, OvertakenError
 
 _OFTEN = 0.2  # seconds between two reports of progress

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.divergence.distributions import text
-from fimviz.views.divergence.plot import local_title
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.divergence.distributions import percent, text
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
 from fimviz.views.kit.palette import PALETTE
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
     from fimviz.divergence.localaccuracy import LocalAccuracy
@@ -23,7 +24,7 @@ NAMES = {"linf": "L∞", "l2": "L2"}
 class LocalAccuracyView(Widget):
     """The live view of local accuracy."""
 
-    _esm = module_source("localaccuracy/view.js")
+    _module = "localaccuracy/view.js"
     position = traitlets.Int(0, help="Which budget, by its place among them. Default: the last.").tag(sync=True)
 
     @traitlets.validate("position")
@@ -31,7 +32,7 @@ class LocalAccuracyView(Widget):
         return int(self.fitting("position", proposal.value))
 
 
-def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
+def view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
     """A panel a norm, a line a direction; a slider over the budgets tells the numbers."""
     frame = result.frame
     count = result.epsilons.shape[1]
@@ -48,7 +49,7 @@ def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
         budgets = result.epsilons[a].tolist()
         panels.append({"norm": NAMES[norm], "budgets": budgets, "names": [budget(e) for e in budgets], "lines": lines})
     data = {
-        "title": local_title(result),
+        "title": title(result),
         "count": len(result),
         "caution": caution(result.net),
         "lost": lost(result.failures),
@@ -65,7 +66,7 @@ def local_accuracy_view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
 
 
 def _still(result: LocalAccuracy) -> str:
-    parts = [f"<p><strong>{html.escape(local_title(result))}</strong></p>"]
+    parts = [f"<p><strong>{html.escape(title(result))}</strong></p>"]
     for norm in result.norms:
         table = result.table(norm=norm)
         head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
@@ -78,3 +79,19 @@ def _still(result: LocalAccuracy) -> str:
             f"<table><tr><th>direction</th>{head}</tr>{rows}</table>"
         )
     return "".join(parts)
+
+
+def title(result: LocalAccuracy) -> str:
+    """What is seen, in a sentence."""
+    rows = result.frame[(result.frame.norm == result.norms[0]) & (result.frame.direction == result.directions[0])]
+    first, last = (rows.iloc[k] for k in (0, -1))
+    norm = NAMES[result.norms[0]]
+    what = {"worst": "the worst direction", "fgsm": "FGSM", "pgd": "PGD", "random": "a random direction"}
+    if not int(rows.measured.sum()):
+        return (
+            f"No change along {what[result.directions[0]]} moves the prediction: KL is 0, or no number, at every image"
+        )
+    return (
+        f"Along {what[result.directions[0]]} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
+        f"{percent(last['median'])} at {budget(last.epsilon)} ({norm}, median of {int(last.measured)} images)"
+    )

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
+from torch import Tensor
 
 from fimviz._quantile import median
+from fimviz.margins.curve import ShieldingCurve
+from fimviz.margins.shielding import Shielding
+from fimviz.margins.traces import MarginTraces
 from fimviz.views.kit.palette import PALETTE, class_color, class_order
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fimviz.margins.curve import ShieldingCurve
-    from fimviz.margins.shielding import Shielding
-    from fimviz.margins.traces import MarginTraces
 
 ACCENT = "#1976d2"
 SHADE = "rgba(25,118,210,0.22)"  # of what is possible
@@ -26,7 +22,16 @@ WARN = "#d55e00"
 _NAMES = 24  # characters of a class name that a figure can hold
 
 
-def margin_figure(traces: MarginTraces) -> go.Figure:
+def plot(result: MarginTraces | Shielding | ShieldingCurve, *, trace: int | None = None) -> go.Figure:
+    """The figure of traces, of one `trace` by its place, of a shielding or of its curve."""
+    if isinstance(result, Shielding):
+        return _shielding(result)
+    if isinstance(result, ShieldingCurve):
+        return _curve(result)
+    return _lengths(result) if trace is None else _path(result, trace)
+
+
+def _lengths(traces: MarginTraces) -> go.Figure:
     """Length against closed-form bound, one point a trace; on the dashed line a path is a geodesic of the simplex."""
     names = _names(traces.net.classes)
     flipped, target = traces.flipped, traces.hit == traces.target
@@ -72,10 +77,8 @@ def margin_figure(traces: MarginTraces) -> go.Figure:
     return figure
 
 
-def path_figure(traces: MarginTraces, trace: int) -> go.Figure:
+def _path(traces: MarginTraces, trace: int) -> go.Figure:
     """Stacked class probabilities of one trace against Fisher–Rao length, the closed-form floor dashed."""
-    if not 0 <= trace < len(traces):
-        raise ValueError(f"trace is {trace}, expected a place from 0 to {len(traces) - 1}")
     names, path = _names(traces.net.classes), traces.paths[trace]
     source, target, hit = (int(t[trace]) for t in (traces.source, traces.target, traces.hit))
     mass = path.probabilities.amax(0)
@@ -103,7 +106,7 @@ def path_figure(traces: MarginTraces, trace: int) -> go.Figure:
     return figure
 
 
-def shielding_figure(shielding: Shielding) -> go.Figure:
+def _shielding(shielding: Shielding) -> go.Figure:
     """Path matrix, shielding landscape, and effort by class: Fisher–Rao beside L2, the most robust class first."""
     names = _names(list(shielding.classes))
     figure = make_subplots(
@@ -176,7 +179,7 @@ def shielding_figure(shielding: Shielding) -> go.Figure:
     return figure
 
 
-def shielding_curve_figure(curve: ShieldingCurve) -> go.Figure:
+def _curve(curve: ShieldingCurve) -> go.Figure:
     """Share of shielded paths against damping, with intervals, one line a step."""
     frame, figure = curve.frame, go.Figure()
     for i, (step, part) in enumerate(frame.groupby("step", sort=True)):

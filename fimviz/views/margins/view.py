@@ -14,14 +14,14 @@ import traitlets
 from torch import Tensor
 
 from fimviz._options import real, whole
+from fimviz.margins.curve import ShieldingCurve, shielding_curve
 from fimviz.margins.state import fallbacks
-from fimviz.views.kit.figure import Figure, left_out, module_source
+from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import class_order
 from fimviz.views.kit.working import Check, Working
 
 if TYPE_CHECKING:
-    from fimviz.margins.curve import ShieldingCurve
     from fimviz.margins.shielding import Shielding
     from fimviz.margins.traces import MarginTraces
 
@@ -42,7 +42,7 @@ class Margins(Working):
     Its settings are those of the trace that is shown; setting one asks for the same trace made so, and opens it.
     """
 
-    _esm = module_source("margins/view.js")
+    _module = "margins/view.js"
     trace = traitlets.Int(
         0, help="Which trace, by its place in the result, or a new one; one that is shown. Default: 0."
     ).tag(sync=True)
@@ -183,8 +183,6 @@ class Margins(Working):
             self.position = trace["length"]
 
     def _curve(self, content: Any, check: Check) -> None:
-        from fimviz.margins.curve import shielding_curve
-
         own = self._traces()
         kept = list(range(len(own.images)))[:_CURVE_SAMPLES]
         points: list[dict[str, Any]] = []
@@ -214,7 +212,7 @@ class Margins(Working):
         return self.source
 
 
-def margins(
+def view(
     traces: MarginTraces,
     *,
     samples: int | Sequence[int] | None,
@@ -223,6 +221,8 @@ def margins(
     order: list[int] | None = None,
 ) -> Figure:
     """The view of the traces of some samples; the path matrix counts all. `order` of classes, for their colours."""
+    if curve is not None and not isinstance(curve, ShieldingCurve):
+        raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")
     if not len(traces):
         raise ValueError("there are no traces to show")
     inputs = inputs_of(traces.net, traces.images)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
 
 
-def spectrum_figure(spectrum: Spectrum) -> go.Figure:
+def plot(spectrum: Spectrum) -> go.Figure:
     """Eigenvalues against their index, one line an input, on a log axis; the most fragile input in the accent."""
     order = spectrum.fragile[::-1]
     index = list(range(1, spectrum.eigenvalues.shape[1] + 1))

@@ -13,7 +13,8 @@ import torch
 import traitlets
 from torch import Tensor
 
-from fimviz.views.kit.figure import Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.kit.palette import class_order
 
@@ -79,7 +80,7 @@ class Perturbation(Along):
 
     samples: tuple[int, ...] = ()
 
-    _esm = module_source("perturbation/view.js")
+    _module = "perturbation/view.js"
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:
@@ -88,7 +89,7 @@ class Perturbation(Along):
         return int(proposal.value)
 
 
-def perturbation(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions: int, max_bytes: int) -> Figure:
+def view(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions: int, max_bytes: int) -> Figure:
     """The view of some samples of a spectrum, the most fragile first."""
     if spectrum.eigenvectors is None:
         raise ValueError("this spectrum has no eigenvectors to show: compute it with vectors=True")

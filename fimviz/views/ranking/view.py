@@ -11,11 +11,11 @@ import traitlets
 
 from fimviz._quantile import digits
 from fimviz.ranking.comparison import QUANTITIES, lacking, missing
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fimviz.ranking.comparison import ModelComparison
 
 _HELP = (
@@ -32,7 +32,7 @@ _HELP = (
 class Ranking(Widget):
     """The live ranking view."""
 
-    _esm = module_source("ranking/view.js")
+    _module = "ranking/view.js"
     column = traitlets.Enum(
         [name for name, q in QUANTITIES.items() if q.kind != "measured"],
         "weights_only",
@@ -40,7 +40,7 @@ class Ranking(Widget):
     ).tag(sync=True)
 
 
-def ranking(result: ModelComparison, *, max_bytes: int) -> Figure:
+def view(result: ModelComparison, *, max_bytes: int) -> Figure:
     """The view of all models of a comparison."""
     columns = [
         {"name": name, "title": q.title, "short": q.short, "kind": q.kind, "expected": q.expected, "log": q.log}
@@ -52,7 +52,7 @@ def ranking(result: ModelComparison, *, max_bytes: int) -> Figure:
         for name, row in result.rows.items()
     ]
     data = {
-        "title": _title(result),
+        "title": title(result),
         "summary": result.summary,
         "help": _HELP,
         "columns": columns,
@@ -68,38 +68,7 @@ def ranking(result: ModelComparison, *, max_bytes: int) -> Figure:
     )
 
 
-def ranking_figure(result: ModelComparison) -> go.Figure:
-    """The formula from the weights, and matched λ₁, against the smallest attack: one point a model."""
-    from plotly.subplots import make_subplots
-
-    shown = ("weights_only", "equally_sure_spectral_norm")
-    titles = []
-    for r in (result.ranks[name] for name in shown):
-        rho = "" if math.isnan(r.spearman) else f"ρ = {r.spearman:.2f} ({r.low:.2f} to {r.high:.2f}), "
-        titles.append(f"{rho}{r.discordant} of {r.pairs} pairs in the wrong order")
-    figure: go.Figure = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
-    frame = result.frame
-    for place, name in enumerate(shown, 1):
-        q = QUANTITIES[name]
-        figure.add_scatter(
-            x=frame[name],
-            y=frame.smallest_attack.where(frame.smallest_attack < math.inf),
-            text=frame.model.map(html.escape),
-            mode="markers+text",
-            textposition="top center",
-            cliponaxis=False,
-            marker={"size": 9, "color": "#1976d2"},
-            hovertemplate=f"%{{text}}<br>{q.title}: %{{x:.4g}}<br>smallest attack: %{{y:.3g}}<extra></extra>",
-            row=1,
-            col=place,
-        )
-        figure.update_xaxes(title=q.title, type="log" if q.log == "decades" else "linear", row=1, col=place)
-    figure.update_yaxes(title="smallest attack, median L2", row=1, col=1)
-    figure.update_layout(template="plotly_white", title=_title(result), showlegend=False)
-    return figure
-
-
-def _title(result: ModelComparison) -> str:
+def title(result: ModelComparison) -> str:
     """What is seen, in a sentence."""
     if len(result) == 1:
         return f"The numbers of one model, {next(iter(result.models))}: there is no other to compare it with"
@@ -189,7 +158,7 @@ def _still(result: ModelComparison) -> str:
         if not math.isnan(r.spearman)
     )
     return (
-        f"<p><strong>{html.escape(_title(result))}</strong><br>{html.escape(result.summary)}</p>"
+        f"<p><strong>{html.escape(title(result))}</strong><br>{html.escape(result.summary)}</p>"
         f"<table><tr><th>model</th>{head}</tr>{rows}</table>"
         + (f"<table><tr><th>number</th><th>ρ</th><th>95 %</th><th>in words</th></tr>{ranks}</table>" if ranks else "")
     )

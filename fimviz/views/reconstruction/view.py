@@ -5,13 +5,12 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-import torch
 import traitlets
 
-from fimviz._quantile import median, quantiles
+from fimviz._quantile import median
 from fimviz.views.divergence.distributions import text
-from fimviz.views.kit.figure import WARN_BYTES, Figure, Widget, left_out, module_source
+from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
+from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _MOST = 1e9  # labels
 class ReconstructionView(Widget):
     """The live view of a reconstruction."""
 
-    _esm = module_source("reconstruction/view.js")
+    _module = "reconstruction/view.js"
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
     draws = traitlets.Float(
         1.0, help="How many labels are drawn, from 1 to 10⁹: what lies beyond becomes it. Default: the result's."
@@ -35,7 +34,7 @@ class ReconstructionView(Widget):
         return self.fitting(proposal.trait.name, proposal.value)
 
 
-def reconstruction_view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figure:
+def view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figure:
     """The first inputs with what is visible of them."""
     spectrum = result.spectrum
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
@@ -113,44 +112,3 @@ def headline(result: Reconstruction) -> str:
         f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
         f"from {labels} (median image)"
     )
-
-
-def reconstruction_figure(result: Reconstruction) -> go.Figure:
-    """Least standard deviation ÷ guess along each direction, one line an input; below 1 labels tell something."""
-    ratio = (result.std / result.guess).where(result.guess.isfinite(), result.std)
-    figure = go.Figure()
-    index = list(range(1, ratio.shape[1] + 1))
-    sound = result.spectrum.computed
-    middle = quantiles(ratio[sound], [0.5])[0]
-    for i, row in zip(sound.tolist(), ratio[sound], strict=True):
-        figure.add_scatter(
-            x=index,
-            y=[finite(v) for v in row.tolist()],
-            mode="lines",
-            line={"color": "rgba(128,128,128,0.35)", "width": 1},
-            showlegend=False,
-            hovertemplate=f"sample {i}: %{{y:.3g}} along v%{{x}}<extra></extra>",
-        )
-    figure.add_scatter(
-        x=index,
-        y=[finite(v) for v in middle.tolist()],
-        mode="lines+markers",
-        line={"color": "#1976d2", "width": 2.5},
-        name="median",
-        hovertemplate="median: %{y:.3g} along v%{x}<extra></extra>",
-    )
-    known = bool(torch.isfinite(result.guess).any())
-    if known:
-        figure.add_hline(y=1, line={"dash": "dash", "color": "rgba(128,128,128,0.9)"}, annotation_text="a guess")
-    figure.update_layout(
-        template="plotly_white",
-        title=html.escape(headline(result)),
-        xaxis={"title": "eigenvector", "dtick": 1 if len(index) <= 20 else None},
-        yaxis={
-            "title": "least standard deviation" + (" ÷ that of a guess" if known else ", L2 pixel units"),
-            "type": "log",
-            "exponentformat": "power",
-            "dtick": 1,
-        },
-    )
-    return figure

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.training.measure import MEASURED
-from fimviz.views.kit.figure import Figure, Payload, Widget, module_source
-from fimviz.views.kit.palette import PALETTE
+from fimviz.views.kit.figure import Figure
+from fimviz.views.kit.host import Widget
+from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fimviz.training.history import TrainingHistory
 
 _HELP = (
@@ -31,7 +30,7 @@ _MOST = 400  # records of a run that a chart can hold
 class Training(Widget):
     """The live training view; its payload grows with the run."""
 
-    _esm = module_source("training/view.js")
+    _module = "training/view.js"
     step = traitlets.Int(
         -1,
         help="At which step the numbers are read, −1 at the newest record; between two records it becomes the earlier. "
@@ -50,11 +49,11 @@ class Training(Widget):
         return max((s for s in self.steps if s <= proposal.value), default=self.steps[0])
 
 
-def training(result: TrainingHistory, *, max_bytes: int) -> Figure:
+def view(result: TrainingHistory, *, max_bytes: int) -> Figure:
     """The view of all runs of a history."""
     runs = [_run(name, records) for name, records in result.runs.items()]
     data = {
-        "title": _title(result),
+        "title": title(result),
         "summary": _summary(result),
         "help": _HELP,
         "runs": runs,
@@ -79,7 +78,7 @@ def _run(name: str, records: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     return {"name": name, "records": len(records), **columns}
 
 
-def _title(result: TrainingHistory) -> str:
+def title(result: TrainingHistory) -> str:
     """What is seen, in a sentence."""
     last = {name: r for name, r in result.last.items() if r["mean_frobenius"]}
     if not len(result):
@@ -133,34 +132,6 @@ def _still(result: TrainingHistory) -> str:
             cells = "".join(f"<td>{'–' if r[c] is None else format(r[c], '.4g')}</td>" for c in shown)
             rows.append(f"<tr><td>{html.escape(name)}</td><td>{r['step']}</td>{cells}</tr>")
     return (
-        f"<p><strong>{html.escape(_title(result))}</strong><br>{html.escape(_summary(result))}</p>"
+        f"<p><strong>{html.escape(title(result))}</strong><br>{html.escape(_summary(result))}</p>"
         f"<table><tr>{head}</tr>{''.join(rows)}</table>"
     )
-
-
-def training_figure(result: TrainingHistory) -> go.Figure:
-    """Accuracy, loss, CCKL and mean ‖F‖_F on one step axis, one colour a run; confidence dashed."""
-    from plotly.subplots import make_subplots
-
-    titles = ["accuracy (confidence dashed)", "cross-entropy, nats", "CCKL, nats", "mean ‖F‖_F, log axis"]
-    places = {"accuracy": (1, 1), "confidence": (1, 1), "loss": (1, 2), "cckl": (2, 1), "mean_frobenius": (2, 2)}
-    figure: go.Figure = make_subplots(2, 2, shared_xaxes="all", subplot_titles=titles, vertical_spacing=0.12)
-    for i, (name, records) in enumerate(result.runs.items()):
-        for column, (row, col) in places.items():
-            figure.add_scatter(
-                x=[r["step"] for r in records],
-                y=[r[column] for r in records],
-                mode="lines+markers" if len(records) <= 30 else "lines",
-                name=html.escape(name),
-                legendgroup=name,
-                showlegend=column == "accuracy" and len(result.runs) > 1,
-                line={"color": PALETTE[i % len(PALETTE)], "dash": "dash" if column == "confidence" else "solid"},
-                marker={"size": 4},
-                hovertemplate=f"{html.escape(name)}, step %{{x}}: {column} %{{y:.4g}}<extra></extra>",
-                row=row,
-                col=col,
-            )
-    figure.update_xaxes(title="training step", row=2)
-    figure.update_yaxes(type="log", exponentformat="power", row=2, col=2)
-    figure.update_layout(template="plotly_white", title=html.escape(_title(result)), height=620)
-    return figure

@@ -1,0 +1,89 @@
+"""The bounds of λ₁ by a formula, one row each: the rungs of the ladder, and lower bounds."""
+
+import math
+
+from fimviz._ways import table
+from fimviz.bounds.ladder import SPARE, Formula, Ladder, lower_trace
+
+_GRADIENTS = "the point, and the gradient of every logit there"
+_WEIGHTS = "the weights and the size of the input"
+RUNGS = table(
+    Formula(
+        name="L1",
+        bound=Ladder.trace,
+        guarantee="upper",
+        needs=_GRADIENTS,
+        short="the point and K gradients",
+        formula="tr F",
+        shares=("rows",),
+    ),
+    Formula(
+        name="L2",
+        bound=Ladder.widest,
+        guarantee="upper",
+        needs=_GRADIENTS,
+        short="the point and K gradients",
+        formula="c(p) · max ‖J_i − J_j‖²",
+        shares=("rows",),
+    ),
+    Formula(
+        name="L3",
+        bound=Ladder.features,
+        guarantee="upper",
+        needs="the point, the gradient of every feature there, and the last layer's weights",
+        short="the point, the features’ Jacobian",
+        formula="c(p) · Δ² · ‖J_h(x)‖²",
+        shares=("features",),
+    ),
+    Formula(
+        name="L4",
+        bound=Ladder.local,
+        guarantee="upper",
+        needs="the point's probabilities, the weights, and one pass at the point for what the layers see there",
+        short="the prediction and the weights",
+        formula="c(p) · Δ² · L_h²",
+        shares=("local", "weights", "logits"),
+        sees="weights",
+        last="c(p) · Δ² takes the place of the last layer’s ‖W‖²",
+    ),
+    Formula(
+        name="L5",
+        bound=lambda ladder: ladder.weights_only(math.log10(0.25), "spread"),
+        guarantee="upper",
+        needs=f"{_WEIGHTS}; it holds at every point",
+        short="the weights only",
+        formula="¼ · Δ² · L_h²",
+        shares=("weights",),
+        sees="weights",
+        last="¼ · Δ² takes the place of the last layer’s ‖W‖²",
+    ),
+    Formula(
+        name="L6",
+        bound=lambda ladder: ladder.weights_only(math.log10(0.5), "norm"),
+        guarantee="upper",
+        needs=f"{_WEIGHTS}, of the last layer its norm alone; it holds at every point",
+        short="the weights only",
+        formula="½ · ‖W‖² · L_h²",
+        shares=("weights",),
+        sees="weights",
+        last="½: how far a softmax can move, squared, per unit of its logits",
+    ),
+    Formula(
+        name="lower-pair",
+        bound=lambda ladder: (ladder.rows.log_pair / math.log(10) - SPARE, ""),
+        guarantee="lower",
+        needs="the point, and the gradients of two logits there; of all, to take the best pair",
+        short="the point and K gradients",
+        formula="the largest p_i p_j ‖J_i − J_j‖²",
+        shares=("rows",),
+    ),
+    Formula(
+        name="lower-trace",
+        bound=lambda ladder: (lower_trace(ladder.rows, ladder.x[0].numel()), ""),
+        guarantee="lower",
+        needs="the point, and the trace and the Frobenius norm of F there",
+        short="the point and K gradients",
+        formula="the larger of tr F / rank and ‖F‖²_F / tr F",
+        shares=("rows",),
+    ),
+)
