@@ -13,6 +13,8 @@ A network without kinks (`Traits.smooth`) needs none of this: what rounding move
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fimviz.model.at_rest import plain_kernels
 
@@ -58,6 +60,7 @@ _SMOOTH = {
     *("zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "empty_strided"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
 }
+_beneath = threading.local()
 _EDGES = {"hardtanh": (-1.0, 1.0), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.0, 3.0)}
 
 
@@ -69,6 +72,11 @@ def float64_values(tangent: Tensor | None = None) -> Iterator[Float64Values]:
     """
     with plain_kernels.turned(), Float64Values(tangent) as values:  # oneDNN's recurrent layers know no float64
         yield values
+
+
+def computes_values() -> bool:
+    """Whether what this thread does now gives float64's values: operations that are nobody else's business."""
+    return getattr(_beneath, "on", False)
 
 
 class Float64Values(TorchDispatchMode):
@@ -133,6 +141,15 @@ class Float64Values(TorchDispatchMode):
         turns = func.is_view or torch.Tag.inplace_view in func.tags
         if turns or not (narrowing or any(t.dtype in _WIDE for t in tensors)):
             return func(*args, **kwargs)
+        _beneath.on = True
+        try:
+            return self._wide(func, args, kwargs, leaves, spec, narrowing)
+        finally:
+            _beneath.on = False
+
+    def _wide(self, func: Any, args: Any, kwargs: Any, leaves: list[Any], spec: TreeSpec, narrowing: bool) -> Any:
+        """What an operation gives in float64, rounded."""
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
         wide_args, wide_kwargs = tree_unflatten([self.of(a) if isinstance(a, Tensor) else a for a in leaves], spec)
         edges = _edges(func, args)
         if edges:
@@ -160,12 +177,14 @@ class Float64Values(TorchDispatchMode):
         return result
 
     def _keep_sides(self, t: Tensor, edges: tuple[float, ...]) -> None:
-        """Move numbers that were rounded onto an edge, or beyond it, back to where float64 has them."""
-        wide = self.of(t)
+        """Move numbers that were rounded onto an edge back to the side where float64 has them."""
         for edge in edges:
-            at = torch.tensor(edge, dtype=t.dtype)
-            for beyond, side in ((wide < edge) & (t >= edge), -torch.inf), ((wide > edge) & (t <= edge), torch.inf):
-                t.masked_fill_(beyond, float(torch.nextafter(at, torch.tensor(side, dtype=t.dtype))))
+            there = t == edge
+            if edge and bool(there.any()):  # only what underflows is rounded to 0
+                wide, at = self.of(t), torch.tensor(edge, dtype=t.dtype)
+                for beyond, side in (wide < edge, -torch.inf), (wide > edge, torch.inf):
+                    next_to_it = torch.nextafter(at, torch.tensor(side, dtype=t.dtype))
+                    t.masked_fill_(there & beyond, float(next_to_it))
 
 
 class Traits(TorchDispatchMode):
@@ -304,7 +323,11 @@ def _by_taps(
     windows = _windows(x, weight.shape[2:], stride, padding, dilation)
     taps = weight.ndim - 2
     z = windows.new_zeros(windows.shape[: 2 + taps])
-    for seen, factor in zip(windows.flatten(2 + taps).unbind(-1), weight.flatten(1).unbind(1), strict=True):
+    for at in itertools.product(*(range(tap) for tap in weight.shape[2:])):
+        factor = weight[:, 0]
+        seen = windows
+        for place in reversed(at):
+            seen, factor = seen[..., place], factor[..., place]
         z.addcmul_(seen, factor.view(-1, *[1] * taps))
     return z if bias is None else z + bias.view(-1, *[1] * taps)
 
