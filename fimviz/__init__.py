@@ -22,6 +22,7 @@ from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.model.blackbox import BlackBox, BudgetExceeded
 from fimviz.model.classifier import Classifier
+from fimviz.model.likelihoods import Gaussian
 from fimviz.ranking import ModelComparison, compare_models
 from fimviz.training import FisherMonitor, TrainingHistory
 from fimviz.vulnerability import Vulnerability, vulnerability
@@ -37,6 +38,7 @@ __all__ = [
     "CrossCategoryKL",
     "Explorer",
     "FisherMonitor",
+    "Gaussian",
     "LocalAccuracy",
     "MarginTraces",
     "ModelComparison",

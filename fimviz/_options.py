@@ -6,14 +6,11 @@ import difflib
 import functools
 import inspect
 import operator
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from fimviz._surroundings import ordinary
-
-SOON = 5.0  # seconds after which work that nobody called for by name shows a bar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,27 +62,3 @@ def real(name: str, value: Any) -> float:
         with suppress(TypeError, ValueError, RuntimeError):
             return float(value)
     raise TypeError(f"{name} is {value!r}, expected a number")
-
-
-def reporter(
-    wanted: bool | Callable[[int, int], None], total: int, unit: str = "input", delay: float = 0
-) -> Callable[[int], None]:
-    """The option `progress` as a function of what is done.
-
-    A bar with a `delay`, which is seen after so many seconds, is one that nobody has asked for: it is for terminals
-    alone, since a notebook would keep it among its outputs.
-    """
-    if callable(wanted):
-        return lambda done: wanted(done, total)
-    if not wanted or (delay and not sys.stderr.isatty()):
-        return lambda done: None
-    from tqdm.auto import tqdm
-
-    bar = tqdm(total=total, unit=unit, leave=False, delay=delay)
-
-    def update(done: int) -> None:
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update

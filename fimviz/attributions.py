@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._options import flag, named_options, reporter, whole
+from fimviz._options import named_options, whole
 from fimviz._quantile import median
 from fimviz._ranks import ranks
 from fimviz._tell import tell
-from fimviz.attacks.problem import chunk
 from fimviz.fisher.methods import spectrum as fisher_spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.drawn import Drawn
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work, in_parts
+from fimviz.model.engine.plan import there_and_back
+from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import column, known, said, settle
 from fimviz.model.labels import read_labels
 from fimviz.result import Result
@@ -48,6 +53,7 @@ def attributions(
     methods: Sequence[str] = ("Saliency", "IntegratedGradients", "Occlusion"),
     spectrum: Spectrum | None = None,
     options: dict[str, dict[str, Any]] | None = None,
+    max_memory: float | None = None,
     errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
@@ -64,10 +70,11 @@ def attributions(
         options: method → further options of its `attribute`, as {"Occlusion": {"sliding_window_shapes": (1, 3, 3)}}.
             Unless given: a baseline of the lowest input value, 32 steps of an integral, and for "Occlusion" a square
             of all channels that is a fourteenth of the image wide, at least 2, moved by half of that.
+        max_memory: bytes that it may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its maps are NaN and the frame
             says why, or "raise".
         seed: of methods that draw, and of the directions by which chance is measured.
-        progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
 
     The maps of "IntegratedGradients", "DeepLift" and the Shapley methods are complete: they sum to f(x) − f(baseline).
     What they miss of it stands in the frame; a median above 5 % is warned of. captum's DeepLift changes the rules of
@@ -91,13 +98,19 @@ def attributions(
     if any("return_convergence_delta" in own for own in extra.values()):
         raise ValueError("return_convergence_delta is not taken: what maps miss of completeness is in the frame's gap")
     errors, seed = known(errors), whole("seed", seed, 0)
-    flag("progress", callable(progress) or progress)
+    progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
     x = net.admit(images).detach()
-    if net.likelihood.name != "categorical":
-        raise ValueError("the model has several yes/no labels, expected one of K classes: an attribution explains one")
+    net.likelihood.one_of_classes("an attribution explains one")
     classes = read_labels(targets, len(x), net)
-    s = fisher_spectrum(net, x, k=1, seed=seed, errors=errors) if spectrum is None else spectrum
+    kinds = [(name, _passes(name, x, extra.get(name, {}))) for name in names]
+    own = 1.0 + 2 * min(len(net.classes) - 1, 25) if spectrum is None else 0.0
+    bar = Stages(progress, [(kind, cost * len(x)) for kind, cost in (("spectrum", own), *kinds)])
+    tick = bar.next()
+    if spectrum is None:
+        s = fisher_spectrum(net, x, k=1, seed=seed, max_memory=max_memory, errors=errors, progress=tick)
+    else:
+        s = spectrum
     count = len(s) if spectrum is None else len(x)  # an interrupted one is shorter
     if not isinstance(s, Spectrum) or s.eigenvectors is None or not torch.equal(s.images, x[:count].cpu()):
         raise ValueError("spectrum is not that of these images with eigenvectors: leave it out to have it computed")
@@ -110,28 +123,30 @@ def attributions(
     maps = torch.full((len(x), len(names), *x.shape[1:]), torch.nan, dtype=x.dtype)
     gap = torch.full((len(x), len(names)), torch.nan, dtype=torch.float64)
     gradient = torch.zeros(len(names), dtype=torch.bool)
-    report, done, size = reporter(progress, len(s)), 0, chunk(net, x)
-    try:
-        with net.at_rest(), warnings.catch_warnings(), torch.random.fork_rng(_devices(net)):
-            warnings.filterwarnings("ignore", module="captum")  # on gradients it turns on, hooks it hangs, what is slow
-            torch.manual_seed(seed)
-            for at in s.computed.split(size):
-                part = x[at.to(x.device)].to(net.device)
-                for j, name in enumerate(names):
-                    asked = classes[at].to(net.device)
-                    one, baselines = _explained(name, net, part, asked, extra.get(name, {}))
-                    maps[at, j] = one.cpu()
-                    if name in _COMPLETE:
-                        gap[at, j] = _missed(name, one, net, part, asked, baselines)
-                    if name.startswith("DeepLift") and not done:
-                        gradient[j] = _is_input_times_gradient(one, net, part, asked, baselines)
-                done = int(at[-1]) + 1
-                report(done)
-            done = len(s)
-    except KeyboardInterrupt:
-        if not done:
-            raise
-        warnings.warn(f"interrupted: the result holds the first {done} of {len(x)} inputs", stacklevel=3)
+    work, places = Work(len(s)), s.computed
+
+    def explained(some: list[int]) -> None:
+        at, rest = places[some], len(places) - some[-1] - 1
+        bar.expect([(kind, cost * count) for count in (len(some), rest) for kind, cost in kinds])
+        part, asked = x[at.to(x.device)].to(net.device), classes[at].to(net.device)
+        for j, name in enumerate(names):
+            bar.next()
+            one, baselines = _explained(name, net, part, asked, extra.get(name, {}))
+            maps[at, j] = one.cpu()
+            if name in _COMPLETE:
+                gap[at, j] = _missed(name, one, net, part, asked, baselines)
+            if name.startswith("DeepLift") and not some[0]:
+                gradient[j] = _is_input_times_gradient(one, net, part, asked, baselines)
+
+    with work, net.at_rest(), warnings.catch_warnings(), Drawn(seed, "GradientShap" in names):
+        warnings.filterwarnings("ignore", module="captum")  # on gradients it turns on, hooks it hangs, what is slow
+        for some, _ in in_parts(range(len(places)), there_and_back(net, x, max_memory), explained):
+            work.reached(int(places[some[-1]]) + 1)
+        work.reached(len(s))
+        bar.end()
+    done = work.done
+    if work.stopped:
+        tell(f"{work.stopped}: the result holds the first {done} of {len(x)} inputs")
     _tell_gaps(names, gap[:done], gradient)
     return Attributions(
         methods=names,
@@ -369,5 +384,11 @@ def _window(x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (channels, *wide), (channels, *(max(1, w // 2) for w in wide))
 
 
-def _devices(net: Classifier) -> list[torch.device]:
-    return [net.device] if net.device.type == "cuda" else []
+def _passes(name: str, x: Tensor, options: dict[str, Any]) -> float:
+    """How many forward passes a method takes at an input, roughly: one back takes as long as two."""
+    channels, *sides = x.shape[1:]
+    squares = math.prod(max(1, 2 * side // max(2, round(side / 14))) for side in sides if side > 1) or channels
+    integral = 3.0 * int(options.get("n_steps", _STEPS))
+    known = {"Saliency": 3.0, "InputXGradient": 3.0, "Deconvolution": 3.0, "GuidedBackprop": 3.0, "DeepLift": 9.0}
+    known |= {"IntegratedGradients": integral, "Occlusion": float(squares), "FeatureAblation": float(x[0].numel())}
+    return known.get(name, 100.0)

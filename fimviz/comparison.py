@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._options import named_options
-from fimviz._ways import Way
+from fimviz._tell import tell
+from fimviz._ways import VJP_COST, Way
 from fimviz.bounds.formulas import RUNGS
 from fimviz.bounds.ladder import Formula, Ladder
 from fimviz.bounds.network import Layer
-from fimviz.fisher.estimators import ESTIMATORS, Estimator
+from fimviz.fisher.estimators import ESTIMATORS, Estimate, Estimator
 from fimviz.fisher.methods import UNVERIFIED, spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work, answers, in_parts
+from fimviz.model.engine.plan import there_and_back
+from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import ANSWERS, known, others, settle, spread
 from fimviz.model.failures import said as lacking
 from fimviz.result import Result
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from fimviz.result import Figure
 
 _CHUNK = 16  # inputs at a time
+_STEPS = 5  # that an iteration takes for λ₁, roughly
 
 
 def ways() -> dict[str, Way]:
@@ -167,7 +173,9 @@ def compare_bounds(
     max_steps: int = 100,
     seed: int = 0,
     feature_vjps: int = 256,
+    max_memory: float | None = None,
     errors: str = "mark",
+    progress: bool | Callable[[int, int], None] = False,
 ) -> BoundComparison:
     """λ₁ at each input of a batch by estimates and by guaranteed bounds, with intervals, costs and what each needs.
 
@@ -188,8 +196,12 @@ def compare_bounds(
         seed: of everything random.
         feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
             no value where there are more than this.
+        max_memory: bytes that it may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its rows are NaN with the
             reason in the frame's column `failure`, or "raise".
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
+
+    An interrupt returns the methods that are complete.
 
     Example, two classes with p = (½, ½), where λ₁ = ¼ ‖w₁ − w₂‖² = 1:
         >>> import torch, fimviz as fv
@@ -203,42 +215,59 @@ def compare_bounds(
     errors, chosen = known(errors), list(listed if methods is None else methods)
     if not chosen or not set(chosen) <= set(listed):
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(listed)} for this model")
+    progress, max_memory = wanted(progress), limit(max_memory)
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     count = len(x)
-    with net.at_rest(), torch.no_grad():
-        z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(_CHUNK)])
-    unanswered = (~z.isfinite().all(1)).nonzero()[:, 0].tolist()
-    failures = unsound(net, x) if isinstance(net, Classifier) else dict.fromkeys(unanswered, ANSWERS)
+    asked = {name: listed[name] for name in chosen}
+    bar = Stages(progress, [("check", 3.0 * count), *_forecast(net, x, asked, probes, feature_vjps)])
+    tick = bar.next()
+    z = answers(net, x, max_memory=max_memory)
+    failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), ANSWERS)
+    if isinstance(net, Classifier):
+        failures = unsound(net, x, max_memory=max_memory, progress=tick)
     settle(failures, count, errors)
     places = others(failures, count)
     x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
-    asked = {name: listed[name] for name in chosen}
     formulas = {name: way for name, way in asked.items() if isinstance(way, Formula)}
-    ladder = Ladder(net, x, feature_vjps) if isinstance(net, Classifier) and formulas else None
+    ladder = Ladder(net, x, feature_vjps, max_memory) if isinstance(net, Classifier) and formulas else None
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
-    for name, way in asked.items():
-        if ladder and isinstance(way, Formula):
-            columns[name], reasons[name] = _of_rung(ladder, way)
-        elif ladder and name == "exact" and any("rows" in formula.shares for formula in formulas.values()):
-            exact = net.precise or net.has_float64 or net.dtype == torch.float64
-            columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
-        elif isinstance(way, Estimator):
-            columns[name] = _of_estimates(net, x, way, probes, seed)
-        else:
-            s = spectrum(
-                net,
-                x,
-                k=1,
-                method=name,
-                vectors=False,
-                tolerance=tolerance,
-                max_steps=max_steps,
-                probes=probes,
-                seed=seed,
-            )
-            columns[name] = _of_spectrum(s, way)
+    work = Work(len(asked))
+    with work:
+        for name, way in asked.items():
+            tick = bar.next()
+            if ladder and isinstance(way, Formula):
+                columns[name], reasons[name] = _of_rung(ladder, way)
+            elif ladder and name == "exact" and any("rows" in formula.shares for formula in formulas.values()):
+                exact = net.precise or net.has_float64 or net.dtype == torch.float64
+                columns[name] = _of_rows(ladder, "exact" if exact else UNVERIFIED)
+            elif isinstance(way, Estimator):
+                columns[name] = _of_estimates(net, x, way, probes, seed, max_memory, tick)
+            else:
+                s = spectrum(
+                    net,
+                    x,
+                    k=1,
+                    method=name,
+                    vectors=False,
+                    tolerance=tolerance,
+                    max_steps=max_steps,
+                    probes=probes,
+                    seed=seed,
+                    max_memory=max_memory,
+                    progress=tick,
+                )
+                if len(s) < len(x):  # it keeps what an interrupt left, which does not compare
+                    raise KeyboardInterrupt
+                columns[name] = _of_spectrum(s, way)
+            work.reached(len(columns))
+        bar.end()
+    if work.stopped:
+        asked = dict(list(asked.items())[: work.done])
+        columns = {name: columns[name] for name in asked}
+        chosen = list(asked)
+        tell(f"{work.stopped}: the comparison holds {work.done} of {work.count} methods")
     if isinstance(net, Classifier) and net.undescribed:
         by_gradients = [name for name, way in asked.items() if way.sees == "slopes"]
         columns |= {name: replace(columns[name], guarantee="void") for name in by_gradients}
@@ -247,11 +276,8 @@ def compare_bounds(
         layers, reason = ladder.layers
     if ladder and "L4" in chosen:
         local_layers = ladder.local_layers
-    modes = net.likelihood.mode(z)
-    names = net.classes
-    said = [
-        names[int(m)] if m.ndim == 0 else " + ".join(names[c] for c in m.nonzero()[:, 0]) or "no label" for m in modes
-    ]
+    modes = net.likelihood.predict(z)
+    said = [net.likelihood.said(mode, net.classes) for mode in modes]
     confidence = net.likelihood.confidence(z)
     if failures:
         columns = {name: column.among(places, count, failures) for name, column in columns.items()}
@@ -337,10 +363,44 @@ def _of_spectrum(s: Spectrum, way: Way) -> Column:
     )
 
 
-def _of_estimates(net: Classifier | BlackBox, x: Tensor, way: Estimator, probes: int, seed: int) -> Column:
-    start = time.perf_counter()
+def _forecast(
+    net: Classifier | BlackBox, x: Tensor, asked: Mapping[str, Way], probes: int, feature_vjps: int
+) -> list[tuple[str, float]]:
+    """How many forward passes each method takes, roughly; what several read counts for the first of them."""
+    rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
+    parts = {"rows": 1.0 + VJP_COST * rank, "features": VJP_COST * feature_vjps / 4, "local": 100.0}
+    parts["weights"] = 100.0 / len(x)
+    costs: dict[str, float] = {}
+    for name, way in asked.items():
+        if isinstance(way, Estimator) or way.answers:
+            costs[name] = way.cost * probes
+        elif isinstance(way, Formula) or not way.cost:
+            reads = way.shares if isinstance(way, Formula) else ("rows",)
+            costs[name] = sum(parts.pop(part, 0.0) for part in reads)
+        else:
+            costs[name] = 1.0 + way.cost * _STEPS
+    return [(name, len(x) * cost) for name, cost in costs.items()]
+
+
+def _of_estimates(
+    net: Classifier | BlackBox,
+    x: Tensor,
+    way: Estimator,
+    probes: int,
+    seed: int,
+    max_memory: float | None,
+    progress: Tick,
+) -> Column:
+    start, parts = time.perf_counter(), []
+    size = min(_CHUNK, there_and_back(net, x, max_memory)) if isinstance(net, Classifier) else _CHUNK
+
+    def estimated(places: list[int]) -> Estimate:
+        return way.run(net, x[places].to(net.device), probes=probes, seed=seed)
+
     with net.at_rest():
-        parts = [way.run(net, part.to(net.device), probes=probes, seed=seed) for part in x.split(_CHUNK)]
+        for places, part in in_parts(range(len(x)), size, estimated):
+            parts.append(part)
+            progress(places[-1] + 1, len(x))
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts])

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import anywidget
     import pandas as pd
     import plotly.graph_objects as go
-    from torch import Tensor
 
     from fimviz.views.kit.figure import Figure
 
@@ -72,19 +71,3 @@ class Result(ABC):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.view().html()}
-
-
-def outcome_column(outcomes: Tensor, unknown: Tensor | None = None) -> Any:
-    """A frame's column of outcomes: classes (n,) as integers, sets of labels (n, K) as tuples.
-
-    Where some are unknown (n,), these are NaN, and integers become floats.
-    """
-    lost = [] if unknown is None else unknown.nonzero()[:, 0].tolist()
-    if outcomes.ndim == 1:
-        values = outcomes.numpy().astype(float) if lost else outcomes.numpy()
-        values[lost] = float("nan") if lost else values[lost]
-        return values
-    sets: list[Any] = [tuple(o.nonzero()[:, 0].tolist()) for o in outcomes]
-    for place in lost:
-        sets[place] = float("nan")
-    return sets

@@ -3,6 +3,7 @@
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,9 +68,11 @@ def test_the_frame_the_plot_and_the_view(some):
 def test_other_methods_by_name_leave_the_model_and_the_process_as_they_were(name):
     images, labels = fv.zoo.digits()
     net = fv.zoo.load("digits-vgg")
-    state = torch.get_rng_state()
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     a = fv.attributions(net, images[:2], labels[:2], methods=name)
     assert torch.equal(state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])
+    assert torch.equal(a.maps, fv.attributions(net, images[:2], labels[:2], methods=name).maps)
     assert a.maps.isfinite().all()
     assert a.maps.any()
     assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in net.model.modules())

@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
+from fimviz import bounds
+from fimviz.fisher.matched import matched_spectral_norm
 
 
 @contextlib.contextmanager
@@ -57,6 +59,17 @@ DOORS = {
     "reconstruction": lambda m, x, y: fv.reconstruction(fv.spectrum(m, x)).share,
     "explore": lambda m, x, y: fv.explore(m, x, y, k=1).first.spectrum.trace,
     "pgd": lambda m, x, y: fv.attacks.pgd(m, x, y, 0.1, steps=2),
+    "zoo": lambda m, x, y: fv.spectrum(fv.zoo.load("digits-mlp"), fv.zoo.digits().images[:3]).spectral_norm,
+    "network_bound": lambda m, x, y: torch.tensor(
+        bounds.network_bound(m, x).features, device="cpu", dtype=torch.float64
+    ),
+    "local_bound": lambda m, x, y: bounds.local_bound(m, x).features,
+    "matched": lambda m, x, y: matched_spectral_norm(fv.Classifier(m), x, confidence=0.5),
+    "matched, a batch": lambda m, x, y: matched_spectral_norm(fv.Classifier(m), x, confidence=0.5, per="batch"),
+    "fgsm": lambda m, x, y: fv.attacks.fgsm(m, x, y, 0.1),
+    "spectral": lambda m, x, y: fv.attacks.spectral(m, x, y, 0.1),
+    "random": lambda m, x, y: fv.attacks.random(m, x, y, 0.1),
+    "descent": lambda m, x, y: fv.attacks.descent(m, x, y, steps=2),
     "monitor": lambda m, x, y: torch.tensor(
         fv.FisherMonitor(m, x, y).record(0)["mean_spectral_norm"], device="cpu", dtype=torch.float64
     ),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fimviz.attacks.problem import TINY, Problem, chunk, per_input
-from fimviz.attacks.slopes import Slopes, gaps_of
+from fimviz.attacks.problem import TINY, Problem, per_input
+from fimviz.attacks.slopes import Slopes
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import answers
+from fimviz.model.engine.progress import Tick, silent
 
 TARGETS, STEPS = 3, 30  # what every door asks for, unless it is told otherwise
 _HALVINGS = 24
@@ -27,7 +30,7 @@ class Known:
     outcomes: Tensor
 
 
-def known_inputs(net: Classifier, x: Tensor, seed: int) -> Known:
+def known_inputs(net: Classifier, x: Tensor, seed: int, max_memory: float | None = None) -> Known:
     """The batch (n, …) itself, or 256 of it, beside noise, black, grey and white; call it at rest."""
     low, high = net.input_range or (float(x.min()), float(x.max()))
     generator = torch.Generator().manual_seed(seed)
@@ -35,13 +38,17 @@ def known_inputs(net: Classifier, x: Tensor, seed: int) -> Known:
     plain = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).view(-1, *[1] * (x.ndim - 1)).expand(-1, *x.shape[1:])
     batch = x[torch.linspace(0, len(x) - 1, min(len(x), _KNOWN)).long()]
     images = torch.cat([batch, (low + (high - low) * torch.cat([noise, plain])).to(batch)])
-    with torch.no_grad():
-        parts = [net.likelihood.mode(net.logits(part.to(net.device))) for part in images.split(chunk(net, x))]
-    return Known(images, torch.cat(parts))
+    return Known(images, net.likelihood.predict(answers(net, images, max_memory=max_memory)))
 
 
 def smallest(
-    problem: Problem, others: Known, *, targets: int = TARGETS, steps: int = STEPS, seed: int = 0
+    problem: Problem,
+    others: Known,
+    *,
+    targets: int = TARGETS,
+    steps: int = STEPS,
+    seed: int = 0,
+    progress: Tick = silent,
 ) -> tuple[Tensor, Tensor]:
     """The smallest changes found: their lengths (n,) in the problem's norm, and the changed inputs; call it at rest.
 
@@ -64,10 +71,13 @@ def smallest(
         return length, there
     way = _Way(problem[at], seed)
     with torch.no_grad():
-        gaps = gaps_of(way.problem.net, way.problem.net.logits(way.problem.x), way.problem.labels)
+        gaps = way.problem.net.likelihood.gaps(way.problem.net.logits(way.problem.x), way.problem.labels)
     outcomes = gaps.shape[1] - int(gaps.isinf().any())  # the label itself comes last
-    for target in gaps.argsort(1)[:, : min(targets, outcomes)].split(1, 1):
+    nearest = gaps.argsort(1)[:, : min(targets, outcomes)].split(1, 1)
+    for done, target in enumerate(nearest):
+        progress(done, len(nearest) + 1)
         way.descend(torch.zeros_like(way.problem.x), None, target, steps)
+    progress(len(nearest), len(nearest) + 1)
     start, reached = way.beyond(others)
     way.descend(start - way.problem.x, reached, None, steps)
     left = way.best.isinf().nonzero()[:, 0]
@@ -82,7 +92,15 @@ def smallest(
 
 
 def smallest_attack(
-    net: Classifier, x: Tensor, labels: Tensor, *, targets: int = TARGETS, steps: int = STEPS, seed: int = 0
+    net: Classifier,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    targets: int = TARGETS,
+    steps: int = STEPS,
+    seed: int = 0,
+    max_memory: float | None = None,
+    progress: Tick = silent,
 ) -> Tensor:
     """The L2 length (n,) of the smallest change by which `smallest` makes the model miss the label.
 
@@ -95,6 +113,8 @@ def smallest_attack(
         targets: toward how many other classes, the likeliest, before the descent from beyond the boundary.
         steps: of every descent.
         seed: of the noise among the inputs from which a descent may start.
+        max_memory: bytes that it may take.
+        progress: called with (inputs done, inputs in all).
 
     Returns:
         (n,) float64 in input units; 0 where the label is missed without a change, infinite where no change was found.
@@ -107,10 +127,12 @@ def smallest_attack(
         1.41
     """
     with net.at_rest():
-        others = known_inputs(net, x, seed)
-        problem = Problem(net, x.to(net.device), labels.to(net.device), "l2")
-        found = [smallest(part, others, targets=targets, steps=steps, seed=seed)[0] for part, _ in problem.split()]
-    return torch.cat(found).cpu().double()
+        others = known_inputs(net, x, seed, max_memory)
+        problem = Problem(net, x.to(net.device), labels.to(net.device), "l2", max_memory)
+        options: dict[str, Any] = {"targets": targets, "steps": steps, "seed": seed}
+        parts = problem.in_parts(lambda part, _, tick: smallest(part, others, progress=tick, **options)[0], progress)
+        found = torch.cat(list(parts))
+    return found.cpu().double()
 
 
 class _Way:

@@ -89,8 +89,7 @@ def _autoattack(norm: str, net: Classifier) -> Search:
 
 
 def _plain(net: Classifier, name: str) -> None:
-    if net.likelihood.name != "categorical":
-        raise ValueError(f"the attack {name!r} knows models of one of K classes only, and this one has yes/no labels")
+    net.likelihood.one_of_classes(f"the attack {name!r} knows no other models")
 
 
 def _budgets(top: float) -> list[float]:

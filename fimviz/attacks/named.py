@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,24 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options, whole
 from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
-from fimviz.attacks.problem import inside, lengths, per_input, pose, toward
+from fimviz.attacks.problem import Problem, inside, lengths, per_input, pose, toward
 from fimviz.attacks.steps import Ascent, ascend, directions, starts
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.progress import Tick, ticker, wanted
 
 
 @named_options
-def fgsm(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *, norm: str = "linf") -> Tensor:
+def fgsm(
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any,
+    epsilon: Any,
+    *,
+    norm: str = "linf",
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+) -> Tensor:
     """One step along the gradient of the loss: its sign in L∞, the gradient itself in L2.
 
     The loss is the log-odds against the label, log((1 − p)/p), which grows with cross-entropy, so that its gradient has
@@ -28,6 +40,8 @@ def fgsm(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *,
         labels: what the model should miss: classes (n,), for yes/no labels (n, K) of 0 and 1; None for its predictions.
         epsilon: the budget in pixel units, a number or (n,).
         norm: "linf", the most that a pixel may change, or "l2", the length of the change.
+        max_memory: bytes that the attack may take beside model and images, by default half of what is free.
+        progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
 
     Returns:
         (n, …) the changed images, on the device of `images` and in their dtype. They lie in the input range, and no
@@ -40,7 +54,7 @@ def fgsm(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *,
         >>> fv.attacks.fgsm(torch.nn.Identity(), torch.tensor([[0.5, 0.25]]), [0], 0.125).tolist()
         [[0.375, 0.375]]
     """
-    return _attack("fgsm", net, images, labels, epsilon, norm)
+    return _attack("fgsm", net, images, labels, epsilon, norm, max_memory=max_memory, progress=progress)
 
 
 @named_options
@@ -56,6 +70,8 @@ def pgd(
     loss: str = "ce",
     restarts: int = 1,
     seed: int = 0,
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Tensor:
     """Projected gradient ascent: many steps along the gradient, each brought back into the budget and the range.
 
@@ -73,6 +89,8 @@ def pgd(
         loss: "ce", the log-odds against the label (see `fgsm`), or "cw", the margin of the logits.
         restarts: how many ascents.
         seed: of the random starts.
+        max_memory: as in `fgsm`.
+        progress: as in `fgsm`.
 
     Returns:
         As `fgsm`.
@@ -86,11 +104,21 @@ def pgd(
         >>> [round(v, 4) for v in moved[0].tolist()]
         [0.3232, 0.4268]
     """
-    return _attack("pgd", net, images, labels, epsilon, norm, Ascent(steps, step, loss, restarts), seed)
+    options = Ascent(steps, step, loss, restarts)
+    return _attack("pgd", net, images, labels, epsilon, norm, options, seed, max_memory, progress)
 
 
 @named_options
-def spectral(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *, norm: str = "l2") -> Tensor:
+def spectral(
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any,
+    epsilon: Any,
+    *,
+    norm: str = "l2",
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+) -> Tensor:
     """One step along the leading eigenvector of the Fisher information: ±ε v₁, the better of both signs.
 
     In L2 no direction changes the prediction more to second order. In L∞ the step is ±ε sign(v₁), which is what FGSM
@@ -102,6 +130,8 @@ def spectral(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any
         labels: what to miss, as in `fgsm`.
         epsilon: the budget in pixel units, a number or (n,).
         norm: "linf" or "l2".
+        max_memory: as in `fgsm`.
+        progress: as in `fgsm`.
 
     Returns:
         As `fgsm`; an image whose eigenvector is lost in rounding stays as it is.
@@ -114,12 +144,20 @@ def spectral(net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any
         >>> [round(v, 4) for v in moved[0].tolist()]
         [0.3232, 0.4268]
     """
-    return _attack("spectral", net, images, labels, epsilon, norm)
+    return _attack("spectral", net, images, labels, epsilon, norm, max_memory=max_memory, progress=progress)
 
 
 @named_options
 def random(
-    net: Classifier | nn.Module, images: Any, labels: Any, epsilon: Any, *, norm: str = "l2", seed: int = 0
+    net: Classifier | nn.Module,
+    images: Any,
+    labels: Any,
+    epsilon: Any,
+    *,
+    norm: str = "l2",
+    seed: int = 0,
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Tensor:
     """One step along a random direction, the better of both signs: what a change does that knows nothing.
 
@@ -132,6 +170,8 @@ def random(
         epsilon: the budget in pixel units, a number or (n,).
         norm: "linf" or "l2".
         seed: of the direction.
+        max_memory: as in `fgsm`.
+        progress: as in `fgsm`.
 
     Returns:
         As `fgsm`.
@@ -142,7 +182,7 @@ def random(
         >>> (moved - 0.5).abs().tolist()
         [[0.25, 0.25]]
     """
-    return _attack("random", net, images, labels, epsilon, norm, seed=seed)
+    return _attack("random", net, images, labels, epsilon, norm, None, seed, max_memory, progress)
 
 
 @named_options
@@ -156,6 +196,8 @@ def descent(
     targets: int = TARGETS,
     steps: int = STEPS,
     seed: int = 0,
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Tensor:
     """The smallest change found: descents to the boundary from the image, and back from beyond it.
 
@@ -175,6 +217,8 @@ def descent(
         targets: toward how many other classes, the likeliest.
         steps: of every descent.
         seed: of the noise.
+        max_memory: as in `fgsm`.
+        progress: as in `fgsm`.
 
     Returns:
         As `fgsm`; an image for which nothing is found stays as it is.
@@ -188,17 +232,20 @@ def descent(
         [0.375, 0.375]
     """
     targets, steps, seed = whole("targets", targets, 1), whole("steps", steps, 1), whole("seed", seed, 0)
+    progress = wanted(progress)
     net = as_classifier(net)
     given = net.batch(images).detach()
-    task = pose(net, given, labels, norm)
+    task = pose(net, given, labels, norm, limit(max_memory))
     room = None if epsilon is None else lengths("epsilon", epsilon, len(task.x)).to(task.x)
-    out = []
+
+    def within(part: Problem, at: Tensor, tick: Tick) -> Tensor:
+        length, moved = smallest(part, others, targets=targets, steps=steps, seed=seed, progress=tick)
+        far = length.isinf() if room is None else length > room[at]
+        return torch.where(per_input(far, part.x), part.x, moved)
+
     with task.net.at_rest():
-        others = known_inputs(task.net, task.x.cpu(), seed)
-        for part, at in task.split():
-            length, moved = smallest(part, others, targets=targets, steps=steps, seed=seed)
-            far = length.isinf() if room is None else length > room[at]
-            out.append(torch.where(per_input(far, part.x), part.x, moved))
+        others = known_inputs(task.net, task.x.cpu(), seed, task.max_memory)
+        out = list(task.in_parts(within, ticker(progress, len(task.x))))
     return torch.cat(out).to(given)
 
 
@@ -211,23 +258,27 @@ def _attack(
     norm: str,
     options: Ascent | None = None,
     seed: int = 0,
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Tensor:
-    seed, net = whole("seed", seed, 0), as_classifier(net)
+    seed, net, progress = whole("seed", seed, 0), as_classifier(net), wanted(progress)
     given = net.batch(images).detach()
-    task = pose(net, given, labels, norm)
+    task = pose(net, given, labels, norm, limit(max_memory))
     eps = lengths("epsilon", epsilon, len(task.x))
     size = None if options is None or options.step is None else lengths("step", options.step, len(eps))
     others = starts(task, options.restarts - 1, seed) if options else []
-    out = []
+
+    def better(part: Problem, at: Tensor, _: Tick) -> Tensor:
+        if options:
+            one = replace(options, step=None if size is None else size[at])
+            found = [ascend(part, eps[at], one, start) for start in (None, *(s[at.to(s.device)] for s in others))]
+        else:
+            found = [d[at.to(d.device)] for d in ways] if ways else directions(part, name)
+        return part.better([part.moved(d, eps[at]) for d in found])
+
     with task.net.at_rest():
         ways = directions(task, name, seed) if name == "random" else None
-        for part, at in task.split():
-            if options:
-                one = replace(options, step=None if size is None else size[at])
-                found = [ascend(part, eps[at], one, start) for start in (None, *(s[at] for s in others))]
-            else:
-                found = [d[at] for d in ways] if ways else directions(part, name)
-            out.append(part.better([part.moved(d, eps[at]) for d in found]))
+        out = list(task.in_parts(better, ticker(progress, len(task.x))))
     wide = torch.float32 if task.x.device.type == "mps" else torch.float64
     step = (torch.cat(out).to(wide) - task.x.to(wide)).to(given.device)
     return toward(given, inside(given.to(wide), step, task.net.input_range))

@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fimviz._options import real
-from fimviz.fisher.passes import footprint
-from fimviz.model import memory
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.parts import answers, in_parts
+from fimviz.model.engine.plan import there_and_back
+from fimviz.model.engine.progress import Tick, silent
 from fimviz.model.labels import read_labels
 
 NORMS = ("linf", "l2")
 TINY = 1e-30
-_CHUNK = 64
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs x (n, …) and the outcomes that the model should miss, on its device; in which norm. Use it at rest."""
+    """Inputs x (n, …) and the outcomes that the model should miss, on its device; in which norm. Use it at rest.
+
+    `max_memory` is how many bytes attacks may take, by default half of what is free.
+    """
 
     net: Classifier
     x: Tensor
     labels: Tensor
     norm: str
+    max_memory: float | None = None
 
     def __getitem__(self, at: Tensor | slice) -> Problem:
         return replace(self, x=self.x[at], labels=self.labels[at])
 
-    def split(self) -> Iterator[tuple[Problem, slice]]:
-        """Parts that fit the memory, and their places."""
-        size = chunk(self.net, self.x)
-        for start in range(0, len(self.x), size):
-            at = slice(start, start + size)
-            yield self[at], at
+    @property
+    def together(self) -> int:
+        """How many inputs fit the memory at a time."""
+        return there_and_back(self.net, self.x, self.max_memory)
+
+    def in_parts(self, attack: Callable[[Problem, Tensor, Tick], T], progress: Tick = silent) -> Iterator[T]:
+        """What an attack makes of parts that fit the memory, in order; it is given the places (m,) of a part too."""
+        n = len(self.x)
+
+        def compute(places: list[int]) -> T:
+            at = torch.tensor(places)
+            return attack(self[at], at, lambda done, total: progress(places[0] * total + len(at) * done, n * total))
+
+        for _, found in in_parts(range(n), self.together, compute):
+            yield found
+        progress(n, n)
 
     def moved(self, d: Tensor, epsilon: Tensor) -> Tensor:
         """The points x + ε d for directions d (n, …) of length 1 at most, within the range and the budget.
@@ -79,7 +94,7 @@ class Problem:
         if len(candidates) == 1:
             return candidates[0]
         with torch.no_grad():
-            left = torch.stack([self.net.likelihood.margin(self.net.logits(c), self.labels) for c in candidates])
+            left = torch.stack([self.net.likelihood.standing(self.net.logits(c), self.labels) for c in candidates])
         return torch.stack(candidates)[left.argmin(0), torch.arange(len(self.x), device=self.x.device)]
 
     def both_ways(self, v: Tensor) -> list[Tensor]:
@@ -102,17 +117,10 @@ class Problem:
 
 def miss(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
     """Whether (n,) the outcome of logits (n, K) is not the labels, one of several yes/no labels being enough."""
-    other = net.likelihood.mode(z) != labels
-    return other if other.ndim == 1 else other.any(1)
+    return ~net.likelihood.same(net.likelihood.predict(z), labels)
 
 
-def chunk(net: Classifier, x: Tensor) -> int:
-    """How many inputs to attack at a time."""
-    room = memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])
-    return max(1, min(_CHUNK, room))
-
-
-def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Problem:
+def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str, max_memory: float | None = None) -> Problem:
     """The problem of attacking these images: checked, and the model's own predictions where labels are None."""
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
@@ -120,10 +128,9 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str) -> Pr
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:
-        with net.at_rest(), torch.no_grad():
-            parts = x.split(chunk(net, x))
-            truth = torch.cat([net.likelihood.mode(net.logits(part.to(net.device))) for part in parts])
-    return Problem(net, x.to(net.device), truth.to(net.device), norm)
+        net.likelihood.an_outcome("pass the numbers that the model should miss as labels")
+        truth = net.likelihood.predict(answers(net, x, max_memory=max_memory))
+    return Problem(net, x.to(net.device), truth.to(net.device), norm, max_memory)
 
 
 def inside(x: Tensor, step: Tensor, input_range: tuple[float, float] | None) -> Tensor:

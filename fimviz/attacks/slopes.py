@@ -63,13 +63,6 @@ class Slopes:
         return torch.einsum("cn,c...->n...", change, ways[:, 0]) / (2 * size * far)
 
 
-def gaps_of(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
-    """How far (n, K) the logits are from every other outcome; infinite for the outcome itself."""
-    if net.likelihood.name == "bernoulli":
-        return torch.where(labels, z, -z)
-    return (z.gather(1, labels[:, None]) - z).scatter(1, labels[:, None], torch.inf)
-
-
 def _toward(net: Classifier, z: Tensor, labels: Tensor, target: Tensor | None) -> Tensor:
-    gaps = gaps_of(net, z, labels)
+    gaps = net.likelihood.gaps(z, labels)
     return gaps.amin(1) if target is None else gaps.gather(1, target)[:, 0]

@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as tf
 
 from fimviz._options import whole
 from fimviz.attacks.problem import TINY, Problem, lengths, per_input
 from fimviz.fisher.methods import spectrum
-from fimviz.model.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def directions(problem: Problem, attack: str, seed: int = 0) -> list[Tensor]:
     if attack == "fgsm":
         return [_steepest(problem)]
     if attack == "spectral":
-        v = spectrum(problem.net, problem.x, k=1, verify=False).eigenvectors
+        v = spectrum(problem.net, problem.x, k=1, verify=False, max_memory=problem.max_memory).eigenvectors
         assert v is not None
         return problem.both_ways(v[:, 0])
     if attack == "random":
@@ -51,7 +49,7 @@ def directions(problem: Problem, attack: str, seed: int = 0) -> list[Tensor]:
 
 def _steepest(problem: Problem) -> Tensor:
     ones = torch.ones(len(problem.x), dtype=problem.x.dtype, device=problem.x.device)
-    step, _ = _captum(problem, ones, _odds_against)
+    step, _ = _captum(problem, ones, problem.net.likelihood.harm)
     with _quiet():
         return step.perturb(torch.zeros_like(problem.x), 1.0, problem.labels)
 
@@ -62,16 +60,17 @@ def ascend(problem: Problem, epsilon: Tensor, options: Ascent, start: Tensor | N
     size = torch.full_like(eps, 2.5 / options.steps)
     if options.step is not None:
         size = lengths("step", options.step, len(problem.x)).to(eps) / eps
-    loss = _odds_against if options.loss == "ce" else _margin_against
+    likelihood = problem.net.likelihood
+    loss = likelihood.harm if options.loss == "ce" else lambda z, labels: -likelihood.standing(z, labels)
     _, walk = _captum(problem, eps, loss, start)
     best = torch.zeros_like(problem.x)
     least = torch.full_like(eps, torch.inf)
 
     def look(d: Tensor, z: Tensor) -> None:
         nonlocal best, least
-        margin = problem.net.likelihood.margin(z.detach(), problem.labels)
-        best = torch.where(per_input(margin < least, d), d.detach(), best)
-        least = torch.minimum(margin, least)
+        left = problem.net.likelihood.standing(z.detach(), problem.labels)
+        best = torch.where(per_input(left < least, d), d.detach(), best)
+        least = torch.minimum(left, least)
 
     walk.look = look
     with _quiet():
@@ -119,10 +118,7 @@ def _captum(problem: Problem, eps: Tensor, loss: Any, start: Tensor | None = Non
         def _random_point(self, center: Tensor, *_: Any) -> Tensor:
             return center if start is None else center + start
 
-    def harm(z: Tensor, labels: Tensor) -> Tensor:
-        return loss(net, z, labels)
-
-    step, walk = Step(forward, harm), Walk(forward, harm)
+    step, walk = Step(forward, loss), Walk(forward, loss)
     walk.fgsm = step
     low, high = net.input_range or (-math.inf, math.inf)
     bounds = ((low - x) / scale).clamp_max(0), ((high - x) / scale).clamp_min(0)
@@ -136,19 +132,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Input Tensor", UserWarning)
         yield
-
-
-def _odds_against(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
-    """A loss (n,) that grows with cross-entropy and never saturates.
-
-    For classes log((1 − p)/p) of the label; for yes/no labels the logarithm of the sum of their cross-entropies.
-    """
-    if net.likelihood.name == "bernoulli":
-        t = torch.where(labels, -z, z)
-        return torch.where(t < -15, t, tf.softplus(t.clamp_min(-15)).log()).logsumexp(1)
-    own = labels[:, None]
-    return z.scatter(1, own, -torch.inf).logsumexp(1) - z.gather(1, own)[:, 0]
-
-
-def _margin_against(net: Classifier, z: Tensor, labels: Tensor) -> Tensor:
-    return -net.likelihood.margin(z, labels)

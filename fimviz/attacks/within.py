@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fimviz.attacks.problem import TINY, Problem, per_input
-from fimviz.attacks.slopes import Slopes, gaps_of
+from fimviz.attacks.slopes import Slopes
 
 
 def smallest_margin(problem: Problem, radius: Tensor, *, steps: int, restarts: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def smallest_margin(problem: Problem, radius: Tensor, *, steps: int, restarts: i
     with torch.no_grad():
         z = net.logits(x)
     best, nearest = net.likelihood.margin(z, problem.labels), x
-    first = gaps_of(net, z, problem.labels).argsort(1)
+    first = net.likelihood.gaps(z, problem.labels).argsort(1)
     room = per_input(radius.to(x).clamp_max(math.sqrt(x[0].numel()) * width) * (1 - 1e-6), x)
     for restart in range(restarts):
         target = first[:, restart : restart + 1] if 0 < restart < first.shape[1] - 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options, whole
 from fimviz._surroundings import looked_at_in_ordinary
+from fimviz._tell import tell
 from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import Problem
 from fimviz.attacks.within import smallest_margin
@@ -19,11 +21,15 @@ from fimviz.bounds.ladder import Ladder, log10
 from fimviz.fisher.contrasts import precise_logits
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import column, known, others, said, settle, spread
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_BOUND = 100.0  # forward passes that a bound from the weights takes as long as, roughly
 _SPARE = 1e-8  # relative, for the double precision of the formulas themselves
 
 
@@ -89,7 +95,9 @@ def certified_radius(
     steps: int = STEPS,
     restarts: int = TARGETS,
     seed: int = 0,
+    max_memory: float | None = None,
     errors: str = "mark",
+    progress: bool | Callable[[int, int], None] = False,
 ) -> CertifiedRadius:
     """Certified L2 radii at each input, with the attack that fails inside and the smallest that succeeds outside.
 
@@ -107,8 +115,12 @@ def certified_radius(
             does: toward other classes, and back from an input of another class. Within the radius twice as many: on
             the margin, toward other classes in turn, from random points.
         seed: of the random points.
+        max_memory: bytes that attacks may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits, or for an attack gradients, are not finite: "mark", its row is NaN
             and says why, or "raise".
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
+
+    An interrupt returns all radii, and the attacks of the inputs that are complete.
 
     Source: the logit form is that of Tsuzuku et al. (2018), class by class; the Fisher–Rao form is ours: the closed
     form is the Fisher–Rao distance from p to where another class draws level, and KL's metric can be stretched by at
@@ -125,59 +137,66 @@ def certified_radius(
     """
     net = as_classifier(net)
     steps, restarts, seed = whole("steps", steps, 1), whole("restarts", restarts, 1), whole("seed", seed, 0)
-    errors = known(errors)
+    errors, progress, max_memory = known(errors), wanted(progress), limit(max_memory)
     x = net.admit(images).detach()
-    failures = unsound(net, x, slopes=attack)
-    settle(failures, len(x), errors)
-    if failures:
-        places = others(failures, len(x))
-        rest = x[places.to(x.device)]
-        found = certified_radius(net, rest, attack=attack, steps=steps, restarts=restarts, seed=seed)
-        return replace(spread(found, places, len(x)), failures=failures)
-    z, error = precise_logits(net, x)
-    mode = net.likelihood.mode(z)
-    none = torch.full((len(x),), torch.nan, dtype=torch.float64)
-    logit_form, fisher_form, reason = _radii(net, x, z, error, mode)
+    count = len(x)
+    attacks = 3.0 * count * (3 * restarts + 1) * steps if attack else 0.0
+    bar = Stages(progress, [("check", 3.0 * count), ("bound", _BOUND), ("attacks", attacks)])
+    failures = unsound(net, x, slopes=attack, max_memory=max_memory, progress=bar.next())
+    settle(failures, count, errors)
+    places = others(failures, count)
+    x = x[places.to(x.device)] if failures else x
+    bar.next()
+    net.likelihood.an_outcome("a certificate is of one that stays")
+    z, error = precise_logits(net, x, max_memory)
+    mode = net.likelihood.predict(z)
+    logit_form, fisher_form, reason = _radii(net, x, z, error, mode, max_memory)
     radius = torch.maximum(logit_form, fisher_form)
-    if not attack:
-        return CertifiedRadius(radius, logit_form, fisher_form, reason, none, none.clone(), mode)
-    lengths, margins = [], []
-    with net.at_rest():
+    lengths, margins = torch.full((2, len(x)), torch.nan, dtype=torch.float64)
+    if attack:
         wide = x.to(torch.float64 if net.has_float64 else x.dtype)
-        inputs = known_inputs(net, wide, seed)
-        for part, at in Problem(net, wide.to(net.device), mode.to(net.device), "l2").split():
-            lengths.append(smallest(part, inputs, targets=restarts, steps=steps, seed=seed)[0].cpu())
-            if not reason:
-                options = {"steps": steps, "restarts": 2 * restarts, "seed": seed}
-                margins.append(smallest_margin(part, radius[at].to(part.x), **options)[0].cpu())
-    inside = torch.cat(margins).double() if margins else none
-    return CertifiedRadius(radius, logit_form, fisher_form, reason, torch.cat(lengths).double(), inside, mode)
+        task = Problem(net, wide.to(net.device), mode.to(net.device), "l2", max_memory)
+        work = Work(len(x))
+
+        def attacked(part: Problem, at: Tensor, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
+            length = smallest(part, inputs, targets=restarts, steps=steps, seed=seed, progress=tick)[0]
+            if reason:
+                return at, length, torch.full_like(length, torch.nan)
+            options = {"steps": steps, "restarts": 2 * restarts, "seed": seed}
+            return at, length, smallest_margin(part, radius[at].to(part.x), **options)[0]
+
+        with net.at_rest(), work:
+            inputs = known_inputs(net, wide, seed, max_memory)
+            for at, length, margin in task.in_parts(attacked, bar.next()):
+                lengths[at], margins[at] = length.cpu().double(), margin.cpu().double()
+                work.reached(work.done + len(at))
+        if work.stopped:
+            tell(f"{work.stopped}: the result holds attacks of the first {work.done} of {len(x)} inputs")
+    found = CertifiedRadius(radius, logit_form, fisher_form, reason, lengths, margins, mode)
+    if not attack or not work.stopped:
+        bar.end()
+    return replace(spread(found, places, count), failures=failures) if failures else found
 
 
-def _radii(net: Classifier, x: Tensor, z: Tensor, error: Tensor, mode: Tensor) -> tuple[Tensor, Tensor, str]:
+def _radii(
+    net: Classifier, x: Tensor, z: Tensor, error: Tensor, mode: Tensor, max_memory: float | None
+) -> tuple[Tensor, Tensor, str]:
     """The logit form, the Fisher–Rao form, and why there are none."""
-    ladder = Ladder(net, x)
+    ladder = Ladder(net, x, max_memory=max_memory)
     value, reason = ladder.log_lipschitz()
     if value is None:
         none = torch.full((len(x),), torch.nan, dtype=torch.float64)
         return none, none.clone(), f"no bound holds at every x: {reason}"
     head = ladder.head
-    if net.likelihood.name == "bernoulli":
-        # Label k changes where its logit does, and has p = sin² of half its Fisher–Rao coordinate.
-        gaps, norms = z.abs(), head.pairs.expand_as(z)
-        distance = (2 * torch.atan(torch.exp(-z.abs() / 2)) - math.pi / 2).abs()
-    else:
-        own = mode[:, None]
-        gaps = (z.gather(1, own) - z).scatter(1, own, torch.inf)
-        norms = head.pairs[mode].scatter(1, own, 1.0)
-        # √p₁ − √p₂ = √p₁ (1 − e^{−gap/2}), without cancellation
-        root = (0.5 * net.likelihood.log_probs(z).gather(1, own)).exp()
-        distance = 2 * torch.asin((root * -torch.expm1(-gaps / 2) / 2**0.5).clamp(0, 1))
+    likelihood = net.likelihood
+    gaps, distance = likelihood.gaps(z, mode), likelihood.angles(z, mode)
+    norms = head.pairs[mode] if likelihood.invariant else head.pairs.expand_as(z)
+    norms = torch.where(gaps.isinf(), 1.0, norms)
     gaps = (gaps - 2 * error[:, None]).clamp_min(0)
     logit_form = (gaps.log10() - norms.clamp_min(1e-300).log10()).amin(1) - value
     # p moves by rounding as the logits do: an angle by at most half as much as they do.
     angle = (distance.amin(1) - 2 * error).clamp_min(0)
-    fisher_form = angle.log10() - (math.log10(0.25) / 2 + log10(head.spread) + value)
+    fisher_form = angle.log10() - (likelihood.log_limit / math.log(100) + log10(head.spread) + value)
     return 10 ** (logit_form - _SPARE), 10 ** (fisher_form - _SPARE), ""
 
 

@@ -9,15 +9,15 @@ from torch import Tensor, fx
 
 from fimviz.bounds.graph import trace
 from fimviz.fisher.block import inner
-from fimviz.fisher.methods import plan
-from fimviz.fisher.precision import Precision
 from fimviz.model.at_rest import in_dtype
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import by_rows
+from fimviz.model.engine.plan import plan
 
 _ROUNDING = 128  # of the rows relative to all of them, in machine epsilons, as in `fimviz.fisher.block`
 
 
-def feature_norms(net: Classifier, x: Tensor, source: str, width: int) -> Tensor:
+def feature_norms(net: Classifier, x: Tensor, source: str, width: int, max_memory: float | None = None) -> Tensor:
     """An upper bound (n,) of ‖∂h/∂x‖ for an admitted batch x that is tight but for rounding, in float64 if possible.
 
     Args:
@@ -25,16 +25,21 @@ def feature_norms(net: Classifier, x: Tensor, source: str, width: int) -> Tensor
         x: (n, …).
         source: the node of the traced graph that is h, as `NetworkBound.source`.
         width: how many features there are.
+        max_memory: bytes that it may take, by default half of what is free.
 
     Raises:
         MemoryError: the rows do not fit.
     """
     x = x.double() if net.has_float64 else x
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, width, False, Precision(x.dtype, False, False), None)
+        inputs, cotangents = plan(net, x, 1, False, width, False, False, max_memory)
         traced = trace(net.model)
+
+        def compute(places: list[int], cotangents: int) -> Tensor:
+            return _norms(net, traced, source, x[places].to(net.device), cotangents)
+
         with in_dtype(traced, x.dtype):
-            return torch.cat([_norms(net, traced, source, p.to(net.device), cotangents) for p in x.split(inputs)])
+            return torch.cat([norms for _, norms in by_rows(range(len(x)), inputs, cotangents, compute)])
 
 
 class _Until(fx.Interpreter):
@@ -52,11 +57,9 @@ class _Until(fx.Interpreter):
 
 def _norms(net: Classifier, traced: fx.GraphModule, source: str, x: Tensor, cotangents: int) -> Tensor:
     x = x.clone().requires_grad_()
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    mean, std = (v.to(x.device, x.dtype).view(shape) for v in (net.mean, net.std))
     run = _Until(traced)
     run.source = source
-    run.run((net.in_company(x) - mean) / std)
+    run.run(net.normalised(net.in_company(x)))
     h = run.seen.flatten(1)[: len(x)]
     rows = []
     for some in torch.eye(h.shape[1], dtype=h.dtype, device=h.device).split(cotangents):

@@ -48,7 +48,7 @@ RUNGS = table(
     ),
     Formula(
         name="L5",
-        bound=lambda ladder: ladder.weights_only(math.log10(0.25), "spread"),
+        bound=lambda ladder: ladder.weights_only(1.0, "spread"),
         guarantee="upper",
         needs=f"{_WEIGHTS}; it holds at every point",
         short="the weights only",
@@ -59,7 +59,7 @@ RUNGS = table(
     ),
     Formula(
         name="L6",
-        bound=lambda ladder: ladder.weights_only(math.log10(0.5), "norm"),
+        bound=lambda ladder: ladder.weights_only(2.0, "norm"),
         guarantee="upper",
         needs=f"{_WEIGHTS}, of the last layer its norm alone; it holds at every point",
         short="the weights only",

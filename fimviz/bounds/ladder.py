@@ -10,8 +10,9 @@ for logits z = W h + b, Δ the largest distance between rows of W and L_h a boun
 below, p_a p_b ‖J_a − J_b‖² for every pair, tr F / rank and ‖F‖²_F / tr F. A network that does not end in a linear
 layer, or that cannot be traced, has its logits, without their mean, for features, W = I and Δ = √2.
 
-K yes/no labels have F = Σ s_k J_kᵀJ_k with s_k = p_k(1 − p_k), so that s = max s_k ≤ ¼ takes the place of c(p), ‖W‖
-that of Δ, ‖W‖_F/√2 that of ‖W‖ in L6, and L2 = s ‖J‖². A single label bounds from below, s_k ‖J_k‖².
+K independent outputs have F = Σ s_k J_kᵀJ_k, for yes/no labels with s_k = p_k(1 − p_k), so that s = max s_k takes the
+place of c(p), its largest value that of ¼, ‖W‖ that of Δ, ‖W‖_F/√2 that of ‖W‖ in L6, and L2 = s ‖J‖². A single output
+bounds from below, s_k ‖J_k‖².
 
 All are ours: worked from the definitions, tested against the exact λ₁. Values are logarithms to the base 10: L5 of a
 deep network leaves the range of floating point.
@@ -81,9 +82,9 @@ class Head:
     """What the last layer does to a bound on what it reads.
 
     Attributes:
-        spread: Δ, or ‖W‖ for yes/no labels.
-        norm: ‖W‖, or ‖W‖_F/√2 for yes/no labels.
-        pairs: (K, K) ‖w_i − w_j‖, or (K,) ‖w_k‖ for yes/no labels.
+        spread: Δ, or ‖W‖ for independent outputs.
+        norm: ‖W‖, or ‖W‖_F/√2 for independent outputs.
+        pairs: (K, K) ‖w_i − w_j‖, or (K,) ‖w_k‖ for independent outputs.
     """
 
     spread: float
@@ -99,11 +100,13 @@ class Ladder:
         net: a classifier that has been called.
         x: (n, …), as `Classifier.admit` returned it.
         feature_vjps: L3 takes one VJP a feature, and is left out where there are more.
+        max_memory: bytes that passes may take, by default half of what is free.
     """
 
     net: Classifier
     x: Tensor
     feature_vjps: int = 256
+    max_memory: float | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def rung(self, formula: Formula) -> Rung:
@@ -122,7 +125,7 @@ class Ladder:
     def rows(self) -> Contrasts:
         """The gradients' products."""
         with _Timed(self, "rows"):
-            return contrasts(self.net, self.x)
+            return contrasts(self.net, self.x, self.max_memory)
 
     @cached_property
     def everywhere(self) -> tuple[NetworkBound | None, str]:
@@ -138,11 +141,11 @@ class Ladder:
 
     @cached_property
     def log_c(self) -> Tensor:
-        """log₁₀ of c(p) (n,), or of the largest p(1 − p) of yes/no labels, above its rounding."""
+        """log₁₀ of the likelihood's cap (n,), above its rounding."""
         if "rows" in self.__dict__:
             return largest_variance(self.net, self.rows.logits, self.rows.logit_error)
         with _Timed(self, "logits"):
-            return largest_variance(self.net, *precise_logits(self.net, self.x))
+            return largest_variance(self.net, *precise_logits(self.net, self.x, self.max_memory))
 
     @cached_property
     def head(self) -> Head:
@@ -195,7 +198,7 @@ class Ladder:
             )
         try:
             with _Timed(self, "features"):
-                norms = feature_norms(self.net, self.x, bound.source, width)
+                norms = feature_norms(self.net, self.x, bound.source, width, self.max_memory)
         except MemoryError as error:
             return None, str(error)
         return self.log_c + 2 * log10(self.head.spread) + 2 * _up(norms), ""
@@ -216,7 +219,10 @@ class Ladder:
         value, reason = self.log_lipschitz()
         if value is None:
             return None, reason
-        bound = factor + 2 * (log10(getattr(self.head, which)) + value) + SPARE
+        if never := self.net.likelihood.unlimited:
+            return None, f"no bound holds at every x: {never}"
+        largest = self.net.likelihood.log_limit / math.log(10)
+        bound = math.log10(factor) + largest + 2 * (log10(getattr(self.head, which)) + value) + SPARE
         return torch.full((len(self.x),), bound, dtype=torch.float64), ""
 
     def _passes(self, formula: Formula) -> tuple[Tensor, Tensor]:
@@ -245,26 +251,15 @@ class _Timed:
 
 
 def largest_variance(net: Classifier, z: Tensor, error: Tensor) -> Tensor:
-    """log₁₀ of an upper bound (n,) of c(p), for yes/no labels of the largest p(1 − p), above the rounding of z.
-
-    1 − p of the winner is the sum of the others, in logarithms, and keeps its digits however small it is.
-    """
-    quarter = math.log(0.25)
-    if net.likelihood.name == "bernoulli":
-        log_c = (torch.nn.functional.logsigmoid(z) + torch.nn.functional.logsigmoid(-z)).amax(1)
-    else:
-        log_p = net.likelihood.log_probs(z)
-        winner = z.argmax(1, keepdim=True)
-        top = log_p.gather(1, winner)[:, 0]
-        rest = log_p.scatter(1, winner, -torch.inf).logsumexp(1)
-        log_c = torch.where(top >= rest, top + rest, quarter)
-    return (log_c + 2 * error + SPARE).clamp_max(quarter + SPARE) / math.log(10)
+    """log₁₀ of the likelihood's cap (n,), for one of K classes c(p), above the rounding of z."""
+    log_c = net.likelihood.log_cap(z) + 2 * error + SPARE
+    return log_c.clamp_max(net.likelihood.log_limit + SPARE) / math.log(10)
 
 
 def last_layer(net: Classifier, weight: Tensor | None) -> Head:
     """What the last layer's weights (K, d), or the identity on the logits for None, do to a bound of the features."""
     spare = 1 + SPARE
-    if net.likelihood.name == "bernoulli":
+    if not net.likelihood.invariant:
         if weight is None:
             classes = len(net.classes)
             return Head(1.0, (classes / 2) ** 0.5 * spare, torch.ones(classes, dtype=torch.float64))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fimviz._options import named_options
 from fimviz.bounds.flow import Channels, Flow, NoRuleError
 from fimviz.bounds.graph import Call, Head, Rounded, Walk, trace
 from fimviz.bounds.layers import folded
@@ -107,6 +108,7 @@ class LocalBound:
         return None if self.log10_logits is None else 10**self.log10_logits
 
 
+@named_options
 def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -> NetworkBound:
     """A guaranteed bound on the input Jacobian of a network, at every x: from its weights and the inputs' shape.
 
@@ -146,6 +148,7 @@ def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -
     return NetworkBound(*parts[:5], steps, parts[5])
 
 
+@named_options
 def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     """Guaranteed bounds on the input Jacobian of a network at given inputs: from its weights and its tensors there.
 
@@ -192,15 +195,8 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
 def _rounded(net: Classifier, traced: fx.GraphModule, x: Tensor) -> dict[str, Any]:
     """What all calls return in the network's own precision."""
     run = Rounded(traced)
-    run.run(_normalised(net, x.to(net.dtype)))
+    run.run(net.normalised(x.to(net.dtype)))
     return run.seen
-
-
-def _normalised(net: Classifier, x: Tensor) -> Tensor:
-    """What the model is called with."""
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    mean, std = (v.to(x.device, x.dtype).view(shape) for v in (net.mean, net.std))
-    return (x - mean) / std
 
 
 def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool, rounded: dict[str, Any] | None = None) -> Walk:
@@ -210,7 +206,7 @@ def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool, rounded: dic
     start = Flow(0.0, shape=x.shape)
     top = math.log(float(scale.amax()))
     start = Flow(top, channels=Channels(1, (x.shape[1],), (0.0,), 0.0, scale))
-    values = _normalised(net, x)
+    values = net.normalised(x)
     if not pointwise:
         values = values.to(next((p.dtype for p in net.model.parameters() if p.is_floating_point()), values.dtype))
     walk = Walk(traced, values.clone(), start, pointwise, rounded)
@@ -246,11 +242,9 @@ def _parts(net: Classifier, walk: Walk) -> _Parts:
 
 
 def _classes(net: Classifier, head: Head) -> tuple[Tensor, Tensor]:
-    weight = folded(head.weight, None).cpu() / net.temperature
-    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.cpu().double() / net.temperature
-    if len(weight) == 1:  # one logit is the difference of two
-        weight, bias = torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
-    return weight, bias
+    weight = folded(head.weight, None).cpu()
+    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.cpu().double()
+    return net.read_out(weight.mT).mT, net.read_out(bias[None])[0]
 
 
 def _layer(call: Call) -> Layer:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fimviz._options import flag, named_options, real, reporter, whole
+from fimviz._options import named_options, whole
+from fimviz._tell import tell
 from fimviz.divergence.crosscategory import CrossCategoryKL
-from fimviz.divergence.curvature import points
+from fimviz.divergence.curvature import passes_of_a_point, points
 from fimviz.divergence.pairs import choose
 from fimviz.divergence.theorem import checked_alpha
 from fimviz.fisher.passes import unsound
-from fimviz.model import memory
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, others, settle
 from fimviz.model.labels import read_labels
 from fimviz.model.likelihoods import Likelihood
@@ -62,7 +64,7 @@ def cckl(
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its pairs are in no mean, and
             stand in the frame as NaN with the reason, or "raise".
-        progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
 
     An interrupt returns the pairs whose samples are both complete.
 
@@ -92,13 +94,12 @@ def cckl(
     start = time.perf_counter()
     seed, resamples = whole("seed", seed, 0), whole("resamples", resamples, 2)
     errors, alpha = known(errors), checked_alpha(alpha)
-    flag("progress", callable(progress) or progress)
-    if max_memory is not None and not real("max_memory", max_memory) > 0:
-        raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
+    progress, max_memory = wanted(progress), limit(max_memory)
     net, x, truth = labelled(net, images, labels, "CCKL compares samples of different categories")
-    room = memory.budget(torch.device("cpu")) if max_memory is None else float(max_memory)
-    i, j = choose(truth, pairs, seed, room)
-    failures = unsound(net, x)
+    i, j = choose(truth, pairs, seed, max_memory)
+    passes = 3.0, passes_of_a_point(net, min(int(i.bincount().max()), len(x)))
+    bar = Stages(progress, [(kind, n * len(x)) for kind, n in zip(("check", "gradients"), passes, strict=True)])
+    failures = unsound(net, x, max_memory=max_memory, progress=bar.next())
     settle(failures, len(x), errors)
     sound = torch.isin(torch.arange(len(x)), others(failures, len(x)))
     both = sound[i] & sound[j]
@@ -111,29 +112,28 @@ def cckl(
     i, j = i[both], j[both]
     each = i.bincount(minlength=len(x))
     used = each.nonzero()[:, 0]
-    report = reporter(progress, len(used))
     logits = torch.full((len(x), len(net.classes)), torch.nan, dtype=torch.float64)
     norms = torch.full((len(x),), torch.nan, dtype=torch.float64)
     g1, error, l2 = (torch.full((len(i),), torch.nan, dtype=torch.float64) for _ in range(3))
-    flat, done = x.flatten(1), 0
-    with net.at_rest():
-        try:
-            for at, point in zip(used.tolist(), points(net, x[used], int(each.max()), max_memory), strict=True):
-                first = int(each[:at].sum())
-                for part in torch.arange(first, first + int(each[at])).split(max(1, _SLAB // flat.shape[1])):
-                    deltas = flat[j[part]].double() - flat[at].double()
-                    g1[part], error[part] = point.half_form(deltas)
-                    l2[part] = deltas.norm(dim=1)
-                logits[at], norms[at] = point.logits, point.spectral_norm
-                done += 1
-                report(done)
-        except KeyboardInterrupt:
-            complete = ~norms.isnan()
-            kept = complete[i] & complete[j]
-            if not kept.any():
-                raise
-            warnings.warn(f"interrupted: the result holds {int(kept.sum())} of {len(i)} pairs", stacklevel=3)
-            i, j, g1, error, l2 = (v[kept] for v in (i, j, g1, error, l2))
+    flat = x.flatten(1)
+    work, some = Work(len(used)), points(net, x[used], int(each.max()), max_memory, bar.next())
+    with net.at_rest(), work:
+        for at, point in zip(used.tolist(), some, strict=True):
+            first = int(each[:at].sum())
+            for part in torch.arange(first, first + int(each[at])).split(max(1, _SLAB // flat.shape[1])):
+                deltas = flat[j[part]].double() - flat[at].double()
+                g1[part], error[part] = point.half_form(deltas)
+                l2[part] = deltas.norm(dim=1)
+            logits[at], norms[at] = point.logits, point.spectral_norm
+            work.reached(work.done + 1)
+        bar.end()
+    if work.stopped:
+        complete = ~norms.isnan()
+        kept = complete[i] & complete[j]
+        if not kept.any():
+            raise KeyboardInterrupt
+        tell(f"{work.stopped}: the result holds {int(kept.sum())} of {len(i)} pairs")
+        i, j, g1, error, l2 = (v[kept] for v in (i, j, g1, error, l2))
     return CrossCategoryKL(
         i=i,
         j=j,
@@ -157,17 +157,20 @@ def cckl(
     )
 
 
-def labelled(net: Classifier | nn.Module, images: Any, labels: Any, why: str) -> tuple[Classifier, Tensor, Tensor]:
-    """The classifier, an admitted batch on the CPU and its labels (n,), or an error that says why they are needed."""
+def labelled(
+    net: Classifier | nn.Module, images: Any, labels: Any, why: str, *, categories: bool = True
+) -> tuple[Classifier, Tensor, Tensor]:
+    """The classifier, an admitted batch on the CPU and its labels, or an error that says why they are needed.
+
+    `categories` says that each label has to be one of K classes.
+    """
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
-    if net.likelihood.name != "categorical":
-        raise ValueError(
-            "the classifier has several yes/no labels, expected one of K classes: a sample has one category here"
-        )
+    if categories:
+        net.likelihood.one_of_classes("a sample has one category here")
     truth = read_labels(labels, len(x), net)
     if truth is None:
-        raise TypeError(f"labels is None, expected class indices ({len(x)},): {why}")
+        raise TypeError(f"labels is None, expected one for each of {len(x)} images: {why}")
     return net, x, truth
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fimviz._options import SOON, named_options, reporter, whole
+from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
 from fimviz.divergence.pairs import standard_errors
 from fimviz.divergence.path import Path, paths
 from fimviz.divergence.theorem import Theorem, checked_alpha, theorem
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import SOON, reporter
 from fimviz.model.origin import ModelResult, Print
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class CrossCategoryKL(ModelResult):
             f"± {self.cckl_error:.2g} nats, {self.means['g1'].value:.3g} of them second-order)"
         )
 
-    def _log_probs(self) -> Tensor:
-        return self.net.likelihood.log_probs(self.logits)
+    def _said(self) -> Tensor:
+        return self.net.likelihood.output(self.logits)
 
     @property
     def without(self) -> str:
@@ -196,7 +197,7 @@ class CrossCategoryKL(ModelResult):
         level = self.alpha if alpha is None else checked_alpha(alpha)
         share = self.i.bincount(minlength=len(self.labels)).double()
         used = share > 0
-        log_p = self.net.likelihood.log_probs(self.logits[used])
+        log_p = self.net.likelihood.output(self.logits[used])
         return theorem(self.cckl, log_p, self.labels[used], share[used], level)
 
     @named_options

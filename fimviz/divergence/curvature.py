@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fimviz.fisher.block import Ground, inner, rounding_error
 from fimviz.fisher.lanczos import lanczos
-from fimviz.fisher.methods import plan
-from fimviz.fisher.precision import Precision
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import by_rows
+from fimviz.model.engine.plan import plan
+from fimviz.model.engine.progress import Tick, silent
 
 _GRADIENTS = 32  # of one input, that are cheaper than an iteration for λ₁ and products with J
 _STEPS = 100
@@ -43,25 +44,41 @@ def precision(net: Classifier) -> torch.dtype:
     return torch.float64 if net.has_float64 else net.dtype
 
 
-def points(net: Classifier, x: Tensor, displacements: int, max_memory: float | None) -> Iterator[Point]:
+def points(
+    net: Classifier,
+    x: Tensor,
+    displacements: int,
+    max_memory: float | None,
+    progress: Tick = silent,
+) -> Iterator[Point]:
     """F at every input of an admitted batch x (n, …), in order, for at most so many displacements of each.
 
     Use it inside `net.at_rest()`, each point before the next.
     """
+    few, whole = _rows(net, displacements)
+    inputs, cotangents = plan(net, x, 1, False, few, not whole, False, max_memory, precision(net))
+
+    def compute(places: list[int], cotangents: int) -> list[Point]:
+        here = x[places].to(net.device, precision(net))
+        return list(_from_rows(net, here, cotangents) if whole else _from_products(net, here))
+
+    for places, some in by_rows(range(len(x)), inputs if whole else 1, cotangents, compute):
+        yield from some
+        del some  # before the next are computed
+        progress(places[-1] + 1, len(x))
+
+
+def passes_of_a_point(net: Classifier, displacements: int) -> float:
+    """How many forward passes the `points` take at an input, roughly: one back takes as long as two."""
+    few, whole = _rows(net, displacements)
+    return 1.0 + 2 * few + (0 if whole else 3 * displacements)
+
+
+def _rows(net: Classifier, displacements: int) -> tuple[int, bool]:
+    """How many rows of A are held at an input, and whether these are all."""
     rank = net.likelihood.rank(len(net.classes))
-    by_rows = rank <= max(_GRADIENTS, displacements)
-    few = rank if by_rows else min(rank, _STEPS)
-    try:
-        inputs, cotangents = plan(
-            net, x, 1, False, few, not by_rows, Precision(precision(net), False, True), max_memory
-        )
-    except MemoryError as error:
-        raise MemoryError(
-            "the gradients at one input do not fit: give a larger max_memory=, or smaller images"
-        ) from error
-    for part in x.split(inputs if by_rows else 1):
-        here = part.to(net.device, precision(net))
-        yield from _from_rows(net, here, cotangents) if by_rows else _from_products(net, here)
+    whole = rank <= max(_GRADIENTS, displacements)
+    return rank if whole else min(rank, _STEPS), whole
 
 
 def _from_rows(net: Classifier, x: Tensor, cotangents: int) -> Iterator[Point]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import attacks
-from fimviz._options import flag, named_options, real, reporter, whole
+from fimviz._options import named_options, real, whole
+from fimviz._tell import tell
 from fimviz.divergence.cckl import labelled
-from fimviz.divergence.curvature import Point, points, precision
+from fimviz.divergence.curvature import Point, passes_of_a_point, points, precision
 from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, others, settle, spread
 
 DIRECTIONS = ("worst", "fgsm", "pgd", "random")
@@ -65,7 +68,7 @@ def local_accuracy(
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats.
-        labels: (n,) class indices, which the attacks leave.
+        labels: which the attacks leave: (n,) class indices; for several yes/no labels, and for numbers, (n, K).
         epsilons: budgets in pixel units, ascending, the same for both norms, or {"linf": …, "l2": …} with equally
             many. By default 1/255 … 8/255. The same number is far less in L2, where an L∞ budget ε allows ε √D.
         norms: "linf", "l2" or both.
@@ -75,7 +78,7 @@ def local_accuracy(
         max_memory: bytes for the gradients, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its numbers are NaN and the
             frame counts it as failed and says why, or "raise".
-        progress: True for a tqdm bar, or a function called with (inputs done, inputs in all).
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
 
     An interrupt returns the inputs that are complete.
 
@@ -84,7 +87,7 @@ def local_accuracy(
 
     Raises:
         ValueError: budgets that are not positive, finite and ascending, an unknown norm or direction, labels out of
-            range, several yes/no labels.
+            range.
 
     Source: "Towards Disentangling Non-Robust and Robust Components in Performance Metric", appendix C.
 
@@ -100,39 +103,41 @@ def local_accuracy(
     norms, directions = _chosen("norms", norms, NORMS), _chosen("directions", directions, DIRECTIONS)
     budgets = _budgets(epsilons, norms)
     errors, steps, seed = known(errors), whole("steps", steps, 1), whole("seed", seed, 0)
-    flag("progress", callable(progress) or progress)
-    if max_memory is not None and not real("max_memory", max_memory) > 0:
-        raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
-    net, x, truth = labelled(net, images, labels, "attacks need to know what to leave")
-    failures, count = unsound(net, x), len(x)
+    progress, max_memory = wanted(progress), limit(max_memory)
+    net, x, truth = labelled(net, images, labels, "attacks need to know what to leave", categories=False)
+    failures, count = unsound(net, x, max_memory=max_memory), len(x)
     settle(failures, count, errors)
     sound, all_truth = others(failures, count), truth
     x, truth = x[sound], truth[sound]
-    report = reporter(progress, len(x))
     places = [(a, b, c) for a in range(len(norms)) for b in range(len(directions)) for c in range(len(budgets[0]))]
     tried = [at for at in places for _ in range(1 + (directions[at[1]] == "worst"))]  # both signs of an eigenvector
     size = max(1, min(_CHUNK, _ROOM // (len(tried) * x[0].numel())))
     found = torch.full((3, len(norms), len(directions), len(budgets[0]), len(x)), torch.nan, dtype=torch.float64)
     logits: list[Tensor] = []
-    try:
-        for start_at in range(0, len(x), size):
-            part, own = (t[start_at : start_at + size] for t in (x, truth))
-            changes = torch.stack(list(_changes(net, part, own, norms, directions, budgets, steps, seed + start_at)), 1)
-            here = []
+    there, back = _passes(net, norms, directions, len(budgets[0]), steps), passes_of_a_point(net, len(tried))
+    chunks = x.split(size)
+    stages = [(kind, n * len(part)) for part in chunks for kind, n in (("changes", there), ("forms", back))]
+    bar, work = Stages(progress, stages), Work(len(x))
+    with work:
+        for part, own in zip(chunks, truth.split(size), strict=True):
+            start_at, tick, made = work.done, bar.next(), []
+            for change in _changes(net, part, own, norms, directions, budgets, steps, seed + start_at, max_memory):
+                made.append(change)
+                tick(len(made), len(tried))
+            changes, here = torch.stack(made, 1), []
             with net.at_rest():
-                for i, point in enumerate(points(net, part, len(tried), max_memory)):
+                for i, point in enumerate(points(net, part, len(tried), max_memory, bar.next())):
                     for at, values in zip(tried, _measured(net, part[i], point, changes[i]).T, strict=True):
                         if not values[0] <= found[(0, *at, start_at + i)]:  # nothing is there yet, or the other sign
                             found[(slice(None), *at, start_at + i)] = values
                     here.append(point.logits)
             logits += here
-            report(len(logits))
-    except KeyboardInterrupt:
-        if not logits:
-            raise
+            work.reached(len(logits))
+        bar.end()
+    if work.stopped:
         count = int(sound[len(logits)]) if len(logits) < len(sound) else count
         failures = {place: why for place, why in failures.items() if place < count}
-        warnings.warn(f"interrupted: the result holds the first {count} of {len(all_truth)} inputs", stacklevel=3)
+        tell(f"{work.stopped}: the result holds the first {count} of {len(all_truth)} inputs")
     sound = sound[: len(logits)]
     kl, quadratic, length = spread(found[..., : len(logits)].movedim(-1, 0), sound, count).movedim(0, -1)
     return LocalAccuracy(
@@ -161,10 +166,11 @@ def _changes(
     budgets: list[list[float]],
     steps: int,
     seed: int,
+    max_memory: float | None,
 ) -> Iterator[Tensor]:
     """Changes δ (c, D) in float64 by norm, direction and budget; of "worst" both signs."""
     if "worst" in directions:
-        vectors = spectrum(net, x, k=1).eigenvectors
+        vectors = spectrum(net, x, k=1, max_memory=max_memory).eigenvectors
         assert vectors is not None
         v = vectors[:, 0].flatten(1).double()
     for norm, row in zip(norms, budgets, strict=True):
@@ -181,6 +187,13 @@ def _changes(
             else:
                 moved = attacks.random(net, x, labels, epsilon, norm=norm, seed=seed)
             yield (moved.cpu().double() - x.double()).flatten(1)
+
+
+def _passes(net: Classifier, norms: Sequence[str], directions: Sequence[str], budgets: int, steps: int) -> float:
+    """How many forward passes the changes of an input take, roughly: one back takes as long as two."""
+    each = {"worst": 0, "fgsm": 3, "pgd": 3 * steps, "random": 2}
+    vector = 1 + 2 * min(net.likelihood.rank(len(net.classes)), 25) if "worst" in directions else 0
+    return vector + len(norms) * budgets * sum(each[name] for name in directions)
 
 
 def _measured(net: Classifier, x: Tensor, point: Point, changes: Tensor) -> Tensor:

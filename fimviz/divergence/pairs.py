@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fimviz._options import whole
 from fimviz._ranks import resampled
-from fimviz.model import memory
+from fimviz.model.engine.memory import enough
 
 _PAIR = 160  # bytes that a pair takes in all columns and on their way
 
 
-def choose(labels: Tensor, wanted: Any, seed: int, room: float) -> tuple[Tensor, Tensor]:
+def choose(labels: Tensor, wanted: Any, seed: int, max_memory: float | None) -> tuple[Tensor, Tensor]:
     """All ordered pairs (i, j) of different labels, or so many of them by chance; (m,) each."""
     counts = labels.bincount()
     total = int(len(labels) ** 2 - (counts**2).sum())
@@ -32,11 +32,8 @@ def choose(labels: Tensor, wanted: Any, seed: int, room: float) -> tuple[Tensor,
     count = total if everything else whole("pairs", wanted, 2)
     if count > total:
         raise ValueError(f"pairs is {count}, and there are {total} of different categories: use pairs='all'")
-    if count * _PAIR > room:
-        raise MemoryError(
-            f"{count} pairs need about {memory.readable(count * _PAIR)}, and {memory.readable(room)} may be taken: "
-            "give a number of pairs= to be drawn by chance, or a larger max_memory="
-        )
+    mend = "a number of pairs= to be drawn by chance"
+    enough(count * _PAIR, torch.device("cpu"), max_memory, f"{count} pairs", mend)
     half = (count + 1) // 2
     if everything or 2 * half > total // 4:
         i, j = torch.triu_indices(len(labels), len(labels), 1)

@@ -63,5 +63,5 @@ def paths(
         i, j = int(result.i[place]), int(result.j[place])
         z = torch.cat([result.logits[i : i + 1], inner, result.logits[j : j + 1]])
         kl = net.likelihood.kl(result.logits[i].expand_as(z), z)
-        found.append(Path(i, j, t, kl, t**2 * result.g1[place], net.likelihood.log_probs(z).exp()))
+        found.append(Path(i, j, t, kl, t**2 * result.g1[place], net.likelihood.mean(z)))
     return found

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from fimviz.fisher.passes import footprint
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.plan import footprint
 
 if TYPE_CHECKING:
     from fimviz.explorer.results import Explored

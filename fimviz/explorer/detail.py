@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.plane import Plane
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.walk import walk
+from fimviz.model.engine.parts import answers
+from fimviz.model.engine.progress import Tick, silent
 from fimviz.vulnerability import Vulnerability
 
 POINTS = 21  # of a plane, on each axis
-_TOGETHER = 64  # images of one pass
 _NODES = 33, 17  # distances along the leading direction, and along each other one
 
 
@@ -30,7 +32,8 @@ def examine(
     k: int,
     *,
     planes: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    max_memory: float | None = None,
+    progress: Tick = silent,
 ) -> dict[str, Detail]:
     """Everything about some samples, for each model and as far out for all; planes for the first of them."""
     deep = {}
@@ -46,14 +49,15 @@ def examine(
         def tick(done: int, total: int, before: int = step) -> None:
             progress(int(whole * share * (before + done / total) / count), whole)
 
-        labels = None if s.labels is None else s.labels[at]
+        labels = s.labels_of(at)
         method = s.method if s.reason == "asked for" else "auto"
-        deep[name] = spectrum(s.net, s.images[at], k=k, labels=labels, method=method, seed=found.seed, progress=tick)
+        options: dict[str, Any] = {"k": k, "labels": labels, "method": method, "seed": found.seed}
+        deep[name] = spectrum(s.net, s.images[at], max_memory=max_memory, progress=tick, **options)
         if len(deep[name]) < len(at):
             raise KeyboardInterrupt
     lost = {at[i] for s in deep.values() for i in s.failures}  # where directions of more of them fail than λ₁ did
     if lost and (kept := [place for place in at if place not in lost]):
-        return examine(found, kept, k, planes=min(planes, len(kept)), progress=progress)
+        return examine(found, kept, k, planes=min(planes, len(kept)), max_memory=max_memory, progress=progress)
     reach = torch.stack([s.reach for s in deep.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):
@@ -91,9 +95,9 @@ def struck(found: Vulnerability, rows: Sequence[int]) -> Tensor:
     """Logits (m, attacks, K), float64, of what the attacks made of some inputs."""
     net = found.spectrum.net
     moved = found.moved[list(rows)]
-    with net.at_rest(), torch.no_grad():
-        parts = [net.logits(x.to(net.device, net.dtype)).cpu().double() for x in moved.flatten(0, 1).split(_TOGETHER)]
-    return torch.cat(parts).unflatten(0, moved.shape[:2]) if parts else found.spectrum.logits[:0, None]
+    if not len(moved):
+        return found.spectrum.logits[:0, None]
+    return answers(net, moved.flatten(0, 1).to(net.dtype)).unflatten(0, moved.shape[:2])
 
 
 def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._options import flag, named_options, whole
+from fimviz._options import named_options, whole
+from fimviz._tell import tell
 from fimviz._ways import named
 from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
 from fimviz.explorer.detail import POINTS, examine, nothing
@@ -22,9 +23,12 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, settle
-from fimviz.model.progress import Stages
 
+_DIRECTIONS = 3
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
 _PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input
 
@@ -35,10 +39,11 @@ def explore(
     images: Any,
     labels: Any = None,
     *,
-    k: int = 3,
+    k: int | None = None,
     detail: int | Sequence[int] | None = None,
     include: Sequence[str] | None = None,
     method: str = "auto",
+    max_memory: float | None = None,
     errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
@@ -54,13 +59,14 @@ def explore(
         net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
         images: (n, …) floats.
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
-        k: how many directions of a sample in full detail.
+        k: how many directions of a sample in full detail; by default three, or as many as the method finds.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, up to 64.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
             "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
             of all samples. By default "plane" and "radius" where they are cheap.
         method: of λ₁, as in `spectrum`.
+        max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
         seed: of everything random.
         progress: True for a tqdm bar, or a function called with (percent of the time, 100).
@@ -75,13 +81,18 @@ def explore(
         ([0.5, 0.5], (0, 1))
     """
     nets = {name: as_classifier(model) for name, model in _named(net).items()}
-    errors, k, seed = known(errors), whole("k", k, 1), whole("seed", seed, 0)
-    flag("progress", callable(progress) or progress)
-    named("method", method, METHODS, ["auto", *by_gradients()])
+    errors, seed = known(errors), whole("seed", seed, 0)
+    progress, max_memory = wanted(progress), limit(max_memory)
+    way = named("method", method, METHODS, ["auto", *by_gradients()])
+    most = way.most if way else None
+    k = min(_DIRECTIONS, most or _DIRECTIONS) if k is None else whole("k", k, 1)
+    if most and k > most:
+        raise ValueError(f"k is {k} and method is {method!r}, which finds {most} only: pass k={most} or another method")
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     inputs = [model.admit(images).detach() for model in nets.values()]
     _same_classes(nets)
+    next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])
     afford = affordable(nets.values(), inputs, DETAIL_WORK)
     if not isinstance(detail, Iterable):
@@ -109,7 +120,7 @@ def explore(
     bar = Stages(progress, stages + [(part, p[part]) for p in passes for part in later])
 
     norms: dict[str, Spectrum] = {}
-    options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors}
+    options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors, "max_memory": max_memory}
     for (name, model), x in zip(nets.items(), inputs, strict=True):
         norms[name] = spectrum(model, x, k=1, vectors=False, labels=labels, progress=bar.next(), **options)
     shortest = min(len(s) for s in norms.values())
@@ -122,9 +133,10 @@ def explore(
     if shortest < n:
         return found
     matched: dict[str, tuple[Tensor, Tensor]] = {}
-    try:
+    work = Work(n, anyway=True)
+    with work:
         for name, x in zip(nets, inputs, strict=True):
-            options = {"confidence": CONFIDENCE, "method": norms[name].method, "seed": seed}
+            options = {"confidence": CONFIDENCE, "method": norms[name].method, "seed": seed, "max_memory": max_memory}
             matched[name] = matched_with_errors(nets[name], x, progress=bar.next(), **options)
             if len(matched[name][0]) < n:
                 raise KeyboardInterrupt  # some samples at one confidence and some as they are make no order
@@ -132,15 +144,15 @@ def explore(
             models[name] = replace(models[name], matched=norm, matched_error=error)
         found = Explorer(dict(models), seed)
         places = chosen(list(models.values()), detail)
-        details = examine(found, places, k, planes=min(planes, len(places)), progress=bar.next())
+        details = examine(found, places, k, planes=min(planes, len(places)), max_memory=max_memory, progress=bar.next())
         for name, detailed in details.items():
             models[name] = replace(models[name], detail=detailed)
         for name in nets:
             for part in later:
-                models[name] = extended(models[name], part, models[name].detail.places, seed, bar.next())
+                models[name] = extended(models[name], part, models[name].detail.places, seed, max_memory, bar.next())
         bar.end()
-    except KeyboardInterrupt:
-        warnings.warn("interrupted: the explorer holds what was complete", stacklevel=3)
+    if work.stopped:
+        tell("interrupted: the explorer holds what was complete")
     return Explorer(models, seed)
 
 
@@ -170,7 +182,7 @@ def _named(net: Any) -> dict[str, Classifier | nn.Module]:
 def _same_classes(nets: dict[str, Classifier]) -> None:
     first, *others = nets.items()
     for name, other in others:
-        if other.classes != first[1].classes or other.likelihood.name != first[1].likelihood.name:
+        if other.classes != first[1].classes or other.likelihood != first[1].likelihood:
             raise ValueError(
                 f"{first[0]} has {len(first[1].classes)} classes and {name} has {len(other.classes)}, expected two "
                 "models of the same classes under the same names: give both the same classes="

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import Progress
 from fimviz.vulnerability import Vulnerability, vulnerability
 
 PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
@@ -25,21 +27,28 @@ _HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
 
 
 def extended(
-    m: Explored, part: str, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+    m: Explored,
+    part: str,
+    places: Sequence[int],
+    seed: int,
+    max_memory: float | None = None,
+    progress: Progress = False,
 ) -> Explored:
     """The model with one part more, or with the reason why it has none; `places` are those that the part is about."""
     s, at = m.spectrum, list(places)
     assert isinstance(s.net, Classifier)
+    room: dict[str, Any] = {"max_memory": max_memory}
     if part == "radius":
-        certificate = certified_radius(s.net, s.images, attack=False)
+        certificate = certified_radius(s.net, s.images, attack=False, progress=progress, **room)
         if certificate.reason:
             return replace(m, notes={**m.notes, part: certificate.reason})
         return replace(m, radius=certificate.radius)
     if part == "bounds":
-        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=_RUNGS))
+        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=_RUNGS, progress=progress, **room))
     if part == "attributions":
         known = m.detail.spectrum if m.detail.places == tuple(at) else None
-        return replace(m, attributions=attributions(s.net, s.images[at], spectrum=known, seed=seed, progress=progress))
+        options: dict[str, Any] = {"spectrum": known, "seed": seed, "progress": progress}
+        return replace(m, attributions=attributions(s.net, s.images[at], **options, **room))
     if part == "attacks":
         count = 0 if m.detail.planes is None else len(m.detail.planes.kl)
         attacks, planes = ATTACK_PASSES * len(s), POINTS**2 * count
@@ -48,29 +57,33 @@ def extended(
             if callable(progress):
                 progress(int(1000 * done / total * attacks / (attacks + planes)), 1000)
 
-        found = attacks_of(s, range(len(s)), seed, tried)
+        found = attacks_of(s, range(len(s)), seed, max_memory, tried)
         return replace(m, attacks=found, struck=struck(found, at), toward=toward_attacks(m.detail, found, at[:count]))
-    return replace(m, margins=margins_of(s, at, seed, progress))
+    return replace(m, margins=margins_of(s, at, seed, max_memory, progress))
 
 
 def attacks_of(
-    s: Spectrum, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+    s: Spectrum, places: Sequence[int], seed: int, max_memory: float | None = None, progress: Progress = False
 ) -> Vulnerability:
     """The smallest change of some samples by which each attack makes the model miss, in L2."""
     assert isinstance(s.net, Classifier)
     at = list(places)
-    labels = None if s.labels is None else s.labels[at]
-    return vulnerability(s.net, s.images[at], labels, norm="l2", halvings=_HALVINGS, seed=seed, progress=progress)
+    labels = s.labels_of(at)
+    options: dict[str, Any] = {"norm": "l2", "halvings": _HALVINGS, "seed": seed, "max_memory": max_memory}
+    return vulnerability(s.net, s.images[at], labels, progress=progress, **options)
 
 
 def margins_of(
-    s: Spectrum, places: Sequence[int], seed: int, progress: bool | Callable[[int, int], None] = False
+    s: Spectrum, places: Sequence[int], seed: int, max_memory: float | None = None, progress: Progress = False
 ) -> MarginTraces:
     """Paths from some samples to every other class, or to the nearest where there are many; all samples beside them."""
     assert isinstance(s.net, Classifier)
     at = list(places)
     targets = "all" if len(s.net.classes) <= 24 else "runner-up"
-    labels = None if s.labels is None else s.labels[at]
-    traces = trace_margins(s.net, s.images[at], labels, targets=targets, seed=seed, verify=False, progress=progress)
+    labels = s.labels_of(at)
+    options: dict[str, Any] = {"targets": targets, "seed": seed, "verify": False, "max_memory": max_memory}
+    traces = trace_margins(s.net, s.images[at], labels, progress=progress, **options)
     own = torch.tensor(at)[traces.sample]
-    return replace(traces, sample=own, images=s.images, labels=s.labels, probabilities=s.probabilities)
+    return replace(
+        traces, sample=own, images=s.images, labels=None if labels is None else s.labels, probabilities=s.probabilities
+    )

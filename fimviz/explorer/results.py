@@ -88,8 +88,18 @@ class Explored:
 
     @property
     def lead(self) -> Tensor:
-        """(n,) what the samples are ordered by: λ₁ at matched confidence, λ₁ as it is where there is none."""
-        return torch.where(self.matched.isnan(), self.spectrum.spectral_norm, self.matched)
+        """(n,) what the samples are ordered by: λ₁ at matched confidence, λ₁ as it is where there is none.
+
+        It goes to ∞ as two classes become equally likely, and is ∞ for such a tie, unless nothing moves the answer.
+        """
+        norm = self.spectrum.spectral_norm
+        own = torch.where(self.tied, torch.inf, norm)
+        return torch.where(self.matched.isnan(), own if self.matched.isfinite().any() else norm, self.matched)
+
+    @property
+    def tied(self) -> Tensor:
+        """(n,) which samples lie on a boundary: the two likeliest classes are equally likely, and λ₁ is not 0."""
+        return (self.margin == 0) & (self.spectrum.spectral_norm > 0)
 
     @property
     def fragile(self) -> list[int]:
@@ -101,8 +111,7 @@ class Explored:
     def margin(self) -> Tensor:
         """(n,) the gap of the logits between the prediction and the nearest other one."""
         s = self.spectrum
-        modes = s.predictions
-        return s.net.likelihood.margin(s.logits, modes.clamp_min(0) if modes.ndim == 1 else modes)
+        return s.net.likelihood.margin(s.logits, s.predictions)
 
     @property
     def quantities(self) -> dict[str, Tensor]:
@@ -158,9 +167,7 @@ class Explorer(Result):
         """
         models = {}
         for name, m in self.models.items():
-            net = m.spectrum.net.apart()
-            if m.spectrum._origin and (now := net.fingerprint()) and not m.spectrum._origin.agrees(now):
-                raise ValueError("the model's weights are no longer those that this result was computed with")
+            net = m.spectrum._net_apart()
             deep = replace(m.detail.spectrum, net=net, _parts={})
             models[name] = replace(
                 m, spectrum=replace(m.spectrum, net=net, _parts={}), detail=replace(m.detail, spectrum=deep)
@@ -182,6 +189,8 @@ class Explorer(Result):
             part["margin"] = m.margin.numpy()
             if m.spectrum.correct is not None:
                 part["correct"] = m.spectrum.correct.numpy()
+                if not m.spectrum.labelled.all():
+                    part["correct"] = part["correct"].where(m.spectrum.labelled.numpy())
             for extra in ("radius", "attack"):
                 if extra in m.quantities:
                     part[extra] = m.quantities[extra].numpy()

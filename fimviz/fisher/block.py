@@ -24,7 +24,7 @@ from torch import Tensor
 from fimviz.fisher.passes import Linearisation
 from fimviz.model.classifier import Classifier
 from fimviz.model.failures import LOGITS, check_finite
-from fimviz.model.likelihoods import Factor
+from fimviz.model.likelihoods import Factor, Likelihood
 
 # Rounding in units of the machine epsilon, with margin over what was measured (tests/fisher/test_spectrum.py): of rows
 # relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
@@ -70,7 +70,7 @@ class Ground:
         check_finite(self.logits, LOGITS)
         self.factor = net.likelihood.factor(self.logits)
         self.eps = torch.finfo(x.dtype).eps
-        self.logit_error = logit_error(self.logits, torch.finfo(self.here.logits.dtype).eps)
+        self.logit_error = logit_error(net.likelihood, self.logits, torch.finfo(self.here.logits.dtype).eps)
         self._net, self._x = net, x
         self._forwards, self._vjps = 1, 0  # the latter beside those of `here`
 
@@ -149,9 +149,9 @@ class Ground:
         return {name: torch.full((len(self.logits),), count) for name, count in taken.items()}
 
 
-def logit_error(z: Tensor, eps: float) -> Tensor:
+def logit_error(likelihood: Likelihood, z: Tensor, eps: float) -> Tensor:
     """How far (n,) rounding may move a logit, in passes of that machine epsilon."""
-    return _LOGIT_ROUNDING * eps * (1 + z.amax(1) - z.amin(1))
+    return _LOGIT_ROUNDING * eps * (1 + likelihood.size(z))
 
 
 def wide_device(device: torch.device) -> torch.device:

@@ -1,9 +1,9 @@
 """All that the gradients of the logits say about F at an input, in class space: what exact value and bounds share.
 
-The rows are C J: for one of K classes the gradients of the logits minus the winner's, for yes/no labels the gradients
-themselves. Unlike the whitened rows of `fimviz.fisher.exact`, to which their Gram matrix leads in float64, they know
-no probabilities, so that differences of improbable classes are not lost to them. Norms of differences come with their
-rounding, upward or downward as the bound that they serve wants.
+The rows are C J: for one of K classes the gradients of the logits minus the winner's, for outputs that are independent
+the gradients themselves. Unlike the whitened rows of `fimviz.fisher.exact`, to which their Gram matrix leads in
+float64, they know no probabilities, so that differences of improbable classes are not lost to them. Norms of
+differences come with their rounding, upward or downward as the bound that they serve wants.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
 from fimviz.fisher.block import Ground, inner, logit_error, rounding_error
-from fimviz.fisher.methods import plan
-from fimviz.fisher.precision import Precision
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import answers, by_rows
+from fimviz.model.engine.plan import plan
 from fimviz.model.likelihoods import Factor, Likelihood
 
 _GRAM_ROUNDING = 1e-13  # of products in float64, relative to the squares of all rows
@@ -29,9 +29,9 @@ class Contrasts:
 
     Attributes:
         logits: (n, K); logit_error: (n,) how far rounding may have moved one.
-        widest: (n,) at least the largest ‖J_a − J_b‖, for yes/no labels ‖J‖.
-        centred: (n,) at least ‖J − 1J̄‖ with J̄ the mean of J's rows, which no difference knows; for yes/no labels ‖J‖.
-        log_pair: (n,) at most the logarithm of the largest p_a p_b ‖J_a − J_b‖², for yes/no labels p(1 − p) ‖J_k‖².
+        widest: (n,) at least the largest ‖J_a − J_b‖, for independent outputs ‖J‖.
+        centred: (n,) at least ‖J − 1J̄‖ with J̄ the mean of J's rows, which no difference knows; else ‖J‖.
+        log_pair: (n,) at most the logarithm of the largest p_a p_b ‖J_a − J_b‖², for independent outputs s_k ‖J_k‖².
         log_scale: (n,) what the logarithm of everything below is to be raised by: F itself may underflow.
         eigenvalues: (n, r) of F, descending, with their `error` (n, r).
         trace, frobenius: (n,) of F, with `trace_error` and `frobenius_error`.
@@ -54,22 +54,25 @@ class Contrasts:
     vjps: Tensor
 
 
-def contrasts(net: Classifier, x: Tensor) -> Contrasts:
+def contrasts(net: Classifier, x: Tensor, max_memory: float | None = None) -> Contrasts:
     """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
     verify = net.precise
     passes = torch.float64 if net.has_float64 and not verify else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, rank, False, Precision(passes, verify, True), None)
-        return _joined([_contrasts(net, part.to(net.device, passes), cotangents, verify) for part in x.split(inputs)])
+        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, max_memory, passes)
+
+        def compute(places: list[int], cotangents: int) -> Contrasts:
+            return _contrasts(net, x[places].to(net.device, passes), cotangents, verify)
+
+        return _joined([part for _, part in by_rows(range(len(x)), inputs, cotangents, compute)])
 
 
-def precise_logits(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+def precise_logits(net: Classifier, x: Tensor, max_memory: float | None = None) -> tuple[Tensor, Tensor]:
     """Logits (n, K) in float64, from passes in float64 where the network can, and how far off each may be (n,)."""
     dtype = torch.float64 if net.has_float64 else x.dtype
-    with net.at_rest(), torch.no_grad():
-        z = torch.cat([net.logits(part.to(net.device, dtype)).cpu().double() for part in x.split(16)])
-    return z, logit_error(z, torch.finfo(dtype).eps)
+    z = answers(net, x, dtype, max_memory)
+    return z, logit_error(net.likelihood, z, torch.finfo(dtype).eps)
 
 
 def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Contrasts:
@@ -114,16 +117,14 @@ def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Con
 def _norms(likelihood: Likelihood, z: Tensor, gram: Tensor, noise: Tensor) -> Tensor:
     """`widest`, `centred` and `log_pair` (3,) at one input, from its logits (K,) and its rows' products (r, r)."""
     floor = _GRAM_ROUNDING * gram.trace()
-    if likelihood.name == "bernoulli":
-        log_w = logsigmoid(z) + logsigmoid(-z)
+    if not likelihood.invariant:
+        log_w = likelihood.log_weights(z)
         squares = gram.diagonal()
         norm = _norm(gram)
         widest, off = norm, noise
     else:
-        log_p = likelihood.log_probs(z[None])[0]
         winner = int(z.argmax())
-        log_p = torch.cat([log_p[winner : winner + 1], log_p[:winner], log_p[winner + 1 :]])  # as the rows are
-        log_w = log_p[:, None] + log_p
+        log_w = likelihood.log_weights(torch.cat([z[winner : winner + 1], z[:winner], z[winner + 1 :]]))  # as the rows
         gram = pad(gram, (1, 0, 1, 0))  # the winner's difference to itself
         squares = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
         widest, off = (squares.amax() + floor).sqrt(), 2**0.5 * noise

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fimviz._options import real
+from fimviz._options import named_options, real
 from fimviz.fisher.methods import spectrum
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import answers
+from fimviz.model.engine.progress import Progress
 from fimviz.model.likelihoods import Factor, Likelihood
 
 _HALVINGS, _SPAN = 60, 40.0
 
 
+@named_options
 def matched_spectral_norm(
     net: Classifier, images: Any, *, confidence: float = 0.9, per: str = "sample", method: str = "auto", seed: int = 0
 ) -> Tensor:
@@ -59,14 +61,12 @@ def matched_spectral_norm(
     if per == "sample":
         return matched_with_errors(net, x, confidence=confidence, method=method, seed=seed)[0]
     _reachable(net, confidence)
-    with net.at_rest(), torch.no_grad():
-        z = torch.cat([net.logits(part.to(net.device)).cpu().double() for part in x.split(64)])
+    z = answers(net, x)
     z = z[z.isfinite().all(1)]  # what cannot be computed is NaN, and does not count
     t = float(_temperature(net.likelihood, z[None], confidence)) if len(z) else math.nan
     if math.isnan(t):
         return torch.full((len(x),), torch.nan, dtype=torch.float64)
-    twin = copy.copy(net)  # shares the module, so that nothing is held twice
-    twin.temperature = net.temperature * t
+    twin = net.at_temperature(net.temperature * t)
     return spectrum(twin, x, k=1, method=method, vectors=False, seed=seed).spectral_norm
 
 
@@ -77,7 +77,8 @@ def matched_with_errors(
     confidence: float,
     method: str,
     seed: int,
-    progress: bool | Callable[[int, int], None] = False,
+    max_memory: float | None = None,
+    progress: Progress = False,
 ) -> tuple[Tensor, Tensor]:
     """`matched_spectral_norm` of every sample at a temperature of its own, and how far it may be from the truth.
 
@@ -86,10 +87,11 @@ def matched_with_errors(
     """
     _reachable(net, confidence)
     twin = copy.copy(net)
-    twin.likelihood = _EachAtItsTemperature(net.likelihood, confidence)
-    found = spectrum(twin, images, k=1, method=method, vectors=False, seed=seed, progress=progress)
+    twin.likelihood = cast(Likelihood, _EachAtItsTemperature(net.likelihood, confidence))
+    options: dict[str, Any] = {"k": 1, "method": method, "vectors": False, "seed": seed, "max_memory": max_memory}
+    found = spectrum(twin, images, progress=progress, **options)
     reached = _temperature(net.likelihood, found.logits[:, None], confidence).isfinite()
-    modes = net.likelihood.mode(found.logits)
+    modes = net.likelihood.predict(found.logits)
     margin = net.likelihood.margin(found.logits, modes)
     norm = found.spectral_norm
     error = found.error[:, 0] + norm * 4 * found.logit_error / margin
@@ -97,6 +99,7 @@ def matched_with_errors(
 
 
 def _reachable(net: Classifier, confidence: float) -> None:
+    net.likelihood.an_outcome("others have no confidence")
     least = net.likelihood.confidence(torch.zeros(1, len(net.classes)).double()).item()
     if not least < real("confidence", confidence) < 1:
         raise ValueError(f"confidence is {confidence}, expected more than {least:.3g}, a tie's, and less than 1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,26 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz._options import flag, named_options, real, reporter, whole
+from fimviz._options import flag, named_options, real, whole
 from fimviz._tell import tell
 from fimviz._ways import named
 from fimviz.fisher.block import Block
 from fimviz.fisher.method import Asked, Method
-from fimviz.fisher.passes import footprint
 from fimviz.fisher.precision import Precision
 from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.fisher.table import METHODS
-from fimviz.model import memory
-from fimviz.model.blackbox import BlackBox, BudgetExceeded
+from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
-from fimviz.model.failures import NonFiniteError, known, others, settle, spread
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work, answers
+from fimviz.model.engine.plan import plan
+from fimviz.model.engine.progress import wanted
+from fimviz.model.failures import known, others, settle, spread
 from fimviz.model.labels import read_labels
 
 UNVERIFIED = "unverified"
 # Gradients, for no and for each eigenvalue, beyond which Lanczos is cheaper than all of them: tests/benchmarks measured
 # 23 to 26 for one and 30 to 38 for three.
 _CROSSOVER = 18, 6
-_CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 
 
 @named_options
@@ -107,15 +107,13 @@ def spectrum(
         raise ValueError(f"seed is {seed}, expected less than 2**63")
     flag("vectors", vectors)
     flag("verify", False if verify is None else verify)
-    flag("progress", callable(progress) or progress)
+    progress, max_memory = wanted(progress), limit(max_memory)
     step = None if step is None else real("step", step)
     if asked_for and asked_for.most and k is not None and k > asked_for.most:
         what = "the leading eigenvalue" if asked_for.most == 1 else f"{asked_for.most} eigenvalues"
         raise ValueError(f"k is {k} and method is {method!r}, which finds {what} only: use 'lanczos'")
     if not 0 < real("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
-    if max_memory is not None and not real("max_memory", max_memory) > 0:
-        raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
@@ -148,43 +146,36 @@ def spectrum(
         verify=precision.values,
     )
     start = time.perf_counter()
-    report = reporter(progress, len(x))
+    work = Work(len(x), progress, errors=errors)
     blocks: list[Block] = []
-    failures: dict[int, str] = {}
-    left = list(range(len(x)))
-    with net.at_rest():
-        inputs, cotangents = 1, 1
+    inputs, cotangents = 1, 1
+
+    def compute(places: list[int], cotangents: int) -> Block:
+        block = precision.run(net, x[places].to(net.device), way, replace(asked, cotangents=cotangents))
+        return replace(block, eigenvectors=block.eigenvectors.to(x.dtype))
+
+    with net.at_rest(), work:
         if isinstance(net, Classifier) and not way.answers:
             rows = way.rows(rank, max_steps)
-            inputs, cotangents = plan(net, x, k, vectors, rows, way.along, precision, max_memory)
-        try:
-            while left:
-                part = x[left[:inputs]]
-                try:
-                    here, some = part.to(net.device), replace(asked, cotangents=cotangents)
-                    block = precision.run(net, here, way, some)
-                    blocks.append(replace(block, eigenvectors=block.eigenvectors.to(x.dtype)))
-                except torch.OutOfMemoryError:  # the plan was too large, or somebody else took the memory meanwhile
-                    if len(part) == 1 and (way.along or cotangents == 1):
-                        raise
-                    inputs, cotangents = (len(part) + 1) // 2, (cotangents + 1) // 2
-                    continue
-                except NonFiniteError as found:  # the others once more, without these
-                    failures |= dict.fromkeys((left[row] for row in found.rows), found.reason)
-                    if errors == "raise":
-                        settle(failures, len(x), errors)
-                    left = [place for place in left if place not in failures]
-                else:
-                    left = left[len(part) :]
-                report(len(x) - len(left))
-        except (KeyboardInterrupt, BudgetExceeded) as stop:
-            if not blocks:
-                raise
-            done = left[0] if left else len(x)
-            failures = {place: why for place, why in failures.items() if place < done}
-            cause = "interrupted" if isinstance(stop, KeyboardInterrupt) else str(stop)
-            warnings.warn(f"{cause}: the spectrum holds the first {done} of {len(x)} inputs", stacklevel=3)
-    done = left[0] if left else len(x)
+            mend = "use smaller images" + ("" if way.along else ", or method='lanczos'")
+            inputs, cotangents = plan(
+                net,
+                x,
+                k,
+                vectors,
+                rows,
+                way.along,
+                precision.values,
+                max_memory,
+                precision.passes,
+                mend,
+                precision.sharpens,
+            )
+        for _, block in work.parts(inputs, 1 if way.along else cotangents, compute):
+            blocks.append(block)
+    done, failures = work.done, work.failures
+    if work.stopped:
+        tell(f"{work.stopped}: the spectrum holds the first {done} of {len(x)} inputs")
     settle(failures, done, errors)
     at = others(failures, done)
 
@@ -212,8 +203,7 @@ def spectrum(
     logits = joined("logits")
     if failures and isinstance(net, Classifier):  # what the model says is known where only slopes failed
         lost = sorted(failures)
-        with net.at_rest(), torch.no_grad():
-            z = torch.cat([net.logits(one.to(net.device)).cpu().double() for one in x[lost].split(1)])
+        z = torch.cat([answers(net, x[[place]]) for place in lost])
         logits[lost] = torch.where(z.isfinite().all(1, keepdim=True), z, torch.nan)
     return Spectrum(
         eigenvalues=joined("eigenvalues"),
@@ -223,7 +213,7 @@ def spectrum(
         frobenius=joined("frobenius"),
         frobenius_error=joined("frobenius_error"),
         eigenvectors=joined("eigenvectors").unflatten(2, x.shape[1:]) if vectors else None,
-        probabilities=net.likelihood.log_probs(logits).exp(),
+        probabilities=net.likelihood.mean(logits),
         logits=logits,
         logit_error=joined("logit_error"),
         images=x[:done].cpu(),
@@ -259,57 +249,3 @@ def _choose(net: Classifier | BlackBox, asked_for: Method | None, k: int | None,
     if k is None or rank <= base + each * k:
         return exact, f"{'all' if k is None else k} of {rank} eigenvalues are wanted: give a smaller k for 'lanczos'"
     return lanczos, f"{k} of {rank} eigenvalues take fewer passes than {rank} gradients"
-
-
-def plan(
-    net: Classifier,
-    x: Tensor,
-    k: int,
-    vectors: bool,
-    rows: int,
-    twice: bool,
-    precision: Precision,
-    max_memory: float | None,
-) -> tuple[int, int]:
-    """How many inputs, and how many cotangents at a time, fit the memory and keep the processor busy.
-
-    k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph.
-    """
-    passes, verify = precision.passes, precision.values
-    sharper = 2 if precision.sharpens else 1  # one input at a time, if need be, in numbers of twice the size
-    room = memory.budget(net.device) if max_memory is None else max_memory
-    saved, largest, patches = footprint(net, x[:1].to(net.device))
-    saved, largest = (size * passes.itemsize // x.dtype.itemsize for size in (saved, largest))
-    size, classes = x[0].numel(), len(net.classes)
-    width = passes.itemsize
-    kept = 2 * len(x) * x.dtype.itemsize * size * k if vectors and net.device.type == "cpu" else 0
-    # What was measured as peaks of resnet18 (tests/fisher/test_spectrum.py): copies of weights in another precision,
-    # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
-    # way.
-    weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * (8 * (verify or sharper > 1) + width * (t.dtype != passes)) for t in weights)
-    own = saved * (1 + 2 * verify + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
-    own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
-    one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
-    one_input = own + max(one_pass, verify * (8 * largest + patches))
-    need = max(kept, copies + sharper * one_input + kept // 2)
-    if need > room:
-        mend = "ask for fewer eigenvectors with k= or vectors=False, or pass fewer images"
-        if kept < need / 2:
-            mend = "use smaller images" + ("" if twice else ", or method='lanczos'")
-        raise MemoryError(
-            f"at least {memory.readable(need)} are needed, for {rows} gradients of {size} values at one input and {k} "
-            f"eigenvectors of {len(x)}, and {memory.readable(room)} may be taken: give a larger max_memory= or {mend}"
-        )
-    room = room - copies - kept // 2
-    # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.
-    if net.device.type == "cpu":
-        # An iteration goes on until the slowest input of a batch has converged, so that small batches waste less.
-        inputs = max(1, min(128, (_CPU_WORK // 16 if twice else _CPU_WORK) // largest))
-        at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
-    else:
-        inputs = at_once = 4096
-    least = 1 if net.alone else 2  # there one alone costs as much as two
-    inputs = max(least, min(inputs, len(x), int(room / one_input)))
-    cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
-    return inputs, cotangents

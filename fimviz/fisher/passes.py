@@ -9,16 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fimviz.fisher.tape import RepeatError, repeatable
-from fimviz.model import memory
+from fimviz.model.at_rest import recurs
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import in_parts
+from fimviz.model.engine.plan import there_and_back
+from fimviz.model.engine.progress import Tick, silent
 from fimviz.model.failures import ALONG, GRADIENT, LOGITS, check_finite
 from fimviz.model.precise import float64_values
 
@@ -34,7 +35,7 @@ class Linearisation:
     def __init__(self, net: Classifier, x: Tensor, *, precise: bool = False, along: bool = False) -> None:
         self._net, self._precise, self._along = net, precise, along
         self._x = x.detach().clone().requires_grad_()
-        with float64_values() if precise else nullcontext() as values:
+        with float64_values(recurrent=recurs(net.model)) if precise else nullcontext() as values:
             self._z = net.logits(self._x)
             z = self._z.detach()
             self.logits = z if values is None else values.of(z)
@@ -161,26 +162,37 @@ class Linearisation:
         return bool(((ours.sum(1) - theirs.sum(1)).abs() <= 1e-3 * size).all())
 
     def _forward_mode(self, v: Tensor) -> Tensor:
-        with warnings.catch_warnings(), torch.no_grad(), float64_values(v) if self._precise else nullcontext():
+        values = float64_values(v, recurrent=recurs(self._net.model)) if self._precise else nullcontext()
+        with warnings.catch_warnings(), torch.no_grad(), values:
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
             return tangent(self._net.logits, self._x.detach(), v)
 
 
-def unsound(net: Classifier, x: Tensor, *, slopes: bool = True) -> dict[int, str]:
+def unsound(
+    net: Classifier,
+    x: Tensor,
+    *,
+    slopes: bool = True,
+    max_memory: float | None = None,
+    progress: Tick = silent,
+) -> dict[int, str]:
     """Why inputs of an admitted batch x (n, …) cannot be computed, by place: a forward pass each, and one back."""
     failures: dict[int, str] = {}
+
+    def lost(places: list[int]) -> dict[int, str]:
+        here = x[places].detach().to(net.device).clone().requires_grad_(slopes)
+        z = net.logits(here)
+        rows = {LOGITS: ~z.isfinite().all(1)}
+        if slopes:
+            # plain sums are constant where the outputs are centred
+            (g,) = torch.autograd.grad(z, here, torch.linspace(1, 2, z.shape[1]).to(z).expand_as(z))
+            rows[GRADIENT] = ~(g.isfinite().flatten(1).all(1) | rows[LOGITS])
+        return {places[row]: why for why, those in rows.items() for row in those.nonzero()[:, 0].tolist()}
+
     with net.at_rest(), nullcontext() if slopes else torch.no_grad():
-        size = max(1, min(64, memory.budget(net.device) // max(1, 6 * footprint(net, x[:1].to(net.device))[0])))
-        for start in range(0, len(x), size):
-            here = x[start : start + size].detach().to(net.device).clone().requires_grad_(slopes)
-            z = net.logits(here)
-            lost = {LOGITS: ~z.isfinite().all(1)}
-            if slopes:
-                # plain sums are constant where the outputs are centred
-                (g,) = torch.autograd.grad(z, here, torch.linspace(1, 2, z.shape[1]).to(z).expand_as(z))
-                lost[GRADIENT] = ~(g.isfinite().flatten(1).all(1) | lost[LOGITS])
-            for reason, rows in lost.items():
-                failures |= {start + row: reason for row in rows.nonzero()[:, 0].tolist()}
+        for places, found in in_parts(range(len(x)), there_and_back(net, x, max_memory), lost):
+            failures |= found
+            progress(places[-1] + 1, len(x))
     return dict(sorted(failures.items()))
 
 
@@ -196,49 +208,3 @@ def _agree(linear: Callable[[Tensor], Tensor], again: Callable[[Tensor], Tensor]
     other = v.flip(tuple(range(1, v.ndim)))
     expected, got = linear(other), again(other)
     return bool((got - expected).norm() <= 1e-3 * expected.norm())
-
-
-class _Patches(TorchDispatchMode):
-    """The most bytes into which a convolution copies its input's patches where oneDNN cannot: in float64."""
-
-    most = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler, which takes seconds, only to keep it away from here
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default:
-            self.most = max(self.most, 8 * args[1][0].numel() * out[0, 0].numel())
-        return out
-
-
-def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
-    """What a pass over one input x (1, …) takes, in bytes.
-
-    Returns what it keeps for its backward pass, the largest part of that, and what a convolution in float64 adds.
-    """
-    known = net.footprints
-    if (at := (x.shape, x.dtype)) not in known:
-        known[at] = _footprint(net, x)
-    return known[at]
-
-
-def _footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
-    tensors = (*net.model.parameters(), *net.model.buffers())
-    weights = {t.untyped_storage().data_ptr() for t in tensors if t.layout == torch.strided}
-    sizes: dict[int, int] = {x.untyped_storage().data_ptr(): x.nbytes}
-
-    def note(t: Tensor) -> Tensor:
-        if t.layout == torch.strided and (where := t.untyped_storage().data_ptr()) not in weights:
-            sizes[where] = max(sizes.get(where, 0), t.nbytes)
-        return t
-
-    with _Patches() as patches:
-        try:
-            with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-                Linearisation(net, x)
-        except RuntimeError:  # a model that calls torch.func.grad itself takes no hooks: twice its weights, then
-            sizes[0] = 2 * sum(t.nbytes for t in tensors)
-    return sum(sizes.values()), max(sizes.values()), patches.most if x.device.type == "cpu" else 0

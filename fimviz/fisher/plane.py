@@ -65,7 +65,7 @@ def plane(spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: 
         logits=z.view(len(u), *grid, -1),
         kl=kl.view(len(u), *grid),
         kl_error=kl_error.view(len(u), *grid),
-        outcomes=likelihood.mode(z).unflatten(0, (len(u), *grid)),
+        outcomes=likelihood.predict(z).unflatten(0, (len(u), *grid)),
         information=torch.stack([spectrum.eigenvalues[:, k], other], 1),
     )
 

@@ -302,7 +302,7 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     mu, order = (inside - left * (inside - outside) / 2).clamp_min(0).sort(descending=True)
     u, spread = u[:, order], (math.sqrt(left) * _bootstrap(h, k, generator))[order]
     sampling = mu * torch.expm1(_Z * spread) + left * (inside - outside)[order].abs() / 2
-    rounding = torch.finfo(torch.float32).eps * (1 + ask.logits.amax() - ask.logits.amin()) * math.sqrt(d) / step
+    rounding = torch.finfo(torch.float32).eps * (1 + net.likelihood.size(ask.logits[0])) * math.sqrt(d) / step
     rounding = torch.maximum(rounding, torch.as_tensor(ask.noise * math.sqrt(d) / step))
     away = uncertainty * mu[0].sqrt() + rounding
     trace, trace_error, frobenius, frobenius_error = moments(slopes.T @ slopes, d)
@@ -318,7 +318,7 @@ def _one(net: BlackBox | Classifier, x: Tensor, k: int, vectors: bool, m: int, s
     count = torch.zeros(1, dtype=torch.int64)
     return Block(
         logits=ask.logits,
-        logit_error=logit_error(ask.logits, torch.finfo(torch.float32).eps),
+        logit_error=logit_error(net.likelihood, ask.logits, torch.finfo(torch.float32).eps),
         eigenvalues=mu[None] * scale,
         error=(sampling + 2 * mu.sqrt() * away + away**2)[None] * scale + unseen,
         trace=trace * scale,
@@ -341,15 +341,12 @@ def _unseen(net: BlackBox | Classifier, ask: Differences, pilots: Tensor, longes
     Where there are no two others, what answers hide and how far apart they are at a long step h bound it: with KL < u
     in random directions, λ₁ ≤ tr F is about 2 u D / h² at most.
     """
-    p, d = net.likelihood.log_probs(ask.logits).exp()[0], len(pilots)
-    digit = net.digit if isinstance(net, BlackBox) else 0.0
-    moves, hidden = ask.moving > 0, p < digit / 2
-    hidden |= ~moves & (ask.logits[0] != 0)  # a score that is 0 is often one by construction
-    if net.likelihood.name == "categorical":
-        tied = (p - p.min()).abs() <= 1e-6 * p.min()  # no network gives two classes the same
-        hidden |= tied & (p < p.max()) & (tied.sum() > 1)
-    mass = float(torch.minimum(p, 1 - p).clamp_min(digit / 2)[hidden].sum())
-    seen = moves & ~hidden & (p >= 2 * digit)
+    d, digit = len(pilots), net.digit if isinstance(net, BlackBox) else 0.0
+    share, hidden, clear = net.likelihood.resolved(ask.logits[0], digit)
+    moves = ask.moving > 0
+    hidden = hidden | (~moves & (ask.logits[0] != 0))  # a score that is 0 is often one by construction
+    mass = float(share.clamp_min(digit / 2)[hidden].sum())
+    seen = moves & ~hidden & clear
     if moves.any() and (mass < 1e-30 or seen.sum() > 1):
         return mass * d * float(ask.moving[seen].max()) if mass else 0.0
     h = longest / 4 if longest < math.inf else 1.0

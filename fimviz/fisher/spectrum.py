@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fimviz._options import SOON, named_options, reporter, whole
+from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.walk import Walk, one_sided, reach, unasked, walk
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import SOON, reporter
 from fimviz.model.failures import among, column, others, said, spread
 from fimviz.model.origin import ChangedError, ModelResult, Print
-from fimviz.result import outcome_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +117,8 @@ class Spectrum(ModelResult):
     @property
     def predictions(self) -> Tensor:
         """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
-        modes = self.net.likelihood.mode(self.logits)
-        return modes.masked_fill(self.logits.isnan().any(1), -1) if modes.ndim == 1 else modes
+        likelihood = self.net.likelihood
+        return likelihood.known(likelihood.predict(self.logits), self.logits.isnan().any(1))
 
     @property
     def confidence(self) -> Tensor:
@@ -132,11 +132,22 @@ class Spectrum(ModelResult):
 
     @property
     def correct(self) -> Tensor | None:
-        """Whether the prediction is the label (n,); None without labels."""
-        if self.labels is None:
+        """Whether the prediction is the label (n,), false where there is none; None without labels, and of numbers."""
+        if self.labels is None or not self.net.likelihood.decides:
             return None
-        same = self.predictions == self.labels
-        return (same if same.ndim == 1 else same.all(1)) & ~self.logits.isnan().any(1)
+        return self.net.likelihood.same(self.predictions, self.labels) & ~self.logits.isnan().any(1)
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which inputs (n,) have a label: all that were given one, and in a joined spectrum not the others."""
+        if self.labels is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return self.net.likelihood.labelled(self.labels)
+
+    def labels_of(self, samples: Sequence[int]) -> Tensor | None:
+        """The labels of some of the inputs, or None where one of them has none."""
+        at = torch.tensor(list(samples), dtype=torch.int64)
+        return self.labels[at] if self.labels is not None and bool(self.labelled[at].all()) else None
 
     @property
     def computed(self) -> Tensor:
@@ -172,7 +183,7 @@ class Spectrum(ModelResult):
 
         columns: dict[str, Any] = {
             "sample": np.arange(len(self)),
-            "prediction": outcome_column(self.predictions, self.logits.isnan().any(1)),
+            "prediction": self.net.likelihood.column(self.predictions, self.logits.isnan().any(1)),
             "confidence": self.confidence.numpy(),
             "doubt": self.doubt.numpy(),
             "spectral_norm": self.spectral_norm.numpy(),
@@ -183,7 +194,7 @@ class Spectrum(ModelResult):
             "error": self.error[:, 0].numpy(),
         }
         if self.labels is not None:
-            columns["label"] = outcome_column(self.labels)
+            columns["label"] = self.net.likelihood.column(self.labels, ~self.labelled)
         return pd.DataFrame({**columns, "failure": column(self.failures, len(self))})
 
     def take(self, samples: Sequence[int]) -> Spectrum:
@@ -202,6 +213,52 @@ class Spectrum(ModelResult):
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
         failures = among(self.failures, at.tolist())
         return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
+
+    def joined(self, other: Spectrum) -> Spectrum:
+        """The spectrum of both batches, one after the other, with the labels of each.
+
+        Raises:
+            ValueError: a spectrum of another model or method, of inputs of another shape, or of another k.
+
+        Example:
+            >>> import torch, fimviz as fv
+            >>> net = fv.Classifier(torch.nn.Identity(), input_range=None)
+            >>> known = fv.spectrum(net, torch.zeros(1, 2), labels=[1])
+            >>> both = known.joined(fv.spectrum(net, torch.ones(2, 2)))
+            >>> len(both), both.labelled.tolist(), both.labels_of([0])
+            (3, [True, False, False], tensor([1]))
+        """
+        if not (other.net is self.net or (isinstance(self.net, Classifier) and self.net.same_as(other.net))):
+            raise ValueError("the other spectrum is of another model, expected one of this model")
+        kinds = [
+            (s.method, tuple(s.images.shape[1:]), s.eigenvalues.shape[1], s.eigenvectors is None) for s in (self, other)
+        ]
+        if kinds[0] != kinds[1]:
+            named = [
+                f"method {method!r}, inputs {shape}, k = {k}, {'no ' if lacking else ''}eigenvectors"
+                for method, shape, k, lacking in kinds
+            ]
+            raise ValueError(f"spectra of {named[0]} and of {named[1]} cannot be joined: compute both alike")
+        longest = max(self.history.shape[1], other.history.shape[1])
+
+        def both(name: str) -> Tensor:
+            parts = [getattr(s, name) for s in (self, other)]
+            if name == "history":
+                parts = [torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in parts]
+            return torch.cat(parts)
+
+        names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor) and f.name != "labels"]
+        labels = None
+        if self.labels is not None or other.labels is not None:
+            classes = self.logits.shape[1]
+            labels = torch.cat([
+                self.net.likelihood.unlabelled(len(s), classes) if s.labels is None else s.labels for s in (self, other)
+            ])  # fmt: skip
+        passes = {n: torch.cat([getattr(s.cost, n) for s in (self, other)]) for n in ("forwards", "vjps", "jvps")}
+        cost = Cost(**passes, seconds=self.cost.seconds + other.cost.seconds)
+        failures = self.failures | {len(self) + place: why for place, why in other.failures.items()}
+        values: dict[str, Any] = {name: both(name) for name in names}
+        return replace(self, **values, labels=labels, cost=cost, failures=failures, _walks={}, _parts={})
 
     @named_options
     def walk(self, k: int = 0, eps: Any = None) -> Walk:

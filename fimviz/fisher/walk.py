@@ -76,13 +76,13 @@ def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) 
     return Walk(
         epsilon=epsilon,
         logits=z,
-        probabilities=likelihood.log_probs(flat).exp().view(z.shape),
+        probabilities=likelihood.mean(flat).view(z.shape),
         kl=kl.view(epsilon.shape),
         kl_error=kl_error.view(epsilon.shape),
         quadratic=0.5 * epsilon**2 * spectrum.eigenvalues[:, k, None],
         flips=flips,
-        becomes=likelihood.mode(becomes.flatten(0, 1)).unflatten(0, flips.shape),
-        outcomes=likelihood.mode(flat).unflatten(0, epsilon.shape),
+        becomes=likelihood.predict(becomes.flatten(0, 1)).unflatten(0, flips.shape),
+        outcomes=likelihood.predict(flat).unflatten(0, epsilon.shape),
     )
 
 
@@ -108,7 +108,7 @@ def _divergence(
 ) -> tuple[Tensor, Tensor]:
     """KL (m,) from logits (n, K) and (m, K) of passes in a precision, and how far rounding may have moved it."""
     likelihood, eps = spectrum.net.likelihood, torch.finfo(precision).eps
-    off = logit_error(here, eps)
+    off = logit_error(likelihood, here, eps)
     if precision == spectrum.net.dtype or spectrum.guarantee != "unverified":
         off = torch.maximum(off, spectrum.logit_error)
     kl = likelihood.kl(here[rows], there)

@@ -10,12 +10,12 @@ from fimviz.margins.length import between
 from fimviz.margins.state import CLOSE, PACES, Attempt, Trace
 from fimviz.margins.traces import MarginTraces, Path, Settings
 from fimviz.model.classifier import Classifier
-from fimviz.model.likelihoods import Categorical
+from fimviz.model.likelihoods.categorical import Categorical
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
 _HALVING = 3.0  # times what halving the step changed: twice for an error linear in it, and half as much again
 
-_log_probs = Categorical().log_probs
+_log_probs = Categorical().output
 
 
 def collect(

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fimviz._options import flag, named_options
+from fimviz._tell import tell
 from fimviz.margins.shielding import Shielding, checked, shielding
 from fimviz.margins.trace import positive, trace_margins
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.progress import wanted
 from fimviz.result import Result
 
 if TYPE_CHECKING:
@@ -97,7 +101,8 @@ def shielding_curve(
     errors: str = "mark",
     keep_images: bool = True,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    max_memory: float | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> ShieldingCurve:
     """Trace with every damping and step, and say how many paths are shielded with each.
 
@@ -120,7 +125,11 @@ def shielding_curve(
         errors: as in `trace_margins`.
         keep_images: whether the paths of the first setting, which the view shows, keep their images; see there.
         seed: of everything random.
-        progress: a function called with (settings done, settings in all) after every step, which may raise to stop.
+        max_memory: as in `trace_margins`.
+        progress: True for a tqdm bar, or a function called with (settings done, settings in all) after every step,
+            which may raise to stop.
+
+    An interrupt returns the settings that are complete.
 
     Example:
         >>> import fimviz as fv
@@ -132,10 +141,12 @@ def shielding_curve(
     dampings, steps = _all("dampings", dampings), _all("steps", steps)
     resamples, level, seed = checked(resamples, level, seed)
     keep_images = flag("keep_images", keep_images)
+    max_memory = limit(max_memory)
+    settings = [(step, damping) for step in steps for damping in dampings]
+    work = Work(len(settings), wanted(progress), "setting")
     points: list[Shielding] = []
-    total = len(steps) * len(dampings)
-    for step in steps:
-        for damping in dampings:
+    with work:
+        for step, damping in settings:
             traces = trace_margins(
                 net,
                 images,
@@ -151,9 +162,15 @@ def shielding_curve(
                 errors=errors,
                 keep_images=keep_images and not points,
                 seed=seed,
-                progress=False if progress is None else lambda *_: progress(len(points), total),
+                max_memory=max_memory,
+                progress=lambda *_: work.reached(len(points)),
             )
+            if "interrupted" in traces.status:  # half a setting would not compare
+                raise KeyboardInterrupt
             points.append(shielding(traces, resamples=resamples, level=level, seed=seed))
+            work.reached(len(points))
+    if work.stopped:
+        tell(f"{work.stopped}: the curve holds the first {len(points)} of {len(settings)} settings")
     return ShieldingCurve(tuple(points))
 
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from fimviz.margins import simplex
-from fimviz.model.likelihoods import Categorical
+from fimviz.model.likelihoods.categorical import Categorical
 
 _TOLERANCE = 1e-3  # relative growth that counts as small
 _FLOOR = 1e-6  # a growth that no longer matters
 _LEVELS = 6
 
-_log_probs = Categorical().log_probs
+_log_probs = Categorical().output
 
 
 def between(z: Tensor, w: Tensor) -> Tensor:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fimviz._options import flag, named_options, real, reporter, whole
-from fimviz.fisher.passes import footprint
+from fimviz._options import flag, named_options, real, whole
+from fimviz._tell import tell
 from fimviz.margins.collect import collect
 from fimviz.margins.state import Attempt, Rules, Trace, fallbacks
 from fimviz.margins.tracer import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
-from fimviz.model import memory
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.plan import steps_together
+from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import LOGITS, known, settle
 from fimviz.model.labels import read_labels
 
 METHODS = ("natural", "gradient", "pgd", "geodesic", "straight", "published")
 SOLVERS = ("auto", "gram", "cg")
 _GRAM = 64  # classes up to which all gradients are cheaper than conjugate gradients
-_CHUNK = 32  # traces in a batch of passes on a processor: larger ones leave its caches
 _NOISE = 0.1  # of a smoothed slope's copies, of the input range's width
+_RETRY = 4.0  # times as long as a trace, that one takes which is made again
 _GROUP = 128  # traces that are brought to their ends together, so that an interrupt finds some complete
 
 
@@ -89,9 +91,9 @@ def trace_margins(
         max_memory: bytes for the passes, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", it has no traces, and a row of
             NaN with the reason in the frame, or "raise". A trace that comes to such a place ends there as "failed".
-        progress: True for a tqdm bar, or a function called with (traces done, those on their way counted by how far
-            they have narrowed the gap between the logits, and traces in all) after every step, which
-            may raise to stop: KeyboardInterrupt as below, anything else for good.
+        progress: True for a tqdm bar, or a function called with (how much of the time is over, counted in traces, and
+            traces in all) after every step, which may raise to stop: KeyboardInterrupt as below, anything else for
+            good.
 
     Networks trained to ignore small changes may have slopes that say nothing far from a boundary, as behind a threshold
     that almost every pixel is below. So from the third step on that has not narrowed the gap, a "natural", "gradient"
@@ -128,15 +130,11 @@ def trace_margins(
     damping = positive("damping", damping, 1e-3 if literal else 0.01)
     errors, max_steps, seed = known(errors), whole("max_steps", max_steps, 1), whole("seed", seed, 0)
     verify, retry, keep_images = flag("verify", verify), flag("retry", retry), flag("keep_images", keep_images)
-    if max_memory is not None:
-        positive("max_memory", max_memory, 0)
+    progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
     x = net.admit(images).detach().cpu()
     classes = len(net.classes)
-    if net.likelihood.name != "categorical":
-        raise ValueError(
-            "the classifier has several yes/no labels, expected one of K classes: a margin needs one predicted class"
-        )
+    net.likelihood.one_of_classes("a margin needs one predicted class")
     truth = read_labels(labels, len(x), net)
     low, high = net.input_range or (float(v) for v in x.aminmax())
     trust_region = positive("trust_region", trust_region, 0.1 * (high - low) or 0.1)
@@ -162,42 +160,41 @@ def trace_margins(
         settle(failures, len(x), errors)
         traces = [
             Trace(i, int(z[i].argmax()), k, x[i], z[i])
-            for i, wanted in enumerate(_targets(targets, z, net.classes, failures))
-            for k in wanted
+            for i, aimed in enumerate(_targets(targets, z, net.classes, failures))
+            for k in aimed
             if i not in failures
         ]
-        chunk = _chunk(net, x, rules, max_memory)
-        report = reporter(progress, len(traces), "trace")
+        whole_gram = rules.solver == "gram"
+        rows = len(net.classes) - 1 if whole_gram else 4
+        chunk = steps_together(net, x, rows, not whole_gram, max_memory)
         halved: dict[int, Trace] = {}
-        reached = [0]  # traces that were reported done
-        times = 2 if verify and not literal else 1  # that each is traced
-        try:
-            group = max(_GROUP, chunk)
+        twice = verify and not literal
+        group, work = max(_GROUP, chunk), Work(len(traces), anyway=True)
+
+        def expected(place: int) -> list[tuple[str, float]]:
+            """The stages of all groups from a place on; half steps take twice as long."""
+            counts = [min(group, len(traces) - start) for start in range(place, len(traces), group)]
+            return [stage for n in counts for stage in (("trace", n), *([("halved", 2 * n)] if twice else []))]
+
+        bar = Stages(progress, expected(0), total=len(traces), unit="trace")
+        with work:
             for place in range(0, len(traces), group):
                 some = traces[place : place + group]
-                begun = [*some]
-
-                def tick(place: int = place, begun: list[Trace] = begun, count: int = len(some)) -> None:
-                    reached[0] = max(reached[0], place + int(_done(begun, count, times) + 1e-9))
-                    report(reached[0])
-
-                _bring(net, rules, method, keep_images, some, chunk, tick)
+                _bring(net, rules, method, keep_images, some, chunk, bar.next())
                 for other in fallbacks(Attempt(method, damping)) if retry else []:
-                    _retry(net, rules, other, keep_images, traces, range(place, place + len(some)), chunk, tick)
+                    lost = [i for i in range(place, place + len(some)) if traces[i].status in ("stalled", "budget")]
+                    if lost:
+                        own = [("halved", 2.0 * len(some))] if twice else []
+                        bar.expect([("retry", _RETRY * len(lost)), *own, *expected(place + group)])
+                        _retry(net, rules, other, keep_images, traces, lost, chunk, bar.next())
                 some = traces[place : place + group]
-                if times == 2:
-                    again = [_halved(t, x, z, rules) for t in some]
-                    begun += again
-                    finer = rules._replace(max_steps=2 * max_steps)
-                    for attempt in dict.fromkeys(t.attempt for t in again):
-                        made = [t for t in again if t.attempt == attempt]
-                        _bring(
-                            net, _by(finer, attempt), attempt.method if attempt else method, False, made, chunk, tick
-                        )
+                if twice:
+                    again = _again(net, rules, method, [_halved(t, x, z, rules) for t in some], chunk, bar.next())
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
-        except KeyboardInterrupt:
+            bar.end()
+        if work.stopped:
             done = sum(t.status != "interrupted" for t in traces)
-            warnings.warn(f"interrupted: {done} of {len(traces)} traces are complete", stacklevel=2)
+            tell(f"{work.stopped}: {done} of {len(traces)} traces are complete")
     failures |= {t.sample: t.failure for t in traces if t.failure and not t.steps}
     settle(failures, len(x), errors)
     traces = [t for t in traces if t.sample not in failures]
@@ -205,12 +202,6 @@ def trace_margins(
     return collect(
         net, x, z, truth, traces, halved, settings, time.perf_counter() - start, dict(sorted(failures.items()))
     )
-
-
-def _done(begun: list[Trace], count: int, times: int) -> float:
-    """How many of `count` traces are done, each as far as it has narrowed its gap; half steps take twice as long."""
-    along = [t.way if t.status == "interrupted" else 1.0 for t in begun]
-    return sum(along) if times == 1 else (sum(along[:count]) + 2 * sum(along[count:])) / 3
 
 
 def _largest_share(trace: Trace, rules: Rules) -> float:
@@ -238,19 +229,32 @@ def _retry(
     attempt: Attempt,
     keep: bool,
     traces: list[Trace],
-    places: range,
+    lost: list[int],
     chunk: int,
-    tick: Callable[[], None],
+    progress: Tick,
 ) -> None:
     """Put paths that change the class in the places, in place, of those that stalled or ran out of steps."""
-    lost = [i for i in places if traces[i].status in ("stalled", "budget")]
     anew = [Trace(t.sample, t.source, t.target, t.origin, t.first, attempt=attempt) for t in (traces[i] for i in lost)]
     try:
-        _bring(net, _by(rules, attempt), attempt.method, keep, anew, chunk, tick)
+        _bring(net, _by(rules, attempt), attempt.method, keep, anew, chunk, progress)
     finally:  # also what an interrupt leaves
         for i, trace in zip(lost, anew, strict=True):
             if trace.status == "flipped":
                 traces[i] = trace
+
+
+def _again(net: Classifier, rules: Rules, method: str, traces: list[Trace], chunk: int, progress: Tick) -> list[Trace]:
+    """The traces brought to their ends by what made their likes, with twice the steps."""
+    finer, done = rules._replace(max_steps=2 * rules.max_steps), 0
+    for attempt in dict.fromkeys(t.attempt for t in traces):
+        made = [t for t in traces if t.attempt == attempt]
+
+        def tick(part: int, whole: int, done: int = done, count: int = len(made)) -> None:
+            progress(done * whole + part * count, len(traces) * whole)
+
+        _bring(net, _by(finer, attempt), attempt.method if attempt else method, False, made, chunk, tick)
+        done += len(made)
+    return traces
 
 
 def _bring(
@@ -260,13 +264,22 @@ def _bring(
     keep: bool,
     traces: list[Trace],
     chunk: int,
-    tick: Callable[[], None],
+    progress: Tick,
 ) -> None:
-    """Bring traces to their ends, in place; for the straight line, natural ones first."""
+    """Bring traces to their ends, in place; for the straight line, natural ones first.
+
+    Those on their way count by how far they have narrowed the gap between the logits.
+    """
+    guides: list[Trace] = []
+
+    def tick() -> None:
+        along = [t.way if t.status == "interrupted" else 1.0 for t in (*guides, *traces)]
+        progress(int(1000 * sum(along)), 1000 * len(along))
+
     if method != "straight":
         Stepper(net, rules, keep, tick=tick).run(traces, chunk)
         return
-    guides = [Trace(t.sample, t.source, t.target, t.x, t.z, t.share) for t in traces]
+    guides += [Trace(t.sample, t.source, t.target, t.x, t.z, t.share) for t in traces]
     Stepper(net, rules, False, tick=tick).run(guides, chunk)
     goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
     for t, g in zip(traces, guides, strict=True):
@@ -327,17 +340,3 @@ def _class(given: Any, names: list[str]) -> int:
     if number >= len(names):
         raise ValueError(f"target {number} is no class of this model, expected 0 to {len(names) - 1}")
     return number
-
-
-def _chunk(net: Classifier, x: Tensor, rules: Rules, max_memory: float | None) -> int:
-    """How many traces fit the memory in a batch of passes."""
-    room = memory.budget(net.device) if max_memory is None else max_memory
-    saved, largest, _ = footprint(net, x[:1].to(net.device))
-    rank = len(net.classes) - 1 if rules.solver == "gram" else 4
-    one = saved * (1 if rules.solver == "gram" else 4) + 4 * largest + 3 * rank * x[0].numel() * x.dtype.itemsize
-    if one > room:
-        raise MemoryError(
-            f"at least {memory.readable(one)} are needed for a step of one trace, and {memory.readable(room)} may be "
-            "taken: give a larger max_memory= or solver='cg'"
-        )
-    return max(1, min(_CHUNK if net.device.type == "cpu" else 4096, int(room / one)))

@@ -17,8 +17,9 @@ from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
 from fimviz.margins.state import CLOSE, PACES, Moved, Rules, Taken, Trace
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import in_parts
 from fimviz.model.failures import NonFiniteError
-from fimviz.model.likelihoods import Categorical
+from fimviz.model.likelihoods.categorical import Categorical
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
@@ -31,7 +32,7 @@ _COPIES = 4  # over which it is smoothed
 _LED_BY_SLOPES = ("natural", "gradient", "geodesic")  # methods for which it is
 _FORWARDS = 128  # images in a batch of forward passes
 
-_log_probs = Categorical().log_probs
+_log_probs = Categorical().output
 _margin = Categorical().margin
 
 
@@ -92,10 +93,16 @@ class Stepper:
         live = [t for t in traces if t.status == "interrupted"]
         while live:
             lost = [t for t in live if t.lost]
-            for some, size in (([t for t in live if not t.lost], chunk), (lost, max(1, chunk // _COPIES))):
-                for first in range(0, len(some), size):
-                    self.advance(some[first : first + size])
+            for some, copies in (([t for t in live if not t.lost], 1), (lost, _COPIES)):
+                size = max(1, chunk // copies)
+
+                def step(at: list[int], some: list[Trace] = some) -> None:
+                    self.advance([some[i] for i in at])
+
+                for at, _ in in_parts(range(len(some)), size, step):
                     self.tick()
+                    if len(at) < min(size, len(some) - at[0]):  # memory ran out
+                        chunk = min(chunk, len(at) * copies)
             live = [t for t in live if t.status == "interrupted"]
 
     def advance(self, traces: list[Trace]) -> None:

@@ -184,9 +184,9 @@ class MarginTraces(ModelResult):
         """The same on a copy of the model, which nobody else trains or changes.
 
         Raises:
-            ValueError: the model cannot be copied.
+            ValueError: the model cannot be copied, or is no longer the one that this was computed on.
         """
-        return replace(self, net=self.net.apart())
+        return replace(self, net=self._net_apart())
 
     @property
     def flipped(self) -> Tensor:

@@ -14,11 +14,14 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fimviz.model.at_rest import lock_of
+from fimviz.model.origin import Print, weights_of
 
-_State = tuple[tuple[int, int], ...]
+# Versions tell of steps however small, fingerprints of what is written past them, through .data.
+_State = tuple[tuple[tuple[int, int], ...], Print]
 # One copy serves all views of a model that has not changed, for as long as one of them lives: notebooks keep old views.
 _copies: weakref.WeakKeyDictionary[nn.Module, tuple[_State, weakref.ref[nn.Module]]] = weakref.WeakKeyDictionary()
 
@@ -30,8 +33,10 @@ def apart(model: nn.Module) -> nn.Module:
         ValueError: it cannot be copied, or what it runs would reach back into the original; the reason.
     """
     with lock_of(model):
-        state = tuple((id(t), t._version) for t in _tensors(model))
-        if model in _copies and (kept := _copies[model][1]()) is not None and _copies[model][0] == state:
+        versions = tuple((id(t), t._version) for t in _tensors(model))
+        with torch.no_grad():
+            state = versions, Print.of(weights_of(model))
+        if model in _copies and (kept := _copies[model][1]()) is not None and _same(_copies[model][0], state):
             return kept
         try:
             # What a forward pass has left behind is no leaf, and deepcopy refuses it.
@@ -46,6 +51,10 @@ def apart(model: nn.Module) -> nn.Module:
             )
         _copies[model] = state, weakref.ref(twin)
         return twin
+
+
+def _same(a: _State, b: _State) -> bool:
+    return a[0] == b[0] and a[1].agrees(b[1])
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
 
 from fimviz._surroundings import ordinary
 from fimviz.model.state import State
@@ -20,6 +21,36 @@ _resting = threading.local()
 # Two wrappers of one model share its lock, or a widget's callback could switch the mode under a running cell.
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """On this thread, beside the user's own code: the process's switches stay as they are, which it runs under too.
+
+    Attention is taken apart on this thread alone; float32 keeps what the user allows, which rounding is measured for.
+    """
+    before = getattr(_resting, "beside", False)
+    _resting.beside = True
+    try:
+        with _PlainAttention():
+            yield
+    finally:
+        _resting.beside = before
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attention by the operations that it is made of, on one thread."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not args or not isinstance(args[0], torch.Tensor):  # what a graph is traced with
+            return func(*args, **kwargs)
+        if func is nn.functional.scaled_dot_product_attention:
+            return torch.ops.aten._scaled_dot_product_attention_math(*args, **kwargs)[0]
+        if func is nn.functional.multi_head_attention_forward:  # which fuses nothing where its weights are wanted
+            out, weights = func(*args, **kwargs | {"need_weights": True})
+            return out, weights if kwargs.get("need_weights", True) else None
+        return func(*args, **kwargs)
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
@@ -44,10 +75,20 @@ def at_rest(
         ordinary(),
         _restored(model, thorough) as restored,
         torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=keep_rng),
-        _exact_process.turned(),
-        _no_cudnn.turned() if device.type == "cuda" and _recurs(model) else nullcontext(),
+        nullcontext() if _is_beside(model) else _exact_process.turned(),
+        _no_cudnn.turned() if device.type == "cuda" and recurs(model) else nullcontext(),
     ):
         yield restored
+
+
+def _is_beside(model: nn.Module) -> bool:
+    """Whether the process's switches can be left alone: compiled and scripted parts hear of nothing else."""
+    fixed = any(isinstance(m, torch.jit.ScriptModule) or _compiled(m) for m in model.modules())
+    return getattr(_resting, "beside", False) and not fixed
+
+
+def _compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 @contextmanager
@@ -197,7 +238,7 @@ def _no_onednn() -> Iterator[None]:
         torch.backends.mkldnn.set_flags(before, _fp32_precision=None)
 
 
-def _recurs(model: nn.Module) -> bool:
+def recurs(model: nn.Module) -> bool:
     """Whether a model has recurrent layers, also scripted ones."""
     kinds = (getattr(m, "original_name", type(m).__name__) for m in model.modules())
     return any(isinstance(m, nn.RNNBase) for m in model.modules()) or not {"RNN", "LSTM", "GRU"}.isdisjoint(kinds)

@@ -20,7 +20,7 @@ from fimviz._surroundings import as_given, in_ordinary, ordinary
 from fimviz._tell import tell
 from fimviz.model.images import check_values, likely_units, read
 from fimviz.model.labels import read_names
-from fimviz.model.likelihoods import LIKELIHOODS
+from fimviz.model.likelihoods import Likelihood, likelihood_of
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _OUTPUTS = ("logits", "probabilities")
@@ -44,8 +44,8 @@ class BlackBox:
         outputs: "logits" or "probabilities". Of probabilities the logarithm is taken, of zeros that of the smallest
             normal number of the output's precision (float32: 1.2e-38, hence −87.3), so that all stay finite; a yes/no
             probability of 1 counts as 1 − ε/2. What `predict` has rounded away cannot be seen.
-        likelihood: "categorical" (one of K classes) or "bernoulli" (K yes/no labels; one score is a binary model and
-            becomes two classes).
+        likelihood: as `Classifier` takes it: "categorical" (one of K classes), "bernoulli" (K yes/no labels; one score
+            is a binary model and becomes two classes), `fv.Gaussian(sigma=…)` or "poisson".
         input_range: smallest and largest valid input value; None for any.
         batch_size: the most inputs in a query.
         budget: the most inputs ever sent, over all threads and retries; None for no limit.
@@ -81,7 +81,7 @@ class BlackBox:
         *,
         classes: Sequence[Any] | Mapping[Any, Any] | None = None,
         outputs: str = "logits",
-        likelihood: str = "categorical",
+        likelihood: str | Likelihood = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
         batch_size: int = 64,
         budget: int | None = None,
@@ -93,7 +93,6 @@ class BlackBox:
             raise TypeError(f"expected a function from a batch of inputs to scores, got {type(predict).__name__}")
         for name, value, valid in (
             ("outputs", outputs, _OUTPUTS),
-            ("likelihood", likelihood, sorted(LIKELIHOODS)),
             ("precision", precision, sorted(_PRECISIONS)),
         ):
             if value not in valid:
@@ -102,7 +101,9 @@ class BlackBox:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
         self.predict = predict
         self.outputs = outputs
-        self.likelihood = LIKELIHOODS[likelihood]
+        self._wanted = self.likelihood = likelihood_of(likelihood)
+        if outputs == "probabilities" and not self.likelihood.decides:
+            raise ValueError(f"outputs is {outputs!r} and the model gives {self.likelihood.words}, expected 'logits'")
         self.input_range = input_range
         self.batch_size = whole("batch_size", batch_size, 1)
         self.budget = None if budget is None else whole("budget", budget, 0)
@@ -114,7 +115,6 @@ class BlackBox:
         self._grids, self._rounds = list(_GRIDS), False
         self._told = False
         self._as_torch = as_torch
-        self._wanted = likelihood
         self._names = read_names(classes)
         self._width: int | None = None  # scores in a row, once known
         self._use, self._count = threading.RLock(), threading.Lock()
@@ -127,7 +127,7 @@ class BlackBox:
         self._use, self._count = threading.RLock(), threading.Lock()
 
     def __repr__(self) -> str:
-        size = f", {len(self._names)} classes" if self._names else ""
+        size = f", {len(self._names)} {self.likelihood.nouns}" if self._names else ""
         return f"BlackBox({getattr(self.predict, '__name__', type(self.predict).__name__)}{size})"
 
     def __call__(self, images: Any) -> Tensor:
@@ -135,7 +135,7 @@ class BlackBox:
         with ordinary():
             x = self.admit(images)
             with self.at_rest():
-                return self.likelihood.log_probs(self.logits(x))
+                return self.likelihood.output(self.logits(x))
 
     @property
     def classes(self) -> list[str]:
@@ -179,17 +179,14 @@ class BlackBox:
         if self.input_range is not None:
             x = x.clamp(*self.input_range)
         z = torch.cat([self._ask(part) for part in x.detach().split(self.batch_size)])
-        return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+        return self.likelihood.logits(z)
 
     def noise(self, z: Tensor) -> Tensor:
         """The standard deviation that rounding of answers to few digits leaves in logits z (n, K)."""
         if self.outputs == "logits":
             return self._relative / math.sqrt(12) * z.abs()
-        p = self.likelihood.log_probs(z).exp()
-        spread = p if self._wanted == "categorical" else p * (1 - p)
-        return (
-            torch.clamp(self._relative * p, min=self.resolution) / math.sqrt(12) / spread.clamp_min(self.digit / 4 or 1)
-        )
+        rounded = torch.clamp(self._relative * self.likelihood.mean(z), min=self.resolution) / math.sqrt(12)
+        return rounded / self.likelihood.slope(z).clamp_min(self.digit / 4 or 1)
 
     @property
     def digit(self) -> float:
@@ -217,22 +214,19 @@ class BlackBox:
         if (z[0] - z[1]).abs().amax() > 1e-4 * z.abs().amax().clamp_min(1e-6):
             raise ValueError("the model is random: one input sent twice came back with two different results")
         width = z.shape[1]
-        if self.outputs == "logits" and width > 1 and bool((z >= 0).all()) and bool((z.sum(1) - 1).abs().max() < 1e-4):
+        summed = self._wanted.decides and self.outputs == "logits" and width > 1
+        if summed and bool((z >= 0).all()) and bool((z.sum(1) - 1).abs().max() < 1e-4):
             raise ValueError(
                 "the model returns probabilities (rows sum to 1), expected logits: pass outputs='probabilities'"
             )
-        if width == 1 and self._wanted == "categorical":
-            raise ValueError(
-                "the model returns one score, expected one a class: pass likelihood='bernoulli' for a binary model"
-            )
-        names = [str(i) for i in range(max(2, width))] if self._names is None else self._names
-        if width == 1 and len(names) == 1:
+        likelihood = self._wanted.of(width)
+        count = likelihood.logits(z).shape[1]
+        names = [str(i) for i in range(count)] if self._names is None else self._names
+        if width < count and len(names) == 1:
             names = [f"not {names[0]}", names[0]]
-        if len(names) != max(2, width):
+        if len(names) != count:
             raise ValueError(f"classes has {len(names)} names and the model returns {width} scores: name each of them")
-        if width == 1:
-            self.likelihood = LIKELIHOODS["categorical"]
-        self._names, self._width = names, width
+        self.likelihood, self._names, self._width = likelihood, names, width
 
     def _ask(self, x: Tensor) -> Tensor:
         """The scores (n, K) of one batch as logits: counted before it is sent, sent again where predict raises."""
@@ -277,12 +271,12 @@ class BlackBox:
             ) from error
         if scores.ndim == 3 and len(scores) == 1:
             scores = scores[0]
-        if scores.ndim == 1 and self._wanted == "categorical" and len(scores) == count:
+        if scores.ndim == 1 and self._wanted.exclusive and len(scores) == count:
             raise ValueError(
                 f"predict returned one number for each of {count} inputs, expected scores ({count}, K): of class ids "
                 "alone there is no Fisher information, and for a yes/no score pass likelihood='bernoulli'"
             )
-        if scores.ndim == 1 and self._wanted == "bernoulli":
+        if scores.ndim == 1 and not self._wanted.exclusive:
             scores = scores[:, None]
         if scores.ndim != 2 or len(scores) != count or scores.shape[1] != (self._width or max(1, scores.shape[1])):
             raise ValueError(
@@ -301,13 +295,8 @@ class BlackBox:
         limits = np.finfo(given if given in (np.float16, np.float32, np.float64) else np.float64)
         self._look_at_digits(known)
         # What was rounded to 0 lies between 0 and half a digit.
-        log_p = p.clamp_min(self.resolution / 4 or float(limits.tiny)).log()
-        if self._wanted == "bernoulli":
-            return log_p - (1 - p).clamp_min(self.resolution / 4 or float(limits.eps) / 2).log()
-        worst = float((p.sum(1) - 1).abs().nan_to_num().max())
-        if worst > max(_SUM, 0.55 * self.resolution * p.shape[1]):
-            raise ValueError(f"predict returned probabilities that sum to 1 ± {worst:.3g}, expected 1 in every row")
-        return log_p
+        least, rest = (self.resolution / 4 or float(v) for v in (limits.tiny, limits.eps / 2))
+        return self._wanted.from_probabilities(p, least, rest, self.resolution)
 
     def _look_at_digits(self, p: Tensor) -> None:
         """Which grids all answers so far lie on: the widest is what they are rounded to, none where they are not."""
@@ -318,7 +307,7 @@ class BlackBox:
 
     def _is_label(self, z: Tensor) -> bool:
         """Whether answers, as logits, are those of labels: two values, the larger one once in a row."""
-        if z.shape[1] < 2 or self._wanted != "categorical":
+        if z.shape[1] < 2 or not self._wanted.exclusive:
             return False
         top, low = z.amax(1, keepdim=True), z.amin(1, keepdim=True)
         ends = ((z == top) | (z == low)).all() and ((z == top).sum(1) == 1).all()

@@ -24,7 +24,7 @@ from fimviz.model.apart import apart
 from fimviz.model.at_rest import Restored, at_rest, in_dtype
 from fimviz.model.images import check_values, likely_mistake, likely_units, read
 from fimviz.model.labels import read_names
-from fimviz.model.likelihoods import LIKELIHOODS
+from fimviz.model.likelihoods import Likelihood, likelihood_of
 from fimviz.model.models import called, embeds, no_module, one_input, takes_tokens
 from fimviz.model.origin import Print, weights_of
 from fimviz.model.probe import probe
@@ -47,8 +47,9 @@ class Classifier:
         classes: K names in the outputs' order, or a mapping as id2label or label2id of a model's configuration. One
             name or two for a single sigmoid logit.
         temperature: the logits are divided by it. It moves no decision boundary, but scales λ.
-        likelihood: "categorical" (softmax over K classes) or "bernoulli" (K independent sigmoids; one logit is
-            a binary model and becomes two classes).
+        likelihood: what the outputs describe. "categorical" (softmax over K classes), "bernoulli" (K independent
+            sigmoids; one logit is a binary model and becomes two classes), `fv.Gaussian(sigma=…)` (K real numbers with
+            noise of that size: regression), or "poisson" (K counts, by the logarithms of their rates).
         input_range: smallest and largest valid input value; None for any.
 
     The first use probes the model with two inputs and refuses, with the reason, one that is random in
@@ -71,15 +72,16 @@ class Classifier:
         std: float | Sequence[float] | Tensor | None = None,
         classes: Sequence[Any] | Mapping[Any, Any] | None = None,
         temperature: float = 1.0,
-        likelihood: str = "categorical",
+        likelihood: str | Likelihood = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(no_module(model))
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood is {likelihood!r}, expected one of {sorted(LIKELIHOODS)}")
         if not 0 < (warmth := real("temperature", temperature)) < float("inf"):
             raise ValueError(f"temperature is {temperature}, expected a positive finite number")
+        self._wanted = self.likelihood = likelihood_of(likelihood)
+        if warmth != 1 and not self.likelihood.decides:
+            raise ValueError(f"temperature is {temperature}, and {self.likelihood.words} have none: leave it out")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
         self.model = model
@@ -89,8 +91,6 @@ class Classifier:
             raise ValueError(f"std is {std}, expected positive numbers")
         self.temperature = warmth
         self.input_range = input_range
-        self._wanted = likelihood
-        self.likelihood = LIKELIHOODS[likelihood]
         self._names = read_names(classes)
         self._probed = self._told = False
         self._draws = self._writes = self._caches = True  # what passes do besides; known after the first call
@@ -115,16 +115,19 @@ class Classifier:
     prepare: Callable[[Any], Tensor] | None = None
 
     def __repr__(self) -> str:
-        size = f", {len(self._names)} classes" if self._names else ""
+        size = f", {len(self._names)} {self.likelihood.nouns}" if self._names else ""
         return f"Classifier({type(self.model).__name__}{size})"
 
     def __call__(self, images: Any) -> Tensor:
-        """Log-probabilities (n, K) in nats of images (n, …) in pixels; differentiable where `images` is."""
+        """Log-probabilities (n, K) in nats of images (n, …) in pixels; differentiable where `images` is.
+
+        Of a likelihood of numbers, their means.
+        """
         with ordinary(grad=False):
             x = self.admit(images)
             differentiable = torch.is_grad_enabled() and x.requires_grad
             with self.at_rest(), torch.set_grad_enabled(differentiable):
-                return self.likelihood.log_probs(self.logits(x.to(self.device)))
+                return self.likelihood.output(self.logits(x.to(self.device)))
 
     @property
     def classes(self) -> list[str]:
@@ -178,7 +181,7 @@ class Classifier:
         """Whether another classifier wraps the same module in the same way, so that its answers are these."""
         if other is self or not isinstance(other, Classifier):
             return other is self
-        values = [(net.temperature, net.likelihood.name, net.mean.tolist(), net.std.tolist()) for net in (self, other)]
+        values = [(net.temperature, net.likelihood, net.mean.tolist(), net.std.tolist()) for net in (self, other)]
         return other.model is self.model and values[0] == values[1]
 
     def fingerprint(self) -> Print | None:
@@ -191,8 +194,23 @@ class Classifier:
 
         The network runs in the precision of the batch, whatever its weights', where it can (`has_float64`).
         """
-        z = self._outputs(self.in_company(x))[: len(x)].to(x.dtype) / self.temperature
-        return z if z.shape[1] > 1 else torch.cat([torch.zeros_like(z), z], 1)
+        return self.read_out(self._outputs(self.in_company(x))[: len(x)].to(x.dtype))
+
+    def read_out(self, outputs: Tensor) -> Tensor:
+        """Logits (m, K) of what the model returns, (m, ·), by the temperature and the likelihood: a linear map."""
+        return self.likelihood.logits(outputs / self.temperature)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """What the model is called with for inputs x (n, …)."""
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        mean, std = (v.to(x.device, x.dtype).view(shape) for v in (self.mean, self.std))
+        return (x - mean) / std
+
+    def at_temperature(self, temperature: float) -> Classifier:
+        """The same model, which is shared, at another temperature."""
+        twin = copy.copy(self)
+        twin.temperature = temperature
+        return twin
 
     def in_company(self, x: Tensor) -> Tensor:
         """The batch, or one input twice where torch goes back through one alone wrongly.
@@ -203,8 +221,6 @@ class Classifier:
         return x if len(x) != 1 or self.alone else torch.cat([x, x.detach()])
 
     def _outputs(self, x: Tensor) -> Tensor:
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        mean, std = (v.to(x.device, x.dtype).view(shape) for v in (self.mean, self.std))
         change = x.dtype in self._dtypes
         try:
             # Without normalisation too: a first layer that works in place must not write into the user's images.
@@ -212,7 +228,7 @@ class Classifier:
                 as_given(self.device),
                 in_dtype(self.model, x.dtype, self._caches) if change else nullcontext(),
             ):
-                output = called(self.model, ((x - mean) / std).to(x.dtype if change else self._weight_dtype))
+                output = called(self.model, self.normalised(x).to(x.dtype if change else self._weight_dtype))
         except Exception as error:
             if embeds(self.model) and "embedding" in str(error):
                 raise TypeError(_TOKENS) from error
@@ -233,10 +249,7 @@ class Classifier:
                 f"the model returned shape {tuple(z.shape)} for {len(x)} inputs of shape {tuple(x.shape[1:])}, "
                 f"expected logits ({len(x)}, K).{likely_mistake(x)}"
             )
-        if z.shape[1] == 1 and self._wanted == "categorical":
-            raise ValueError(
-                "the model returns one logit, expected one a class: pass likelihood='bernoulli' for a binary model"
-            )
+        self._wanted.of(z.shape[1])
         return z
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from fimviz.model.blackbox import BlackBox
     from fimviz.model.classifier import Classifier
+    from fimviz.model.likelihoods import Likelihood
 
 
 def read_names(classes: Any) -> list[str] | None:
@@ -70,41 +71,17 @@ def _name(place: int, name: Any) -> str:
 
 
 def read_labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor | None:
-    """Class indices (n,), or where every class is a yes/no label of its own, booleans (n, K).
+    """Labels as the likelihood has outcomes: class indices (n,), booleans (n, K) or numbers (n, K).
 
     Numbers are indices, strings are class names. Arrays, tensors on any device, tables' columns (categories by what
     they say, not by their codes), lists and columns (n, 1) of these are read.
     """
     if labels is None:
         return None
-    several = net.likelihood.name == "bernoulli"
-    given = _array(labels, net.classes, several)
-    if several:
-        return _yes_or_no(given, count, len(net.classes))
-    if given.ndim == 2 and given.shape[1] == 1:
-        given = given[:, 0]
-    if given.dtype == object or given.dtype.kind in "US":
-        _refuse_missing(given)
-        if not all(isinstance(v, str) for v in given.flat):
-            raise TypeError(f"labels hold {given.flat[0]!r}, expected class indices or names")
-        given = _by_name(given, net.classes)
-    classes = len(net.classes)
-    what = f"labels are {given.dtype} of shape {tuple(given.shape)}, expected class indices ({count},)"
-    if given.shape != (count,):
-        mend = ": for one-hot labels pass labels.argmax(1)" if given.shape == (count, classes) else ""
-        raise ValueError(what + mend)
-    if given.dtype.kind == "b" and classes != 2:
-        raise TypeError(f"{what}: booleans tell two classes apart, and there are {classes}")
-    if given.dtype.kind == "f":
-        _refuse_missing(given)
-        if (broken := (given != np.floor(given)).nonzero()[0]).size:
-            raise ValueError(f"labels[{broken[0]}] is {given[broken[0]]}, expected class indices, which are whole")
-    if (beyond := ((given < 0) | (given >= classes)).nonzero()[0]).size:
-        raise ValueError(f"labels[{beyond[0]}] is {given[beyond[0]]}, expected class indices from 0 to {classes - 1}")
-    return torch.tensor(given.astype(np.int64))
+    return net.likelihood.read(_array(labels, net.classes, net.likelihood), count, net.classes)
 
 
-def _array(labels: Any, names: Sequence[str], several: bool) -> np.ndarray:
+def _array(labels: Any, names: Sequence[str], likelihood: Likelihood) -> np.ndarray:
     """Labels as numbers or names in an array; what has no order or no meaning is refused."""
     if isinstance(labels, Tensor):
         return _plain(labels)
@@ -113,7 +90,7 @@ def _array(labels: Any, names: Sequence[str], several: bool) -> np.ndarray:
     if isinstance(labels, list | tuple) and labels and all(isinstance(one, Tensor) for one in labels):
         labels = [_plain(one) for one in labels]
     if hasattr(labels, "columns") and hasattr(labels, "to_numpy"):  # a table
-        labels = _table(labels, names, several)
+        labels = labels.to_numpy() if likelihood.exclusive else _table(labels, names)
     elif hasattr(labels, "to_pylist"):  # of pyarrow
         labels = labels.to_pylist()
     if not hasattr(labels, "__len__"):
@@ -124,12 +101,7 @@ def _array(labels: Any, names: Sequence[str], several: bool) -> np.ndarray:
     except ValueError:
         array = None
     if array is None or (array.dtype == object and any(isinstance(v, list | tuple | set) for v in array.flat)):
-        mend = (
-            "for a list of names an image, [[name in some for name in net.classes] for some in labels]"
-            if several
-            else "pass one class an image"
-        )
-        raise ValueError(f"labels hold sequences of different lengths: {mend}")
+        raise ValueError(f"labels hold sequences of different lengths: {likelihood.several}")
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
     if array.dtype == object:  # numbers with a missing one, of nullable columns, or 0-dimensional arrays
@@ -148,9 +120,9 @@ def _plain(labels: Tensor) -> np.ndarray:
     return (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
 
 
-def _table(table: Any, names: Sequence[str], several: bool) -> Any:
+def _table(table: Any, names: Sequence[str]) -> Any:
     columns = [str(c) for c in table.columns]
-    if several and columns != list(names):
+    if columns != list(names):
         if sorted(columns) != sorted(names):
             raise ValueError(
                 f"the columns of labels are {', '.join(columns[:9])} and the classes are {', '.join(names[:9])}, "
@@ -160,13 +132,15 @@ def _table(table: Any, names: Sequence[str], several: bool) -> Any:
     return table.to_numpy()
 
 
-def _refuse_missing(given: np.ndarray) -> None:
+def refuse_missing(given: np.ndarray) -> None:
+    """Refuse labels with one that is not there."""
     for place, value in enumerate(given.flat):
         if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
             raise ValueError(f"labels[{place}] is missing ({value}), expected a class for every image: drop the others")
 
 
-def _by_name(given: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def by_name(given: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Class indices of names."""
     places = {name: i for i, name in enumerate(names)}
     out = np.empty(given.shape, np.int64)
     for at, value in np.ndenumerate(given):
@@ -180,18 +154,3 @@ def _by_name(given: np.ndarray, names: Sequence[str]) -> np.ndarray:
             raise ValueError(f"labels[{at[0]}] is {name!r}, and several classes have this name: pass class indices")
         out[at] = places[name]
     return out
-
-
-def _yes_or_no(given: np.ndarray, count: int, classes: int) -> Tensor:
-    if given.shape != (count, classes):
-        raise ValueError(
-            f"labels are {given.dtype} of shape {tuple(given.shape)}, expected ({count}, {classes}) of 0 and 1: with "
-            "likelihood='bernoulli' every class is a yes/no label of its own, and several may be right"
-        )
-    if given.dtype.kind not in "biuf":
-        raise TypeError(f"labels hold {given.flat[0]!r}, expected 0 and 1 only")
-    wrong = ((given != 0) & (given != 1)).nonzero()
-    if wrong[0].size:
-        place = ", ".join(str(axis[0]) for axis in wrong)
-        raise ValueError(f"labels[{place}] is {given[wrong][0]}, expected 0 and 1 only")
-    return torch.tensor(given.astype(bool))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -97,13 +97,14 @@ class ModelResult(Result):
                 "the model's weights are no longer those that this result was computed with: load these again, or "
                 "compute the result anew"
             )
-        known = self._log_probs()
+        known = self._said()
         row = next((i for i, said in enumerate(known) if not said.isnan().any()), None)
         if row is None:
             return ""
-        said = self.net(self.images[row : row + 1]).detach().cpu().double()[0].clamp_min(-50)
-        far = (said - known[row].clamp_min(-50)).abs().amax()
-        if not far <= _AGREED * (1 + known[row].clamp_min(-50).abs().amax()):
+        least = self.net.likelihood.least
+        said = self.net(self.images[row : row + 1]).detach().cpu().double()[0].clamp_min(least)
+        then = known[row].clamp_min(least)
+        if not (said - then).abs().amax() <= _AGREED * (1 + then.abs().amax()):
             return (
                 f"the model answers image {row} of this result otherwise than when it was computed, though its weights "
                 "are the same: look for hooks, attributes and other settings, or compute the result anew"
@@ -115,8 +116,19 @@ class ModelResult(Result):
         if why := self.changed:
             raise ChangedError(f"{doing} has to ask the model, and {why}")
 
-    def _log_probs(self) -> Tensor:
-        return self.probabilities.log()
+    def _net_apart(self) -> Any:
+        """The model on a copy, which nobody else trains or changes.
+
+        Raises:
+            ValueError: it cannot be copied, or is no longer the one that this was computed on.
+        """
+        net = self.net.apart()
+        if self._origin and (now := net.fingerprint()) and not self._origin.agrees(now):
+            raise ValueError("the model's weights are no longer those that this result was computed with")
+        return net
+
+    def _said(self) -> Tensor:
+        return self.net.likelihood.output_of(self.probabilities)
 
 
 def weights_of(model: nn.Module) -> Iterable[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -65,12 +65,13 @@ _EDGES = {"hardtanh": (-1.0, 1.0), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.
 
 
 @contextmanager
-def float64_values(tangent: Tensor | None = None) -> Iterator[Float64Values]:
+def float64_values(tangent: Tensor | None = None, *, recurrent: bool = True) -> Iterator[Float64Values]:
     """Inside, float32 operations give the values of float64, rounded.
 
-    What depends on `tangent`, a direction of forward mode, stays in float32 entirely.
+    What depends on `tangent`, a direction of forward mode, stays in float32 entirely. `recurrent` is for a model with
+    recurrent layers: oneDNN's know no float64, and the switch is the process's.
     """
-    with plain_kernels.turned(), Float64Values(tangent) as values:  # oneDNN's recurrent layers know no float64
+    with plain_kernels.turned() if recurrent else nullcontext(), Float64Values(tangent) as values:
         yield values
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._tell import tell
+from fimviz.model.at_rest import recurs
 from fimviz.model.described import unexplained
-from fimviz.model.likelihoods import LIKELIHOODS
 from fimviz.model.models import last_operations, quantised
 from fimviz.model.precise import Steady, Traits, float64_values
 
@@ -65,7 +65,7 @@ def _probe(net: Classifier, pair: Tensor) -> None:
         eps = torch.finfo(torch.float32 if own.itemsize < 4 and _runs_in(net, torch.float32, pair) else own).eps
         x = pair.requires_grad_()
         outputs = net._outputs(x)
-        one_logit = outputs.shape[1] == 1
+        net.likelihood = net._wanted.of(outputs.shape[1])
         z = net.logits(x)
         with Traits(pair) as traits:
             again = net.logits(pair).detach()
@@ -102,12 +102,10 @@ def _probe(net: Classifier, pair: Tensor) -> None:
                 "the inputs of a batch influence each other, so a Fisher information of one input does not "
                 "exist. Look for batch statistics that ignore model.eval()"
             )
-        if net._wanted == "categorical" and _are_probabilities(values * net.temperature, max(1e-4, eps)):
-            raise ValueError(
-                "the model returns probabilities (rows sum to 1), expected logits: leave out its final softmax, "
-                "or return the logarithm"
-            )
-        _refuse_ends(net, outputs)
+        given = outputs.detach().to(x.dtype)
+        ends = last_operations(outputs)
+        squashed = ends <= {"Sigmoid", "Hardsigmoid"} or _ends_in_sigmoid(net, given)
+        net._wanted.check(given, ends, squashed, max(1e-4, eps))
         net.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
         if all(slope.isfinite().all() for slope in (slopes[0][0], slopes[1][1])):
             _compare(net, pair.detach(), eps)
@@ -123,10 +121,8 @@ def _probe(net: Classifier, pair: Tensor) -> None:
         net.alone = alike
         net._draws = not torch.equal(before, _rng_state(net))
     net._writes, net._caches = restored.writes, restored.caches
-    if one_logit:
-        net.likelihood = LIKELIHOODS["categorical"]
     names = [str(i) for i in range(z.shape[1])] if net._names is None else net._names
-    if one_logit and len(names) == 1:
+    if outputs.shape[1] < z.shape[1] and len(names) == 1:
         names = [f"not {names[0]}", names[0]]
     if len(names) != z.shape[1]:
         raise ValueError(
@@ -157,29 +153,10 @@ def _compare(net: Classifier, x: Tensor, eps: float) -> None:
         )
 
 
-def _refuse_ends(net: Classifier, outputs: Tensor) -> None:
-    """Refuse a model that ends in what makes probabilities of logits, whatever their values are."""
-    ends = last_operations(outputs)
+def _ends_in_sigmoid(net: Classifier, outputs: Tensor) -> bool:
     last = [m for m in net.model.modules() if next(m.children(), None) is None][-1]
     inside = bool(outputs.min() >= 0) and bool(outputs.max() <= 1)
-    squashed = ends <= {"Sigmoid", "Hardsigmoid"} or (isinstance(last, nn.Sigmoid) and inside)
-    if net._wanted == "categorical":
-        if ends and squashed:
-            tell(
-                "the model ends in a sigmoid, and its outputs are taken for the logits of one of K classes: for "
-                "yes/no labels leave the sigmoid out and pass likelihood='bernoulli'"
-            )
-        return
-    if squashed:
-        raise ValueError(
-            "the model ends in a sigmoid (nn.Sigmoid or torch.sigmoid) and returns probabilities, expected "
-            "logits: leave it out"
-        )
-    if ends and ends <= {"Softmax", "LogSoftmax", "LogSigmoid"}:
-        raise ValueError(
-            f"the model ends in {' and '.join(sorted(ends))}, expected logits of yes/no labels: leave it out, and "
-            "for one of K classes leave likelihood='bernoulli' out"
-        )
+    return isinstance(last, nn.Sigmoid) and inside
 
 
 def _runs_in(net: Classifier, dtype: torch.dtype, x: Tensor) -> bool:
@@ -200,7 +177,7 @@ def _takes_float64_values(net: Classifier, x: Tensor) -> bool:
     x, wide = x.clone().requires_grad_(), x.double().requires_grad_()
     expected = net._outputs(wide)
     with suppress(*_REFUSALS):  # an operation that knows float32 alone
-        with float64_values() as values:
+        with float64_values(recurrent=recurs(net.model)) as values:
             z = net._outputs(x)
             got = values.of(z.detach())
         # Plain sums are constant where the outputs are centred. Made here, as its way to a card is not the model's.
@@ -226,10 +203,6 @@ def _rng_state(net: Classifier) -> Tensor:
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return bool((a - b).norm() <= tolerance * b.norm())
-
-
-def _are_probabilities(z: Tensor, tolerance: float) -> bool:
-    return z.shape[1] > 1 and bool(z.ge(0).all()) and bool(((z.sum(1) - 1).abs() < tolerance).all())
 
 
 def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:

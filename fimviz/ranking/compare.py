@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-from fimviz._options import named_options, real, reporter, whole
+from fimviz._options import named_options, real, whole
+from fimviz._tell import tell
 from fimviz._ways import named
 from fimviz.attacks.descent import STEPS, TARGETS
 from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
+from fimviz.model.engine.parts import Work
+from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known
 from fimviz.ranking.comparison import ModelComparison
-from fimviz.ranking.numbers import ModelNumbers, Settings, model_numbers
+from fimviz.ranking.numbers import ModelNumbers, Settings, forecast, model_numbers
 
 
 @named_options
@@ -31,6 +34,7 @@ def compare_models(
     attack_images: int = 64,
     attack_targets: int = TARGETS,
     attack_steps: int = STEPS,
+    max_memory: float | None = None,
     errors: str = "mark",
     seed: int = 0,
     progress: bool | Callable[[int, int], None] = False,
@@ -54,10 +58,11 @@ def compare_models(
         attack_images: how many images, the first ones, are attacked.
         attack_targets: toward how many other classes, the likeliest, an attack goes in turn.
         attack_steps: gradients of every attack toward one class; see `fimviz.attacks.descent`.
+        max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", no number of that model counts
             it and the frame's column `failure` says so, or "raise".
         seed: of the random start of "lanczos"; nothing else is random.
-        progress: True for a tqdm bar, or a function called with (models done, models in all).
+        progress: True for a tqdm bar, or a function called with (percent of the time, 100).
 
     λ₁ depends on the logits' scale, which moves no decision boundary: a model that is surer has smaller λ₁ for the
     same attacks. So every model is also compared at the temperature under which the labels at hand are likeliest.
@@ -99,22 +104,24 @@ def compare_models(
         attack_steps=whole("attack_steps", attack_steps, 1),
         errors=known(errors),
         seed=whole("seed", seed, 0),
+        max_memory=limit(max_memory),
     )
+    progress = wanted(progress)
     given = _by_model(models, images)
-    report = reporter(progress, len(models), "model")
+    stages = [stage for name in models for stage in forecast(len(given[name]), settings)]
+    bar, work = Stages(progress, stages), Work(len(models), unit="model")
     done: dict[str, ModelNumbers] = {}
-    try:
+    with work:
         for name, net in models.items():
             try:
-                done[str(name)] = model_numbers(as_classifier(net), given[name], labels, settings)
+                done[str(name)] = model_numbers(as_classifier(net), given[name], labels, settings, bar)
             except Exception as error:
                 error.add_note(f"while comparing the model {name!r}")
                 raise
-            report(len(done))
-    except KeyboardInterrupt:
-        if not done:
-            raise
-        warnings.warn(f"interrupted: the comparison holds {len(done)} of {len(models)} models", stacklevel=2)
+            work.reached(len(done))
+        bar.end()
+    if work.stopped:
+        tell(f"{work.stopped}: the comparison holds {len(done)} of {len(models)} models")
     return ModelComparison(models=done, budget=float(budget))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -15,10 +14,13 @@ from fimviz.attacks.descent import smallest_attack
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.formulas import RUNGS
 from fimviz.bounds.ladder import Ladder
-from fimviz.fisher.matched import matched_spectral_norm
+from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import Stages, Tick
+
+_SPECTRUM = 30.0  # forward passes that a spectrum takes at an image, roughly
 
 
 @dataclass(frozen=True)
@@ -74,31 +76,51 @@ class Settings:
     attack_steps: int
     errors: str
     seed: int
+    max_memory: float | None
 
 
-def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings) -> ModelNumbers:
+def forecast(count: int, settings: Settings) -> list[tuple[str, float]]:
+    """The stages of `model_numbers` with the forward passes that they take, roughly: one back takes as long as two."""
+    spectra = count * _SPECTRUM
+    attack = 3.0 * settings.attack_steps * (settings.attack_targets + 1) + 60
+    closed = 100.0 + 100.0 * min(count, settings.local_images)
+    attacks = "attack", min(count, settings.attack_images) * attack
+    return [("spectrum", spectra), ("closed", closed), ("spectrum", spectra), ("spectrum", spectra), attacks]
+
+
+def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings, bar: Stages) -> ModelNumbers:
     """All numbers of one model; `KeyboardInterrupt` where they are not complete."""
     start = time.perf_counter()
     x = net.admit(images).detach()
-    if net.likelihood.name != "categorical":
-        raise ValueError("the model has several yes/no labels, expected one of K classes: an attack needs one to miss")
+    net.likelihood.one_of_classes("an attack needs one to miss")
     options: dict[str, Any] = {"k": 1, "method": settings.method, "vectors": False, "seed": settings.seed}
-    every = _whole(spectrum(net, x, labels=labels, errors=settings.errors, **options), len(x))
+    options["max_memory"] = settings.max_memory
+    found = spectrum(net, x, labels=labels, errors=settings.errors, progress=bar.next(), **options)
+    every = _whole(found, len(x))
     s = every.sound
     x = x[every.computed.to(x.device)] if every.failures else x
     assert s.labels is not None
     assert s.correct is not None
     reasons: dict[str, str] = {}
-    everywhere, at_images, radius = _closed_forms(net, x, s.correct, settings.local_images, reasons)
+    everywhere, at_images, radius = _closed_forms(net, x, s.correct, settings, reasons, bar.next())
     fitted = _fitted_temperature(s.logits * net.temperature, s.labels)
-    matched = None
+    matched, tick = None, bar.next()
     if isinstance(fitted, str):
         reasons |= dict.fromkeys(("fitted_temperature", "matched_spectral_norm", "mean_matched_spectral_norm"), fitted)
     else:
-        twin = copy.copy(net)  # shares the module, so that nothing is held twice
-        twin.temperature = fitted
-        matched = _whole(spectrum(twin, x, **options), len(x)).spectral_norm
-    equally_sure = matched_spectral_norm(net, x, method=settings.method, seed=settings.seed)
+        at_fitted = spectrum(net.at_temperature(fitted), x, progress=tick, **options)
+        matched = _whole(at_fitted, len(x)).spectral_norm
+    equally_sure, _ = matched_with_errors(
+        net,
+        x,
+        confidence=0.9,
+        method=settings.method,
+        seed=settings.seed,
+        max_memory=settings.max_memory,
+        progress=bar.next(),
+    )
+    if len(equally_sure) < len(x):
+        raise KeyboardInterrupt
     first = slice(settings.attack_images)
     attacks = smallest_attack(
         net,
@@ -107,6 +129,8 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
         targets=settings.attack_targets,
         steps=settings.attack_steps,
         seed=settings.seed,
+        max_memory=settings.max_memory,
+        progress=bar.next(),
     )
     if not s.correct[first].any():
         why = "the model gets no attacked image right"
@@ -135,12 +159,15 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings)
 
 
 def _closed_forms(
-    net: Classifier, x: Tensor, right: Tensor, local_images: int, reasons: dict[str, str]
+    net: Classifier, x: Tensor, right: Tensor, settings: Settings, reasons: dict[str, str], progress: Tick
 ) -> tuple[float | None, Tensor | None, Tensor | None]:
     """log₁₀ L5, log₁₀ L4 at the first images and the certified radius (n,); why one is None goes into `reasons`."""
-    ladder = Ladder(net, x[:local_images])
-    weights, local = ladder.rung(RUNGS["L5"]), ladder.rung(RUNGS["L4"])
-    certificate = certified_radius(net, x, attack=False)
+    ladder = Ladder(net, x[: settings.local_images], max_memory=settings.max_memory)
+    weights = ladder.rung(RUNGS["L5"])
+    progress(1, 4)
+    local = ladder.rung(RUNGS["L4"])
+    progress(3, 4)
+    certificate = certified_radius(net, x, attack=False, max_memory=settings.max_memory)
     found = {"weights_only": weights.reason, "at_images": local.reason, "certified_radius": certificate.reason}
     reasons |= {name: why for name, why in found.items() if why}
     return (

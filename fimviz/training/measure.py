@@ -58,9 +58,9 @@ def measure(net: Classifier, images: Tensor, labels: Tensor, max_memory: float |
     if lost:
         note, values = f"{lost} of {len(logits)} images have NaN or infinite logits", {}
     else:
-        log_p = net.likelihood.log_probs(logits)
+        log_p = net.likelihood.output(logits)
         values |= {
-            "accuracy": (net.likelihood.mode(logits) == labels).double().mean().item(),
+            "accuracy": (net.likelihood.predict(logits) == labels).double().mean().item(),
             "loss": -log_p.gather(1, labels[:, None]).mean().item(),
             "confidence": net.likelihood.confidence(logits).mean().item(),
             "cckl": cross_category(log_p, labels),

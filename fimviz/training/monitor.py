@@ -95,8 +95,7 @@ class FisherMonitor:
             raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
         self.net = as_classifier(net)
         self._images = self.net.admit(images).detach().clone()
-        if self.net.likelihood.name != "categorical":
-            raise ValueError("the model gives several yes/no labels, and CCKL compares images of different classes")
+        self.net.likelihood.one_of_classes("CCKL compares images of different classes")
         truth = read_labels(labels, len(self._images), self.net)
         if truth is None:
             raise TypeError(f"labels is None, expected class indices ({len(self._images)},) of the probe set")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fimviz._options import named_options
 from fimviz.model.classifier import Classifier
 from fimviz.zoo.models import architecture, names
 
@@ -25,6 +26,7 @@ class Digits(NamedTuple):
     labels: Tensor
 
 
+@named_options
 def digits(split: str = "test") -> Digits:
     """Handwritten digits of 8×8 pixels that come with scikit-learn, split once and for all.
 
@@ -56,6 +58,7 @@ def digits(split: str = "test") -> Digits:
     return Digits(torch.tensor(x / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(y, dtype=torch.int64))
 
 
+@named_options
 def load(name: str) -> Classifier:
     """A small trained network for the images of `digits`, ready for every function of fimviz.
 

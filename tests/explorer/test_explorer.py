@@ -153,18 +153,28 @@ def test_matched_error_holds_in_float64():
     assert (m.matched_error < 1e-3 * exact).all()
 
 
-def test_a_tie_has_no_matched_norm_and_keeps_its_own():
-    """Of p = softmax(x): at equal logits no temperature makes the answer surer, and λ₁ = ½."""
+def test_a_tie_has_no_matched_norm_and_comes_first():
+    """Of p = softmax(x): at equal logits no temperature makes the answer surer, and λ₁ at x has its limit, ∞."""
     net = fv.Classifier(torch.nn.Identity(), input_range=None)
-    m = fv.explore(net, torch.tensor([[0.0, 3.0], [0.0, 0.0], [0.0, 9.0]])).first
+    m = fv.explore(net, torch.tensor([[0.0, 1e-3], [0.0, 0.0], [0.0, 9.0]])).first
     assert m.matched.isnan().tolist() == [False, True, False]
-    assert m.lead[1] == m.spectrum.spectral_norm[1]
+    assert m.matched[0] > 1e3 * m.spectrum.spectral_norm[1]
+    assert m.lead[1] == torch.inf
     assert m.fragile == [1, 0, 2]
     tied = fv.explore(net, torch.zeros(2, 2))
     figure = tied.view()
     assert figure.state["norm"] == "raw"
     assert "is not known over 2 inputs" in tied.plot().layout.title.text
     assert tied.correlations.rho.isna().all()
+
+
+def test_a_method_of_one_eigenvalue_shows_one_direction():
+    images, labels = batch(n=3)
+    assert (
+        fv.explore(model(), images, labels, method="power", include=[]).first.detail.spectrum.eigenvalues.shape[1] == 1
+    )
+    with pytest.raises(ValueError, match=r"k is 2 and method is 'power', which finds 1 only: pass k=1"):
+        fv.explore(model(), images, labels, method="power", k=2)
 
 
 def test_few_samples_get_no_interval():
@@ -514,7 +524,7 @@ def test_scopes_of_modules_do_not_meet():
     source = modules.module_source("explorer/view.js")
     assert source.count("export default") == 1
     assert not re.search(r'^import .* from "\.', source, re.M)
-    assert len(json.dumps(source)) < 250_000
+    assert len(json.dumps(source)) < 260_000
 
 
 # ---- the live widget ----
@@ -656,6 +666,28 @@ def test_a_request_brings_what_it_needs(widget):
     assert len(packed(answer["payload"])[0]["models"][0]["details"][0]["directions"]) == 3
     widget._handle_custom_msg({**content, "directions": 0}, [])
     assert [(m["key"], "directions is 0" in m["message"]) for m in answers(widget, "failed")] == [("page's", True)]
+
+
+def test_labels_outlive_new_images(widget):
+    before = packed(widget.payload)[0]["labels"]
+    raw, _ = png((8, 8))
+    widget._handle_custom_msg({"kind": "images", "names": ["a"]}, [raw])
+    assert widget.wait(60)
+    data = packed(widget.payload)[0]
+    assert data["labels"] == [*before, None]
+    assert data["models"][0]["correct"][-1] is None
+    s = widget.source.first.spectrum
+    assert s.labelled.tolist() == [True] * len(before) + [False]
+    assert s.frame.label.isna().iloc[-1]
+    assert widget.source.frame.correct.isna().sum() == 1
+    widget.temperature = 2.0
+    assert widget.wait(60)
+    assert packed(widget.payload)[0]["labels"] == [*before, None]
+    for index in (0, len(before)):  # with a label, and without
+        widget._handle_custom_msg({"kind": "compute", "what": "direction", "index": index}, [])
+        answer = answers(widget, "computed")[-1]
+        detail = packed(answer["payload"])[0]["models"][0]["details"][0]
+        assert (detail["label"], detail["correct"] is None) == ((before[0], False) if index == 0 else (None, True))
 
 
 def test_a_sample_does_not_stop_the_batch(widget):

@@ -591,3 +591,30 @@ def test_threads_do_not_disturb_each_other():
         t.join()
     assert len(found) == 4
     assert all(torch.allclose(f, expected, rtol=1e-6) for f in found)
+
+
+class TestJoined:
+    @pytest.mark.parametrize("likelihood", ["categorical", "bernoulli", "gaussian"])
+    def test_is_the_spectrum_of_both_batches(self, likelihood):
+        net, x = fv.Classifier(small_net(classes=3), likelihood=likelihood), torch.rand(5, 6)
+        labels = {"categorical": [2, 0], "bernoulli": [[1, 0, 1], [0, 0, 0]], "gaussian": [[0.5, 1, 2], [3, 4, 5]]}
+        whole = fv.spectrum(net, x, k=2, method="lanczos")
+        first = fv.spectrum(net, x[:2], k=2, method="lanczos", labels=labels[likelihood])
+        second = fv.spectrum(net, x[2:], k=2, method="lanczos")
+        both = first.joined(second)
+        torch.testing.assert_close(both.eigenvalues, whole.eigenvalues)
+        torch.testing.assert_close(both.images, whole.images)
+        assert (both.labelled.tolist(), both.labels_of([1, 2])) == ([True, True, False, False, False], None)
+        torch.testing.assert_close(both.labels_of([0, 1]).double(), torch.tensor(labels[likelihood]).double())
+        assert both.frame.label.isna().tolist() == [False, False, True, True, True]
+        assert likelihood == "gaussian" or both.correct[2:].tolist() == [False] * 3
+        assert len(both.walk().epsilon) == 5
+        assert second.joined(first).labelled.tolist() == [False] * 3 + [True] * 2
+
+    def test_what_is_not_alike_is_refused(self):
+        net, x = fv.Classifier(small_net(classes=3)), torch.rand(2, 6)
+        s = fv.spectrum(net, x, k=1)
+        with pytest.raises(ValueError, match="of another model"):
+            s.joined(fv.spectrum(fv.Classifier(small_net(classes=3)), x, k=1))
+        with pytest.raises(ValueError, match=r"k = 1, eigenvectors and of .* k = 2, eigenvectors cannot be joined"):
+            s.joined(fv.spectrum(net, x, k=2))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fimviz.margins import simplex
-from fimviz.model.likelihoods import Categorical
+from fimviz.model.likelihoods.categorical import Categorical
 
-log_probs = Categorical().log_probs
+log_probs = Categorical().output
 
 
 def points(seed, *shape, spread=3.0):

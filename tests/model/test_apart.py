@@ -178,3 +178,63 @@ def test_one_copy_serves_all_views_until_the_model_changes():
     del kept
     gc.collect()
     assert found.first.spectrum.net.model is model, "the result keeps the user's own"
+
+
+def test_what_is_written_past_versions_makes_another_copy():
+    model = network()
+    kept = apart(model)
+    assert apart(model) is kept
+    model[1].weight.data[0, 0] += 1.0
+    assert apart(model) is not kept
+
+
+def test_paths_of_weights_that_changed_are_not_traced_again():
+    model = network()
+    images, _ = batch()
+    traces = fv.trace_margins(model, images[:2], targets="runner-up", verify=False)
+    model[1].weight.data.mul_(1.5)
+    widget = traces.widget()
+    assert not widget.live
+    assert "no longer those" in widget.refused
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.module = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        t = x.flatten(1).unflatten(1, (8, 8))
+        t = t + self.module(t, t, t, need_weights=False)[0]
+        return self.head((t + nn.functional.scaled_dot_product_attention(t, t, t)).mean(1))
+
+
+def test_a_live_view_leaves_the_switches_of_the_process_alone():
+    torch.manual_seed(0)
+    model, (images, labels) = Attending(), batch()
+    found = fv.explore(model, images, labels, detail=2, include=[], method="lanczos")
+    expected = fv.spectrum(fv.Classifier(model, temperature=2.0), images, k=1, method="lanczos").spectral_norm
+    widget, seen = found.widget(), set()
+    switches = torch.backends.cuda.flash_sdp_enabled, torch.backends.mha.get_fastpath_enabled
+    before, ticker = [on() for on in switches], widget._ticker
+
+    def told(*given):
+        tick = ticker(*given)
+
+        def within(done, total):
+            seen.add(threading.current_thread() is threading.main_thread())
+            assert [on() for on in switches] == before
+            tick(done, total)
+
+        return within
+
+    widget._ticker = told
+    sent = []
+    widget.send = lambda content, buffers=None: sent.append(content)
+    widget.temperature = 2.0
+    assert widget.wait(60)
+    assert not [m for m in sent if m["kind"] == "failed"]
+    assert seen == {False}
+    torch.testing.assert_close(widget.source.first.spectrum.spectral_norm, expected, rtol=1e-6, atol=0)
+    widget.close()

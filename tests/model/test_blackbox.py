@@ -262,7 +262,7 @@ class TestOutputs:
 
     @pytest.mark.parametrize(
         "options",
-        [{"outputs": "logit"}, {"precision": "float16"}, {"likelihood": "poisson"}, {"input_range": (1, 0)},
+        [{"outputs": "logit"}, {"precision": "float16"}, {"likelihood": "probit"}, {"input_range": (1, 0)},
          {"batch_size": 0}, {"retries": -1}, {"budget": -1}],
     )  # fmt: skip
     def test_wrong_options(self, options):

@@ -557,7 +557,10 @@ REFUSED = [
     (lambda x: call(linear(), x, temperature=0), "temperature is 0, expected a positive finite number"),
     (lambda x: call(linear(), x, temperature=float("inf")), "temperature is inf"),
     (lambda x: call(linear(), x, temperature="1"), "temperature is '1', expected a number"),
-    (lambda x: call(linear(), x, likelihood="gaussian"), "'gaussian', expected one of .'bernoulli', 'categorical'."),
+    (
+        lambda x: call(linear(), x, likelihood="probit"),
+        "'probit', expected one of categorical, bernoulli, gau",
+    ),
     (lambda x: call(linear(), x, input_range=(1, 0)), "smallest, largest"),
     (lambda x: call(linear(), x, temperatur=1), "no option 'temperatur': did you mean temperature"),
     (lambda x: call(linear(), x, labels=["a"]), "valid names: model, mean"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from fimviz.model.likelihoods import LIKELIHOODS
 
 CATEGORICAL, BERNOULLI = LIKELIHOODS["categorical"], LIKELIHOODS["bernoulli"]
+OUTCOMES = {"categorical": CATEGORICAL, "bernoulli": BERNOULLI}
 TIED = [
     [0.0, 0.0],
     [3.0, 3.0, -2.0],
@@ -74,7 +75,7 @@ def digits():
         yield
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", OUTCOMES.values(), ids=OUTCOMES)
 @settings(deadline=None, max_examples=40)
 @given(z=logits())
 def test_the_factors_give_the_information(likelihood, z):
@@ -88,7 +89,7 @@ def test_the_factors_give_the_information(likelihood, z):
     assert 0.2 < expected.abs().max() < 2 * len(z)  # the scale is taken out, so that nothing underflows
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", OUTCOMES.values(), ids=OUTCOMES)
 @settings(deadline=None, max_examples=40)
 @given(
     z=logits(), u=st.lists(st.floats(-1, 1), min_size=6, max_size=6), size=st.sampled_from([1e-9, 1e-4, 1.0, 80.0, 1e3])
@@ -120,7 +121,7 @@ def test_kl_of_saturated_pairs(z, w):
     assert CATEGORICAL.kl(*rows(z, w)).item() == pytest.approx(float(exact_kl(z, w)), rel=1e-9)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", OUTCOMES.values(), ids=OUTCOMES)
 @pytest.mark.parametrize("gap", [0.0, 8.0, 100.0, 600.0])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_small_divergences_are_half_the_information(likelihood, gap, classes):
@@ -134,7 +135,7 @@ def test_small_divergences_are_half_the_information(likelihood, gap, classes):
     assert half.min() > 0
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", OUTCOMES.values(), ids=OUTCOMES)
 def test_a_thousand_classes(likelihood):
     z, w = torch.randn(2, 3, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     factor, root = dense(likelihood, z)
@@ -152,7 +153,7 @@ def test_a_thousand_classes(likelihood):
     torch.testing.assert_close(likelihood.kl(z, w), kl, rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", OUTCOMES.values(), ids=OUTCOMES)
 @settings(deadline=None, max_examples=40)
 @given(z=logits())
 def test_outcomes(likelihood, z):
@@ -168,20 +169,20 @@ def test_outcomes(likelihood, z):
         for pair in pairs:
             confidence *= max(pair)
         slope, margin = [min(pair) * (1 if on else -1) for pair, on in zip(pairs, mode, strict=True)], min(map(abs, z))
-    assert likelihood.mode(row)[0].tolist() == mode
-    assert likelihood.margin(row, likelihood.mode(row)).item() == pytest.approx(margin)
+    assert likelihood.predict(row)[0].tolist() == mode
+    assert likelihood.margin(row, likelihood.predict(row)).item() == pytest.approx(margin)
     assert likelihood.confidence(row).item() == pytest.approx(float(confidence), rel=1e-12)
-    assert likelihood.log_probs(row)[0].tolist() == pytest.approx([float(v.ln()) for v in log_p], rel=1e-12)
+    assert likelihood.output(row)[0].tolist() == pytest.approx([float(v.ln()) for v in log_p], rel=1e-12)
     factor = likelihood.factor(row)
     ascent = factor.to_logits(factor.ascent[..., None])[0, :, 0]
     expected = torch.tensor([float(v / max(map(abs, slope))) for v in slope], dtype=torch.float64)
     torch.testing.assert_close(ascent / ascent.abs().max(), expected, rtol=1e-11, atol=1e-300)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", OUTCOMES.values(), ids=OUTCOMES)
 def test_ascent_is_the_gradient_of_the_log_probability_of_the_mode(likelihood):
     z = torch.tensor([[0.3, -1.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0], [-1.0, 4.0, 4.0, -2.0]]).double().requires_grad_()
-    log_p, mode = likelihood.log_probs(z), likelihood.mode(z)
+    log_p, mode = likelihood.output(z), likelihood.predict(z)
     if likelihood is CATEGORICAL:
         of_mode = log_p.gather(1, mode[:, None])
     else:
@@ -198,8 +199,8 @@ def test_one_sigmoid_is_a_softmax_over_two(z, w):
     one, two = rows([z], [w]), rows([0.0, z], [0.0, w])
     assert BERNOULLI.kl(*one).item() == CATEGORICAL.kl(*two).item()
     assert BERNOULLI.confidence(one[0]).item() == pytest.approx(CATEGORICAL.confidence(two[0]).item(), rel=1e-14)
-    assert BERNOULLI.mode(one[0]).item() == CATEGORICAL.mode(two[0]).item()
-    assert BERNOULLI.log_probs(one[0]).item() == pytest.approx(CATEGORICAL.log_probs(two[0])[0, 1].item(), rel=1e-14)
+    assert BERNOULLI.predict(one[0]).item() == CATEGORICAL.predict(two[0]).item()
+    assert BERNOULLI.output(one[0]).item() == pytest.approx(CATEGORICAL.output(two[0])[0, 1].item(), rel=1e-14)
     information = []
     for likelihood, (row, _) in ((BERNOULLI, one), (CATEGORICAL, two)):
         factor, root = dense(likelihood, row)

@@ -3,7 +3,7 @@
 import pytest
 
 import fimviz as fv
-from fimviz.model.progress import Stages
+from fimviz.model.engine.progress import Stages
 
 
 class Clock:

@@ -12,7 +12,8 @@ from torch import nn
 import fimviz as fv
 from fimviz.ranking import compare_models
 from fimviz.ranking.comparison import _correlation, _median_interval
-from fimviz.ranking.numbers import _fitted_temperature
+from fimviz.ranking.numbers import _fitted_temperature, model_numbers
+from tests.interrupt import interrupted_at
 
 NAMES = ("mlp", "mlp-robust", "vgg", "vgg-robust", "resnet", "resnet-robust")
 
@@ -238,32 +239,20 @@ def test_a_model_that_is_never_right_has_no_attack(digits):
     assert c.view().html()
 
 
-def test_an_interrupt_keeps_the_complete_models(digits):
+def test_an_interrupt_keeps_the_complete_models(digits, monkeypatch):
     images, labels = digits[0][:4], digits[1][:4]
     nets = {name: fv.zoo.load("digits-mlp") for name in "abc"}
-    seen = []
-
-    def stop(done, total):
-        seen.append((done, total))
-        if done == 2:
-            raise KeyboardInterrupt
-
+    monkeypatch.setattr("fimviz.ranking.compare.model_numbers", interrupted_at(3, model_numbers))
     with pytest.warns(UserWarning, match="holds 2 of 3 models"):
-        c = compare_models(nets, images, labels, attack_steps=1, progress=stop)
+        c = compare_models(nets, images, labels, attack_steps=1)
     assert list(c.models) == ["a", "b"]
-    assert seen == [(1, 3), (2, 3)]
 
 
-def test_an_interrupt_after_one_model_keeps_it_and_shows_it(digits):
+def test_an_interrupt_after_one_model_keeps_it_and_shows_it(digits, monkeypatch):
     images, labels = digits[0][:4], digits[1][:4]
-
-    def stop(done, total):
-        raise KeyboardInterrupt
-
+    monkeypatch.setattr("fimviz.ranking.compare.model_numbers", interrupted_at(2, model_numbers))
     with pytest.warns(UserWarning, match="holds 1 of 2 models"):
-        c = compare_models(
-            {name: fv.zoo.load("digits-mlp") for name in "ab"}, images, labels, attack_steps=1, progress=stop
-        )
+        c = compare_models({name: fv.zoo.load("digits-mlp") for name in "ab"}, images, labels, attack_steps=1)
     assert list(c.models) == list(c.frame.model) == ["a"]
     assert c.summary == "One model has no rank among others."
     assert "no other to compare it with" in c.view().html()

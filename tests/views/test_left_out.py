@@ -87,6 +87,6 @@ def test_parts_of_all_samples_in_detail_are_shown():
     images, labels = batch((3, 64, 64), n=8)
     parts = ["margins", "attributions", "bounds"]
     found = fv.explore(model((3, 64, 64)), images, labels, detail=8, include=parts)
-    data, _ = batch_data(found, labels)
+    data, _ = batch_data(found)
     for part in parts:
         assert sorted(data["models"][0]["nested"][part][0]["places"]) == list(range(8))

@@ -26,12 +26,12 @@ function breakMark(x, top, bottom) {
   return `<rect class="fv-gap" x="${x - 4}" y="${top}" width="8" height="${bottom - top}"/><path class="fv-stroke" d="${slash(x - 3)}${slash(x + 3)}"/>`;
 }
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withRows = (Base) => class extends Base {
   /** The rows' words, then the marks at the heights that the rows have. */
   rows() {
     const { all, at, data } = this;
-    const spans = this.methods.map((_, m) => (all ? quartiles(data.samples.map((_, s) => this.ratio(s, m))) : null));
+    const spans = this.methods.map((_, m) => (all ? quartiles(data.samples.map((sample, s) => this.ratio(s, m))) : null));
     const middle = this.methods.map((_, m) => (all ? spans[m]?.[2] ?? NaN : this.log(at, m)));
     this.options = [...this.root.querySelectorAll(".fv-row")];
     this.options.forEach((row) => {

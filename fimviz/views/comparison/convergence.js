@@ -40,7 +40,7 @@ function convergence({ width, height, lines, truth, truthText, dot, chosen, time
     (labelled ? "" : `<div class="fv-keys">${lines.map((l) => `<span><i style="border-color:${l.color}"></i>${escape(l.name)}</span>`).join("")}</div>`);
 }
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withConvergence = (Base) => class extends Base {
   curves() {
     const { all, at, data } = this;

@@ -51,7 +51,8 @@ function layout(methods) {
 class Comparison extends withWaterfall(withConvergence(withRows(View))) {
   constructor(model, root, packed) {
     super(model, root, packed);
-    Object.assign(this, { step: -1, unfolded: false });
+    this.step = -1;
+    this.unfolded = false;
     const { data, part } = packed;
     this.logs = new Float64Array(part(data.values)); // samples × methods × (value, low, high), log₁₀
     for (const c of data.curves) c.logs = new Float32Array(part(c.values));
@@ -107,15 +108,15 @@ class Comparison extends withWaterfall(withConvergence(withRows(View))) {
     const sample = data.samples[at];
     this.keep({ index: sample.index, method: this.methods[this.chosen].name });
     this.$(".fv-title").textContent = this.all ? this.sentenceOfAll() : this.sentence();
-    const sure = probability(sample.confidence);
+    const sure = sample.confidence === null ? "" : `probability ${probability(sample.confidence)}`;
     const whole = data.samples.length < data.total ? `the ${data.samples.length} most fragile of ${data.total}` : `${data.total}`;
     this.$(".fv-sub").textContent = this.all
       ? `Each row: median, quartiles and range of its ratio to ${this.truthName} over ${whole} samples${this.left()}. The coloured tick is sample ${sample.index}.`
-      : `Sample ${sample.index}: the model says ${sample.prediction} with probability ${sure}.${this.truth === -Infinity ? " To first order, no small change of this input moves the prediction: as in a last layer that starts from zeros, or a prediction too sure for any gradient to be left." : ""}`;
+      : `Sample ${sample.index}: the model says ${sample.prediction}${sure && ` with ${sure}`}.${this.truth === -Infinity ? " To first order, no small change of this input moves the prediction: as in a last layer that starts from zeros, or a prediction too sure for any gradient to be left." : ""}`;
     this.range.value = at;
     const place = `sample ${sample.index}`;
     this.$("output").textContent = `${place} · ${at + 1} of ${data.samples.length}`;
-    this.range.setAttribute("aria-valuetext", `${place}, ${sample.prediction}, probability ${sure}, λ₁ = ${powerOfTen(this.truth)}`);
+    this.range.setAttribute("aria-valuetext", `${place}, ${sample.prediction}, ${sure && `${sure}, `}λ₁ = ${powerOfTen(this.truth)}`);
     for (const button of this.root.querySelectorAll(".fv-switch button")) button.setAttribute("aria-pressed", !!button.dataset.all === this.all);
     this.rows();
     this.curves();

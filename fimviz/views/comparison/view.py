@@ -16,7 +16,7 @@ from fimviz.bounds.ladder import Formula
 from fimviz.comparison import ways
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
-from fimviz.views.kit.inputs import lost, still_of_lost
+from fimviz.views.kit.inputs import finite, lost, still_of_lost
 from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def view(result: BoundComparison, *, samples: int, max_bytes: int, places: Seque
         "unit": [1.0, VJP_COST, JVP_COST],
         "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
         "samples": [
-            {"index": called[at], "prediction": result.said[i], "confidence": float(result.confidence[i])}
+            {"index": called[at], "prediction": result.said[i], "confidence": finite(result.confidence[i])}
             for at, i in enumerate(order)
         ],
         "methods": [_method(result, name, order) for name in names],

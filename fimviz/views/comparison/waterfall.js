@@ -74,7 +74,7 @@ export function stepRows(steps, shown, chosen) {
   }).join("");
 }
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withWaterfall = (Base) => class extends Base {
   /** What the chosen row says, and its waterfall where it is a product over layers. */
   detail() {

@@ -45,7 +45,7 @@ export function shade(value, values, signed) {
   return [`rgb(${rgb})`, light > 0.179 ? "#000" : "#fff"];
 }
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withClassPairs = (Base) => class extends Base {
   map() {
     const { shown, tables, left_out, drawn } = this.data;

@@ -28,7 +28,7 @@ function histogram({ width, height, distribution: d, colors, label }) {
 
 const percent = (v) => `${number(100 * v, 2)} %`;
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withDistributions = (Base) => class extends Base {
   distributions() {
     const columns = this.width >= 900 ? 3 : 1;

@@ -1,7 +1,7 @@
 // The divergence view, right: what the model says along the line between the two samples of a pair.
 import { escape, lineChart, locate, MARGIN, number, probability, scale, ticks } from "../kit/chart.js";
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withLine = (Base) => class extends Base {
   line() {
     const { pair } = this;

@@ -85,7 +85,7 @@ def view(
     lines, changed = result.known([place for place, _ in chosen], _STEPS)
     ends_only = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     samples = sorted({s for line in lines for s in (line.i, line.j)})
-    modes = net.likelihood.mode(result.logits)
+    modes = net.likelihood.predict(result.logits)
     confidence = net.likelihood.confidence(result.logits)
     bound = result.theorem()
     seen = distributions(against)

@@ -15,7 +15,8 @@ export function lengths(tried) {
 
 export class AttackPanel {
   constructor(box, data) {
-    Object.assign(this, { box, data });
+    this.box = box;
+    this.data = data;
     box.innerHTML = `<p class="fv-found"></p><div class="fv-tried"></div><div class="fv-tables"></div>`;
     this.$ = (selector) => box.querySelector(selector);
   }

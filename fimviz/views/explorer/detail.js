@@ -28,7 +28,12 @@ const HOW = { direction: "detail=[…]", plane: 'include=["plane"]', bounds: 'in
 
 export class Detail {
   constructor(box, view, state) {
-    Object.assign(this, { box, view, state, width: 0, mounted: new Map(), panels: [] });
+    this.box = box;
+    this.view = view;
+    this.state = state;
+    this.width = 0;
+    this.mounted = new Map();
+    this.panels = [];
     const { data, part } = view;
     for (const m of data.models) {
       const { details, planes, toward, attacks } = m;
@@ -71,7 +76,7 @@ export class Detail {
   }
 
   /** What Python has computed for one sample. */
-  async add({ what, index, payload }) {
+  async add({ index, payload }) {
     const { data, part } = await unpack(payload);
     data.models.forEach((more, at) => {
       const m = this.view.data.models[at];
@@ -83,8 +88,8 @@ export class Detail {
 
   /** How many directions there can be. */
   get most() {
-    const { classes, multilabel, shape } = this.view.data;
-    return Math.min(classes.length - (multilabel ? 0 : 1), shape.reduce((a, b) => a * b, 1));
+    const { classes, exclusive, shape } = this.view.data;
+    return Math.min(classes.length - (exclusive ? 1 : 0), shape.reduce((a, b) => a * b, 1));
   }
 
   get tab() { return this.state.get("tab"); }
@@ -131,8 +136,7 @@ export class Detail {
     if (!s.kept.has(name)) {
       const box = document.createElement("div");
       s.side.querySelector(".fv-body").append(box);
-      s.kept.set(name, box);
-      box.content = make(box);
+      s.kept.set(name, Object.assign(box, { content: make(box) }));
     }
     const box = s.kept.get(name);
     box.hidden = false;
@@ -162,7 +166,8 @@ export class Detail {
     const box = this.boxOf(s, "direction", (made) => new Panel(made, this.view.data, this.state));
     s.panel = box.content;
     s.panel.sample = sample;
-    s.panel.width === this.width ? s.panel.show(sample) : s.panel.resize(this.width);
+    if (s.panel.width === this.width) s.panel.show(sample);
+    else s.panel.resize(this.width);
   }
 
   plane(s, index, sample) {

@@ -14,7 +14,7 @@ from fimviz.views.comparison.view import view as comparison
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost
 from fimviz.views.kit.palette import class_order
 from fimviz.views.margins.view import view as margins
-from fimviz.views.perturbation.view import outcome, sample_data
+from fimviz.views.perturbation.view import sample_data
 
 if TYPE_CHECKING:
     from fimviz.attributions import Attributions
@@ -33,14 +33,18 @@ CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "atta
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
-def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None = None) -> tuple[dict[str, Any], Inputs]:
-    """All of an explorer, and what its bytes stand in; labels may be None for some samples.
+def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any], Inputs]:
+    """All of an explorer, and what its bytes stand in.
 
     `most` is how many of the samples in detail are packed in detail, the most fragile first; all by default.
     """
     from fimviz.explorer.results import CONFIDENCE
 
     s = found.first.spectrum
+    labels = None
+    if s.labels is not None:
+        both = zip(s.labels, s.labelled.tolist(), strict=True)
+        labels = [s.net.likelihood.plain(label) if known else None for label, known in both]
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     small, thumbs = _small_pictures(inputs, s.images)
     ranks = {"matched": found.ranks, "raw": found.raw_ranks}
@@ -56,13 +60,13 @@ def batch_data(found: Explorer, labels: Sequence[Any] | None, most: int | None =
         **inputs.header,
         "classes": s.net.classes,
         "order": class_order(s.probabilities),
-        "multilabel": s.predictions.ndim == 2,
+        "exclusive": s.net.likelihood.exclusive,
         "total": len(s),
         "confidence": CONFIDENCE,
         "norms": [*(["matched"] if all(m.matched.isfinite().any() for m in found.models.values()) else []), "raw"],
         "caution": caution(s.net),
         "lost": lost(found.failures),
-        "labels": None if labels is None else list(labels),
+        "labels": labels,
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
     }, inputs
@@ -79,9 +83,7 @@ def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     ]
     return {
         "colors": tuple(
-            name
-            for name, there in (("class", not data["multilabel"]), ("correct", labelled), ("confidence", True))
-            if there
+            name for name, there in (("class", data["exclusive"]), ("correct", labelled), ("confidence", True)) if there
         ),
         "shows": (
             "all",
@@ -89,7 +91,7 @@ def choices(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
             "fragile",
             "uncertain",
             *(["differing"] if len(models) > 1 else []),
-            *([] if data["multilabel"] else [f"class:{c}" for c in range(len(data["classes"]))]),
+            *([f"class:{c}" for c in range(len(data["classes"]))] if data["exclusive"] else []),
         ),
         "norms": tuple(data["norms"]),
         "criteria": (*against, *(f"norm:{m['name']}" for m in models[1:])),
@@ -124,7 +126,7 @@ def _model(
         "temperature": s.net.temperature if hasattr(s.net, "temperature") else 1.0,
         "method": s.method,
         "numbers": {key: inputs.payload.add(values.double().numpy()) for key, values in columns.items()},
-        "predictions": [outcome(p) for p in s.predictions],
+        "predictions": [s.net.likelihood.plain(p) for p in s.predictions],
         "correct": None,
         "ranks": {
             norm: {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in of.items()}
@@ -181,17 +183,11 @@ def toward_data(toward: tuple[tuple[int, ...], Plane] | None, net: Any, inputs: 
 
 
 def _plane(planes: Plane, net: Any, i: int, place: int, inputs: Inputs, mapped: bool) -> dict[str, Any]:
-    logp = net.likelihood.log_probs(planes.logits[i].flatten(0, 1))
-    if planes.outcomes.ndim == 3:
-        met, counts = planes.outcomes[i].flatten().unique(return_counts=True)
-        shown = met[counts.argsort(descending=True)][:_REGIONS].sort().values
-        values, names = logp[:, shown], shown.tolist()
-    else:  # a set of labels is one outcome: the product of its labels' probabilities
-        sets, counts = planes.outcomes[i].flatten(0, 1).unique(dim=0, return_counts=True)
-        shown = sets[counts.argsort(descending=True)][:_REGIONS]
-        other = net.likelihood.log_probs(-planes.logits[i].flatten(0, 1))
-        values = torch.stack([torch.where(on, logp, other).sum(1) for on in shown], 1)
-        names = [outcome(on) for on in shown]
+    z, outcomes = planes.logits[i].flatten(0, 1), planes.outcomes[i].flatten(0, 1)
+    met, counts = outcomes.unique(dim=0, return_counts=True)
+    shown = met[counts.argsort(descending=True)[:_REGIONS].sort().values]
+    values = torch.stack([net.likelihood.log_prob(z, one.expand_as(outcomes)) for one in shown], 1)
+    names = [net.likelihood.plain(one) for one in shown]
     levels = (1000 * values.clamp(_LEAST_LOGP, 0)).nan_to_num(1000 * _LEAST_LOGP).round().to(torch.int16)
     across = None
     if mapped:
@@ -243,7 +239,10 @@ def attacks_data(
             if place in answers and 0 < epsilon < math.inf:
                 z = answers[place][j : j + 1]
                 one["image"] = inputs.encode(found.moved[i, j])
-                one |= {"becomes": outcome(likelihood.mode(z)[0]), "confidence": float(likelihood.confidence(z)[0])}
+                one |= {
+                    "becomes": likelihood.plain(likelihood.predict(z)[0]),
+                    "confidence": float(likelihood.confidence(z)[0]),
+                }
             tried.append(one)
         rows.append({"index": place, "tried": tried})
     return rows

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import traitlets
-from torch import Tensor
 
 from fimviz._options import whole
-from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.model.classifier import Classifier
 from fimviz.views.explorer.explored import (
     attacks_data,
@@ -71,7 +68,6 @@ class Exploring(Along, Working):
     ).tag(sync=True)
 
     source: Explorer | None = None  # what is shown: another one after another temperature, or with more images
-    labels: list[Any] | None = None
     total = 0
     choices: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # what the page offers
     _warmth = 1.0  # the temperature that is shown
@@ -196,7 +192,7 @@ class Exploring(Along, Working):
         elif what == "attacks":
             models = []
             for m in found.models.values():
-                tried = attacks_of(m.spectrum, [index], found.seed, tick)
+                tried = attacks_of(m.spectrum, [index], found.seed, progress=tick)
                 check()
                 said = attacks_data(tried, [index], [index], struck(tried, [0]), inputs)
                 models.append({"attacks": said, "tried": tried})
@@ -208,7 +204,7 @@ class Exploring(Along, Working):
         elif what in ("bounds", "margins", "attributions"):
             models = []
             for m in found.models.values():
-                more = extended(m, what, [index], found.seed, False if what == "bounds" else tick)
+                more = extended(m, what, [index], found.seed, progress=tick)
                 check()
                 if what == "bounds":
                     assert more.bounds is not None
@@ -246,18 +242,10 @@ class Exploring(Along, Working):
         for name, m in self._first_models().items():
             now = found.models[name].spectrum
             assert isinstance(m.spectrum.net, Classifier)
-            twin = copy.copy(m.spectrum.net)  # shares the module, so that nothing is held twice
-            twin.temperature = m.spectrum.net.temperature * temperature
-            s = spectrum(
-                twin,
-                now.images,
-                k=1,
-                vectors=False,
-                labels=now.labels,
-                method=now.method,
-                seed=found.seed,
-                progress=tick,
-            )
+            twin = m.spectrum.net.at_temperature(m.spectrum.net.temperature * temperature)
+            options: dict[str, Any] = {"method": now.method, "seed": found.seed, "progress": tick}
+            s = spectrum(twin, now.images, k=1, vectors=False, **options)
+            s = replace(s, labels=None if now.labels is None else now.labels[: len(s)])
             was = found.models[name]  # λ₁ at matched confidence is the same at every temperature
             models[name] = Explored(s, nothing(s), was.matched, was.matched_error)
             check()
@@ -281,7 +269,7 @@ class Exploring(Along, Working):
             more = spectrum(
                 m.spectrum.net, images, k=1, vectors=False, method=m.spectrum.method, seed=found.seed, progress=tick
             )
-            both = _joined(m.spectrum, more)
+            both = m.spectrum.joined(more)
             check()
             assert isinstance(m.spectrum.net, Classifier)
             options: dict[str, Any] = {"confidence": CONFIDENCE, "method": m.spectrum.method, "seed": found.seed}
@@ -291,14 +279,12 @@ class Exploring(Along, Working):
             error = torch.cat([m.matched_error[:old], more_error])
             models[name] = Explored(both, nothing(both), matched, error)
             check()
-        if self.labels is not None:
-            self.labels = [*self.labels, *[None] * len(images)]
         self._put(Explorer(models, found.seed))
         self.index = len(found)
 
     def _put(self, found: Explorer) -> None:
         """Show another batch; the page reads it anew."""
-        data, inputs = batch_data(found, self.labels)
+        data, inputs = batch_data(found)
         data["left"] = ""
         self.source, self.total, self.extent, self.choices = found, len(found), {}, choices(data)
         if self.against not in self.choices["criteria"]:
@@ -316,21 +302,3 @@ class Exploring(Along, Working):
         if not hasattr(self, "_origin"):
             self._origin = self._shown().models
         return self._origin
-
-
-def _joined(a: Spectrum, b: Spectrum) -> Spectrum:
-    """The spectrum of two batches one after the other, without labels."""
-    longest = max(a.history.shape[1], b.history.shape[1])
-
-    def both(name: str) -> Tensor:
-        parts = [getattr(s, name) for s in (a, b)]
-        if name == "history":
-            parts = [torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in parts]
-        return torch.cat(parts)
-
-    names = [f.name for f in fields(a) if isinstance(getattr(b, f.name), Tensor) and f.name != "labels"]
-    joined: dict[str, Any] = {name: both(name) for name in names}
-    passes = {n: torch.cat([getattr(s.cost, n) for s in (a, b)]) for n in ("forwards", "vjps", "jvps")}
-    cost = Cost(**passes, seconds=a.cost.seconds + b.cost.seconds)
-    failures = a.failures | {len(a) + place: why for place, why in b.failures.items()}
-    return replace(a, **joined, labels=None, cost=cost, failures=failures, _walks={}, _parts={})

@@ -18,9 +18,13 @@ export const shade = (doubt) => SURENESS.filter((p) => 1 - doubt >= p).length;
 
 export class Overview {
   constructor(box, view, state) {
-    Object.assign(this, { box, view, state, brush: null, width: 0 });
+    this.box = box;
+    this.view = view;
+    this.state = state;
+    this.brush = null;
+    this.width = 0;
     const { data } = view;
-    const kinds = ["class", ...(data.labels ? ["correct"] : []), "confidence"].filter((k) => k !== "class" || !data.multilabel);
+    const kinds = ["class", ...(data.labels ? ["correct"] : []), "confidence"].filter((k) => k !== "class" || data.exclusive);
     const options = this.options().map(([key, { title }]) => `<option value="${escape(key)}">${escape(title)}</option>`).join("");
     box.innerHTML = `<div class="fv-swarms"><div class="fv-lead"><h4>${data.norms.length > 1 ? "Spectral norm of each sample" : "λ₁ as it is of each sample"}</h4>
         ${data.norms.length > 1 ? `<span class="fv-switch" role="group" aria-label="Which λ₁ leads">${data.norms.map((n) => `<button type="button" data-norm="${n}">${view.words(n === "matched")}</button>`).join("")}</span>` : ""}
@@ -145,7 +149,7 @@ export class Overview {
       return;
     }
     const m = data.models.find((q) => q.name === model);
-    const left = Math.max(44, 12 + 6.4 * Math.max(...sy.ticks.map(([, text]) => text.length)));
+    const left = Math.max(44, 12 + 6.4 * Math.max(...sy.ticks.map(([, text]) => String(text).length)));
     this.cloudAxis = normAxis(this.logs, [left, this.cloudWidth - 8], this.logs.includes(-Infinity));
     this.cloudPlaces = norm.map((v, i) => [this.cloudAxis.at(v > 0 ? Math.log10(v) : -Infinity), Number.isNaN(v) ? NaN : sy.at(values[i])]);
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
@@ -191,7 +195,8 @@ export class Overview {
       const edge = box.getBoundingClientRect();
       return [event.clientX - edge.left, event.clientY - edge.top];
     };
-    const nearest = ([x, y]) => {
+    const nearest = (place) => {
+      const [x, y] = place;
       const lists = brushes ? this.places : this.cloudPlaces ? [this.cloudPlaces] : [];
       let [best, least] = [-1, 24 ** 2];
       for (const places of lists) places.forEach(([a, b], i) => {
@@ -207,7 +212,7 @@ export class Overview {
     box.addEventListener("pointermove", (event) => {
       const to = local(event);
       if (from && brushes && Math.abs(to[0] - from[0]) > 5) this.brushed([from[0], to[0]]);
-      else if (!from) this.hover(box, nearest(to), to);
+      else if (!from) this.hover(box, nearest(to));
     });
     box.addEventListener("pointerup", (event) => {
       const to = local(event);
@@ -217,10 +222,10 @@ export class Overview {
       if (found >= 0) this.view.choose(found);
     });
     box.addEventListener("pointercancel", () => (from = null));
-    box.addEventListener("pointerleave", () => this.hover(box, -1, [0, 0]));
+    box.addEventListener("pointerleave", () => this.hover(box, -1));
   }
 
-  hover(box, i, [x]) {
+  hover(box, i) {
     const { view } = this;
     box.style.cursor = i >= 0 ? "pointer" : "crosshair";
     const text = this.$(".fv-hover");

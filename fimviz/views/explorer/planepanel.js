@@ -8,7 +8,11 @@ let made = 0; // names of clipping paths are the page's
 
 export class PlanePanel {
   constructor(box, view, state) {
-    Object.assign(this, { box, view, state, across: 0, clip: `fv-clip-${Math.random().toString(36).slice(2)}-${made++}` });
+    this.box = box;
+    this.view = view;
+    this.state = state;
+    this.across = 0;
+    this.clip = `fv-clip-${Math.random().toString(36).slice(2)}-${made++}`;
     box.innerHTML = `<div class="fv-planes"><div class="fv-plane"><canvas aria-hidden="true"></canvas><div class="fv-over"></div></div>
       <div class="fv-there"><div class="fv-switch fv-second" role="group" aria-label="The plane's second axis"><button type="button" data-toward="">v₂</button><button type="button" data-toward="1">toward the attack</button></div>
         <figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>
@@ -60,7 +64,9 @@ export class PlanePanel {
     const size = Math.floor(Math.min(440, wide ? width * 0.56 : width));
     const fresh = plane !== this.plane || size !== this.size;
     if (plane !== this.plane) this.across = 0;
-    Object.assign(this, { sample, plane, size });
+    this.sample = sample;
+    this.plane = plane;
+    this.size = size;
     this.target = Math.floor(Math.min(192, wide ? width - size - 48 : width * 0.6));
     this.box.dataset.wide = wide;
     plane.clip = this.clip;

@@ -36,7 +36,10 @@ export function normAxis(logs, [left, right], zeros) {
   const start = left + (zeros ? 34 : 0);
   const wide = Math.max(EMPTY, 0.3 * (finite.at(-1) - finite[0]));
   const groups = [[finite[0]]];
-  for (const v of finite.slice(1)) v - groups.at(-1).at(-1) > wide ? groups.push([v]) : groups.at(-1).push(v);
+  for (const v of finite.slice(1)) {
+    if (v - groups.at(-1).at(-1) > wide) groups.push([v]);
+    else groups.at(-1).push(v);
+  }
   const spans = groups.map((g) => {
     const air = Math.max(0.2, 0.04 * (g.at(-1) - g[0]), (0.9 - (g.at(-1) - g[0])) / 2);
     return [g[0] - air, g.at(-1) + air];

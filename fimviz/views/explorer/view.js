@@ -26,7 +26,7 @@ export function passing(show, table) {
   const all = table.norm.map((_, i) => i).filter((i) => !Number.isNaN(table.norm[i]));
   const quarter = Math.max(1, Math.round(all.length / 4));
   if (show === "misclassified") return all.filter((i) => table.correct?.[i] === false);
-  if (show === "fragile") return all.sort((a, b) => table.norm[b] - table.norm[a]).slice(0, quarter);
+  if (show === "fragile") return ordered(all, "norm", table).slice(0, quarter);
   if (show === "uncertain") return all.sort((a, b) => table.margin[a] - table.margin[b]).slice(0, quarter);
   if (show === "differing") return all.filter((i) => table.differs?.[i]);
   if (show.startsWith("class:")) return all.filter((i) => table.group[i] === Number(show.slice(6)));
@@ -35,7 +35,7 @@ export function passing(show, table) {
 
 /** Places in the order of the gallery. */
 export function ordered(places, sort, table) {
-  const key = { norm: (i) => -table.norm[i], margin: (i) => table.margin[i], confidence: (i) => -table.doubt[i], index: (i) => i }[sort];
+  const key = { norm: (i) => (table.tied?.[i] ? -Infinity : -table.norm[i]), margin: (i) => table.margin[i], confidence: (i) => -table.doubt[i], index: (i) => i }[sort];
   return [...places].sort((a, b) => key(a) - key(b) || a - b);
 }
 
@@ -78,7 +78,9 @@ class Explorer extends View {
   /** The whole view from what Python packed. */
   build({ data, part }) {
     const { model, root } = this;
-    Object.assign(this, { data, part, shown: null });
+    this.data = data;
+    this.part = part;
+    this.shown = null;
     root.innerHTML = layout(data);
     this.read();
     this.lead();
@@ -139,10 +141,11 @@ class Explorer extends View {
   get matched() { return this.norm === "matched"; }
   get title() { return this.words(this.matched); }
 
-  /** Let one of the two λ₁ be the norm that samples are ordered and placed by; a sample without the first has the second. */
+  /** Let one of the two λ₁ be the norm that samples are ordered and placed by, or the second where there is no first; on a boundary it would be ∞. */
   lead() {
     const { data, table } = this;
     for (const m of data.models) {
+      m.table.tied = m.table.raw.map((v, i) => this.matched && m.table.margin[i] === 0 && v > 0);
       m.table.norm = this.matched ? m.table.matched.map((v, i) => (Number.isNaN(v) ? m.table.raw[i] : v)) : m.table.raw;
     }
     this.rank = [];
@@ -153,7 +156,7 @@ class Explorer extends View {
   /** The classes that have a colour of their own in the overview: all, or the most frequent. */
   classesShown() {
     const { data } = this;
-    if (data.multilabel) return [];
+    if (!data.exclusive) return [];
     const count = new Map();
     for (const c of data.indices.map((i) => this.table.group[i])) count.set(c, (count.get(c) ?? 0) + 1);
     return [...count].sort((a, b) => b[1] - a[1]).slice(0, CLASSES_COLORED).map(([c]) => c).sort((a, b) => a - b);
@@ -184,7 +187,7 @@ class Explorer extends View {
   }
 
   /** The λ₁ that leads at a sample, in words. */
-  said(i) { return `${this.words(this.matched && !Number.isNaN(this.table.matched[i]))} = ${number(this.table.norm[i])}`; }
+  said(i) { return `${this.table.tied[i] ? "on a boundary, " : ""}${this.words(this.matched && !Number.isNaN(this.table.matched[i]))} = ${number(this.table.norm[i])}`; }
   words(matched) { return matched ? `λ₁ at confidence ${this.data.confidence}` : "λ₁ as it is"; }
 
   /** Both λ₁ of the chosen sample, of each model, no sharper than their errors. */
@@ -192,7 +195,7 @@ class Explorer extends View {
     const { models } = this.data;
     const of = (value) => (models.length > 1 ? `${value(models[0])} for ${models[0].name}, ${value(models[1])} for ${models[1].name}` : value(models[0]));
     const raw = of(({ table: t }) => measured(t.raw[index], t.error[index]));
-    if (models.every((m) => Number.isNaN(m.table.matched[index]))) return `λ₁ as it is = ${raw}`;
+    if (models.every((m) => Number.isNaN(m.table.matched[index]))) return `${this.table.tied[index] ? "on a boundary between two classes, " : ""}λ₁ as it is = ${raw}`;
     return `${this.words(true)} = ${of(({ table: t }) => (Number.isNaN(t.matched[index]) ? "unknown" : measured(t.matched[index], t.matchedError[index])))}; as it is ${raw}`;
   }
 
@@ -213,7 +216,7 @@ class Explorer extends View {
 
   controls() {
     const [show, sort, search] = [".fv-show", ".fv-sort", ".fv-search"].map(this.$);
-    if (!this.data.multilabel) {
+    if (this.data.exclusive) {
       const group = document.createElement("optgroup");
       group.label = this.data.labels ? "of a class" : "taken for a class";
       const present = [...new Set(this.data.indices.map((i) => this.table.group[i]))].sort((a, b) => a - b);

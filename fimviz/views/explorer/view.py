@@ -10,7 +10,7 @@ from fimviz.views.explorer.explored import batch_data, choices
 from fimviz.views.explorer.exploring import Exploring
 from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.inputs import Inputs, picture, still_of_lost
-from fimviz.views.perturbation.view import extent_of, just_past_the_flip, outcome
+from fimviz.views.perturbation.view import extent_of, just_past_the_flip
 
 if TYPE_CHECKING:
     from fimviz.explorer import Explorer
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def view(found: Explorer, *, max_bytes: int) -> Figure:
     """The view of an `Explorer`."""
     s = found.first.spectrum
-    labels = None if s.labels is None else [outcome(label) for label in s.labels]
-    data, inputs, payload = _fitting(found, labels, max_bytes)
+    data, inputs, payload = _fitting(found, max_bytes)
     first = found.first.fragile[0]
     shown = found.places[0] if found.places else first
     epsilon = 0.0
@@ -36,7 +35,7 @@ def view(found: Explorer, *, max_bytes: int) -> Figure:
             "epsilon": epsilon,
             "flipped": False,
             "tab": "direction",
-            "color": "class" if s.predictions.ndim == 1 else "confidence",
+            "color": "class" if s.net.likelihood.exclusive else "confidence",
             "against": "confidence",
             "norm": data["norms"][0],
             "sort": "norm",
@@ -50,7 +49,6 @@ def view(found: Explorer, *, max_bytes: int) -> Figure:
         still=_still(found, inputs, epsilon) + still_of_lost(found.failures),
         setup={
             "source": found,
-            "labels": labels,
             "total": len(s),
             "extent": extent_of(data["models"][0]["details"]),
             "choices": choices(data),
@@ -61,11 +59,11 @@ def view(found: Explorer, *, max_bytes: int) -> Figure:
     )
 
 
-def _fitting(found: Explorer, labels: Any, max_bytes: int) -> tuple[dict[str, Any], Inputs, str]:
+def _fitting(found: Explorer, max_bytes: int) -> tuple[dict[str, Any], Inputs, str]:
     """The page with as many samples in detail as it can hold, and what it says of the others."""
     most, needed = len(found.places), 0
     while True:
-        data, inputs = batch_data(found, labels, most)
+        data, inputs = batch_data(found, most)
         data["left"] = _left(found, most, needed)
         payload = inputs.payload.pack(data)
         if len(payload) <= max_bytes or not most:
@@ -100,8 +98,7 @@ def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
     head += "".join(f"<th>λ₁ {kind} {html.escape(name)}</th>" for name in found.models for kind in kinds) + "</tr>"
     rows = []
     for i in found.first.fragile[:10]:
-        mode = outcome(s.predictions[i])
-        said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
+        said = s.net.likelihood.said(s.predictions[i], names)
         values = [v for m in found.models.values() for v in (m.matched[i], m.spectrum.spectral_norm[i])]
         norms = "".join(f"<td>{'–' if v.isnan() else format(float(v), '.4g')}</td>" for v in values)
         rows.append(f"<tr><td>{i}</td><td>{html.escape(said)}</td><td>{float(s.confidence[i]):.4f}</td>{norms}</tr>")

@@ -88,7 +88,11 @@ export function locate(nodes, x) {
 
 export const MARGIN = { left: 52, right: 20, top: 16, bottom: 30 };
 
-/** Pixel position of a value on a chart's axis. */
+/**
+ * Pixel position of a value on a chart's axis.
+ * @param {number[]} ends of the axis
+ * @param {number[]} room from pixel to pixel
+ */
 export function scale([low, high], [from, to]) {
   return (value) => from + ((value - low) / (high - low)) * (to - from);
 }
@@ -101,7 +105,7 @@ export const across = (width, reach) => scale([MARGIN.left, width - MARGIN.right
  * A line chart: axes with ticks and units, light grid, direct labels where a line peaks, one movable cursor.
  * lines: {points: [[x, y], …], color, width, dash, label}; marks: {x, label} as dotted verticals; `over` draws on top.
  */
-export function lineChart({ width, height, x, y, xLabel, xTicks, xText = number, yTicks, yText = number, lines, marks = [], label, over = () => "" }) {
+export function lineChart({ width, height, x, y, xLabel, xTicks = null, xText = number, yTicks, yText = number, lines, marks = [], label, over = null }) {
   const inner = { right: width - MARGIN.right, bottom: height - MARGIN.bottom };
   const sx = scale(x, [MARGIN.left, inner.right]);
   const sy = scale(y, [inner.bottom, MARGIN.top]);
@@ -122,7 +126,7 @@ export function lineChart({ width, height, x, y, xLabel, xTicks, xText = number,
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
     `${grid.join("")}${axis.join("")}<line class="axis" x1="${MARGIN.left}" x2="${inner.right}" y1="${inner.bottom}" ` +
     `y2="${inner.bottom}"/><text class="tick" x="${inner.right}" y="${height - 2}" text-anchor="end">${escape(xLabel)}</text>` +
-    `${dotted.join("")}${paths.join("")}${peakLabels(lines, sx, sy, clip, inner)}${over(sx, sy)}` +
+    `${dotted.join("")}${paths.join("")}${peakLabels(lines, sx, sy, clip, inner)}${over ? over(sx, sy) : ""}` +
     `<line class="cursor" y1="${MARGIN.top}" y2="${inner.bottom}"/></svg>`;
 }
 
@@ -154,7 +158,12 @@ function peakLabels(lines, sx, sy, clip, inner) {
   }).join("");
 }
 
-/** Places on a log axis [low, high] that is `room` pixels long, with their labels: decades, or 1-2-5 within few. */
+/**
+ * Places on a log axis [low, high] that is `room` pixels long, with their labels: decades, or 1-2-5 within few.
+ * @param {number[]} ends
+ * @param {number} room
+ * @returns {[number, string][]}
+ */
 export function decadeTicks([low, high], room, apart = 46) {
   const whole = (e) => (e >= -3 && e <= 4 ? number(10 ** e) : `10${raised(e)}`);
   const few = high - low < 2; // where decades alone would be one mark
@@ -202,8 +211,8 @@ export function brokenAxis(logs, centre, [left, right]) {
     return zone;
   });
   for (let i = 1; i < zones.length; i++) { // air may not make neighbours overlap
-    const middle = (zones[i - 1].to + zones[i].from) / 2;
-    if (zones[i - 1].to > zones[i].from) zones[i - 1].to = zones[i].from = middle;
+    const between = (zones[i - 1].to + zones[i].from) / 2;
+    if (zones[i - 1].to > zones[i].from) zones[i - 1].to = zones[i].from = between;
   }
   const at = (v) => {
     if (!(v > zones[0].from)) return left;
@@ -214,7 +223,12 @@ export function brokenAxis(logs, centre, [left, right]) {
   return { zones, at };
 }
 
-/** Heights of labels, in the order given, moved apart to at least `gap` and kept within [top, bottom]. */
+/**
+ * Heights of labels, in the order given, moved apart to at least `gap` and kept within [top, bottom].
+ * @param {number[]} heights
+ * @param {number} gap
+ * @param {number[]} ends
+ */
 export function spread(heights, gap, [top, bottom]) {
   const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
   const out = [...heights];
@@ -250,7 +264,7 @@ export function logDots({ width, rows, chosen, label }) {
 }
 
 /** Values of an input that is no image: bars up to 64, a curve beyond; a ghost of the original behind. */
-export function series({ width, height, values, range, ghost, color, label }) {
+export function series({ width, height, values, range, ghost = null, color, label }) {
   const sx = scale([0, values.length], [0, width]);
   const sy = scale(range, [height - 2, 2]);
   const zero = sy(Math.max(range[0], Math.min(range[1], 0)));

@@ -13,7 +13,12 @@ export function shares(values) {
  */
 export class Gallery {
   constructor(box, items, choose) {
-    Object.assign(this, { box, choose, nodes: new Map(), shown: [], gone: [], drawers: new Map() });
+    this.box = box;
+    this.choose = choose;
+    this.nodes = new Map();
+    this.shown = [];
+    this.gone = [];
+    this.drawers = new Map();
     this.seen = new IntersectionObserver((entries) => entries.filter((e) => e.isIntersecting).forEach((e) => this.draw(e.target)), { root: box, rootMargin: "200px" });
     this.add(items);
     box.addEventListener("keydown", (event) => this.keys(event));
@@ -25,11 +30,10 @@ export class Gallery {
 
   add(items) {
     for (const item of items) {
-      const node = document.createElement("div");
+      const node = Object.assign(document.createElement("div"), { key: item.key });
       node.className = `fv-thumb${item.wrong ? " fv-wrong" : ""}`;
       node.setAttribute("role", "option");
       node.innerHTML = `<div class="fv-plate"></div><i></i>`;
-      node.key = item.key;
       this.drawers.set(node, item.draw);
       this.seen.observe(node);
       this.nodes.set(item.key, node);

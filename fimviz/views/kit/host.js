@@ -1,6 +1,7 @@
 // The host of a view without a kernel: a stand-in for the model that anywidget would give, and the mounting.
 (async (key) => {
-  for (const el of document.querySelectorAll(`[data-fimviz="${key}"]:not([data-alive])`)) {
+  const places = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(`[data-fimviz="${key}"]:not([data-alive])`));
+  for (const el of places) {
     el.dataset.alive = ""; // an output that a front end shows twice runs this script twice
     const { module, state } = JSON.parse(el.querySelector("script[type='application/json']").textContent);
     const listeners = {};

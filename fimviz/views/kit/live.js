@@ -6,7 +6,12 @@ const FILES = "image/png,image/jpeg,image/webp,image/gif,image/bmp,image/tiff";
 
 export class Live {
   constructor(view, model) {
-    Object.assign(this, { view, model, asked: new Set(), open: null, busy: null, drawn: document.createElement("div") });
+    this.view = view;
+    this.model = model;
+    this.asked = new Set();
+    this.open = null;
+    this.busy = null;
+    this.drawn = document.createElement("div");
     this.drawn.className = "fv-live";
     this.drawn.innerHTML = `<label>temperature <input type="range" class="fv-heat-of" min="-1" max="1" step="0.02" aria-label="Temperature, that the logits are divided by"></label><output></output>
       <label>directions <input type="number" class="fv-many" min="1" aria-label="How many directions of a sample"></label>

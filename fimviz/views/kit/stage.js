@@ -8,7 +8,12 @@ export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);
 /** A view: what it shares with Python or the stand-in host, what it shows, and its root on the page, 0 wide until it is seen. */
 export class View {
   constructor(model, root, { data, part }) {
-    Object.assign(this, { model, root, data, part, width: 0 });
+    this.model = model;
+    this.root = root;
+    this.data = data;
+    this.part = part;
+    this.width = 0;
+    this.columns = 1;
     this.$ = (selector) => root.querySelector(selector);
   }
 

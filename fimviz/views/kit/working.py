@@ -9,6 +9,8 @@ from typing import Any
 
 import traitlets
 
+from fimviz._surroundings import ordinary
+from fimviz.model.at_rest import beside
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.latest import Latest, OvertakenError
 
@@ -84,7 +86,8 @@ class Working(Widget):
 
         def job(check: Check) -> None:
             try:
-                work(check)
+                with beside(), ordinary():
+                    work(check)
             except OvertakenError:
                 self.send({"kind": "stopped", "id": job_id, **said})
                 raise

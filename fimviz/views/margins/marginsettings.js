@@ -16,7 +16,7 @@ export const madeWith = ({ settings: { step, damping, trust_region }, target }) 
 /** Between which shares of all paths the truth lies, where some have changed no class; empty where all have. */
 const ofAll = ({ successful, attempted, possible: [low, high] }) => (successful === attempted ? "" : `of all ${attempted} paths ${number(100 * low, 2)} to ${number(100 * high, 2)} %, whatever the ${attempted - successful} that met no class would have met`);
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withSettings = (Base) => class extends Base {
   settings() {
     const box = this.$(".fv-settings");

@@ -1,9 +1,9 @@
 // The margin view: what the model says along a path, the same sample toward other classes, and all of it as tables.
-import { decadeTicks, escape, lineChart, number, probability, scale, ticks } from "../kit/chart.js";
+import { decadeTicks, escape, lineChart, number, probability, ticks } from "../kit/chart.js";
 import { finePath, floorPath, stacked, stackOrder, stepBars, tick, triangle } from "./paths.js";
 import { fillTables } from "../kit/stage.js";
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withCharts = (Base) => class extends Base {
   charts() {
     const { trace: t, colors, reach } = this;

@@ -1,10 +1,10 @@
 // The margin view: the images along a path and what sets them apart from its start.
 import { blend, paint, signedMap } from "../kit/pixels.js";
-import { number, scale, series } from "../kit/chart.js";
+import { number, series } from "../kit/chart.js";
 import { frameAt } from "./paths.js";
 import { canvasIn } from "../kit/stage.js";
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withImages = (Base) => class extends Base {
   /** The difference of a trace from its start at a place on the path, in units of its scale ÷ 127, or plain values. */
   difference(trace, step, share) {

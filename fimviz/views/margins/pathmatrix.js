@@ -1,7 +1,7 @@
 // The margin view, left: who is met on the way from whom, and the paths of one cell of that matrix.
 import { escape, number } from "../kit/chart.js";
 
-/** The view with this part of it. */
+/** The view with this part of it. @param {any} Base @returns {any} */
 export const withMatrix = (Base) => class extends Base {
   matrix() {
     const { rows, columns, counts, shielded } = this.data.matrix;
@@ -60,7 +60,7 @@ export const withMatrix = (Base) => class extends Base {
       if (!button || !(dx || dy)) return;
       event.preventDefault();
       const { rows, columns } = this.data.matrix;
-      let [r, c] = button.dataset.cell.split(",").map(Number);
+      const [r, c] = button.dataset.cell.split(",").map(Number);
       let [i, j] = [rows.indexOf(r) + dy, columns.indexOf(c) + dx];
       for (; i >= 0 && i < rows.length && j >= 0 && j < columns.length; i += dy, j += dx) {
         const next = box.querySelector(`[data-cell="${rows[i]},${columns[j]}"]:not(:disabled)`);

@@ -66,7 +66,9 @@ function layout() {
 class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   constructor(model, root, packed) {
     super(model, root, packed);
-    Object.assign(this, { asked: 0, busy: null, playing: 0 });
+    this.asked = 0;
+    this.busy = null;
+    this.playing = 0;
     const { data, part } = packed;
     this.traces = data.traces.map((t) => ({ ...t, part }));
     this.samples = new Map(data.samples.map((s) => [s.index, { ...s, bytes: null, part }]));
@@ -150,7 +152,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   }
 
   words() {
-    const { trace: t, sample, data } = this;
+    const { trace: t, sample } = this;
     const [source, target, hit] = [t.source, t.target, t.hit].map((c) => this.name(c));
     const length = rounded(t.length, t.error ?? 0);
     const [over, blur] = [100 * (t.length / t.bound - 1), (100 * (t.error ?? 0)) / t.bound];
@@ -244,7 +246,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   play() {
     const { trace } = this;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    let from = this.position >= trace.length * 0.999 ? 0 : this.position;
+    const from = this.position >= trace.length * 0.999 ? 0 : this.position;
     this.set("position", from);
     let began = null;
     const step = (time) => {

@@ -5,6 +5,7 @@ import { picture, readDirection, readInput, signedPicture } from "../kit/inputs.
 import { classColor } from "../kit/palette.js";
 import { colorBar, columnsOf, fillTables } from "../kit/stage.js";
 
+const NAMED = 5; // numbers of one answer that are said in words
 const GREY = "var(--fv-faint)";
 
 /** "37 %", or "28 to 46 %" where errors leave it open: the part of the whole, each with its error. */
@@ -19,11 +20,12 @@ export function shareOf(part, partError, whole, wholeError) {
 /**
  * What the model says at ε, between the distances at which it was asked: log-probabilities are interpolated linearly, as
  * a ReLU network's logits run; KL through the logarithm of its ratio to ½ε²λ, which varies slowly where KL spans decades.
+ * Of a model that gives numbers, their means, which are its outcome.
  */
 export function curveAt(direction, epsilon, exclusive) {
   const { eps, kl, value, outcomes, shown } = direction;
   const [i, t] = locate(eps, epsilon);
-  const raw = direction.logp.map((row) => row[i] + t * (row[i + 1] - row[i]));
+  const raw = (direction.logp ?? direction.means).map((row) => row[i] + t * (row[i + 1] - row[i]));
   const shift = exclusive && t > 0 && t < 1 ? Math.log(raw.reduce((sum, l) => sum + Math.exp(l), 0)) : 0;
   const logp = raw.map((l) => l - shift);
   const quadratic = 0.5 * epsilon ** 2 * value;
@@ -32,7 +34,7 @@ export function curveAt(direction, epsilon, exclusive) {
   const smooth = Number.isFinite(a) && Number.isFinite(b);
   const [before, after] = [outcomes[i], outcomes[i + 1]];
   const likely = (o) => (Array.isArray(o) ? -Math.abs(epsilon - eps[o === before ? i : i + 1]) : logp[shown.indexOf(o)]);
-  const outcome = t === 0 ? before : t === 1 ? after : likely(after) > likely(before) ? after : before;
+  const outcome = direction.means ? raw : t === 0 ? before : t === 1 ? after : likely(after) > likely(before) ? after : before;
   return { logp, outcome, quadratic, kl: smooth ? quadratic * Math.exp(a + t * (b - a)) : kl[i] + t * (kl[i + 1] - kl[i]) };
 }
 
@@ -47,7 +49,7 @@ export function readSample(sample, inputs, part) {
   for (const d of sample.directions) {
     readDirection(d, inputs, part);
     d.eps = nodes(sample.reach, d.at, d.kl.length - d.at.length);
-    d.logp = d.logp.map((row) => row.map((l) => l ?? NaN)); // JSON's null is a number that does not exist
+    for (const rows of ["logp", "means"]) d[rows] = d[rows]?.map((row) => row.map((l) => l ?? NaN)); // JSON's null is a number that does not exist
     d.kl = d.kl.map((l) => l ?? NaN);
   }
   return sample;
@@ -58,10 +60,22 @@ export function within(sample, direction, epsilon) {
   return [Math.max(0, Math.min(direction, sample.directions.length - 1)), Math.max(-sample.reach, Math.min(sample.reach, epsilon))];
 }
 
-/** The outcome that a model gives, in words: a class, or the labels that are on. */
-export function outcomeOf(data, outcome) {
+/** The outcome that a model gives, in words: a class, the labels that are on, or the numbers of the outputs `shown`. */
+export function outcomeOf(data, outcome, shown = data.classes.map((_, c) => c)) {
   const name = (c) => (c < 0 ? "others" : data.classes[c]);
+  if (data.numbers) {
+    const said = shown.slice(0, NAMED).map((c, i) => (data.classes.length > 1 ? `${name(c)} ` : "") + number(outcome[i]));
+    return said.join(", ") + (data.classes.length > NAMED ? " …" : "");
+  }
   return Array.isArray(outcome) ? (outcome.map(name).join(" + ") || "no label") : name(outcome);
+}
+
+/** The range of values that are finite, with a little room. */
+export function rangeOf(values) {
+  const real = values.filter(Number.isFinite);
+  const [low, high] = real.length ? [Math.min(...real), Math.max(...real)] : [0, 0];
+  const room = 0.05 * (high - low) || 1;
+  return [low - room, high + room];
 }
 
 /** Where a sample lies on a kink of the network, what that means for its numbers; else nothing. */
@@ -70,8 +84,8 @@ export function kink(sample) {
   return ` It lies on a kink of the network: just beside it, KL is ${sample.oneSided.map((r) => number(r, 2)).join(" and ")} of ½ε²λ₁ toward −v₁ and +v₁.`;
 }
 
-/** The probability of a sample's prediction in words. */
-export const sureness = (sample) => probability(1 - sample.doubt, sample.doubt);
+/** The probability of a sample's prediction in words; a dash where there is none. */
+export const sureness = (sample) => (sample.doubt === null ? "–" : probability(1 - sample.doubt, sample.doubt));
 
 function layout() {
   const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
@@ -94,7 +108,14 @@ function layout() {
  */
 export class Panel {
   constructor(box, data, state, more = () => []) {
-    Object.assign(this, { box, data, state, more, channel: "strongest", width: 0, logKl: false, sample: null });
+    this.box = box;
+    this.data = data;
+    this.state = state;
+    this.more = more;
+    this.channel = "strongest";
+    this.width = 0;
+    this.logKl = false;
+    this.sample = null;
     box.classList.add("fv-panel");
     box.innerHTML = layout();
     this.$ = (selector) => box.querySelector(selector);
@@ -111,7 +132,8 @@ export class Panel {
   get sign() { return this.state.get("flipped") ? -1 : 1; }
   get epsilon() { return Math.max(-this.sample.reach, Math.min(this.sample.reach, this.state.get("epsilon"))); }
   set(name, value) { this.state.set(name, value); }
-  name(c) { return outcomeOf(this.data, c); }
+  name(outcome) { return outcomeOf(this.data, outcome); }
+  output(c) { return c < 0 ? "others" : this.data.classes[c]; }
 
   /** The nearest flips on the −ε and +ε side as the reader has turned the direction. */
   flips() {
@@ -125,14 +147,14 @@ export class Panel {
   }
 
   /** The curves at ε as the reader has turned the direction. */
-  curve(epsilon) { return curveAt(this.direction, this.sign * epsilon, !this.data.multilabel); }
+  curve(epsilon) { return curveAt(this.direction, this.sign * epsilon, this.data.exclusive); }
 
   /** Everything that depends on the sample and the direction. */
   show(sample) {
     this.sample = sample;
     if (!this.width) return;
     picture(this.$(".fv-original .fv-plate"), sample, this.data, this.target, `input ${sample.index}`);
-    this.$(".fv-original .fv-under").textContent = `${this.name(sample.prediction)} (p = ${sureness(sample)})`;
+    this.$(".fv-original .fv-under").textContent = this.name(sample.prediction) + (this.data.numbers ? "" : ` (p = ${sureness(sample)})`);
     this.showDirection();
     Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
     this.$(".fv-toflip").disabled = this.flips().length === 0;
@@ -181,28 +203,32 @@ export class Panel {
   tables() {
     const { sample, direction } = this;
     const order = direction.eps.map((_, i) => (this.sign < 0 ? direction.eps.length - 1 - i : i)).filter((i) => direction.eps[i] !== direction.eps[i + 1]);
-    const curve = order.map((i) => [number(this.sign * direction.eps[i]), ...direction.logp.map((row) => probability(Math.exp(row[i]), -Math.expm1(row[i]))),
+    const curve = order.map((i) => [number(this.sign * direction.eps[i]), ...(direction.means?.map((row) => number(row[i])) ?? direction.logp.map((row) => probability(Math.exp(row[i]), -Math.expm1(row[i])))),
       number(direction.kl[i]), number(0.5 * direction.eps[i] ** 2 * direction.value)]);
     const spectrum = sample.directions.map((d, i) => [`λ${subscript(i + 1)}`, number(d.value, 6), number(d.error, 2), ...d.flips.map((f) => (f === null ? "none" : number(f)))]);
     fillTables(this.$(".fv-tables"), [
       ["Table: the spectrum of this sample", ["", "eigenvalue", "error", "flip at −ε", "flip at +ε"], spectrum],
-      [`Table: along v${subscript(this.order + 1)}`, ["ε", ...direction.shown.map((c) => `p(${this.name(c)})`), "KL (nats)", "½ε²λ"], curve],
+      [`Table: along v${subscript(this.order + 1)}`, ["ε", ...direction.shown.map((c) => (direction.means ? this.output(c) : `p(${this.output(c)})`)), "KL (nats)", "½ε²λ"], curve],
       ...this.more(),
     ]);
   }
 
   charts() {
-    const { direction, sample, sign, shownColors } = this;
+    const { direction, sample, shownColors } = this;
     const width = this.chartWidth;
     const x = [-sample.reach, sample.reach];
     const marks = this.flips().filter((f) => Math.abs(f.at) <= sample.reach).map((f) => ({ x: f.at, label: `→ ${f.to.length > 12 ? `${f.to.slice(0, 11)}…` : f.to}` }));
     const predicted = Array.isArray(sample.prediction) ? sample.prediction : [sample.prediction];
     const fine = [...Array.from({ length: 161 }, (_, i) => (i / 80 - 1) * sample.reach), ...marks.map((m) => m.x)].sort((a, b) => a - b);
     const curves = fine.map((e) => this.curve(e));
-    this.$(".fv-prob").innerHTML = `<h4>Probability along ε</h4>` + lineChart({ width, height: 170, x, y: [0, 1], yTicks: [0, 0.5, 1], xLabel: this.unit, marks,
-      label: "class probabilities along the direction",
-      lines: direction.shown.map((c, j) => ({ points: fine.map((e, i) => [e, Math.exp(curves[i].logp[j])]), color: shownColors[j],
-        width: predicted.includes(c) ? 3 : 1.5, label: direction.logp[j].some((l) => l > Math.log(0.08)) ? this.name(c) : null })) });
+    const { means } = direction;
+    const tall = means ? rangeOf(means.flat()) : [0, 1];
+    const value = (l) => (means ? l : Math.exp(l));
+    const named = (j) => (means ? this.data.classes.length > 1 : direction.logp[j].some((l) => l > Math.log(0.08)));
+    this.$(".fv-prob").innerHTML = `<h4>${means ? "Prediction" : "Probability"} along ε</h4>` + lineChart({ width, height: 170, x, y: tall, yTicks: means ? ticks(...tall, 3) : [0, 0.5, 1], xLabel: this.unit, marks,
+      label: means ? "predicted numbers along the direction" : "class probabilities along the direction",
+      lines: direction.shown.map((c, j) => ({ points: fine.map((e, i) => [e, value(curves[i].logp[j])]), color: shownColors[j],
+        width: !means && predicted.includes(c) ? 3 : 1.5, label: named(j) ? this.output(c) : null })) });
     const real = curves.map((c) => c.kl).filter((v) => v > 0 && Number.isFinite(v));
     const [low, high] = real.length ? [Math.min(...real), Math.max(...real)] : [0.1, 1];
     const decades = Math.min(12, Math.max(1, Math.ceil(Math.log10(high / low))));
@@ -234,10 +260,10 @@ export class Panel {
     const now = this.curve(epsilon);
     const outside = picture(this.$(".fv-moved .fv-plate"), sample, this.data, this.target, "the input moved along the direction", [[direction, sign * epsilon]]);
     this.$(".fv-moved figcaption").textContent = `x ${epsilon < 0 ? "−" : "+"} ${number(Math.abs(epsilon))} v${subscript(this.order + 1)}`;
-    const same = String(now.outcome) === String(sample.prediction);
+    const same = this.data.numbers || String(now.outcome) === String(sample.prediction);
     const at = direction.shown.indexOf(now.outcome);
-    const chance = this.data.multilabel ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
-    const words = Number.isNaN(now.kl) ? `now: ${this.data.changed ? "not known" : "the model returns NaN"}` : `now: ${this.name(now.outcome)}${chance}`;
+    const chance = !this.data.exclusive ? "" : ` (p = ${probability(Math.exp(now.logp[at]), -Math.expm1(now.logp[at]))})`;
+    const words = Number.isNaN(now.kl) ? `now: ${this.data.changed ? "not known" : "the model returns NaN"}` : `now: ${outcomeOf(this.data, now.outcome, direction.means && direction.shown)}${chance}`;
     const range = this.data.range.map((r) => number(r)).join(", ");
     const under = this.$(".fv-moved .fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
@@ -246,8 +272,8 @@ export class Panel {
     this.range.setAttribute("aria-valuetext", `ε = ${number(epsilon)}, ${words}`);
     this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
     const flips = this.flips().map((f) => `${number(f.at)} (→ ${f.to})`).join(" and ");
-    this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)} · ` +
-      (flips ? `the prediction flips at ε = ${flips}` : this.data.changed ? "where the prediction flips is not known" : `no flip within ±${number(sample.reach)}`);
+    this.$(".fv-step").textContent = `Step: L2 ${number(Math.abs(epsilon))} · L∞ ${number(Math.abs(epsilon) * direction.linf)}${this.data.numbers ? "" : " · "}` +
+      (this.data.numbers ? "" : flips ? `the prediction flips at ε = ${flips}` : this.data.changed ? "where the prediction flips is not known" : `no flip within ±${number(sample.reach)}`);
     this.$(".fv-read").textContent = `here: KL ${number(now.kl)} measured, ${number(now.quadratic)} predicted`;
     const x = along(this.chartWidth, sample.reach)(epsilon);
     this.box.querySelectorAll(".cursor").forEach((line) => {

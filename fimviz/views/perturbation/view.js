@@ -67,7 +67,7 @@ class Perturbation extends View {
     const norm = sample.directions[0].value;
     this.$(".fv-title").textContent = norm === 0 ? "λ₁ = 0: the prediction does not react at all" : `λ₁ = ${measured(norm, sample.directions[0].error)} — ${position}`;
     const truth = sample.label === null ? "" : sample.correct ? ", which is right" : `; the label says ${this.outcome(sample.label)}`;
-    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)} with probability ${sureness(sample)}${truth}.${kink(sample)}${data.changed ? ` The curves are not known: ${data.changed}.` : ""}`;
+    this.$(".fv-sub").textContent = `Sample ${sample.index}: the model says ${this.outcome(sample.prediction)}${data.numbers ? "" : ` with probability ${sureness(sample)}`}${truth}.${kink(sample)}${data.changed ? ` The curves are not known: ${data.changed}.` : ""}`;
     this.gallery.select(sample.index);
     this.panel.show(sample);
   }

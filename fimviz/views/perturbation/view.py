@@ -110,7 +110,8 @@ def view(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions:
         **inputs.header,
         "classes": spectrum.net.classes,
         "order": class_order(spectrum.probabilities),
-        "multilabel": shown.predictions.ndim == 2,
+        "exclusive": shown.net.likelihood.exclusive,
+        "numbers": not shown.net.likelihood.decides,
         "total": len(order),
         "caution": caution(spectrum.net),
         "lost": lost(spectrum.failures),
@@ -195,13 +196,14 @@ def sample_data(
 
     `image` stands for the input where it is in the payload already.
     """
+    plain, labels = shown.net.likelihood.plain, shown.labels_of([i])
     return {
         "index": index,
         "place": place,
-        "label": None if shown.labels is None else outcome(shown.labels[i]),
-        "correct": None if shown.correct is None else bool(shown.correct[i]),
-        "prediction": outcome(shown.predictions[i]),
-        "doubt": float(shown.doubt[i]),
+        "label": None if labels is None else plain(labels[0]),
+        "correct": None if shown.correct is None or labels is None else bool(shown.correct[i]),
+        "prediction": plain(shown.predictions[i]),
+        "doubt": finite(shown.doubt[i]),
         "oneSided": [None if s != s else s for s in one_sided.tolist()],
         "trace": finite(shown.trace[i]),
         "traceError": finite(shown.trace_error[i]),
@@ -219,15 +221,11 @@ def _with_error(value: float, error: float) -> str:
     return f"{value:.2g} ± {error:.1g}" if error > 5e-4 * value else f"{value:.4g}"
 
 
-def outcome(mode: Tensor) -> int | list[int]:
-    """A class, or the list of labels that are on."""
-    return int(mode) if mode.ndim == 0 else mode.nonzero()[:, 0].tolist()
-
-
 def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> dict[str, Any]:
     assert shown.eigenvectors is not None
     v = shown.eigenvectors[i, k]
-    classes, logp = _top_classes(shown, walk, i)
+    classes, said = _shown(shown, walk, i)
+    plain = shown.net.likelihood.plain
     scale, image = inputs.encode_signed(v)
     return {
         "value": float(shown.eigenvalues[i, k]),
@@ -236,30 +234,30 @@ def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> d
         "linf": float(v.nan_to_num(0.0).abs().amax()),
         "map": image,
         "at": _ends(walk, i),
-        "outcomes": [outcome(o) for o in walk.outcomes[i]],
+        "outcomes": [plain(o) for o in walk.outcomes[i]],
         "shown": classes,
-        "logp": [short(row, 4) for row in logp],
+        "logp" if shown.net.likelihood.decides else "means": [short(row, 4) for row in said],
         "kl": short(walk.kl[i], 4),
         "flips": [float(f) if f.isfinite() else None for f in walk.flips[i]],
-        "becomes": [outcome(b) for b in walk.becomes[i]],
+        "becomes": [plain(b) for b in walk.becomes[i]],
     }
 
 
-def _top_classes(shown: Spectrum, walk: Walk, i: int) -> tuple[list[int], Tensor]:
-    """The classes to draw with their log-probabilities (c, m); the class −1 stands for all others together."""
-    logp = shown.net.likelihood.log_probs(walk.logits[i]).T
-    if len(logp) <= 8:
-        return list(range(len(logp))), logp
-    mass = logp.exp().amax(1)
-    top = set(mass.topk(_CLASSES_SHOWN).indices.tolist())
-    several = walk.outcomes.ndim == 3
-    if not several:
+def _shown(shown: Spectrum, walk: Walk, i: int) -> tuple[list[int], Tensor]:
+    """The outputs to draw, and what the model says of them (c, m); the class −1 stands for all others together."""
+    likelihood = shown.net.likelihood
+    said = likelihood.output(walk.logits[i]).T
+    if len(said) <= 8:
+        return list(range(len(said))), said
+    most = said.amax(1) if likelihood.decides else said.amax(1) - said.amin(1)
+    top = set(most.nan_to_num().topk(_CLASSES_SHOWN).indices.tolist())
+    if likelihood.exclusive:
         top |= set(walk.outcomes[i].tolist()) | {int(shown.predictions[i])}
     kept = sorted(top)
-    if several:  # yes/no labels do not share one unit of mass
-        return kept, logp[kept]
-    rest = [c for c in range(len(logp)) if c not in top]
-    return [*kept, -1], torch.cat([logp[kept], logp[rest].logsumexp(0, keepdim=True)])
+    if not likelihood.exclusive:  # they do not share one unit of mass
+        return kept, said[kept]
+    rest = [c for c in range(len(said)) if c not in top]
+    return [*kept, -1], torch.cat([said[kept], said[rest].logsumexp(0, keepdim=True)])
 
 
 def _ends(walk: Walk, i: int) -> list[float]:
@@ -291,8 +289,7 @@ def _still(shown: Spectrum, inputs: Inputs, epsilon: float, chosen: list[int]) -
     names = shown.net.classes
     rows = []
     for i, index in enumerate(chosen[:10]):
-        mode = outcome(shown.predictions[i])
-        said = " + ".join(names[c] for c in mode) or "no label" if isinstance(mode, list) else names[mode]
+        said = shown.net.likelihood.said(shown.predictions[i], names)
         trace = _with_error(float(shown.trace[i]), float(shown.trace_error[i]))
         rows.append(
             f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{float(shown.confidence[i]):.4f}</td>"

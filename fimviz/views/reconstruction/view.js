@@ -89,7 +89,7 @@ class Reconstruction extends View {
     const canvas = canvasIn(box, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
     if (signed) paint(frame.data, signedMap(values, channels, "strongest"), w, 1);
-    else blend(frame.data, values, (this.zero ??= new Int8Array(values.length)), 0, channels);
+    else blend(frame.data, values, new Int8Array(values.length), 0, channels);
     canvas.getContext("2d").putImageData(frame, 0, 0);
   }
 
@@ -117,7 +117,7 @@ class Reconstruction extends View {
     });
     const share = sample.share === null ? "the image is flat" : `${number(100 * sample.share, 2)} % of its squared deviation from its mean`;
     const count = sample.one.filter((s) => s !== null).length;
-    this.$(".fv-sub").textContent = `Sample ${sample.index}, read as ${sample.says} (p = ${probability(sample.confidence, sample.doubt)}): ${count} of ${data.size} directions are visible; they hold ${share} (${number((100 * count) / data.size, 2)} % by chance).`;
+    this.$(".fv-sub").textContent = `Sample ${sample.index}, read as ${sample.says}${sample.doubt === null ? "" : ` (p = ${probability(sample.confidence, sample.doubt)})`}: ${count} of ${data.size} directions are visible; they hold ${share} (${number((100 * count) / data.size, 2)} % by chance).`;
     this.plate(this.$(".fv-original .fv-plate"), sample.values, this.target, `sample ${sample.index}`);
     this.plate(this.$(".fv-direction .fv-plate"), sample.map, this.target, `the visible part, from −${number(sample.scale)} to ${number(sample.scale)}`, true);
     this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? colorBar(sample.scale) : "";

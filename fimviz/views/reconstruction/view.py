@@ -44,8 +44,6 @@ def view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figu
     rows = []
     for i in shown:
         scale, map_ = inputs.encode_signed(result.visible[i])
-        mode = spectrum.predictions[i]
-        said = [mode] if mode.ndim == 0 else mode.nonzero()[:, 0]
         rows.append(
             {
                 "index": i,
@@ -54,9 +52,9 @@ def view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figu
                 "scale": scale,
                 "share": finite(result.share[i]),
                 "wrong": spectrum.correct is not None and not spectrum.correct[i],
-                "says": " + ".join(spectrum.net.classes[int(c)] for c in said) or "no label",
-                "confidence": float(spectrum.confidence[i]),
-                "doubt": float(spectrum.doubt[i]),
+                "says": spectrum.net.likelihood.said(spectrum.predictions[i], spectrum.net.classes),
+                "confidence": finite(spectrum.confidence[i]),
+                "doubt": finite(spectrum.doubt[i]),
                 "one": [finite(v) for v in (result.std[i] * result.draws**0.5).tolist()],
                 "guess": [finite(v) for v in result.guess[i].tolist()],
             }

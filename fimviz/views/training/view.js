@@ -158,7 +158,8 @@ class Training extends View {
   }
 
   /** Dots where there are few records, and the runs' names at the ends of their lines. */
-  marked(runs, points, sx, sy, [low, high]) {
+  marked(runs, points, sx, sy, ends) {
+    const [low, high] = ends;
     const inside = (v) => sy(Math.max(low, Math.min(high, v)));
     const known = runs.map((r) => points(r).filter(([, b]) => !Number.isNaN(b)));
     const color = (i) => (runs.length > 1 ? this.colors[i] : "currentColor");

@@ -1,11 +1,56 @@
-"""One bar over work of several kinds, whose share is time: measured where work is done, forecast where it is not."""
+"""How far work is: one bar, whose share is time, also over work of several kinds; tqdm says from it what is left."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from fimviz._options import reporter
+from fimviz._options import flag
+
+SOON = 5.0  # seconds after which work that nobody called for by name shows a bar
+Tick = Callable[[int, int], None]
+"""Is told how much is done, and how much there is."""
+Progress = bool | Tick
+"""The option `progress` of every public door: True for a tqdm bar, or a function."""
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def wanted(progress: Any) -> Progress:
+    """The option `progress`."""
+    return progress if callable(progress) else flag("progress", progress)
+
+
+def reporter(progress: Progress, total: int, unit: str = "input", delay: float = 0) -> Callable[[int], None]:
+    """The option `progress` as a function of what is done.
+
+    A bar with a `delay`, which is seen after so many seconds, is one that nobody has asked for: it is for terminals
+    alone, since a notebook would keep it among its outputs.
+    """
+    if callable(progress):
+        return lambda done: progress(done, total)
+    if not progress or (delay and not sys.stderr.isatty()):
+        return lambda done: None
+    from tqdm.auto import tqdm
+
+    bar = tqdm(total=total, unit=unit, leave=False, delay=delay)
+
+    def update(done: int) -> None:
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update
+
+
+def ticker(progress: Progress, total: int, unit: str = "input") -> Tick:
+    """The option `progress`, which counts to `total`, as a function of what is done and how much there is."""
+    report = reporter(progress, total, unit)
+    return lambda done, there: report(total * done // there)
 
 
 class Stages:
@@ -17,19 +62,19 @@ class Stages:
 
     def __init__(
         self,
-        wanted: bool | Callable[[int, int], None],
+        progress: Progress,
         stages: Sequence[tuple[str, float]],
         *,
         total: int = 100,
         unit: str = "%",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._report, self._total, self._clock = reporter(wanted, total, unit), total, clock
+        self._report, self._total, self._clock = reporter(progress, total, unit), total, clock
         self._stages = [(kind, max(cost, 1e-9)) for kind, cost in stages]
         self._at, self._began, self._spent = -1, clock(), [0.0] * len(stages)
         self._said = 0
 
-    def next(self) -> Callable[[int, int], None]:
+    def next(self) -> Tick:
         """The progress of the next stage; the one before it is complete."""
         if self._at >= 0:
             self._spent[self._at] = self._clock() - self._began
@@ -42,6 +87,11 @@ class Stages:
 
         tick(0, 1)
         return tick
+
+    def expect(self, stages: Sequence[tuple[str, float]]) -> None:
+        """Another forecast of what comes after the stage that is being done."""
+        self._stages[self._at + 1 :] = [(kind, max(cost, 1e-9)) for kind, cost in stages]
+        self._spent[self._at + 1 :] = [0.0] * len(stages)
 
     def end(self) -> None:
         """All is done."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from fimviz._options import real
 
 _UNKNOWN = 2 * 2**30  # where the system does not say
 
@@ -36,6 +39,28 @@ def _container_free() -> int:
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):
         return 2**62
+
+
+def limit(max_memory: Any) -> float | None:
+    """The option `max_memory`."""
+    if max_memory is not None and not real("max_memory", max_memory) > 0:
+        raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
+    return None if max_memory is None else float(max_memory)
+
+
+def enough(need: float, device: torch.device, max_memory: float | None, what: str, mend: str) -> float:
+    """The bytes that may be taken, by default the budget of the device.
+
+    Raises:
+        MemoryError: they are less than `need`, which is for `what`; `mend` is what helps beside more of them.
+    """
+    room = budget(device) if max_memory is None else max_memory
+    if need > room:
+        raise MemoryError(
+            f"at least {readable(need)} are needed, for {what}, and {readable(room)} may be taken: give a larger "
+            f"max_memory= or {mend}"
+        )
+    return room
 
 
 def readable(size: float) -> str:

@@ -1,0 +1,1 @@
+"""What long computations share: how much fits the memory, parts, progress, and what an interrupt leaves."""
