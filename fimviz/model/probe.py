@@ -111,7 +111,7 @@ def _probe(net: Classifier, pair: Tensor) -> None:
             _compare(net, pair.detach(), eps)
         if own != torch.float64 and net.device.type != "mps":
             wide = _runs_in(net, torch.float64, pair)
-            net.smooth = wide and traits.smooth and own == torch.float32
+            net.smooth = wide and traits.smooth
             net.precise = wide and not net.smooth and _takes_float64_values(net, pair.detach())
         # A kink may part the two in float32, but not in float64.
         alike = _close(one_by_one[0][1], slopes[0][0], max(1e-4, 16 * eps))

@@ -331,3 +331,62 @@ def test_convolutions_in_float64_are_those_of_torch(layer, shape):
     assert_close(_by_patches(x, *given), layer(x))
     if layer.groups == x.shape[1]:
         assert_close(_by_taps(x, *given), layer(x))
+
+
+class Edged(nn.Module):
+    """Beside the edge of its activation by less than float32 tells: 1e-9 below or above it."""
+
+    def __init__(self, activation, edge, in_place):
+        super().__init__()
+        self.activation = getattr(nn, activation)(inplace=in_place)
+        self.first, self.last = nn.Linear(2, 2, bias=False), nn.Linear(2, 3)
+        self.first.weight = nn.Parameter(torch.tensor([[edge, 1e-9], [edge, -1e-9]]))
+        self.last.weight = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
+
+    def forward(self, x):
+        return self.last(self.activation(self.first(x)))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("activation", "edge"), [("ReLU6", 6.0), ("Hardswish", 3.0), ("Hardswish", -3.0),
+                                                  ("Hardsigmoid", -3.0)])  # fmt: skip
+@pytest.mark.parametrize("method", ["exact", "power"])
+def test_numbers_beside_an_edge_stay_on_their_side(activation, edge, in_place, method):
+    torch.manual_seed(0)
+    model, x = Edged(activation, edge, in_place), torch.ones(1, 2)
+    net = fv.Classifier(model, input_range=None)
+    s = fv.spectrum(net, x, method=method, k=1, max_steps=50)
+    expected = fv.spectrum(copy.deepcopy(model).double(), x.double(), method="exact", k=1).spectral_norm
+    assert net.precise
+    assert_close(s.spectral_norm, expected, rtol=1e-5, atol=0)
+    assert not torch.allclose(fv.spectrum(net, x, k=1, verify=False).spectral_norm, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "smooth"),
+    [(nn.GELU(), True), (nn.LayerNorm(8), True), (nn.ReLU(), False), (nn.ReLU6(), False), (nn.Hardswish(), False)],
+)
+def test_networks_without_kinks_stay_in_float32(layer, smooth):
+    torch.manual_seed(0)
+    net, x = fv.Classifier(nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 4))), torch.rand(5, 6)
+    s = fv.spectrum(net, x)
+    assert net.smooth is smooth
+    assert ("the network is smooth" in s.reason) is smooth
+    assert s.guarantee == "exact"
+    expected = fv.spectrum(copy.deepcopy(net.model).double(), x.double()).eigenvalues
+    assert ((s.eigenvalues - expected).abs() <= s.error).all()
+    assert_close(s.spectral_norm, expected[:, 0], rtol=1e-5, atol=0)
+
+
+def test_a_comparison_of_constants_is_no_kink():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.mask = nn.Linear(6, 8), nn.Buffer(torch.arange(8))
+
+        def forward(self, x):
+            return self.first(x).masked_fill(self.mask > 4, 0.0).tanh()
+
+    net = fv.Classifier(Masked())
+    net.admit(torch.rand(2, 6))
+    assert net.smooth
