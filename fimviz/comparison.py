@@ -31,6 +31,7 @@ from fimviz.model.engine.plan import there_and_back
 from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import ANSWERS, known, others, settle, spread
 from fimviz.model.failures import said as lacking
+from fimviz.model.likelihoods import LIKELIHOODS, Likelihood
 from fimviz.result import Result
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from fimviz.result import Figure
 
 _CHUNK = 16  # inputs at a time
-_STEPS = 5  # that an iteration takes for λ₁, roughly
+_STEPS = 8  # that an iteration takes for λ₁, roughly
 
 
 def ways() -> dict[str, Way]:
@@ -99,6 +100,7 @@ class BoundComparison(Result):
         reasons: for each rung without a value, why.
         needs: for each method, what has to be known for it.
         failures: place → why nothing could be computed there.
+        likelihood: what the model's outputs describe.
     """
 
     methods: dict[str, Column]
@@ -110,6 +112,7 @@ class BoundComparison(Result):
     reasons: dict[str, str] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    likelihood: Likelihood = LIKELIHOODS["categorical"]
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -294,6 +297,7 @@ def compare_bounds(
         layers=layers,
         local_layers=local_layers,
         failures=failures,
+        likelihood=net.likelihood,
         reason=reason,
         reasons={name: why for name, why in reasons.items() if why},
         needs={name: way.needs for name, way in asked.items()},

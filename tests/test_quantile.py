@@ -77,7 +77,7 @@ def test_the_views_have_the_same_rule():
         given = [v if np.isfinite(v) else None for v in values.tolist()]
         code = (
             "const values = data.given.map((v) => v ?? Infinity);"
-            "return chart.quantiles(values, data.at).map((v) => v === Infinity ? null : v)"
+            "return quantiles.quantiles(values, data.at).map((v) => v === Infinity ? null : v)"
         )
         found = [NEVER if v is None else v for v in in_node(code, given=given, at=at)]
         assert found == pytest.approx(quantiles(values, at).tolist(), abs=1e-15)

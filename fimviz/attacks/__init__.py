@@ -5,6 +5,10 @@ All run in pixel space, because a `Classifier` holds the normalisation. Whatever
 input range.
 """
 
-from fimviz.attacks.named import descent, fgsm, pgd, random, spectral
+from fimviz.attacks.ascent import pgd
+from fimviz.attacks.chance import random
+from fimviz.attacks.eigenvector import spectral
+from fimviz.attacks.gradient import fgsm
+from fimviz.attacks.shortest import descent
 
 __all__ = ["descent", "fgsm", "pgd", "random", "spectral"]

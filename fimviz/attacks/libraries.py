@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fimviz.attacks.attack import Attack, Options, Search
 from fimviz.attacks.problem import Problem
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import Tick
 
-OWN = ("spectral", "fgsm", "pgd", "descent", "random")
+FOOLBOX = "foolbox:"
 _GRID = 24  # budgets, a factor √2 apart, for attacks that want one budget for a whole batch
-Search = Callable[[Problem, float], tuple[Tensor, Tensor]]
-
-
-def library_attack(name: Any, norm: str, net: Classifier) -> Search:
-    """A search (problem, largest budget) → smallest successful ε (n,) and images, by its name."""
-    if name == "autoattack":
-        return _autoattack(norm, net)
-    if isinstance(name, str) and name.startswith("foolbox:"):
-        return _foolbox(name.removeprefix("foolbox:"), norm, net)
-    near = difflib.get_close_matches(str(name), [*OWN, "autoattack"], 1)
-    hint = f": did you mean {near[0]}?" if near else ""
-    raise ValueError(f"attack is {name!r}, expected {', '.join(OWN)}, 'foolbox:NAME' or 'autoattack'{hint}")
 
 
 class _Logits(nn.Module):
@@ -40,33 +29,52 @@ class _Logits(nn.Module):
         return self._net.logits(x)
 
 
-def _foolbox(name: str, norm: str, net: Classifier) -> Search:
-    try:
+def foolbox_attack(name: str) -> Attack:
+    """The attack "foolbox:NAME" for a class of foolbox.attacks."""
+    full = f"{FOOLBOX}{name}"
+
+    def made(net: Classifier, norm: str) -> Any:
+        try:
+            import foolbox
+        except ModuleNotFoundError:
+            raise ImportError(f"the attack {full!r} needs foolbox: pip install foolbox") from None
+        valid = [n for n, c in vars(foolbox.attacks).items() if isinstance(c, type) and issubclass(c, foolbox.Attack)]
+        if name not in valid:
+            near = difflib.get_close_matches(name, valid, 1)
+            raise ValueError(f"foolbox has no attack {name!r}" + (f": did you mean {near[0]}?" if near else ""))
+        _plain(net, full)
+        attack = getattr(foolbox.attacks, name)()
+        p = getattr(getattr(attack, "distance", None), "p", None)
+        if p != (2 if norm == "l2" else math.inf):
+            raise ValueError(f"the attack {full!r} measures L{p or '?'}, expected one of norm {norm!r}")
+        return attack
+
+    def search(problem: Problem, options: Options) -> Search:
         import foolbox
-    except ModuleNotFoundError:
-        raise ImportError(f"the attack 'foolbox:{name}' needs foolbox: pip install foolbox") from None
-    valid = [n for n, c in vars(foolbox.attacks).items() if isinstance(c, type) and issubclass(c, foolbox.Attack)]
-    if name not in valid:
-        near = difflib.get_close_matches(name, valid, 1)
-        raise ValueError(f"foolbox has no attack {name!r}" + (f": did you mean {near[0]}?" if near else ""))
-    _plain(net, f"foolbox:{name}")
-    attack = getattr(foolbox.attacks, name)()
-    p = getattr(getattr(attack, "distance", None), "p", None)
-    if p != (2 if norm == "l2" else math.inf):
-        raise ValueError(f"the attack 'foolbox:{name}' measures L{p or '?'}, expected one of norm {norm!r}")
 
-    def search(part: Problem, top: float) -> tuple[Tensor, Tensor]:
-        low, high = net.input_range or (part.x.min().item(), part.x.max().item())
-        model = foolbox.PyTorchModel(_Logits(net).eval(), bounds=(low, high), device=part.x.device)
+        net, attack = problem.net, made(problem.net, problem.norm)
         minimal = isinstance(attack, foolbox.attacks.base.MinimizationAttack)
-        budgets = [top] if minimal else _budgets(top)
-        _, images, _ = attack(model, part.x, part.labels, epsilons=[None] if minimal else budgets)
-        return _smallest(part, images, budgets)
 
-    return search
+        def smallest(part: Problem, at: Tensor, top: float, progress: Tick) -> tuple[Tensor, Tensor]:
+            low, high = net.input_range or (part.x.min().item(), part.x.max().item())
+            model = foolbox.PyTorchModel(_Logits(net).eval(), bounds=(low, high), device=part.x.device)
+            budgets = [top] if minimal else _budgets(top)
+            _, images, _ = attack(model, part.x, part.labels, epsilons=[None] if minimal else budgets)
+            return _smallest(part, images, budgets)
+
+        return smallest
+
+    return Attack(
+        name=full,
+        search=search,
+        passes=_passes,
+        refuse=made,
+        needs="the point, its label, and what foolbox asks of the model",
+        short=f"{name} of foolbox",
+    )
 
 
-def _autoattack(norm: str, net: Classifier) -> Search:
+def _standard(net: Classifier, norm: str) -> Any:
     try:
         from autoattack import AutoAttack
     except ModuleNotFoundError:
@@ -76,16 +84,35 @@ def _autoattack(norm: str, net: Classifier) -> Search:
     _plain(net, "autoattack")
     if net.input_range != (0, 1):
         raise ValueError(f"AutoAttack clips to [0, 1], and this model's inputs are in {net.input_range}: leave it out")
+    return AutoAttack
 
-    def search(part: Problem, top: float) -> tuple[Tensor, Tensor]:
+
+def _by_autoattack(problem: Problem, options: Options) -> Search:
+    made, net = _standard(problem.net, problem.norm), problem.net
+    kind = "L2" if problem.norm == "l2" else "Linf"
+
+    def search(part: Problem, at: Tensor, top: float, progress: Tick) -> tuple[Tensor, Tensor]:
         images = []
         for epsilon in (budgets := _budgets(top)):
-            kind = "L2" if norm == "l2" else "Linf"
-            attack = AutoAttack(_Logits(net).eval(), norm=kind, eps=epsilon, device=part.x.device, verbose=False)
+            attack = made(_Logits(net).eval(), norm=kind, eps=epsilon, device=part.x.device, verbose=False)
             images.append(attack.run_standard_evaluation(part.x, part.labels, bs=len(part.x)))
         return _smallest(part, images, budgets)
 
     return search
+
+
+def _passes(options: Options) -> float:
+    return 4000  # nobody knows
+
+
+AUTOATTACK = Attack(
+    name="autoattack",
+    search=_by_autoattack,
+    passes=_passes,
+    refuse=_standard,
+    needs="the point, its label, and gradients and answers wherever it goes",
+    short="AutoAttack, four attacks",
+)
 
 
 def _plain(net: Classifier, name: str) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fimviz._options import whole
 from fimviz.attacks.problem import TINY, Problem, lengths, per_input
-from fimviz.fisher.methods import spectrum
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,8 @@ class Ascent:
             raise ValueError(f"loss is {self.loss!r}, expected 'ce' (cross-entropy) or 'cw' (margin of the logits)")
 
 
-def directions(problem: Problem, attack: str, seed: int = 0) -> list[Tensor]:
-    """Those (n, …) of length 1 along which an attack of one step goes, whatever its budget."""
-    if attack == "fgsm":
-        return [_steepest(problem)]
-    if attack == "spectral":
-        v = spectrum(problem.net, problem.x, k=1, verify=False, max_memory=problem.max_memory).eigenvectors
-        assert v is not None
-        return problem.both_ways(v[:, 0])
-    if attack == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return problem.both_ways(torch.randn(problem.x.shape, generator=generator, dtype=torch.float64))
-    raise ValueError(f"{attack!r} is no attack of one step")
-
-
-def _steepest(problem: Problem) -> Tensor:
+def steepest(problem: Problem) -> Tensor:
+    """The direction (n, …) of length 1 along which the loss grows fastest."""
     ones = torch.ones(len(problem.x), dtype=problem.x.dtype, device=problem.x.device)
     step, _ = _captum(problem, ones, problem.net.likelihood.harm)
     with _quiet():

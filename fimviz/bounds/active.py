@@ -4,7 +4,7 @@ Behind an activation the Jacobian is diag(s) A diag(1_on) J_u: A is the layer be
 the columns of A that read units which are off are left out. Its norm, ‖diag(s) A diag(1_on)‖ ‖J_u‖ at most, is that of
 a smaller matrix, written down with its zeros where that fits. The bound of the largest eigenvalue t of its Gram
 matrix G is certified by a Cholesky factorisation of tI − G, as in `fimviz.bounds.certify`: units in the order of their
-place in the image make G a band.
+place in the image make G a band. A layer that is too large for that leaves out the channels that are off throughout.
 
 A unit counts as off only if rounding cannot switch it on: `Flow.off` is how far a value may be off.
 """
@@ -46,6 +46,8 @@ class Read:
         parts: columns that are bounded apart, as how many channels each has.
         logs: ln of a bound of every part.
         base: ln of a bound of all inputs.
+        remaining: the norm of the layer with some output and some input channels alone (two masks); None where that
+            costs as much as the units themselves.
     """
 
     rows: Rows
@@ -56,9 +58,13 @@ class Read:
     parts: Sequence[int]
     logs: Sequence[float]
     base: float
+    remaining: Callable[[np.ndarray, np.ndarray], float] | None = None
 
     def bound(self, slopes: Tensor | None) -> float:
-        """The logarithm of a bound on the norm of diag(slopes) A diag(on) J, infinite where it would cost too much."""
+        """The logarithm of a bound on the norm of diag(slopes) A diag(on) J; infinite where it would cost too much.
+
+        A layer that is too large to be written down is bounded without the channels that are off throughout.
+        """
         channels, places = self.outputs
         s = np.ones(channels * places) if slopes is None else slopes.numpy()
         rows = _by_place(s != 0, channels)
@@ -67,14 +73,23 @@ class Read:
         if not len(rows) or not len(columns):
             return NOTHING
         if max(len(rows), places) * self.entries > _ENTRIES:
-            return np.inf
+            return self._by_channel(s, on)
         matrix = self.rows(rows, s[rows])
         whole = _log(norm(matrix[:, columns])) + self.base
+        if np.isinf(whole):
+            whole = self._by_channel(s, on)
         if len(self.parts) < 2:
             return whole
         owner = np.repeat(np.arange(len(self.parts)), np.array(self.parts) * self.inputs[1])[columns]
         each = [a + _log(norm(matrix[:, columns[owner == i]])) for i, a in enumerate(self.logs)]
         return min(whole, float(np.logaddexp.reduce(each)))
+
+    def _by_channel(self, slopes: np.ndarray, on: np.ndarray) -> float:
+        out = np.count_nonzero(slopes.reshape(self.outputs[0], -1), axis=1) > 0
+        read = np.count_nonzero(on.reshape(self.inputs[0], -1), axis=1) > 0
+        if self.remaining is None or (out.all() and read.all()):
+            return np.inf
+        return _log(float(slopes.max())) + _log(self.remaining(out, read)) + self.base
 
 
 @dataclass(eq=False)

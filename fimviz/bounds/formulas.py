@@ -1,4 +1,7 @@
-"""The bounds of λ₁ by a formula, one row each: the rungs of the ladder, and lower bounds."""
+"""The bounds of λ₁ by a formula, one row each: the rungs of the ladder, and lower bounds.
+
+What a formula says of the distribution is a name in braces, of `fimviz.model.likelihoods.protocol.Symbols`.
+"""
 
 import math
 
@@ -23,7 +26,7 @@ RUNGS = table(
         guarantee="upper",
         needs=_GRADIENTS,
         short="the point and K gradients",
-        formula="c(p) · max ‖J_i − J_j‖²",
+        formula="{cap} · {apart}²",
         shares=("rows",),
     ),
     Formula(
@@ -32,7 +35,7 @@ RUNGS = table(
         guarantee="upper",
         needs="the point, the gradient of every feature there, and the last layer's weights",
         short="the point, the features’ Jacobian",
-        formula="c(p) · Δ² · ‖J_h(x)‖²",
+        formula="{cap} · {width}² · ‖J_h(x)‖²",
         shares=("features",),
     ),
     Formula(
@@ -41,10 +44,10 @@ RUNGS = table(
         guarantee="upper",
         needs="the point's probabilities, the weights, and one pass at the point for what the layers see there",
         short="the prediction and the weights",
-        formula="c(p) · Δ² · L_h²",
+        formula="{cap} · {width}² · L_h²",
         shares=("local", "weights", "logits"),
         sees="weights",
-        last="c(p) · Δ² takes the place of the last layer’s ‖W‖²",
+        last="{cap} · {width}² takes the place of the last layer’s ‖W‖²",
     ),
     Formula(
         name="L5",
@@ -52,10 +55,10 @@ RUNGS = table(
         guarantee="upper",
         needs=f"{_WEIGHTS}; it holds at every point",
         short="the weights only",
-        formula="¼ · Δ² · L_h²",
+        formula="{limit} · {width}² · L_h²",
         shares=("weights",),
         sees="weights",
-        last="¼ · Δ² takes the place of the last layer’s ‖W‖²",
+        last="{limit} · {width}² takes the place of the last layer’s ‖W‖²",
     ),
     Formula(
         name="L6",
@@ -63,10 +66,10 @@ RUNGS = table(
         guarantee="upper",
         needs=f"{_WEIGHTS}, of the last layer its norm alone; it holds at every point",
         short="the weights only",
-        formula="½ · ‖W‖² · L_h²",
+        formula="{whole} · L_h²",
         shares=("weights",),
         sees="weights",
-        last="½: how far a softmax can move, squared, per unit of its logits",
+        last="{turn}",
     ),
     Formula(
         name="lower-pair",
@@ -74,7 +77,7 @@ RUNGS = table(
         guarantee="lower",
         needs="the point, and the gradients of two logits there; of all, to take the best pair",
         short="the point and K gradients",
-        formula="the largest p_i p_j ‖J_i − J_j‖²",
+        formula="the largest {pair}",
         shares=("rows",),
     ),
     Formula(

@@ -37,6 +37,7 @@ from fimviz.bounds.network import Layer, LocalBound, NetworkBound, local_bound, 
 from fimviz.bounds.norms import matrix_norm
 from fimviz.fisher.contrasts import Contrasts, contrasts, precise_logits
 from fimviz.model.classifier import Classifier
+from fimviz.model.likelihoods import Likelihood
 
 _B = TypeVar("_B")
 SPARE = 1e-9  # relative, for the double precision of the formulas themselves
@@ -75,6 +76,10 @@ class Formula(Way):
     bound: Callable[[Ladder], tuple[Tensor | None, str]]
     shares: tuple[str, ...]
     last: str = ""
+
+    def written(self, text: str, likelihood: Likelihood) -> str:
+        """Its formula, or what it says of its `last` step, in the symbols of a likelihood."""
+        return text.format(**vars(likelihood.symbols))
 
 
 @dataclass(frozen=True)

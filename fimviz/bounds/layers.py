@@ -65,14 +65,21 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
 
 
 def _term(x: Flow, total: float, weight: Tensor, rows: Callable[[Tensor], Any], entries: int,
-          outputs: tuple[int, int], inputs: tuple[int, int]) -> Term:  # fmt: skip
+          outputs: tuple[int, int], inputs: tuple[int, int], norm: Callable[[Tensor], float] | None = None
+          ) -> Term:  # fmt: skip
     """A layer that waits to be bounded over the units that react: with the factors that wait for it, and without."""
     on, c = None if x.on is None else x.on.flatten(), x.channels
-    reads = [Read(rows(weight), entries, outputs, inputs, on, (weight.shape[1],), (x.total,), x.total)]
+
+    def remaining(weight: Tensor) -> Callable[[Any, Any], float] | None:
+        return None if norm is None else (lambda out, read: norm(weight[out][:, read]))
+
+    reads = [Read(rows(weight), entries, outputs, inputs, on, (weight.shape[1],), (x.total,), x.total,
+                  remaining(weight))]  # fmt: skip
     if c is not None and c.axis == 1 and sum(c.sizes) == inputs[0] and weight.shape[1] == inputs[0]:
         scaled = weight * c.scale.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
         reads = [*(reads if x.terms else []),
-                 Read(rows(scaled), entries, outputs, inputs, on, c.sizes, c.logs, c.base)]  # fmt: skip
+                 Read(rows(scaled), entries, outputs, inputs, on, c.sizes, c.logs, c.base,
+                      remaining(scaled))]  # fmt: skip
     return Term(total, tuple(reads))
 
 
@@ -158,7 +165,8 @@ def _convolved(step: Step, x: Flow, weight: Tensor, shape: Shape, groups: int, g
     if reads is not None:
         places, inputs = math.prod(step.output.shape[2:]), x.shape[1:]
         terms = (_term(x, total, weight, lambda w: conv_rows(w, reads, groups, inputs.numel()), weight[0].numel(),
-                       (len(weight), places), (inputs[0], inputs[1:].numel())),)  # fmt: skip
+                       (len(weight), places), (inputs[0], inputs[1:].numel()),
+                       (lambda w: norm(w) * gain) if groups == 1 else None),)  # fmt: skip
     return Flow(total, grid=grid, terms=terms, normed=step.following is not None,
                 note=("convolution", log(own), words))  # fmt: skip
 

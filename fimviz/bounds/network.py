@@ -154,8 +154,9 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
 
     As `network_bound`, but every rule may look at the values that its layer has at x, in double precision: the scale
     of a layer normalisation, the weights of an attention, the factors of a product, the slopes of activations. What a
-    ReLU has switched off takes no part (`fimviz.bounds.active`), where its layer is small enough for that. Tokens
-    carry a bound each. It says nothing about any other x, however near.
+    ReLU has switched off takes no part (`fimviz.bounds.active`): single units of layers that can be written down, of
+    larger convolutions (those of photographs) the channels that are off throughout. Tokens carry a bound each. It says
+    nothing about any other x, however near.
 
     Args:
         net: a `Classifier` or a model from pixels to logits.

@@ -20,7 +20,7 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.memory import limit
-from fimviz.model.engine.parts import Work
+from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, others, settle, spread
 
@@ -29,7 +29,6 @@ NORMS = ("linf", "l2")
 _EPSILONS = tuple(k / 255 for k in range(1, 9))
 _ROOM = 2**25  # float64 numbers in all changes of a chunk of inputs
 _CHUNK = 32
-_WORK = 2**22  # bytes of input in a batch of forward passes
 
 
 @named_options
@@ -114,20 +113,20 @@ def local_accuracy(
     size = max(1, min(_CHUNK, _ROOM // (len(tried) * x[0].numel())))
     found = torch.full((3, len(norms), len(directions), len(budgets[0]), len(x)), torch.nan, dtype=torch.float64)
     logits: list[Tensor] = []
-    there, back = _passes(net, norms, directions, len(budgets[0]), steps), passes_of_a_point(net, len(tried))
+    costs, back = _passes(net, [directions[at[1]] for at in tried], steps), passes_of_a_point(net, len(tried))
     chunks = x.split(size)
-    stages = [(kind, n * len(part)) for part in chunks for kind, n in (("changes", there), ("forms", back))]
+    stages = [(kind, n * len(part)) for part in chunks for kind, n in (("changes", sum(costs)), ("forms", back))]
     bar, work = Stages(progress, stages), Work(len(x))
     with work:
         for part, own in zip(chunks, truth.split(size), strict=True):
             start_at, tick, made = work.done, bar.next(), []
             for change in _changes(net, part, own, norms, directions, budgets, steps, seed + start_at, max_memory):
                 made.append(change)
-                tick(len(made), len(tried))
+                tick(round(1000 * sum(costs[: len(made)])), round(1000 * sum(costs)))
             changes, here = torch.stack(made, 1), []
             with net.at_rest():
                 for i, point in enumerate(points(net, part, len(tried), max_memory, bar.next())):
-                    for at, values in zip(tried, _measured(net, part[i], point, changes[i]).T, strict=True):
+                    for at, values in zip(tried, _measured(net, part[i], point, changes[i], max_memory).T, strict=True):
                         if not values[0] <= found[(0, *at, start_at + i)]:  # nothing is there yet, or the other sign
                             found[(slice(None), *at, start_at + i)] = values
                     here.append(point.logits)
@@ -189,21 +188,16 @@ def _changes(
             yield (moved.cpu().double() - x.double()).flatten(1)
 
 
-def _passes(net: Classifier, norms: Sequence[str], directions: Sequence[str], budgets: int, steps: int) -> float:
-    """How many forward passes the changes of an input take, roughly: one back takes as long as two."""
-    each = {"worst": 0, "fgsm": 3, "pgd": 3 * steps, "random": 2}
-    vector = 1 + 2 * min(net.likelihood.rank(len(net.classes)), 25) if "worst" in directions else 0
-    return vector + len(norms) * budgets * sum(each[name] for name in directions)
+def _passes(net: Classifier, tried: Sequence[str], steps: int) -> list[float]:
+    """How many forward passes each change of an input takes, roughly: one back takes as long as two."""
+    each = {"worst": 0.0, "fgsm": 3.0, "pgd": 3.0 * steps, "random": 2.0}
+    vector = 1.0 + 2 * min(net.likelihood.rank(len(net.classes)), 25) if "worst" in tried else 0.0
+    return [each[name] + (vector if place == 0 else 0.0) for place, name in enumerate(tried)]
 
 
-def _measured(net: Classifier, x: Tensor, point: Point, changes: Tensor) -> Tensor:
+def _measured(net: Classifier, x: Tensor, point: Point, changes: Tensor, max_memory: float | None) -> Tensor:
     """KL, ½ δᵀFδ and ‖δ‖ (3, m) of one input's changes (m, D)."""
-    size = max(1, _WORK // (8 * changes.shape[1]))
-    with torch.no_grad():
-        moved = [
-            (x.double() + some.unflatten(1, x.shape)).to(net.device, precision(net)) for some in changes.split(size)
-        ]
-        there = torch.cat([net.logits(some).cpu().double() for some in moved])
+    there = answers(net, x.double() + changes.unflatten(1, x.shape), precision(net), max_memory)
     kl = net.likelihood.kl(point.logits.expand_as(there), there)
     return torch.stack([kl, point.half_form(changes)[0], changes.norm(dim=1)])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fimviz.divergence.curvature import precision
+from fimviz.model.engine.parts import answers_to
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
@@ -48,17 +49,19 @@ def paths(
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     size = max(1, min(256, _WORK // (4 * images[0].numel())))
     found = []
-    with net.at_rest(), torch.no_grad():
-        # the ends are known, to float64 where the middle may not be
-        grid = torch.cartesian_prod(places, torch.arange(1, steps))
-        classes = result.logits.shape[1]
-        parts = [torch.full((0 if ask else len(grid), classes), torch.nan, dtype=torch.float64)]
-        for some in grid.view(-1, 2).split(size) if ask else ():
-            a, b = images[result.i[some[:, 0]]], images[result.j[some[:, 0]]]
-            share = t[some[:, 1]].view(-1, *[1] * (a.ndim - 1))
-            x = torch.lerp(a.double(), b.double(), share).to(dtype)
-            parts.append(net.logits(x.to(net.device)).cpu().double())
-        middle = torch.cat(parts).view(len(places), steps - 1, classes)
+    # the ends are known, to float64 where the middle may not be
+    grid = torch.cartesian_prod(places, torch.arange(1, steps)).view(-1, 2)
+    middle = torch.full((len(grid), result.logits.shape[1]), torch.nan, dtype=torch.float64)
+
+    def between(at: list[int]) -> Tensor:
+        some = grid[at]
+        a, b = images[result.i[some[:, 0]]], images[result.j[some[:, 0]]]
+        share = t[some[:, 1]].view(-1, *[1] * (a.ndim - 1))
+        return torch.lerp(a.double(), b.double(), share).to(dtype)
+
+    if ask and len(grid):
+        middle = answers_to(net, len(grid), size, between)
+    middle = middle.view(len(places), steps - 1, result.logits.shape[1])
     for place, inner in zip(places.tolist(), middle, strict=True):
         i, j = int(result.i[place]), int(result.j[place])
         z = torch.cat([result.logits[i : i + 1], inner, result.logits[j : j + 1]])

@@ -11,6 +11,7 @@ from torch import Tensor
 from fimviz.fisher.passes import Linearisation
 from fimviz.fisher.walk import logits_at, sharpened
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import in_parts
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -82,12 +83,15 @@ def _orthogonal(given: Tensor, u: Tensor) -> Tensor:
 
 def _information(spectrum: Spectrum, w: Tensor) -> Tensor:
     """The form wᵀFw (n,), by one product with the Jacobian."""
-    net, parts = spectrum.net, []
+    net = spectrum.net
     assert isinstance(net, Classifier)
+
+    def along(places: list[int]) -> Tensor:
+        passes = Linearisation(net, spectrum.images[places].to(net.device, net.dtype))
+        return passes.jvp(w[places].to(net.device).flatten(1)).cpu().double()
+
     with net.at_rest():
-        for x, some in zip(spectrum.images.split(_CHUNK), w.split(_CHUNK), strict=True):
-            passes = Linearisation(net, x.to(net.device, net.dtype))
-            parts.append(passes.jvp(some.to(net.device).flatten(1)).cpu().double())
+        parts = [z for _, z in in_parts(range(len(w)), _CHUNK, along)]
     factor = net.likelihood.factor(spectrum.logits)
     whitened = factor.from_logits(torch.cat(parts)[..., None])[..., 0]
     return factor.log_scale.exp() * (whitened**2).sum(1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fimviz.fisher.block import logit_error
+from fimviz.model.engine.parts import answers_to
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -218,11 +219,14 @@ def logits_at(
     net = spectrum.net
     precision = precision or net.dtype
     size = max(1, min(256, _WORK // (4 * spectrum.images[0].numel())))
-    parts = [torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)]
-    with net.at_rest(), torch.no_grad():
-        for some, *steps in zip(rows.split(size), *(distances.split(size) for _, distances in moves), strict=True):
-            x = spectrum.images[some].to(precision)
-            for (v, _), step in zip(moves, steps, strict=True):
-                x = x + step.to(precision).view(-1, *[1] * (v.ndim - 1)) * v[some].to(precision)
-            parts.append(net.logits(x.to(net.device)).cpu().double())
-    return torch.cat(parts)
+    if not len(rows):
+        return torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)
+
+    def moved(places: list[int]) -> Tensor:
+        some = rows[places]
+        x = spectrum.images[some].to(precision)
+        for v, distances in moves:
+            x = x + distances[places].to(precision).view(-1, *[1] * (v.ndim - 1)) * v[some].to(precision)
+        return x
+
+    return answers_to(net, len(rows), size, moved)

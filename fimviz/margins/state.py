@@ -1,4 +1,4 @@
-"""What a trace is while it grows, and the rules by which it steps."""
+"""What a path is while it grows, and the rules by which it steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fallbacks(asked: Attempt) -> list[Attempt]:
 
 
 class Rules(NamedTuple):
-    """How traces step: see `trace_margins`."""
+    """How paths step: see `trace_margins`."""
 
     method: str
     step: float
@@ -73,7 +73,7 @@ class Moved(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One step of one trace: how long it was, by several measures, who set its pace, and where it led."""
+    """One step of one path: how long it was, by several measures, who set its pace, and where it led."""
 
     fr: float  # measured length
     fr_error: float
@@ -88,8 +88,8 @@ class Taken(NamedTuple):
 
 
 @dataclass(eq=False)
-class Trace:
-    """One trace as it grows: where it is, and what it has passed."""
+class OpenPath:
+    """One path as it grows: where it is, and what it has passed."""
 
     sample: int
     source: int
@@ -113,7 +113,7 @@ class Trace:
 
     @property
     def way(self) -> float:
-        """The share of its steps that a running trace has made, roughly, by how much of the first gap it has closed."""
+        """The share of its steps that a running path has made, roughly, by how much of the first gap it has closed."""
         gap = float(self.first[self.source] - self.first[self.target])
         # Early steps close more of it than late ones.
         return min(1.0, max(0.0, 1 - self.least / gap)) ** 1.5 if gap > 0 else 0.0

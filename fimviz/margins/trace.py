@@ -1,4 +1,4 @@
-"""`trace_margins`: one door to all traces. What is asked, in what chunks, and one result of the pieces."""
+"""`trace_margins`: one door to all paths. What is asked, in what chunks, and one result of the pieces."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from fimviz._options import flag, named_options, real, whole
 from fimviz._tell import tell
 from fimviz.margins.collect import collect
-from fimviz.margins.state import Attempt, Rules, Trace, fallbacks
-from fimviz.margins.tracer import Stepper
+from fimviz.margins.state import Attempt, OpenPath, Rules, fallbacks
+from fimviz.margins.stepper import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.engine.memory import limit
-from fimviz.model.engine.parts import Work
+from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.plan import steps_together
 from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import LOGITS, known, settle
@@ -27,8 +27,8 @@ METHODS = ("natural", "gradient", "pgd", "geodesic", "straight", "published")
 SOLVERS = ("auto", "gram", "cg")
 _GRAM = 64  # classes up to which all gradients are cheaper than conjugate gradients
 _NOISE = 0.1  # of a smoothed slope's copies, of the input range's width
-_RETRY = 4.0  # times as long as a trace, that one takes which is made again
-_GROUP = 128  # traces that are brought to their ends together, so that an interrupt finds some complete
+_RETRY = 4.0  # times as long as a path, that one takes which is made again
+_GROUP = 128  # paths that are brought to their ends together, so that an interrupt finds some complete
 
 
 @named_options
@@ -52,7 +52,7 @@ def trace_margins(
     errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
 ) -> MarginTraces:
-    """Trace paths from inputs to other classes and measure how long they are in the model's own geometry.
+    """Walk paths from inputs to other classes and measure how long they are in the model's own geometry.
 
     From every sample x of predicted class y toward every target k, the logit gap log p_y − log p_k is descended along
     v = (F + λI)⁻¹ g, g = ∇ₓ gap, until the class changes: to k, or to another class, which then shields k from y. The
@@ -71,7 +71,7 @@ def trace_margins(
         damping: τ, λ = τ λ_max(x): little follows the geometry of the simplex, much the plain gradient. By default
             0.01. With "published" λ itself, by default 1e-3, which the paper leaves open.
         trust_region: r, L2 length that no step exceeds, in pixel units; by default 0.1 of the input range's width.
-        max_steps: at which a trace ends anyway.
+        max_steps: at which a path ends anyway.
         method: the direction. "natural"; "gradient": g; "pgd": the signs of g after one random step; "geodesic": the
             simplex's shortest way to the boundary of y and k, by damped least squares; "straight": the line to the
             natural path's end, in as many pieces; "published": the paper's algorithm as printed (unit steps
@@ -80,28 +80,28 @@ def trace_margins(
             count of steps is in `counted`; `length` is measured for it too.
         solver: "gram", K−1 VJPs a step and an exact solution in class space; "cg", conjugate gradients by VJPs and
             JVPs to a residual of 1e-3; "auto" takes "gram" up to 64 classes.
-        verify: whether to trace everything again with steps of half the size (half of η and of r, or of the longest
-            step that a trace took, if that was shorter), which triples the time, so that `length_error` tells what
+        verify: whether to path everything again with steps of half the size (half of η and of r, or of the longest
+            step that a path took, if that was shorter), which triples the time, so that `length_error` tells what
             the steps' size did, whichever of the two set it.
-        retry: whether a trace that stalls or runs out of steps is made again with what gets through flat slopes: with
+        retry: whether a path that stalls or runs out of steps is made again with what gets through flat slopes: with
             damping 1, along the plain gradient, and where that fails too, with "pgd". `made_by` says which made each
             path; one that none brings to another class is that of the first. "published" is as printed, or not at all.
         keep_images: whether paths keep their images: 2 bytes a value and step, for differences from the start.
-        seed: of the random first step of "pgd" and of the noise below, the same for all traces.
+        seed: of the random first step of "pgd" and of the noise below, the same for all paths.
         max_memory: bytes for the passes, by default half of what is free.
-        errors: what an image is to do whose logits or gradients are not finite: "mark", it has no traces, and a row of
-            NaN with the reason in the frame, or "raise". A trace that comes to such a place ends there as "failed".
-        progress: True for a tqdm bar, or a function called with (how much of the time is over, counted in traces, and
-            traces in all) after every step, which may raise to stop: KeyboardInterrupt as below, anything else for
+        errors: what an image is to do whose logits or gradients are not finite: "mark", it has no paths, and a row of
+            NaN with the reason in the frame, or "raise". A path that comes to such a place ends there as "failed".
+        progress: True for a tqdm bar, or a function called with (how much of the time is over, counted in paths, and
+            paths in all) after every step, which may raise to stop: KeyboardInterrupt as below, anything else for
             good.
 
     Networks trained to ignore small changes may have slopes that say nothing far from a boundary, as behind a threshold
     that almost every pixel is below. So from the third step on that has not narrowed the gap, a "natural", "gradient"
-    or "geodesic" trace takes its slope from the mean logits over four copies of the image with Gaussian noise of 0.1 of
-    the input range's width (a new draw every step); where the trace goes, how long it is and where it ends are still
+    or "geodesic" path takes its slope from the mean logits over four copies of the image with Gaussian noise of 0.1 of
+    the input range's width (a new draw every step); where the path goes, how long it is and where it ends are still
     the network's own. `smoothed` tells on what share of the steps. The others never do.
 
-    An interrupt returns all traces, with those not finished as far as they came and `status` "interrupted".
+    An interrupt returns all paths, with those not finished as far as they came and `status` "interrupted".
 
     Returns:
         `MarginTraces`.
@@ -154,12 +154,11 @@ def trace_margins(
     settings = Settings(method, step, damping, trust_region, max_steps, solver, verify, retry, seed)
     start = time.perf_counter()
     with net.at_rest():
-        first = Stepper(net, rules, False)
-        z = first.logits(x)
+        z = answers(net, x, max_memory=max_memory)
         failures = dict.fromkeys((~z.isfinite().all(1)).nonzero()[:, 0].tolist(), LOGITS)
         settle(failures, len(x), errors)
-        traces = [
-            Trace(i, int(z[i].argmax()), k, x[i], z[i])
+        paths = [
+            OpenPath(i, int(z[i].argmax()), k, x[i], z[i])
             for i, aimed in enumerate(_targets(targets, z, net.classes, failures))
             for k in aimed
             if i not in failures
@@ -167,52 +166,52 @@ def trace_margins(
         whole_gram = rules.solver == "gram"
         rows = len(net.classes) - 1 if whole_gram else 4
         chunk = steps_together(net, x, rows, not whole_gram, max_memory)
-        halved: dict[int, Trace] = {}
+        halved: dict[int, OpenPath] = {}
         twice = verify and not literal
-        group, work = max(_GROUP, chunk), Work(len(traces), anyway=True)
+        group, work = max(_GROUP, chunk), Work(len(paths), anyway=True)
 
         def expected(place: int) -> list[tuple[str, float]]:
             """The stages of all groups from a place on; half steps take twice as long."""
-            counts = [min(group, len(traces) - start) for start in range(place, len(traces), group)]
-            return [stage for n in counts for stage in (("trace", n), *([("halved", 2 * n)] if twice else []))]
+            counts = [min(group, len(paths) - start) for start in range(place, len(paths), group)]
+            return [stage for n in counts for stage in (("path", n), *([("halved", 2 * n)] if twice else []))]
 
-        bar = Stages(progress, expected(0), total=len(traces), unit="trace")
+        bar = Stages(progress, expected(0), total=len(paths), unit="path")
         with work:
-            for place in range(0, len(traces), group):
-                some = traces[place : place + group]
+            for place in range(0, len(paths), group):
+                some = paths[place : place + group]
                 _bring(net, rules, method, keep_images, some, chunk, bar.next())
                 for other in fallbacks(Attempt(method, damping)) if retry else []:
-                    lost = [i for i in range(place, place + len(some)) if traces[i].status in ("stalled", "budget")]
+                    lost = [i for i in range(place, place + len(some)) if paths[i].status in ("stalled", "budget")]
                     if lost:
                         own = [("halved", 2.0 * len(some))] if twice else []
                         bar.expect([("retry", _RETRY * len(lost)), *own, *expected(place + group)])
-                        _retry(net, rules, other, keep_images, traces, lost, chunk, bar.next())
-                some = traces[place : place + group]
+                        _retry(net, rules, other, keep_images, paths, lost, chunk, bar.next())
+                some = paths[place : place + group]
                 if twice:
                     again = _again(net, rules, method, [_halved(t, x, z, rules) for t in some], chunk, bar.next())
                     halved.update({id(t): a for t, a in zip(some, again, strict=True)})
             bar.end()
         if work.stopped:
-            done = sum(t.status != "interrupted" for t in traces)
-            tell(f"{work.stopped}: {done} of {len(traces)} traces are complete")
-    failures |= {t.sample: t.failure for t in traces if t.failure and not t.steps}
+            done = sum(t.status != "interrupted" for t in paths)
+            tell(f"{work.stopped}: {done} of {len(paths)} paths are complete")
+    failures |= {t.sample: t.failure for t in paths if t.failure and not t.steps}
     settle(failures, len(x), errors)
-    traces = [t for t in traces if t.sample not in failures]
+    paths = [t for t in paths if t.sample not in failures]
     z[list(failures)] = torch.nan
     return collect(
-        net, x, z, truth, traces, halved, settings, time.perf_counter() - start, dict(sorted(failures.items()))
+        net, x, z, truth, paths, halved, settings, time.perf_counter() - start, dict(sorted(failures.items()))
     )
 
 
-def _largest_share(trace: Trace, rules: Rules) -> float:
-    """The share of η or r that a trace's longest step used: a path shorter than half of η is one step with that too."""
-    return min(1.0, max((max(s.fr / rules.step, s.l2 / rules.trust_region) for s in trace.steps), default=1.0)) or 1.0
+def _largest_share(path: OpenPath, rules: Rules) -> float:
+    """The share of η or r that a path's longest step used: a path shorter than half of η is one step with that too."""
+    return min(1.0, max((max(s.fr / rules.step, s.l2 / rules.trust_region) for s in path.steps), default=1.0)) or 1.0
 
 
-def _halved(trace: Trace, x: Tensor, z: Tensor, rules: Rules) -> Trace:
+def _halved(path: OpenPath, x: Tensor, z: Tensor, rules: Rules) -> OpenPath:
     """The same from its start, with steps of half the size."""
-    start = x[trace.sample], z[trace.sample]
-    return Trace(trace.sample, trace.source, trace.target, *start, _largest_share(trace, rules) / 2, trace.attempt)
+    start = x[path.sample], z[path.sample]
+    return OpenPath(path.sample, path.source, path.target, *start, _largest_share(path, rules) / 2, path.attempt)
 
 
 def _by(rules: Rules, attempt: Attempt | None) -> Rules:
@@ -228,33 +227,37 @@ def _retry(
     rules: Rules,
     attempt: Attempt,
     keep: bool,
-    traces: list[Trace],
+    paths: list[OpenPath],
     lost: list[int],
     chunk: int,
     progress: Tick,
 ) -> None:
     """Put paths that change the class in the places, in place, of those that stalled or ran out of steps."""
-    anew = [Trace(t.sample, t.source, t.target, t.origin, t.first, attempt=attempt) for t in (traces[i] for i in lost)]
+    anew = [
+        OpenPath(t.sample, t.source, t.target, t.origin, t.first, attempt=attempt) for t in (paths[i] for i in lost)
+    ]
     try:
         _bring(net, _by(rules, attempt), attempt.method, keep, anew, chunk, progress)
     finally:  # also what an interrupt leaves
-        for i, trace in zip(lost, anew, strict=True):
-            if trace.status == "flipped":
-                traces[i] = trace
+        for i, path in zip(lost, anew, strict=True):
+            if path.status == "flipped":
+                paths[i] = path
 
 
-def _again(net: Classifier, rules: Rules, method: str, traces: list[Trace], chunk: int, progress: Tick) -> list[Trace]:
-    """The traces brought to their ends by what made their likes, with twice the steps."""
+def _again(
+    net: Classifier, rules: Rules, method: str, paths: list[OpenPath], chunk: int, progress: Tick
+) -> list[OpenPath]:
+    """The paths brought to their ends by what made their likes, with twice the steps."""
     finer, done = rules._replace(max_steps=2 * rules.max_steps), 0
-    for attempt in dict.fromkeys(t.attempt for t in traces):
-        made = [t for t in traces if t.attempt == attempt]
+    for attempt in dict.fromkeys(t.attempt for t in paths):
+        made = [t for t in paths if t.attempt == attempt]
 
         def tick(part: int, whole: int, done: int = done, count: int = len(made)) -> None:
-            progress(done * whole + part * count, len(traces) * whole)
+            progress(done * whole + part * count, len(paths) * whole)
 
         _bring(net, _by(finer, attempt), attempt.method if attempt else method, False, made, chunk, tick)
         done += len(made)
-    return traces
+    return paths
 
 
 def _bring(
@@ -262,30 +265,30 @@ def _bring(
     rules: Rules,
     method: str,
     keep: bool,
-    traces: list[Trace],
+    paths: list[OpenPath],
     chunk: int,
     progress: Tick,
 ) -> None:
-    """Bring traces to their ends, in place; for the straight line, natural ones first.
+    """Bring paths to their ends, in place; for the straight line, natural ones first.
 
     Those on their way count by how far they have narrowed the gap between the logits.
     """
-    guides: list[Trace] = []
+    guides: list[OpenPath] = []
 
     def tick() -> None:
-        along = [t.way if t.status == "interrupted" else 1.0 for t in (*guides, *traces)]
+        along = [t.way if t.status == "interrupted" else 1.0 for t in (*guides, *paths)]
         progress(int(1000 * sum(along)), 1000 * len(along))
 
     if method != "straight":
-        Stepper(net, rules, keep, tick=tick).run(traces, chunk)
+        Stepper(net, rules, keep, tick=tick).run(paths, chunk)
         return
-    guides += [Trace(t.sample, t.source, t.target, t.x, t.z, t.share) for t in traces]
+    guides += [OpenPath(t.sample, t.source, t.target, t.x, t.z, t.share) for t in paths]
     Stepper(net, rules, False, tick=tick).run(guides, chunk)
-    goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(traces, guides, strict=True)}
-    for t, g in zip(traces, guides, strict=True):
+    goals = {id(t): (g.x, max(1, len(g.steps))) for t, g in zip(paths, guides, strict=True)}
+    for t, g in zip(paths, guides, strict=True):
         if g.failure and not g.steps:
             t.status, t.failure = g.status, g.failure
-    Stepper(net, rules._replace(method="straight"), keep, goals, tick).run(traces, chunk)
+    Stepper(net, rules._replace(method="straight"), keep, goals, tick).run(paths, chunk)
 
 
 def positive(name: str, value: Any, default: float = 0.0) -> float:

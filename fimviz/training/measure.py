@@ -12,6 +12,7 @@ from torch import Tensor
 from fimviz._quantile import median
 from fimviz.fisher.methods import spectrum
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import answers
 
 # Names, in the frame's order, of what a record holds beside its step; null where it is not finite.
 MEASURED = (
@@ -51,9 +52,7 @@ def measure(net: Classifier, images: Tensor, labels: Tensor, max_memory: float |
         }
     except (FloatingPointError, torch.linalg.LinAlgError):
         note = "the gradient of the logits is NaN or infinite for some image"
-        with net.at_rest(), torch.no_grad():
-            parts = [net.logits(part.to(net.device)).cpu().double() for part in images.split(128)]
-        logits = torch.cat(parts)
+        logits = answers(net, images, max_memory=max_memory)
     lost = int((~logits.isfinite()).any(1).sum())
     if lost:
         note, values = f"{lost} of {len(logits)} images have NaN or infinite logits", {}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fimviz._options import flag, named_options, real, whole
 from fimviz._surroundings import in_ordinary
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.engine.memory import limit
 from fimviz.model.labels import read_labels
 from fimviz.training.history import TrainingHistory
 from fimviz.training.log import Log
@@ -91,8 +92,7 @@ class FisherMonitor:
     ) -> None:
         self.every = whole("every", every, 1)
         flag("resume", resume)
-        if max_memory is not None and not real("max_memory", max_memory) > 0:
-            raise ValueError(f"max_memory is {max_memory}, expected a number of bytes, for instance 2e9")
+        max_memory = limit(max_memory)
         self.net = as_classifier(net)
         self._images = self.net.admit(images).detach().clone()
         self.net.likelihood.one_of_classes("CCKL compares images of different classes")

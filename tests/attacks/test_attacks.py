@@ -140,7 +140,7 @@ def test_a_part_of_a_batch_is_attacked_as_in_the_batch(monkeypatch):
     images, labels = fv.zoo.digits()
     net = fv.zoo.load("digits-mlp")
     whole = {n: attack(net, images[:10], labels[:10], 0.2, norm="l2") for n, attack in ATTACKS.items()}
-    monkeypatch.setattr("fimviz.attacks.problem._CHUNK", 3)
+    monkeypatch.setattr("fimviz.model.engine.plan._TOGETHER", 3)
     for n, attack in ATTACKS.items():
         assert torch.allclose(attack(net, images[:10], labels[:10], 0.2, norm="l2"), whole[n], atol=1e-5)
 

@@ -1,10 +1,14 @@
-"""What margin traces cost, and the CIFAR-10 table: python -m tests.benchmarks.margins [--solvers] [--table] [--verify].
+"""What margin traces cost, and the CIFAR-10 table: python -m tests.benchmarks.margins [--solvers] [--retries] [--table]
+[--verify].
 
 On the ResNet-20 of ../shared/data, one thread, in its processor time, which other programs disturb least. First the
 cost of one natural-gradient direction: by all gradients and Woodbury's identity, by the class-space iteration, and by
 textbook conjugate gradients on pixels with matrix-free products Fv = Jᵀ S J v, all with the same damping, each beside
 the error of the direction that it reached against one in float64. Then traces of the first images toward all nine
 other classes, and the share that flips inside the box.
+
+`--retries` traces the first images of robust networks (the zoo's architectures trained by TRADES here, and those of
+../shared/data) as by default and with `retry=False`: what becomes of the traces, and seconds.
 
 `--table` traces with τ = 0.01 and τ = 1, η = 0.2, r = 0.1, and writes the table by class to docs/cifar10-shielding.csv,
 one row a class and damping, beside the numbers of the published one (800 images, another pretrained ResNet, settings
@@ -16,7 +20,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +34,8 @@ from fimviz.fisher.passes import Linearisation
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.shielding import Shielding
 from fimviz.margins.trace import trace_margins
+from fimviz.zoo.models import architecture
+from fimviz.zoo.recipes import fit
 from tests.benchmarks.settings import realdata
 from tests.benchmarks.timing import table
 
@@ -168,14 +175,45 @@ def by_class(s: Shielding, images: int) -> pd.DataFrame:
     )
 
 
+def retries(images: int) -> Iterator[dict[str, object]]:
+    """What becomes of paths on robust networks, as they are asked for and with what is tried when they fail."""
+    data = realdata()
+    digits = fv.zoo.digits()
+    networks: dict[str, tuple[fv.Classifier, Tensor]] = {
+        f"digits-{name}, TRADES": (fv.Classifier(fit(architecture(f"digits-{name}"), "trades")), digits.images)
+        for name in ("mlp", "vgg", "resnet", "densenet", "vit")
+    }
+    for name in ("cifar10-cnn-robust", "cifar10-resnet4b-robust", "mnist-lenet5-robust"):
+        networks[name] = fv.Classifier(data.network(name)), data.images(data.NETWORKS[name][-1], images)[0]
+    for name, (net, x) in networks.items():
+        for retry in (False, True):
+            start = time.process_time()
+            t = trace_margins(net, x[:images], retry=retry, verify=False, keep_images=False)
+            made = Counter(t.made_by[i] for i in t.flipped.nonzero()[:, 0].tolist())
+            yield {
+                "network": name,
+                "retry": retry,
+                "traces": len(t),
+                "hit": f"{t.flipped.double().mean():.1%}",
+                "status": ", ".join(f"{n} {status}" for status, n in Counter(t.status).most_common()),
+                "made by": ", ".join(f"{n} {method} τ = {damping:g}" for (method, damping), n in made.most_common()),
+                "seconds": f"{time.process_time() - start:.0f}",
+            }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.margins")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--table", action="store_true", help="write docs/cifar10-shielding.csv")
     parser.add_argument("--verify", action="store_true", help="also run every trace with half the step")
     parser.add_argument("--solvers", action="store_true", help="compare the solvers only")
+    parser.add_argument("--retries", action="store_true", help="paths on robust networks only, with and without retry")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.retries:
+        for row in retries(given.images):
+            print("| " + " | ".join(str(v) for v in row.values()) + " |", flush=True)
+        return
     data = realdata()
     images, labels = data.images("cifar10-test", given.images)
     net = fv.Classifier(data.network("cifar10-resnet20"), classes=data.CIFAR10)

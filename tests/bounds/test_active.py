@@ -168,3 +168,25 @@ def test_how_much_tighter_on_real_networks(realdata, name):
     net = fv.Classifier(realdata.network(name))
     gain = 2 * (bounds.network_bound(net, x).log10_features - bounds.local_bound(net, x).log10_features)
     assert (10**gain >= 4).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6), smooth=st.booleans(), normed=st.booleans())
+def test_too_large_layers_leave_out_channels_that_are_off_throughout(seed, smooth, normed):
+    torch.manual_seed(seed)  # also of x
+    layers = [nn.Conv2d(2, 4, 3, padding=1), *([nn.BatchNorm2d(4)] if normed else []), nn.ReLU(),
+              nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect"), nn.SiLU() if smooth else nn.ReLU(), nn.Flatten(),
+              nn.Linear(75, 3)]  # fmt: skip
+    model = randomised(nn.Sequential(*layers), seed).double().eval()
+    model[0].bias.data[seed % 4] -= 1e3  # as a channel is that never reacts, whose weights nothing has made small
+    layers[-4].weight.data[:, seed % 4] *= 30
+    x = torch.rand(1, 2, 5, 5, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(active, "_ENTRIES", 0)
+        check(fv.Classifier(model), x)
+        large = bounds.local_bound(model, x).features
+        patch.setattr(active.Read, "_by_channel", lambda *_: np.inf)
+        without = bounds.local_bound(model, x).features
+        assert without >= large
+        assert normed or large == 0 or without > 3 * large
+    assert bounds.local_bound(model, x).features <= large * (1 + 1e-9)

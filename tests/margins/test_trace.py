@@ -13,8 +13,8 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.margins import length as lengths
-from fimviz.margins import simplex, tracer
-from fimviz.margins.state import Attempt, Trace, fallbacks
+from fimviz.margins import simplex, stepper
+from fimviz.margins.state import Attempt, OpenPath, fallbacks
 from fimviz.margins.trace import trace_margins
 
 
@@ -373,7 +373,7 @@ class TestOptions:
 
     def test_an_interrupt_returns_what_is_there(self, monkeypatch):
         images, _ = fv.zoo.digits()
-        own, calls = tracer.Stepper.advance, []
+        own, calls = stepper.Stepper.advance, []
 
         def advance(self, traces):
             if len(calls) == 8:
@@ -381,8 +381,8 @@ class TestOptions:
             calls.append(1)
             own(self, traces)
 
-        monkeypatch.setattr(tracer.Stepper, "advance", advance)
-        with pytest.warns(UserWarning, match="interrupted: .* of 36 traces"):
+        monkeypatch.setattr(stepper.Stepper, "advance", advance)
+        with pytest.warns(UserWarning, match="interrupted: .* of 36 paths"):
             t = trace_margins(fv.zoo.load("digits-mlp"), images[:4])
         assert len(t) == 36
         assert "interrupted" in t.status
@@ -394,7 +394,7 @@ class TestOptions:
         """It may come between any two lines: a trace then has all of a step or nothing of it."""
         net = fv.Classifier(small_net(), input_range=None)
         x = torch.rand(2, 6, generator=torch.Generator().manual_seed(0)).double()
-        code = getattr({"advance": tracer.Stepper, "take": Trace}[function], function).__code__
+        code = getattr({"advance": stepper.Stepper, "take": OpenPath}[function], function).__code__
 
         def interrupted(line):
             """Traces of a run that is interrupted on the n-th line of the function that is come to."""

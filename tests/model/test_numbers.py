@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import fimviz as fv
 from fimviz.model.likelihoods import LIKELIHOODS
-from fimviz.model.likelihoods.independent import Numbers
+from fimviz.model.likelihoods.independent import Numbers, symbols_of
+from fimviz.model.likelihoods.protocol import Symbols
 from tests.views.test_views import unpacked
 
 SIGMA = 0.25
@@ -25,6 +26,7 @@ class Exponential(Numbers):
 
     name: ClassVar[str] = "exponential"
     words: ClassVar[str] = "waiting times"
+    symbols: ClassVar[Symbols] = symbols_of("1", "1", "exponential", "to rates", "each output tells 1")
     log_limit = 0.0
 
     def mean(self, z: Tensor) -> Tensor:
@@ -213,7 +215,13 @@ def test_views_show_numbers(kind):
     assert "logp" not in direction
     assert direction["flips"] == [None, None]
     assert "height" in s.view().html()
-    assert "height" in fv.compare_bounds(net, images(2), methods=["exact", "L2"]).view().html()
+    bounds = fv.compare_bounds(net, images(2), methods=["exact", "L2", "L5"])
+    page, _ = unpacked(bounds.view())
+    assert page["samples"][0]["prediction"].startswith("height")
+    assert page["samples"][0]["confidence"] is None
+    says = {m["name"]: m["formula"] for m in page["methods"]}
+    assert says["L2"] == {"gaussian": "1/σ²", "poisson": "max rate", "toy": "1"}[kind] + " · ‖J‖²"
+    assert page["head"]["name"] == {"gaussian": "noise"}.get(kind, "exponential")
     assert "height" in fv.reconstruction(s).view().html()
     assert repr(net) == "Classifier(Sequential, 3 outputs)"
 

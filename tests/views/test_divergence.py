@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fimviz as fv
-from fimviz.views.divergence.distributions import distributions, percent, text
+from fimviz.views.divergence.distributions import distributions
 
 
 def unpacked(figure):
@@ -62,15 +62,6 @@ class TestDistributions:
         kl, _, ratio = distributions({"a": r})
         assert "50 % of the pairs are 0" in kl.models[0]["note"]
         assert "50 % have none: KL is 0" in ratio.models[0]["note"]
-
-    def test_words(self):
-        assert text(0.99971) == "1 − 0.00029"
-        assert text(-2.5e-7) == "−2.5×10⁻⁷"
-        assert text(float("nan")) == "–"
-        assert percent(1.5) == "150 %"
-        assert percent(0.0123) == "1.2 %"
-        assert percent(0.99999) == "all but 0.001 %"
-        assert percent(1) == "100 %"
 
 
 class TestPayload:

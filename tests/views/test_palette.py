@@ -1,5 +1,6 @@
 """One colour a class, in Python and in the pages alike."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 import fimviz as fv
 from fimviz.views.kit import module as modules
-from fimviz.views.kit.palette import PALETTE, class_color, class_order
+from fimviz.views.kit.palette import ACCENT, PALETTE, WARN, class_color, class_order, faded
 from tests.views.test_views import in_node, unpacked
 
 ORDER = [17, 3, *range(100, 160)]
@@ -25,6 +26,15 @@ def test_both_languages_give_the_same_colours_and_no_two_classes_one(order):
     code = "return data.classes.map((c) => palette.classColor(c, data.order))"
     assert in_node(code, classes=list(range(1000)), order=order) == ours
     assert in_node("return palette.classColor(-1)") == "var(--fv-faint)"
+
+
+def test_every_colour_stands_in_the_palette():
+    known = set(re.findall(r"#\w{6}", (modules.VIEWS / "kit/palette.json").read_text()))
+    style = set(re.findall(r"#[0-9a-f]{6}\b", (modules.VIEWS / "kit/style.css").read_text()))
+    assert known >= {*PALETTE, ACCENT, WARN} | style
+    for path in [*modules.VIEWS.rglob("*.js"), *modules.VIEWS.rglob("*.py")]:
+        assert not re.findall(r"#[0-9a-fA-F]{6}\b|rgba\(\d", path.read_text()), path.name
+    assert faded("#1976d2", 0.5) == "rgba(25,118,210,0.5)"
 
 
 def test_many_classes_are_ordered_by_what_predictions_are_about():

@@ -141,15 +141,17 @@ class Work:
             settle(self.failures, self.count, "raise")
 
 
-@torch.no_grad()
 def answers(
     net: Classifier | BlackBox, x: Tensor, dtype: torch.dtype | None = None, max_memory: float | None = None
 ) -> Tensor:
     """Logits (n, K) of an admitted batch in float64 on the CPU, from passes in `dtype`, by default that of x."""
     size = there_and_back(net, x, max_memory) if isinstance(net, Classifier) else _ANSWERS
+    return answers_to(net, len(x), size, lambda places: x[places].to(net.device, dtype or x.dtype))
 
-    def asked(places: list[int]) -> Tensor:
-        return net.logits(x[places].to(net.device, dtype or x.dtype)).cpu().double()
 
+@torch.no_grad()
+def answers_to(net: Classifier | BlackBox, count: int, size: int, made: Callable[[list[int]], Tensor]) -> Tensor:
+    """Logits (n, K) in float64 on the CPU of `count` inputs, at least one, that are made of some places at a time."""
     with net.at_rest():
-        return torch.cat([z for _, z in in_parts(range(len(x)), size, asked)])
+        asked = in_parts(range(count), size, lambda places: net.logits(made(places).to(net.device)).cpu().double())
+        return torch.cat([z for _, z in asked])

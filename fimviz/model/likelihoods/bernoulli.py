@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as tf
 
 from fimviz.model.likelihoods.categorical import Categorical
-from fimviz.model.likelihoods.independent import Independent
-from fimviz.model.likelihoods.protocol import Likelihood
+from fimviz.model.likelihoods.independent import Independent, symbols_of
+from fimviz.model.likelihoods.protocol import Likelihood, Symbols
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Bernoulli(Independent):
     name: ClassVar[str] = "bernoulli"
     words: ClassVar[str] = "several yes/no labels"
     log_limit = math.log(0.25)
+    symbols: ClassVar[Symbols] = symbols_of(
+        "max p(1 − p)", "¼", "sigmoid", "to probabilities", "p(1 − p): the variance of a label"
+    )
     several: ClassVar[str] = "for a list of names an image, [[name in some for name in net.classes] for some in labels]"
 
     def of(self, outputs: int) -> Likelihood:

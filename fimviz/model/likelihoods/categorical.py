@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fimviz._tell import tell
 from fimviz.model.labels import by_name, refuse_missing
-from fimviz.model.likelihoods.protocol import Factor, Likelihood, expm1_minus
+from fimviz.model.likelihoods.protocol import Factor, Likelihood, Symbols, expm1_minus
 
 _QUARTER = math.log(0.25)  # of a variance of what is between 0 and 1
 _SUM = 1e-3  # how far from 1 the probabilities of a row may sum
@@ -36,6 +36,18 @@ class Categorical(Likelihood):
     exclusive: ClassVar[bool] = True
     invariant: ClassVar[bool] = True
     log_limit = _QUARTER
+    symbols: ClassVar[Symbols] = Symbols(
+        cap="c(p)",
+        limit="¼",
+        apart="max ‖J_i − J_j‖",
+        pair="p_i p_j ‖J_i − J_j‖²",
+        width="Δ",
+        whole="½ · ‖W‖²",
+        turn="½: how far a softmax can move, squared, per unit of its logits",
+        last="softmax",
+        onto="to probabilities",
+        legend="Δ: the largest distance of two rows of W; c(p) ≤ ¼: the largest variance that the probabilities allow.",
+    )
     several: ClassVar[str] = "pass one class an image"
     single: bool = field(default=False, compare=False)
 

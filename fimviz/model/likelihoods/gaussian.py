@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fimviz._options import real
-from fimviz.model.likelihoods.independent import Numbers
+from fimviz.model.likelihoods.independent import Numbers, symbols_of
+from fimviz.model.likelihoods.protocol import Symbols
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Gaussian(Numbers):
 
     name: ClassVar[str] = "gaussian"
     words: ClassVar[str] = "real numbers"
+    symbols: ClassVar[Symbols] = symbols_of(
+        "1/σ²", "1/σ²", "noise", "to numbers", "σ: the standard deviation of the noise"
+    )
     sigma: float = 1.0
 
     def __post_init__(self) -> None:

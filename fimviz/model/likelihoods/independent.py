@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fimviz.model.labels import refuse_missing
-from fimviz.model.likelihoods.protocol import Factor, Likelihood
+from fimviz.model.likelihoods.protocol import Factor, Likelihood, Symbols
 
 
 class Independent(Likelihood):
@@ -39,6 +39,22 @@ class Independent(Likelihood):
 
     def log_cap(self, z: Tensor) -> Tensor:
         return self.log_weights(z).amax(1)
+
+
+def symbols_of(cap: str, limit: str, last: str, onto: str, legend: str) -> Symbols:
+    """Those of outputs that are independent, whose gradients count themselves."""
+    return Symbols(
+        cap=cap,
+        limit=limit,
+        apart="‖J‖",
+        pair="information s_k ‖J_k‖² of one output",
+        width="‖W‖",
+        whole=f"{limit} · ‖W‖_F²",
+        turn=f"{limit} · ‖W‖_F² takes the place of the last layer’s ‖W‖²",
+        last=last,
+        onto=onto,
+        legend=f"J: the gradients of all logits; {legend}.",
+    )
 
 
 class Numbers(Independent):

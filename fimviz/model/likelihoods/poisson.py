@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from fimviz.model.likelihoods.independent import Numbers
-from fimviz.model.likelihoods.protocol import expm1_minus
+from fimviz.model.likelihoods.independent import Numbers, symbols_of
+from fimviz.model.likelihoods.protocol import Symbols, expm1_minus
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Poisson(Numbers):
 
     name: ClassVar[str] = "poisson"
     words: ClassVar[str] = "counts"
+    symbols: ClassVar[Symbols] = symbols_of("max rate", "∞", "exponential", "to rates", "a rate has no largest value")
     log_limit = math.inf
 
     def check(self, outputs: Tensor, ends: set[str], squashed: bool, tolerance: float) -> None:

@@ -76,6 +76,30 @@ class Factor:
         return a * t - self.gamma[:, None, None] * a * (a**2 * t).sum(1, keepdim=True)
 
 
+@dataclass(frozen=True)
+class Symbols:
+    """How formulas of bounds are written for a likelihood.
+
+    Attributes:
+        cap: `log_cap`, without its logarithm; limit: the largest that it can be.
+        apart: how far gradients of logits are apart; pair: the lower bound of the best of them.
+        width: what the last layer's weights do to that; turn: what it does to L6, in words; whole: in symbols.
+        last: the step from logits to the distribution; onto: what kind of step that is.
+        legend: what these mean, as sentences.
+    """
+
+    cap: str
+    limit: str
+    apart: str
+    pair: str
+    width: str
+    whole: str
+    turn: str
+    last: str
+    onto: str
+    legend: str
+
+
 class Likelihood(ABC):
     """The distribution that the logits z (n, K) of a model describe.
 
@@ -87,6 +111,7 @@ class Likelihood(ABC):
         invariant: whether a number added to all logits changes nothing, so that F knows their differences alone.
         least: below which outputs are not told apart.
         log_limit: the logarithm of the largest `log_cap` at any prediction.
+        symbols: of the formulas of bounds.
         several: what to pass where labels of an input are a sequence of any length.
     """
 
@@ -98,6 +123,7 @@ class Likelihood(ABC):
     invariant: ClassVar[bool] = False
     least: ClassVar[float] = -50.0
     log_limit: float
+    symbols: ClassVar[Symbols]
     several: ClassVar[str]
 
     def one_of_classes(self, why: str) -> None:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from fimviz.views.attributions.view import title
 from fimviz.views.kit.boxes import quartile_box
+from fimviz.views.kit.palette import ACCENT, GREY
 
 if TYPE_CHECKING:
     from fimviz.attributions import Attributions
@@ -19,9 +20,9 @@ def plot(result: Attributions) -> go.Figure:
     for j, name in enumerate(result.methods):
         figure.add_box(
             **quartile_box("y", result.cosine[:, j]), x=[name], name=name, boxpoints="all",
-            marker={"color": "#1976d2", "size": 4},
+            marker={"color": ACCENT, "size": 4},
         )  # fmt: skip
-    figure.add_hline(result.chance[0], line={"dash": "dash", "color": "#888"}, annotation_text="by chance")
+    figure.add_hline(result.chance[0], line={"dash": "dash", "color": GREY}, annotation_text="by chance")
     figure.update_layout(
         template="plotly_white", title=title(result), showlegend=False, yaxis={"range": [0, 1.02]},
         yaxis_title="cosine of |map| and |v₁|",

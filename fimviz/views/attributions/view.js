@@ -1,12 +1,11 @@
 // The attribution view: the worst direction beside what methods say that the model looks at.
 // State shared with Python or the stand-in host: sample.
-import { escape, number, series } from "../kit/chart.js";
+import { escape, series } from "../kit/chart.js";
+import { fixed, number, percent } from "../kit/numbers.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
 import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
 
-const missing = (gap, most) => (gap === null ? "" : ` · ${gap > most ? "not complete: " : ""}misses ${
-  (100 * gap).toFixed(gap < 0.1 ? 1 : 0)} % of f(x) − f(baseline)`);
-const two = (v) => (v === null ? "–" : v.toFixed(2).replace("-", "−"));
+const missing = (gap, most) => (gap === null ? "" : ` · ${gap > most ? "not complete: " : ""}misses ${percent(gap, 2)} of f(x) − f(baseline)`);
 
 class Attributions extends View {
   constructor(model, root, packed) {
@@ -21,7 +20,7 @@ class Attributions extends View {
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
     fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ", "misses"])],
-      data.samples.map((s) => [s.index, s.target, ...s.maps.flatMap((m) => [two(m.cosine), two(m.rank), two(m.gap)])])]]);
+      data.samples.map((s) => [s.index, s.target, ...s.maps.flatMap((m) => [fixed(m.cosine), fixed(m.rank), fixed(m.gap)])])]]);
   }
 
   show() {
@@ -37,7 +36,7 @@ class Attributions extends View {
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
     this.draw(figures[1], sample.vector, sample.scale, side, `λ₁ = ${number(sample.norm)} · ±${number(sample.scale, 2)}`, "worst direction");
     sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m.scale, side,
-      `cosine ${two(m.cosine)} (chance ${two(data.chance[0])}) · ρ ${two(m.rank)} · ±${number(m.scale, 2)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
+      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)} · ±${number(m.scale, 2)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
   }
 
   draw(figure, code, scale, side, text, label) {

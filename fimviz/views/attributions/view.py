@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from fimviz._quantile import digits, median
+from fimviz._quantile import median
 from fimviz.attributions import INCOMPLETE
 from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
+from fimviz.views.kit.numbers import number, percent
 
 if TYPE_CHECKING:
     from fimviz.attributions import Attributions
@@ -86,10 +87,6 @@ def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure
     )
 
 
-def _share(gap: float) -> str:
-    return "–" if gap != gap else f"{gap:.1%}" if gap < 0.1 else f"{gap:.0%}"
-
-
 def title(result: Attributions) -> str:
     """What is seen, in a sentence."""
     return result.verdict[0].upper() + result.verdict[1:]
@@ -97,8 +94,8 @@ def title(result: Attributions) -> str:
 
 def _still(result: Attributions, inputs: Inputs) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{digits(median(result.cosine[:, j]))}</td>"
-        f"<td>{digits(median(result.rank[:, j]))}</td><td>{_share(median(result.gap[:, j]))}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{number(median(result.cosine[:, j]))}</td>"
+        f"<td>{number(median(result.rank[:, j]))}</td><td>{percent(median(result.gap[:, j]), 2)}</td></tr>"
         for j, name in enumerate(result.methods)
     )
     first = ""

@@ -1,5 +1,8 @@
 // The bound view, left: every way to know λ₁ as a row, and its mark on an axis that all rows share.
-import { brokenAxis, decadeTicks, escape, powerOfTen, quartiles, raised, scale } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { powerOfTen, raised } from "../kit/numbers.js";
+import { brokenAxis, decadeTicks, scale } from "../kit/axes.js";
+import { quartiles } from "../kit/quantiles.js";
 
 const bracket = (from, to, y) => `<path class="fv-stroke" d="M${from},${y - 5}V${y + 5}M${from},${y}H${to}M${to},${y - 5}V${y + 5}"/>`;
 

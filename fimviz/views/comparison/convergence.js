@@ -1,6 +1,9 @@
 // The bound view, right: how estimates come closer to the truth as they cost more.
 import { PALETTE } from "../kit/palette.js";
-import { decadeTicks, escape, number, powerOfTen, quartiles, scale, spread } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, powerOfTen } from "../kit/numbers.js";
+import { decadeTicks, scale, spread } from "../kit/axes.js";
+import { quartiles } from "../kit/quantiles.js";
 
 
 /** Running values (log₁₀) against cost, both on log axes, the truth as a line. lines: {name, color, points: [[cost, log]]}. */

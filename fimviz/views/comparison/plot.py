@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz._quantile import median
-from fimviz.views.comparison.view import logarithms, power_of_ten, rows_of
+from fimviz.views.comparison.view import logarithms, rows_of
 from fimviz.views.kit.boxes import quartile_box
+from fimviz.views.kit.numbers import power_of_ten
+from fimviz.views.kit.palette import ACCENT, GREY, faded
 
 if TYPE_CHECKING:
     from fimviz.comparison import BoundComparison
@@ -48,9 +50,9 @@ def plot(result: BoundComparison) -> go.Figure:
             boxpoints="all",
             pointpos=0,
             jitter=0.4,
-            marker={"size": 6, "color": "#1976d2", "symbol": _SYMBOLS.get(guarantee, "circle")},
-            line={"width": 1, "color": "rgba(128,128,128,0.9)"},
-            fillcolor="rgba(128,128,128,0.15)",
+            marker={"size": 6, "color": ACCENT, "symbol": _SYMBOLS.get(guarantee, "circle")},
+            line={"width": 1, "color": GREY},
+            fillcolor=faded(GREY, 0.15),
             text=[f"×{power_of_ten(v)}" for v in known],
             hovertemplate=f"{name}: %{{text}}<extra></extra>",
         )
@@ -65,7 +67,7 @@ def plot(result: BoundComparison) -> go.Figure:
     ticks = list(range(math.floor(low / step) * step, math.ceil(high) + step, step))
     best = min(rungs, key=rungs.__getitem__, default=None)
     truth_words = "the exact λ₁" if reference == "exact" else f"{reference}’s λ₁"
-    figure.add_vline(x=0, line={"color": "rgba(128,128,128,0.9)", "width": 1})
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
     figure.update_layout(
         template="plotly_white",
         title=f"The tightest bound, {best}, is ×{power_of_ten(rungs[best], 2)} above {truth_words} in the median"

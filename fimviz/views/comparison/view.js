@@ -1,6 +1,8 @@
 // The bound view: how close do formulas and estimates come to the truth, and at what cost?
 // State shared with Python or the stand-in host: index (of the chosen sample), method (the chosen row), everything (all samples).
-import { escape, number, powerOfTen, probability, quartiles } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, powerOfTen, probability } from "../kit/numbers.js";
+import { quartiles } from "../kit/quantiles.js";
 import { fillTables, mounted, roving, View } from "../kit/stage.js";
 import { SHAPES, shows, withRows } from "./boundrows.js";
 import { withConvergence } from "./convergence.js";
@@ -16,7 +18,7 @@ const MEANING = {
   void: "says nothing: the gradient does not describe this model",
 };
 const GROUPS = { estimate: "Computed and estimated", ladder: "Upper bounds by formula", lower: "Lower bounds by formula" };
-function layout(methods) {
+function layout(methods, legend) {
   const signs = Object.entries(MEANING).filter(([name]) => methods.some((m) => m.guarantee === name)).map(([name, text]) =>
     `<span class="fv-sign"><svg width="16" height="16" aria-hidden="true">${SHAPES[name](8, 8)}</svg> ${text}</span>`).join(" ");
   const rungs = methods.filter((m) => m.group !== "estimate" && m.formula).map((m) =>
@@ -31,8 +33,7 @@ function layout(methods) {
       Each row is one way to know λ₁, and the number behind × is its ratio to the truth.</p>
       ${rungs ? `<table class="fv-formulas"><tr><th></th><th>formula</th><th>needs</th></tr>${rungs}</table><p>J_i: gradient of logit i;
       J_h: Jacobian of the features that the last layer reads; L_h: a bound on ‖J_h‖ for every input, the layers’ norms carried through the network;
-      W: the last layer’s weights, Δ: the largest distance of two of its rows; c(p) ≤ ¼: the largest variance that the probabilities
-      allow. Where a network does not end in a linear layer, its logits stand for h and W = 1; for yes/no labels max p(1 − p) stands for c(p), and ‖W‖ for Δ.</p>` : ""}</div></details></div>
+      W: the last layer’s weights. ${escape(legend)} Where a network does not end in a linear layer, its logits stand for h and W = 1.</p>` : ""}</div></details></div>
     <p class="fv-sub"></p>
     <div class="fv-slider"><span class="fv-switch" role="group" aria-label="What the rows show"><button type="button" data-all="">this sample</button><button type="button" data-all="1">all samples</button></span>
       <label>sample <input type="range" aria-label="Which sample, by fragility" step="1"></label><output></output></div>
@@ -59,7 +60,7 @@ class Comparison extends withWaterfall(withConvergence(withRows(View))) {
     this.methods = data.methods;
     this.unit = data.unit; // what a forward pass, a VJP and a JVP cost
     this.reference = this.methods.findIndex((m) => m.name === data.reference);
-    root.innerHTML = layout(this.methods);
+    root.innerHTML = layout(this.methods, this.data.legend);
     this.range = this.$("input");
     Object.assign(this.range, { min: 0, max: data.samples.length - 1 });
     this.range.disabled = data.samples.length < 2;

@@ -17,6 +17,7 @@ from fimviz.comparison import ways
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import finite, lost, still_of_lost
+from fimviz.views.kit.numbers import power_of_ten
 from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def view(result: BoundComparison, *, samples: int, max_bytes: int, places: Seque
         "lost": lost(result.failures),
         "unit": [1.0, VJP_COST, JVP_COST],
         "reference": "exact" if "exact" in result.methods else next(iter(result.methods)),
+        "legend": result.likelihood.symbols.legend,
+        "head": {"name": result.likelihood.symbols.last, "kind": result.likelihood.symbols.onto},
         "samples": [
             {"index": called[at], "prediction": result.said[i], "confidence": finite(result.confidence[i])}
             for at, i in enumerate(order)
@@ -145,7 +148,9 @@ def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[st
         costs = [[int(count) for count in row] for row in counts]
         costs = costs[:1] if all(row == costs[0] for row in costs) else costs
     way = ways()[name]
-    last = way.last if isinstance(way, Formula) else ""
+    formula, last = way.formula, ""
+    if isinstance(way, Formula):
+        formula, last = (way.written(text, result.likelihood) for text in (way.formula, way.last))
     known = column is not None and not bool(column.value.isnan().all())
     return {
         "name": name,
@@ -153,7 +158,7 @@ def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[st
         "guarantee": column.guarantee if column else "none",
         "short": way.short,
         "needs": way.needs,
-        "formula": way.formula,
+        "formula": formula,
         "reason": result.reasons.get(name, ""),
         "costs": costs,
         "seconds": column.seconds / len(result) if column else None,
@@ -223,18 +228,3 @@ def _still(result: BoundComparison, i: int) -> str:
         )
     head = "<tr><th>method</th><th>λ₁</th><th>÷ the truth</th><th>guarantee</th></tr>"
     return f"<p>Sample {i}: one row a way to find λ₁.</p><table>{head}{''.join(rows)}</table>"
-
-
-def power_of_ten(log10: float, digits: int = 3) -> str:
-    """10 to the given power as text, however large: "3.1", "1.6·10⁶⁰"."""
-    if log10 != log10:
-        return "–"
-    if abs(log10) == float("inf"):
-        return "∞" if log10 > 0 else "0"
-    if -3 <= log10 < 5:
-        return f"{10**log10:.{digits}g}"
-    exponent = int(np.floor(log10))
-    mantissa = f"{10 ** (log10 - exponent):.{digits - 1}f}"
-    if mantissa.startswith("10"):
-        mantissa, exponent = f"{1:.{digits - 1}f}", exponent + 1
-    return f"{mantissa}·10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"

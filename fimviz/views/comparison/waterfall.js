@@ -1,18 +1,21 @@
 // The waterfall of a bound: which layer costs how many orders of magnitude. Numbers are log₁₀ in units of λ.
-import { decadeTicks, escape, powerOfTen, scale } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { powerOfTen } from "../kit/numbers.js";
+import { decadeTicks, scale } from "../kit/axes.js";
 
 /**
  * The steps of a bound in units of λ, which grows with the square of a Jacobian's norm: so gains and bounds count twice.
- * rows: [name, kind, formula]; gains: NaN where tensors are joined; bound: log₁₀ of the rung; last: what the last step does.
+ * rows: [name, kind, formula]; gains: NaN where tensors are joined; bound: log₁₀ of the rung; last: what the last step does;
+ * head: its name and kind.
  */
-export function fall(rows, gains, bounds, bound, last) {
+export function fall(rows, gains, bounds, bound, last, head) {
   const steps = rows.map(([name, kind, formula], i) => {
     const joins = Number.isNaN(gains[i]);
     const to = 2 * bounds[i];
     return { name, kind, formula, joins, gain: 2 * gains[i], from: joins ? to : to - 2 * gains[i], to };
   });
   const from = steps.length ? steps.at(-1).to : 0;
-  const end = { name: "softmax", kind: "to probabilities", formula: last, joins: false, last: true, gain: bound - from, from, to: bound };
+  const end = { ...head, formula: last, joins: false, last: true, gain: bound - from, from, to: bound };
   return Number.isFinite(bound) ? [...steps, end] : steps;
 }
 
@@ -88,7 +91,7 @@ export const withWaterfall = (Base) => class extends Base {
     if (packed) {
       const rows = this.data.tables[packed.table].map(([name, kind, formula]) => [name, this.data.words[kind], this.data.words[formula]]);
       const numbers = new Float32Array(this.part(packed.numbers));
-      this.steps = fall(rows, numbers.subarray(0, rows.length), numbers.subarray(rows.length), value, method.falls);
+      this.steps = fall(rows, numbers.subarray(0, rows.length), numbers.subarray(rows.length), value, method.falls, this.data.head);
       const most = costliest(this.steps);
       const where = method.local && this.data.local?.[at] ? ` at sample ${this.data.samples[at].index}` : "";
       this.$(".fv-detail h4").textContent = most.length

@@ -1,6 +1,7 @@
 // The divergence view, left: a map of class pairs, and the sample pairs of one of its cells.
-import { escape, number, raised } from "../kit/chart.js";
-import { diverging } from "../kit/pixels.js";
+import { escape } from "../kit/chart.js";
+import { nearOne, number, raised } from "../kit/numbers.js";
+import { diverging } from "../kit/palette.js";
 import { colorBar } from "../kit/stage.js";
 
 export const QUANTITIES = {
@@ -9,11 +10,6 @@ export const QUANTITIES = {
   g2: { name: "G2", says: "mean G2, the part of higher order, in nats", signed: true },
   ratio: { name: "G2/KL", says: "mean G2 ÷ mean KL: 1 where F knows nothing of it", signed: true },
 };
-
-/** A number that says what is missing where it is nearly 1. */
-export function share(value) {
-  return value !== null && value > 0.9995 && value < 1 ? `1 − ${number(1 - value, 2)}` : number(value);
-}
 
 /** In two or three signs, as a small cell can hold. */
 export function brief(value) {
@@ -60,14 +56,14 @@ export const withClassPairs = (Base) => class extends Base {
       const value = table[a][b];
       if (value === null) return `<td class="fv-self"></td>`;
       const [back, ink] = shade(value, values, q.signed);
-      const said = `from ${names[a]} to ${names[b]}: ${q.name} ${key === "ratio" ? share(value) : number(value)}, ${tables.pairs[a][b]} pairs`;
+      const said = `from ${names[a]} to ${names[b]}: ${q.name} ${key === "ratio" ? nearOne(value) : number(value)}, ${tables.pairs[a][b]} pairs`;
       return `<td><button type="button" tabindex="-1" data-a="${c}" data-b="${d}" style="background:${back};color:${ink};min-width:${room}px" title="${escape(said)}" aria-label="${escape(said)}" aria-pressed="false">${room >= 32 ? brief(value) : ""}</button></td>`;
     }).join("")}</tr>`).join("");
     const box = this.$(".fv-heat");
     const focused = box.contains(document.activeElement);
     box.innerHTML = `<table class="${upright ? "fv-upright" : ""}"><thead><tr><td></td>${names.map((n) => `<th scope="col"><span title="${escape(n)}">${escape(n)}</span></th>`).join("")}</tr></thead><tbody>${rows}</tbody></table>`;
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const say = (v) => (key === "ratio" ? share(v) : number(v));
+    const say = (v) => (key === "ratio" ? nearOne(v) : number(v));
     const most = Math.max(...values.map(Math.abs));
     const bar = q.signed ? colorBar(most, { share: 0.9 }) : "";
     this.$(".fv-legend").innerHTML = `${q.says}, from ${say(low)} to ${say(high)}${q.log ? "; the stronger the shade, the more, on a log scale" : ", coloured by the root of its size"}.${left_out ? ` ${left_out} classes of fewer pairs are left out.` : ""}${drawn ? " Pairs drawn by chance: cells may hold few." : ""}${bar}`;

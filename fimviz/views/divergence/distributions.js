@@ -1,5 +1,7 @@
 // The divergence view, top: the distributions over all pairs, of every model on one axis.
-import { escape, number, scale } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { percent } from "../kit/numbers.js";
+import { scale } from "../kit/axes.js";
 
 /** Histograms of several models on one axis, as outlines; a triangle marks each median. */
 function histogram({ width, height, distribution: d, colors, label }) {
@@ -22,11 +24,9 @@ function histogram({ width, height, distribution: d, colors, label }) {
   });
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${axis.join("")}` +
     `<line class="axis" x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}"/>${shapes.join("")}${medians.join("")}` +
-    `<text class="tick direct" x="${left}" y="${top - 5}">${number(100 * most, 2)} % of the pairs in a bin</text>` +
+    `<text class="tick direct" x="${left}" y="${top - 5}">${percent(most, 2)} of the pairs in a bin</text>` +
     `<text class="tick" x="${right}" y="${height - 2}" text-anchor="end">${escape(d.axis)}</text></svg>`;
 }
-
-const percent = (v) => `${number(100 * v, 2)} %`;
 
 /** The view with this part of it. @param {any} Base @returns {any} */
 export const withDistributions = (Base) => class extends Base {

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from fimviz._quantile import quantiles
 from fimviz.views.kit.inputs import finite
+from fimviz.views.kit.numbers import decade, near_one, number, percent
 
 if TYPE_CHECKING:
     from fimviz.divergence.crosscategory import CrossCategoryKL
 
 _BINS = 40
 _QUARTILES = (0.25, 0.5, 0.75)
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Distribution(NamedTuple):
@@ -73,7 +73,7 @@ def _signed(key: str, title: str, columns: list[Tensor]) -> Distribution:
     ticks = [(0.0, "0")]
     for power in list(powers)[::-1][::step]:
         at = float(place(torch.tensor(10.0**power, dtype=torch.float64)))
-        ticks += [(s * at, f"{'−' if s < 0 else ''}{_power(power)}") for s in (-1, 1)]
+        ticks += [(s * at, f"{'−' if s < 0 else ''}{decade(power)}") for s in (-1, 1)]
     models = [
         {
             **_model(v, place, low, high, torch.ones_like(v, dtype=torch.bool), ""),
@@ -99,20 +99,26 @@ def _share(key: str, title: str, columns: list[Tensor]) -> Distribution:
     step = math.ceil(len(powers) / 6)
     texts = {0: "0", 1: "0.9", 2: "0.99"}
     ticks = [
-        (float(p), texts.get(p) or (f"1 − {_power(-p)}" if p > 0 else f"−{10**-p - 1}" if p > -5 else f"−{_power(-p)}"))
+        (float(p), texts.get(p) or (f"1 − {decade(-p)}" if p > 0 else f"−{10**-p - 1}" if p > -5 else f"−{decade(-p)}"))
         for p in powers
         if p % step == 0
     ]
     if len(ticks) < 3:
         fine = torch.tensor([-5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 0.8, 0.9, 0.95]).double()
         places = zip(place(fine).tolist(), fine.tolist(), strict=True)
-        ticks = [(at, text(value)) for at, value in places if low <= at <= high]
-    models = [_model(v, place, low, high, v < 1, "have no second-order part") for v in columns]
+        ticks = [(at, number(value)) for at, value in places if low <= at <= high]
+    models = [_model(v, place, low, high, v < 1, "have no second-order part", near_one) for v in columns]
     return Distribution(key, title, "log axis of 1 − G2/KL; 1: F knows nothing of it", low, high, ticks, models)
 
 
 def _model(
-    values: Tensor, place: Callable[[Tensor], Tensor], low: float, high: float, shown: Tensor, why: str
+    values: Tensor,
+    place: Callable[[Tensor], Tensor],
+    low: float,
+    high: float,
+    shown: Tensor,
+    why: str,
+    say: Callable[[float], str] = number,
 ) -> dict[str, Any]:
     known = ~values.isnan()
     bins = ((place(values[shown & known]) - low) / (high - low) * _BINS).floor().clamp(0, _BINS - 1).long()
@@ -130,7 +136,7 @@ def _model(
         "median": finite(middle[1]),
         "quartiles": [finite(middle[0]), finite(middle[2])],
         "places": [float(p) if ok else None for p, ok in zip(place(middle).tolist(), inside.tolist(), strict=True)],
-        "text": [text(v) for v in middle.tolist()],
+        "text": [say(v) for v in middle.tolist()],
         "note": "; ".join(notes),
     }
 
@@ -146,30 +152,6 @@ def _decades(low: float, high: float) -> list[tuple[float, str]]:
     powers = range(math.ceil(low), math.floor(high) + 1)
     if len(powers) > 1:
         step = math.ceil(len(powers) / 6)
-        return [(float(p), _power(p)) for p in powers if p % step == 0]
+        return [(float(p), decade(p)) for p in powers if p % step == 0]
     fine = [(math.log10(m) + e, m * 10.0**e) for e in range(math.floor(low), math.floor(high) + 1) for m in (1, 2, 5)]
-    return [(at, text(value)) for at, value in fine if low <= at <= high]
-
-
-def _power(power: int) -> str:
-    return f"{10.0**power:g}" if -3 <= power <= 3 else f"10{str(power).translate(_SUPERSCRIPT)}"
-
-
-def percent(share: float) -> str:
-    """A share in words that never round to a false 0 or 100 %, nor need it: 1.5 above 1 stays 150 %."""
-    if 0.9995 <= share < 1:
-        return f"all but {text(100 * (1 - share), 2)} %"
-    return f"{text(100 * share, 2 if share < 0.095 else 3)} %"
-
-
-def text(value: float, digits: int = 3) -> str:
-    """A number as the views write it; near 1 it is said by what is missing."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if 0.9995 < value < 1:
-        return f"1 − {text(1 - value, 2)}"
-    shown = f"{value:.{digits}g}"
-    if "e" in shown:
-        mantissa, power = shown.split("e")
-        shown = f"{mantissa}×10{str(int(power)).translate(_SUPERSCRIPT)}"
-    return shown.replace("-", "−")
+    return [(at, number(value)) for at, value in fine if low <= at <= high]

@@ -1,5 +1,7 @@
 // The divergence view, right: what the model says along the line between the two samples of a pair.
-import { escape, lineChart, locate, MARGIN, number, probability, scale, ticks } from "../kit/chart.js";
+import { escape, lineChart } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
+import { locate, MARGIN, scale, ticks } from "../kit/axes.js";
 
 /** The view with this part of it. @param {any} Base @returns {any} */
 export const withLine = (Base) => class extends Base {

@@ -1,9 +1,10 @@
 // The divergence view: how much of what tells two classes apart does F know of?
 // State shared with Python or the stand-in host: quantity (of the map), pair (its place), position (along its line), steps.
-import { escape, number, probability, series } from "../kit/chart.js";
+import { escape, series } from "../kit/chart.js";
+import { nearOne, number, probability } from "../kit/numbers.js";
 import { blend } from "../kit/pixels.js";
 import { canvasIn, fillTables, mounted, roving, View } from "../kit/stage.js";
-import { QUANTITIES, share, withClassPairs } from "./classpairs.js";
+import { QUANTITIES, withClassPairs } from "./classpairs.js";
 import { withDistributions } from "./distributions.js";
 import { withLine } from "./pairline.js";
 
@@ -75,7 +76,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
     const { data } = this;
     const key = this.model.get("quantity");
     const names = data.shown.map((c) => this.name(c));
-    const cell = (v) => (v === null ? "–" : key === "ratio" ? share(v) : number(v, 4));
+    const cell = (v) => (v === null ? "–" : key === "ratio" ? nearOne(v) : number(v, 4));
     const { pair, steps } = this;
     const line = pair ? [[`Table: along the line from sample ${pair.i} to ${pair.j}`, ["t", "KL", "t² G1", "the model says", "p"], pair.along.map((v, k) =>
       [(k / steps).toFixed(2), number(v, 5), number((k / steps) ** 2 * pair.g1, 5), ...(pair.p[k] === null ? ["not known", "–"] : [this.name(pair.says[k]), probability(pair.p[k])])])]] : [];
@@ -84,7 +85,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
         data.distributions.map((d) => [m.name, d.title, d.models[n].text[0], d.models[n].text[1], d.models[n].text[2], d.models[n].note]))],
       [`Table: by class, ${QUANTITIES[key].says}`, ["from \\ to", ...names], data.tables[key].map((row, a) => [names[a], ...row.map(cell)])],
       ["Table: the pairs of this page", ["i", "j", "from", "to", "which", "KL", "G1", "G2", "G2/KL", "½ λ₁ ‖Δ‖²", "‖Δ‖"], data.pairs.map((p) => [p.i, p.j, ...this.sits(p).map((c) => this.name(c)), p.role,
-        number(p.kl, 5), number(p.g1, 5), number(p.kl - p.g1, 5), p.kl > 0 ? share((p.kl - p.g1) / p.kl) : "–", number(p.limit, 5), number(p.l2, 4)])],
+        number(p.kl, 5), number(p.g1, 5), number(p.kl - p.g1, 5), p.kl > 0 ? nearOne((p.kl - p.g1) / p.kl) : "–", number(p.limit, 5), number(p.l2, 4)])],
       ...line,
     ];
   }

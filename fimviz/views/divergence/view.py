@@ -15,10 +15,11 @@ import traitlets
 from fimviz._options import whole
 from fimviz._quantile import median
 from fimviz.divergence.path import Path
-from fimviz.views.divergence.distributions import Distribution, distributions, percent, text
+from fimviz.views.divergence.distributions import Distribution, distributions
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.kit.numbers import number, percent
 from fimviz.views.kit.palette import PALETTE
 
 if TYPE_CHECKING:
@@ -251,8 +252,8 @@ def _still(
         row = [ends[0], (ends[0] + ends[1]) / 2, ends[1]]
         parts.append(
             f'<img alt="sample {line.i}, halfway, and sample {line.j}" src="{picture(inputs, row)}">'
-            f"<p>From sample {line.i} ({labels[0]}) to sample {line.j} ({labels[1]}): KL {text(float(line.kl[-1]))} "
-            f"nats; its second-order part is {text(float(line.quadratic[-1]))}.</p>"
+            f"<p>From sample {line.i} ({labels[0]}) to sample {line.j} ({labels[1]}): KL {number(float(line.kl[-1]))} "
+            f"nats; its second-order part is {number(float(line.quadratic[-1]))}.</p>"
         )
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(d.title)}</td>"
@@ -272,13 +273,13 @@ def title(results: Mapping[str, CrossCategoryKL]) -> str:
     """What is seen, in a sentence."""
     parts = []
     for name, r in results.items():
-        error = "" if math.isnan(r.cckl_error) else f" ± {r.cckl_error:.2g}"
-        value = f"CCKL = {r.cckl:.3g}{error} nats"
+        error = "" if math.isnan(r.cckl_error) else f" ± {number(r.cckl_error, 2)}"
+        value = f"CCKL = {number(r.cckl)}{error} nats"
         share = r.means["g1"].value / r.cckl if r.cckl > 0 else 0.0
         said = (
             f"{percent(share)} of it second-order"
             if share <= 1
-            else f"its second-order part alone is {share:.3g} times that"
+            else f"its second-order part alone is {number(share)} times that"
         )
         parts.append(f"{value}, {said}" if len(results) == 1 else f"{name}: {value}, {said}")
     return "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more" if len(parts) > 3 else "")

@@ -1,10 +1,10 @@
 // The attacks tab: the smallest change by which each attack makes the model miss, and what it looks like.
-import { escape, number, probability } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
 import { picture } from "../kit/inputs.js";
 import { outcomeOf } from "../perturbation/panel.js";
 import { fillTables } from "../kit/stage.js";
 
-const NAMES = { spectral: "along v₁", fgsm: "FGSM, one gradient step", pgd: "PGD, many steps", descent: "descent, to the smallest", random: "a random direction" };
 const NORMS = { l2: "L2", linf: "L∞" };
 
 /** How long a bar is for an ε, 0 to 1, the longest being the hardest attack. */
@@ -25,14 +25,14 @@ export class AttackPanel {
     const found = tried.filter((t) => t.epsilon > 0);
     const least = found.reduce((a, b) => (!a || b.epsilon < a.epsilon ? b : a), null);
     this.$(".fv-found").textContent = tried.every((t) => t.epsilon === 0) ? `The model misses ${said} as it is: nothing has to change.`
-      : least ? `The smallest change found that makes the model miss ${said} is ${number(least.epsilon)} long (${NORMS[least.norm] ?? least.norm}, ${NAMES[least.attack] ?? least.attack}). It is an upper bound: there may be a smaller one.` +
+      : least ? `The smallest change found that makes the model miss ${said} is ${number(least.epsilon)} long (${NORMS[least.norm] ?? least.norm}, ${least.words}). It is an upper bound: there may be a smaller one.` +
         (sample ? ` ½ε²λ₁ there is ${number(0.5 * least.epsilon ** 2 * sample.directions[0].value)} nats.` : "") : "No attack succeeded within its largest budget.";
     this.$(".fv-tried").hidden = tried.every((t) => t.epsilon === 0);
     const shares = lengths(tried);
     this.$(".fv-tried").innerHTML = tried.map((t, i) => {
       const words = t.epsilon === null ? "did not succeed" : t.epsilon === 0 ? "nothing needed" : `ε = ${number(t.epsilon)}`;
       const becomes = t.becomes === undefined ? "" : `now: ${outcomeOf(this.data, t.becomes)} (p = ${probability(t.confidence)})`;
-      return `<figure class="fv-attempt"><figcaption>${escape(NAMES[t.attack] ?? t.attack)} <span class="fv-quiet">${escape(NORMS[t.norm] ?? t.norm)}</span></figcaption>` +
+      return `<figure class="fv-attempt"><figcaption>${escape(t.words)} <span class="fv-quiet">${escape(NORMS[t.norm] ?? t.norm)}</span></figcaption>` +
         `<div class="fv-plate"></div><div class="fv-length${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
     }).join("");
     const side = Math.min(176, Math.floor((width - 24 * Math.min(2, tried.length - 1)) / Math.min(3, tried.length)));

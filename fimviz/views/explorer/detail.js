@@ -1,5 +1,6 @@
 // The detail of the explorer: tabs about the chosen sample, of one model or of two beside each other.
-import { escape, number, probability } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
 import attributions from "../attributions/view.js";
 import { AttackPanel } from "./attackpanel.js";
 import bounds from "../comparison/view.js";

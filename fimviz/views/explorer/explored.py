@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fimviz.attacks.table import attack_of
 from fimviz.views.comparison.view import view as comparison
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost
 from fimviz.views.kit.palette import class_order
@@ -232,6 +233,7 @@ def attacks_data(
             epsilon = float(found.epsilon[i, j])
             one: dict[str, Any] = {
                 "attack": attack,
+                "words": attack_of(attack).short,
                 "norm": norm,
                 "epsilon": finite(epsilon),
                 "length": finite(found.length[i, j]),

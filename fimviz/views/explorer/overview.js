@@ -1,10 +1,10 @@
 // The overview of the explorer: a strip of dots on a log axis, with a brush, and a cloud against a second number.
-import { escape, number, powerOfTen } from "../kit/chart.js";
-import { OTHERS } from "../kit/palette.js";
+import { escape } from "../kit/chart.js";
+import { number, powerOfTen } from "../kit/numbers.js";
+import { OTHERS, SURE } from "../kit/palette.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
 
 const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"], attack: ["smallest successful attack, L2", "log", "attack"] };
-const SURE = ["#b3cde3", "#7aa6cf", "#4b80b8", "#2a5a99", "#143a6b"]; // light to dark: unsure to sure
 const SURENESS = [0.5, 0.9, 0.99, 0.999];
 const UNDER = 26; // room under the dots for the axis
 const OVER = 18;

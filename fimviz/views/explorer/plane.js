@@ -1,5 +1,7 @@
 // The plane of two directions: regions that the model gives to classes, the ellipse of F, the true contour of KL.
-import { escape, number, scale, ticks } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
+import { scale, ticks } from "../kit/axes.js";
 
 const EDGE = { left: 58, right: 12, top: 28, bottom: 42 }; // of a square that stays one inside
 

@@ -1,5 +1,6 @@
 // The plane tab: regions of classes around a sample, the ellipse that F predicts and the contour that is measured.
-import { escape, number, probability } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
 import { picture } from "../kit/inputs.js";
 import { outcomeOf } from "../perturbation/panel.js";
 import { between, inside, outcomeAt, paintRegions, placeAt, planeOverlay } from "./plane.js";

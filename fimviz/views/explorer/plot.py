@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz.model.failures import said
+from fimviz.views.kit.numbers import fixed, number
+from fimviz.views.kit.palette import ACCENT, PALETTE
 
 if TYPE_CHECKING:
     from fimviz.explorer import Explorer
@@ -18,7 +20,7 @@ def plot(found: Explorer) -> go.Figure:
     from fimviz.explorer.results import CONFIDENCE
 
     figure = go.Figure()
-    for (name, m), color in zip(found.models.items(), ("#1976d2", "#d55e00"), strict=False):
+    for (name, m), color in zip(found.models.items(), (ACCENT, PALETTE[1]), strict=False):
         s = m.spectrum
         right = [True] * len(s) if s.correct is None else s.correct.tolist()
         r = found.ranks[name]["confidence"]
@@ -26,7 +28,7 @@ def plot(found: Explorer) -> go.Figure:
             x=[v if v > 0 else None for v in m.matched.tolist()],
             y=[v if v > 0 else None for v in s.doubt.tolist()],
             mode="markers",
-            name=f"{html.escape(name) or 'samples'}, ρ with confidence {r.rho:.2f}".replace("-", "−"),
+            name=f"{html.escape(name) or 'samples'}, ρ with confidence {fixed(r.rho)}",
             marker={"color": color, "size": 7, "symbol": ["circle" if ok else "x" for ok in right]},
             text=[str(i) for i in range(len(s))],
             hovertemplate="sample %{text}: λ₁ = %{x:.4g}, 1 − confidence %{y:.3g}<extra></extra>",
@@ -34,7 +36,7 @@ def plot(found: Explorer) -> go.Figure:
     norm = f"λ₁ at confidence {CONFIDENCE}"
     known = found.first.matched[found.first.matched.isfinite()]
     said_of = f"{len(found)} inputs{said(found.first.spectrum.failures)}"
-    spans = f" spans {known.min():.3g} to {known.max():.3g}" if len(known) else " is not known"
+    spans = f" spans {number(float(known.min()))} to {number(float(known.max()))}" if len(known) else " is not known"
     figure.update_layout(
         template="plotly_white",
         title=f"{norm}{spans} over {said_of}",

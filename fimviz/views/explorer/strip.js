@@ -1,5 +1,8 @@
 // Dots of samples: swarms on a log axis, and a cloud against a second number. Pure functions: numbers in, SVG out.
-import { decadeTicks, escape, number, quantiles, scale, ticks } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
+import { decadeTicks, scale, ticks } from "../kit/axes.js";
+import { quantiles } from "../kit/quantiles.js";
 
 const EMPTY = 8; // decades without a sample that the axis leaves out
 

@@ -1,6 +1,7 @@
 // The explorer: where is my model fragile? Norms of a batch, a gallery, and all that is known of the chosen sample, linked.
 // State shared with Python or the stand-in host: index, direction, epsilon, flipped, tab, color, against, norm, sort, show, selected.
-import { measured, median, number, probability, powerOfTen, quantiles } from "../kit/chart.js";
+import { measured, number, powerOfTen, probability } from "../kit/numbers.js";
+import { median, quantiles } from "../kit/quantiles.js";
 import { Detail } from "./detail.js";
 import { Gallery, shares } from "../kit/gallery.js";
 import { picture } from "../kit/inputs.js";

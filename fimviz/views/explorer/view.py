@@ -10,6 +10,7 @@ from fimviz.views.explorer.explored import batch_data, choices
 from fimviz.views.explorer.exploring import Exploring
 from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.inputs import Inputs, picture, still_of_lost
+from fimviz.views.kit.numbers import number, probability
 from fimviz.views.perturbation.view import extent_of, just_past_the_flip
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
         deep = found.first.detail.spectrum
         assert deep.eigenvectors is not None
         moved = deep.images[0].double() + epsilon * deep.eigenvectors[0, 0].double()
-        said = f"Sample {found.places[0]}, the most fragile shown: the input, and moved by {epsilon:.3g} along v₁."
+        said = f"Sample {found.places[0]}, the most fragile shown: the input, and moved by {number(epsilon)} along v₁."
         parts.append(f'<img alt="{said}" src="{picture(inputs, [deep.images[0], moved])}"><p>{said}</p>')
     head = "<tr><th>sample</th><th>prediction</th><th>confidence</th>"
     kinds = f"at confidence {CONFIDENCE}", "as it is"
@@ -100,6 +101,7 @@ def _still(found: Explorer, inputs: Inputs, epsilon: float) -> str:
     for i in found.first.fragile[:10]:
         said = s.net.likelihood.said(s.predictions[i], names)
         values = [v for m in found.models.values() for v in (m.matched[i], m.spectrum.spectral_norm[i])]
-        norms = "".join(f"<td>{'–' if v.isnan() else format(float(v), '.4g')}</td>" for v in values)
-        rows.append(f"<tr><td>{i}</td><td>{html.escape(said)}</td><td>{float(s.confidence[i]):.4f}</td>{norms}</tr>")
+        norms = "".join(f"<td>{number(float(v), 4)}</td>" for v in values)
+        sure = probability(float(s.confidence[i]), float(s.doubt[i]))
+        rows.append(f"<tr><td>{i}</td><td>{html.escape(said)}</td><td>{sure}</td>{norms}</tr>")
     return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"

@@ -1,5 +1,6 @@
 // Inputs and signed maps on a plate: images as whole pixels of the screen, anything else as bars or a curve.
-import { number, series } from "./chart.js";
+import { series } from "./chart.js";
+import { number } from "./numbers.js";
 import { blend, paint, signedMap } from "./pixels.js";
 import { canvasIn } from "./stage.js";
 

@@ -1,5 +1,6 @@
 // What the live explorer asks of Python: another temperature, more directions, one part of a sample's detail, new images.
-import { escape, number } from "./chart.js";
+import { escape } from "./chart.js";
+import { number } from "./numbers.js";
 
 const MOST = 10; // times the temperature, and its inverse: the ends of the slider
 const FILES = "image/png,image/jpeg,image/webp,image/gif,image/bmp,image/tiff";

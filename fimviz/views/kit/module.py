@@ -137,7 +137,7 @@ def _data(path: str) -> object:
 
 
 def _scope(path: str) -> str:
-    return "$" + path.rsplit(".", 1)[0].replace("/", "$")
+    return "$" + re.sub(r"\W", "$", path.removesuffix(".js"))
 
 
 def _own(module: _Module) -> str:

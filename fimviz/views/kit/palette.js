@@ -1,9 +1,20 @@
-// The colours of classes and of lines, in one fixed order: `palette.py` reads this list for Python and plotly.
-// Okabe and Ito's first, which any colour vision tells apart, then more that differ from these on light and on dark.
-export const PALETTE = [
-  "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a6761d",
-  "#8a3ff2", "#5c6b2e", "#c4123c", "#b0a08c", "#00696b", "#f0329b", "#7d4b2a"
-];
+// The colours of classes and of lines, which palette.py reads for plotly from the same file. Of classes, in one fixed order,
+// Okabe and Ito's come first, which any colour vision tells apart, then more that differ from these on light and on dark.
+import colors from "./palette.json" with { type: "json" };
+
+export const PALETTE = colors.classes;
+export const SURE = colors.confidence; // light to dark: unsure to sure
+
+const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+// vik, a diverging map that stays readable with any colour vision: F. Crameri, Scientific colour maps (2018).
+const VIK = colors.diverging.map(rgb);
+
+/** RGB of t in [−1, 1] on the diverging map, 0 in the neutral middle. */
+export function diverging(t) {
+  const at = ((Math.max(-1, Math.min(1, t)) + 1) / 2) * (VIK.length - 1);
+  const i = Math.min(Math.floor(at), VIK.length - 2);
+  return VIK[i].map((a, c) => a + (at - i) * (VIK[i + 1][c] - a));
+}
 
 export const OTHERS = "var(--fv-faint)";
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-PALETTE: tuple[str, ...] = tuple(json.loads(re.search(r"PALETTE = (\[[^\]]*\])", _SOURCE)[1]))  # type: ignore[index]
-OTHERS = "#888888"  # stands in plotly for the pages' variable, which follows the theme
+_COLORS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+PALETTE: tuple[str, ...] = tuple(_COLORS["classes"])
+ACCENT, WARN, GREY = str(_COLORS["accent"]["light"]), str(_COLORS["warn"]), str(_COLORS["grey"])
 _RANKED = 64  # classes beyond which a result is not about a class
 
 
@@ -26,9 +25,15 @@ def class_order(probabilities: Tensor) -> list[int] | None:
 def class_color(c: int, order: Sequence[int] | None = None) -> str:
     """The colour of a class, as `classColor` in palette.js."""
     if c < 0:
-        return OTHERS
+        return GREY  # in the pages a variable that follows the theme
     place = c if order is None else order.index(c) if c in order else -1
     if 0 <= place < len(PALETTE):
         return PALETTE[place]
     turn = 137.508 * (place if place >= 0 else len(order or ()) + c)
     return f"hsl({turn % 360:.2f},45%,46%)"
+
+
+def faded(color: str, opacity: float) -> str:
+    """A colour that lets through what is behind it."""
+    red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"

@@ -1,4 +1,5 @@
 // Arrays that travel from Python, and how they become pixels. Pure functions: node and the browser test them.
+import { diverging } from "./palette.js";
 
 /** What Python packed: {data, part}, a JSON value and the bytes at [offset, length] behind it. */
 export async function unpack(packed) {
@@ -27,17 +28,6 @@ export function blend(out, x, v, step, channels) {
     out[o + 3] = 255;
   }
   return outside;
-}
-
-// vik, a diverging map that stays readable with any colour vision: F. Crameri, Scientific colour maps (2018).
-const VIK = ("001261 022b71 034481 0c5e92 307da6 619ebd 94bed2 c6dbe6 ece5e0 e9ccba dcac90 cf8e68 c37243 b3531f " +
-  "942f06 741506 590008").split(" ").map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
-
-/** RGB of t in [−1, 1] on the diverging map, 0 in the neutral middle. */
-export function diverging(t) {
-  const at = ((Math.max(-1, Math.min(1, t)) + 1) / 2) * (VIK.length - 1);
-  const i = Math.min(Math.floor(at), VIK.length - 2);
-  return VIK[i].map((a, c) => a + (at - i) * (VIK[i + 1][c] - a));
 }
 
 const TABLE = Array.from({ length: 256 }, (_, i) => diverging((i - 128) / 127));

@@ -1,6 +1,8 @@
 // What every view needs of its page: mounting, keys, resizing, clean-up, and tables.
-import { diverging, unpack } from "./pixels.js";
-import { escape, number } from "./chart.js";
+import { unpack } from "./pixels.js";
+import { diverging } from "./palette.js";
+import { escape } from "./chart.js";
+import { number } from "./numbers.js";
 
 /** How many columns stand side by side in a width. */
 export const columnsOf = (width) => (width >= 900 ? 3 : width >= 560 ? 2 : 1);

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.kit.palette import PALETTE
+from fimviz.views.kit.palette import PALETTE, faded
 from fimviz.views.localaccuracy.view import NAMES, title
 
 if TYPE_CHECKING:
@@ -22,14 +22,13 @@ def plot(result: LocalAccuracy) -> go.Figure:
     for place, norm in enumerate(result.norms, 1):
         for n, direction in enumerate(result.directions):
             rows = result.frame[(result.frame.norm == norm) & (result.frame.direction == direction)]
-            red, green, blue = (int(PALETTE[n][k : k + 2], 16) for k in (1, 3, 5))
             common = {"legendgroup": direction, "row": 1, "col": place}
             figure.add_scatter(
                 x=[*rows.epsilon, *rows.epsilon[::-1]],
                 y=[*rows.q75, *rows.q25[::-1]],
                 mode="lines",
                 fill="toself",
-                fillcolor=f"rgba({red},{green},{blue},0.12)",
+                fillcolor=faded(PALETTE[n], 0.12),
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,

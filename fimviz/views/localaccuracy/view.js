@@ -1,6 +1,8 @@
 // The view of local accuracy: up to what size of a change does ½ δᵀFδ tell its divergence?
 // State shared with Python or the stand-in host: position (which budget).
-import { decadeTicks, escape, lineChart, MARGIN, number, scale } from "../kit/chart.js";
+import { escape, lineChart } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
+import { decadeTicks, MARGIN, scale } from "../kit/axes.js";
 import { fillTables, mounted, View } from "../kit/stage.js";
 
 const NAMES = { worst: "worst direction", fgsm: "FGSM", pgd: "PGD", random: "random direction" };

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz.divergence.localaccuracy import budget
-from fimviz.views.divergence.distributions import percent, text
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
+from fimviz.views.kit.numbers import near_one, percent
 from fimviz.views.kit.palette import PALETTE
 from fimviz.views.kit.payload import Payload
 
@@ -71,7 +71,7 @@ def _still(result: LocalAccuracy) -> str:
         table = result.table(norm=norm)
         head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
         rows = "".join(
-            f"<tr><td>{html.escape(str(name))}</td>" + "".join(f"<td>{text(v)}</td>" for v in row) + "</tr>"
+            f"<tr><td>{html.escape(str(name))}</td>" + "".join(f"<td>{near_one(v)}</td>" for v in row) + "</tr>"
             for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)
         )
         parts.append(

@@ -1,7 +1,9 @@
 // The margin view, below: how paths were made, tracing them again, and shielding against damping.
 import { unpack } from "../kit/pixels.js";
 import { PALETTE } from "../kit/palette.js";
-import { escape, lineChart, MARGIN, number, ticks } from "../kit/chart.js";
+import { escape, lineChart } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
+import { MARGIN, ticks } from "../kit/axes.js";
 
 // Where the settings' sliders reach, as powers of ten, and what they are.
 const SETTINGS = {

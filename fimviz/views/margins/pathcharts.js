@@ -1,5 +1,7 @@
 // The margin view: what the model says along a path, the same sample toward other classes, and all of it as tables.
-import { decadeTicks, escape, lineChart, number, probability, ticks } from "../kit/chart.js";
+import { escape, lineChart } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
+import { decadeTicks, ticks } from "../kit/axes.js";
 import { finePath, floorPath, stacked, stackOrder, stepBars, tick, triangle } from "./paths.js";
 import { fillTables } from "../kit/stage.js";
 

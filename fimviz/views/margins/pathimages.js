@@ -1,6 +1,7 @@
 // The margin view: the images along a path and what sets them apart from its start.
 import { blend, paint, signedMap } from "../kit/pixels.js";
-import { number, series } from "../kit/chart.js";
+import { series } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
 import { frameAt } from "./paths.js";
 import { canvasIn } from "../kit/stage.js";
 

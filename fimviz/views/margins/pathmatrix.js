@@ -1,5 +1,6 @@
 // The margin view, left: who is met on the way from whom, and the paths of one cell of that matrix.
-import { escape, number } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
 
 /** The view with this part of it. @param {any} Base @returns {any} */
 export const withMatrix = (Base) => class extends Base {

@@ -1,5 +1,7 @@
 // Paths on the simplex as numbers and SVG: pure functions, strings out.
-import { escape, locate, MARGIN, number, scale, ticks } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
+import { locate, MARGIN, scale, ticks } from "../kit/axes.js";
 
 /** The point at share t of the shortest way between two predictions: a great circle of √p. */
 export function onGeodesic(p, q, t) {

@@ -13,12 +13,9 @@ from fimviz._quantile import median
 from fimviz.margins.curve import ShieldingCurve
 from fimviz.margins.shielding import Shielding
 from fimviz.margins.traces import MarginTraces
-from fimviz.views.kit.palette import PALETTE, class_color, class_order
+from fimviz.views.kit.numbers import number, percent
+from fimviz.views.kit.palette import ACCENT, GREY, PALETTE, WARN, class_color, class_order, faded
 
-ACCENT = "#1976d2"
-SHADE = "rgba(25,118,210,0.22)"  # of what is possible
-GREY = "rgba(128,128,128,0.8)"
-WARN = "#d55e00"
 _NAMES = 24  # characters of a class name that a figure can hold
 
 
@@ -66,7 +63,7 @@ def _lengths(traces: MarginTraces) -> go.Figure:
             hovertemplate="%{text}<br>length %{y:.4g}, bound %{x:.4g}<extra></extra>",
         )
     middle = median(traces.ratio.where(flipped, torch.inf))
-    excess = f"; half are within {middle - 1:.1%} of the closed-form floor" if math.isfinite(middle) else ""
+    excess = f"; half are within {percent(middle - 1)} of the closed-form floor" if math.isfinite(middle) else ""
     figure.update_layout(
         template="plotly_white",
         title=f"{int(flipped.sum())} of {len(traces)} paths change the class{excess}",
@@ -95,8 +92,8 @@ def _path(traces: MarginTraces, trace: int) -> go.Figure:
             hovertemplate=f"{names[c]}: %{{y:.4g}} at %{{x:.3g}}<extra></extra>",
         )
     bound = float(traces.bound[trace])
-    figure.add_vline(x=bound, line={"dash": "dash", "color": GREY}, annotation_text=f"floor {bound:.3g}")
-    said = f"meets {names[hit]} at {float(traces.length[trace]):.3g}" if hit >= 0 else traces.status[trace]
+    figure.add_vline(x=bound, line={"dash": "dash", "color": GREY}, annotation_text=f"floor {number(bound)}")
+    said = f"meets {names[hit]} at {number(float(traces.length[trace]))}" if hit >= 0 else traces.status[trace]
     figure.update_layout(
         template="plotly_white",
         title=f"Sample {int(traces.sample[trace])}, {names[source]} → {names[target]}: {said}",
@@ -126,7 +123,7 @@ def _shielding(shielding: Shielding) -> go.Figure:
         z=[[v or None for v in row] for row in counts],
         x=names,
         y=names,
-        colorscale=[[0, "#e3eefa"], [1, ACCENT]],
+        colorscale=[[0, faded(ACCENT, 0.12)], [1, ACCENT]],
         showscale=False,
         text=[[str(v) if v else "" for v in row] for row in counts] if len(names) <= 16 else None,
         texttemplate="%{text}" if len(names) <= 16 else None,
@@ -174,7 +171,7 @@ def _shielding(shielding: Shielding) -> go.Figure:
         showlegend=False,
         title=f"{_share(shielding.shielded.value)} of {shielding.successful} paths meet another class first "
         + _of_all(shielding)
-        + f"(damping τ = {settings.damping:g}, step η = {settings.step:g})",
+        + f"(damping τ = {number(settings.damping)}, step η = {number(settings.step)})",
     )
     return figure
 
@@ -206,7 +203,13 @@ def _curve(curve: ShieldingCurve) -> go.Figure:
             figure.add_scatter(
                 x=part.damping.tolist(),
                 y=(100 * middle).tolist(),
-                error_y={"type": "data", "array": (100 * reach).tolist(), "thickness": 8, "width": 0, "color": SHADE},
+                error_y={
+                    "type": "data",
+                    "array": (100 * reach).tolist(),
+                    "thickness": 8,
+                    "width": 0,
+                    "color": faded(ACCENT, 0.22),
+                },
                 mode="markers",
                 marker={"opacity": 0},
                 showlegend=False,
@@ -232,7 +235,7 @@ def _of_all(shielding: Shielding) -> str:
     if shielding.successful == shielding.attempted:
         return ""
     low, high = shielding.possible
-    return f"({low:.1%} to {high:.1%} of all {shielding.attempted}) "
+    return f"({percent(low)} to {percent(high)} of all {shielding.attempted}) "
 
 
 def _whiskers(values: Tensor, low: Tensor, high: Tensor, order: list[int]) -> dict[str, object]:
@@ -246,7 +249,7 @@ def _whiskers(values: Tensor, low: Tensor, high: Tensor, order: list[int]) -> di
 
 
 def _share(value: float) -> str:
-    return "none" if math.isnan(value) else f"{value:.1%}"
+    return "none" if math.isnan(value) else percent(value)
 
 
 def _names(classes: list[str]) -> list[str]:

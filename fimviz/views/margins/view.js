@@ -1,6 +1,8 @@
 // The margin view: how far is it to another class, and which classes are met on the way?
 // State shared with Python or the stand-in host: trace (its id), position (length along it), live (whether Python answers).
-import { escape, MARGIN, number, probability, rounded, scale } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { number, probability, rounded } from "../kit/numbers.js";
+import { MARGIN, scale } from "../kit/axes.js";
 import { classColor } from "../kit/palette.js";
 import { inTriangle, pathAt } from "./paths.js";
 import { colorBar, mounted, View } from "../kit/stage.js";

@@ -18,6 +18,7 @@ from fimviz.margins.curve import ShieldingCurve, shielding_curve
 from fimviz.margins.state import fallbacks
 from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
+from fimviz.views.kit.numbers import number
 from fimviz.views.kit.palette import class_order
 from fimviz.views.kit.working import Check, Working
 
@@ -459,8 +460,9 @@ def _still(traces: MarginTraces, inputs: Inputs, shown: list[int], first: int) -
         end = f"where the model says {names[met]}" if met >= 0 else "where the class is still the same"
         said = html.escape(
             f"Sample {sample}, which the model takes for {names[int(traces.source[first])]}, and the end of its path "
-            f"toward {names[int(traces.target[first])]}, {end}: Fisher–Rao length {float(traces.length[first]):.3g}, "
-            f"L2 {float(traces.l2[first]):.3g}."
+            f"toward {names[int(traces.target[first])]}, {end}: Fisher–Rao length "
+            f"{number(float(traces.length[first]))}, "
+            f"L2 {number(float(traces.l2[first]))}."
         )
         parts.append(f'<img alt="{said}" src="{source}"><p>{said}</p>')
     rows = []
@@ -469,7 +471,7 @@ def _still(traces: MarginTraces, inputs: Inputs, shown: list[int], first: int) -
         cells = (
             *(names[int(t[i])] for t in (traces.source, traces.target)),
             (names[met] if met >= 0 else traces.status[i]) + " (another attempt)" * bool(traces.retried[i]),
-            *(f"{float(t[i]):.4g}" for t in (traces.length, traces.bound, traces.l2)),
+            *(number(float(t[i]), 4) for t in (traces.length, traces.bound, traces.l2)),
         )
         rows.append(f"<tr><td>{int(traces.sample[i])}</td>{''.join(f'<td>{html.escape(c)}</td>' for c in cells)}</tr>")
     head = "".join(f"<th>{c}</th>" for c in ("sample", "from", "toward", "meets", "length", "floor", "L2"))

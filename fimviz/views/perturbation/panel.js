@@ -1,6 +1,8 @@
 // The perturbation panel of one sample: image, direction and moved image, the slider, and what the model says along it.
 // Pure functions first: node and the browser test them.
-import { across, along, escape, lineChart, locate, logDots, number, probability, ticks } from "../kit/chart.js";
+import { escape, lineChart, logDots } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
+import { across, along, locate, ticks } from "../kit/axes.js";
 import { picture, readDirection, readInput, signedPicture } from "../kit/inputs.js";
 import { classColor } from "../kit/palette.js";
 import { colorBar, columnsOf, fillTables } from "../kit/stage.js";
@@ -157,7 +159,7 @@ export class Panel {
     this.$(".fv-original .fv-under").textContent = this.name(sample.prediction) + (this.data.numbers ? "" : ` (p = ${sureness(sample)})`);
     this.showDirection();
     Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
-    this.$(".fv-toflip").disabled = this.flips().length === 0;
+    Object.assign(this.$(".fv-toflip"), { disabled: this.flips().length === 0, hidden: !!this.data.numbers });
     this.shownColors = this.direction.shown.map((c) => classColor(c, this.data.order));
     this.spectrum();
     this.charts();

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from fimviz.model.failures import said
+from fimviz.views.kit.numbers import number
+from fimviz.views.kit.palette import ACCENT, GREY, faded
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -27,14 +29,14 @@ def plot(spectrum: Spectrum) -> go.Figure:
             mode="lines+markers",
             name=f"sample {i}" + (" (most fragile)" if first else ""),
             showlegend=first,
-            line={"color": "#1976d2" if first else "rgba(128,128,128,0.35)", "width": 2.5 if first else 1},
+            line={"color": ACCENT if first else faded(GREY, 0.35), "width": 2.5 if first else 1},
             marker={"size": 6 if first else 4},
             hovertemplate=f"sample {i}: λ%{{x}} = %{{y:.4g}}<extra></extra>",
         )
-    low, high = spectrum.spectral_norm[order].aminmax()
+    low, high = (number(float(v)) for v in spectrum.spectral_norm[order].aminmax())
     figure.update_layout(
         template="plotly_white",
-        title=f"λ₁ spans {low:.3g} to {high:.3g} over {len(spectrum)} inputs{said(spectrum.failures)}",
+        title=f"λ₁ spans {low} to {high} over {len(spectrum)} inputs{said(spectrum.failures)}",
         xaxis={"title": "index of the eigenvalue", "dtick": 1 if len(index) <= 20 else None},
         yaxis={"title": "eigenvalue λ (nats per squared pixel unit)", "type": "log", "exponentformat": "power"},
         legend={"x": 1, "xanchor": "right", "y": 1},

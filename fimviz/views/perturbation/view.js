@@ -1,6 +1,6 @@
 // The perturbation view: what the worst direction looks like, and what it does to the prediction.
 // State shared with Python or the stand-in host: index (of the chosen sample), direction, epsilon, flipped.
-import { measured, number } from "../kit/chart.js";
+import { measured, number } from "../kit/numbers.js";
 import { Gallery, shares } from "../kit/gallery.js";
 import { picture, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
@@ -11,7 +11,7 @@ const LAYOUT = `
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>The <b>Fisher information</b> F of an input
       says how fast the model’s prediction changes when the input moves: a step of length ε along the unit direction v changes
       it by KL ≈ ½ ε² vᵀFv nats. The largest eigenvalue λ₁ of F, the <b>spectral norm</b>, belongs to the direction v₁ that
-      changes it fastest. The sign of a direction is a convention: toward +ε the predicted class loses probability at first.
+      changes it fastest. The sign of a direction is a convention<span class="fv-toward">: toward +ε the predicted class loses probability at first</span>.
       The model was asked at 33 distances and at the flips, by forward passes; between these the curves are interpolated.
       It was given x + εv as it is, also where the picture has to clip it.</p></details></div>
     <p class="fv-sub"></p><p class="fv-quiet fv-left" hidden></p>
@@ -24,6 +24,7 @@ class Perturbation extends View {
     const { data, part } = packed;
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
+    this.$(".fv-toward").hidden = data.numbers;
     Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
     const lengths = shares(data.samples.map((s) => s.directions[0].value));
     const items = data.samples.map((s, i) => {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from torch import Tensor
 from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
+from fimviz.views.kit.numbers import measured, number, probability
 from fimviz.views.kit.palette import class_order
 
 if TYPE_CHECKING:
@@ -215,12 +215,6 @@ def sample_data(
     }
 
 
-def _with_error(value: float, error: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:.2g} ± {error:.1g}" if error > 5e-4 * value else f"{value:.4g}"
-
-
 def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> dict[str, Any]:
     assert shown.eigenvectors is not None
     v = shown.eigenvectors[i, k]
@@ -281,19 +275,20 @@ def _still(shown: Spectrum, inputs: Inputs, epsilon: float, chosen: list[int]) -
         moved = shown.images[0].double() + epsilon * shown.eigenvectors[0, 0].double()
         source = picture(inputs, [shown.images[0], moved])
         parts.append(
-            f'<img alt="sample {chosen[0]}: the input x and x + {epsilon:.3g} v₁" '
+            f'<img alt="sample {chosen[0]}: the input x and x + {number(epsilon)} v₁" '
             f'src="{source}">'
             f"<p>Sample {chosen[0]}, the most fragile of the {len(chosen)} shown: the input, and the input moved by "
-            f"{epsilon:.3g} along its worst direction.</p>"
+            f"{number(epsilon)} along its worst direction.</p>"
         )
     names = shown.net.classes
     rows = []
     for i, index in enumerate(chosen[:10]):
         said = shown.net.likelihood.said(shown.predictions[i], names)
-        trace = _with_error(float(shown.trace[i]), float(shown.trace_error[i]))
+        trace = measured(float(shown.trace[i]), float(shown.trace_error[i]))
+        sure = probability(float(shown.confidence[i]), float(shown.doubt[i]))
         rows.append(
-            f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{float(shown.confidence[i]):.4f}</td>"
-            f"<td>{float(shown.spectral_norm[i]):.4g}</td><td>{trace}</td></tr>"
+            f"<tr><td>{index}</td><td>{html.escape(said)}</td><td>{sure}</td>"
+            f"<td>{number(float(shown.spectral_norm[i]), 4)}</td><td>{trace}</td></tr>"
         )
     head = "<tr><th>sample</th><th>prediction</th><th>confidence</th><th>λ₁</th><th>trace</th></tr>"
     return "".join(parts) + f"<table>{head}{''.join(rows)}</table>"

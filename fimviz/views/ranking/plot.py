@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fimviz.ranking.comparison import QUANTITIES
+from fimviz.views.kit.numbers import fixed
+from fimviz.views.kit.palette import ACCENT
 from fimviz.views.ranking.view import title
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def plot(result: ModelComparison) -> go.Figure:
     shown = ("weights_only", "equally_sure_spectral_norm")
     titles = []
     for r in (result.ranks[name] for name in shown):
-        rho = "" if math.isnan(r.spearman) else f"ρ = {r.spearman:.2f} ({r.low:.2f} to {r.high:.2f}), "
+        rho = "" if math.isnan(r.spearman) else f"ρ = {fixed(r.spearman)} ({fixed(r.low)} to {fixed(r.high)}), "
         titles.append(f"{rho}{r.discordant} of {r.pairs} pairs in the wrong order")
     figure: go.Figure = make_subplots(1, 2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.06)
     frame = result.frame
@@ -34,7 +36,7 @@ def plot(result: ModelComparison) -> go.Figure:
             mode="markers+text",
             textposition="top center",
             cliponaxis=False,
-            marker={"size": 9, "color": "#1976d2"},
+            marker={"size": 9, "color": ACCENT},
             hovertemplate=f"%{{text}}<br>{q.title}: %{{x:.4g}}<br>smallest attack: %{{y:.3g}}<extra></extra>",
             row=1,
             col=place,

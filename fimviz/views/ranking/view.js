@@ -1,6 +1,8 @@
 // The ranking view: which number puts models in the order of the attacks?
 // State shared with Python or the stand-in host: column (the number on the right).
-import { escape, number, raised, scale, ticks } from "../kit/chart.js";
+import { escape } from "../kit/chart.js";
+import { fixed, number, raised } from "../kit/numbers.js";
+import { scale, ticks } from "../kit/axes.js";
 import { fillTables, mounted, View } from "../kit/stage.js";
 
 const KINDS = {
@@ -109,14 +111,11 @@ function layout(data) {
 
 const said = (c) => (c.spearman === null ? "–" : `ρ ${fixed(c.spearman)}${c.expected ? ` · ${c.discordant}/${c.pairs} wrong` : ""}`);
 
-/** A correlation to two digits. */
-export const fixed = (v) => (v === null ? "–" : v.toFixed(2).replace(/^-(0\.00)$/, "$1").replace("-", "−"));
-
 /** A cell of the models' table. */
 function cell(value, column) {
   if (value === "inf") return "none found";
   if (value === "-inf") return "−∞"; // the logarithm of a bound of 0
-  return value === null ? "–" : column.log === "log10" ? value.toFixed(2).replace("-", "−") : number(value);
+  return column.log === "log10" ? fixed(value) : number(value);
 }
 
 class Ranking extends View {

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from fimviz._quantile import digits
 from fimviz.ranking.comparison import QUANTITIES, lacking, missing
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
+from fimviz.views.kit.numbers import fixed, number
 from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _notes(result: ModelComparison) -> list[str]:
     notes.append(
         f"λ₁, accuracy, confidence and temperature are of {len(first.right)} images, attacks of the first "
         f"{len(first.smallest_attack)}. success: share of these, of the right ones, that an attack within an L2 "
-        f"length of {result.budget:g} fools. T in use: what the logits are divided by; T fitted: under which the "
+        f"length of {number(result.budget)} fools. T in use: what the logits are divided by; T fitted: under which the "
         "labels are likeliest."
     )
     return notes
@@ -148,12 +148,12 @@ def _still(result: ModelComparison) -> str:
     )
     head = "".join(f"<th>{html.escape(QUANTITIES[c].short)}</th>" for c in shown)
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{digits(row[c])}</td>" for c in shown) + "</tr>"
+        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{number(row[c])}</td>" for c in shown) + "</tr>"
         for name, row in result.rows.items()
     )
     ranks = "".join(
-        f"<tr><td>{html.escape(QUANTITIES[name].title)}</td><td>{r.spearman:.2f}</td>"
-        f"<td>{r.low:.2f} to {r.high:.2f}</td><td>{html.escape(r.verdict)}</td></tr>"
+        f"<tr><td>{html.escape(QUANTITIES[name].title)}</td><td>{fixed(r.spearman)}</td>"
+        f"<td>{fixed(r.low)} to {fixed(r.high)}</td><td>{html.escape(r.verdict)}</td></tr>"
         for name, r in result.ranks.items()
         if not math.isnan(r.spearman)
     )

@@ -10,6 +10,7 @@ import torch
 
 from fimviz._quantile import quantiles
 from fimviz.views.kit.inputs import finite
+from fimviz.views.kit.palette import ACCENT, GREY, faded
 from fimviz.views.reconstruction.view import headline
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def plot(result: Reconstruction) -> go.Figure:
             x=index,
             y=[finite(v) for v in row.tolist()],
             mode="lines",
-            line={"color": "rgba(128,128,128,0.35)", "width": 1},
+            line={"color": faded(GREY, 0.35), "width": 1},
             showlegend=False,
             hovertemplate=f"sample {i}: %{{y:.3g}} along v%{{x}}<extra></extra>",
         )
@@ -36,13 +37,13 @@ def plot(result: Reconstruction) -> go.Figure:
         x=index,
         y=[finite(v) for v in middle.tolist()],
         mode="lines+markers",
-        line={"color": "#1976d2", "width": 2.5},
+        line={"color": ACCENT, "width": 2.5},
         name="median",
         hovertemplate="median: %{y:.3g} along v%{x}<extra></extra>",
     )
     known = bool(torch.isfinite(result.guess).any())
     if known:
-        figure.add_hline(y=1, line={"dash": "dash", "color": "rgba(128,128,128,0.9)"}, annotation_text="a guess")
+        figure.add_hline(y=1, line={"dash": "dash", "color": GREY}, annotation_text="a guess")
     figure.update_layout(
         template="plotly_white",
         title=html.escape(headline(result)),

@@ -1,6 +1,8 @@
 // The view of a reconstruction: what of an image does the model's answer tell, and how well?
 // State shared with Python or the stand-in host: sample (place among those shown), draws (how many labels).
-import { decadeTicks, escape, number, probability, scale, series } from "../kit/chart.js";
+import { escape, series } from "../kit/chart.js";
+import { number, probability } from "../kit/numbers.js";
+import { decadeTicks, scale } from "../kit/axes.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
 import { canvasIn, colorBar, fillTables, mounted, roving, View } from "../kit/stage.js";
 

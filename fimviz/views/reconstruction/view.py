@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from fimviz._quantile import median
-from fimviz.views.divergence.distributions import text
 from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
+from fimviz.views.kit.numbers import number, percent
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
@@ -91,8 +91,8 @@ def _still(result: Reconstruction, inputs: Inputs, shown: list[int]) -> str:
     size = result.spectrum.images[0].numel()
     rows = "".join(
         f"<tr><td>{i}</td><td>{int(result.std[i].isfinite().sum())} of {size}</td><td>{int(result.known[i])}</td>"
-        f"<td>{text(float(result.std[i, 0]))}</td><td>{text(float(result.guess[i, 0]))}</td>"
-        f"<td>{text(100 * float(result.share[i]))} %</td></tr>"
+        f"<td>{number(float(result.std[i, 0]))}</td><td>{number(float(result.guess[i, 0]))}</td>"
+        f"<td>{percent(float(result.share[i]))}</td></tr>"
         for i in shown[:10]
     )
     return "".join(parts) + (
@@ -105,8 +105,8 @@ def headline(result: Reconstruction) -> str:
     """What is seen, in a sentence."""
     size = result.spectrum.images[0].numel()
     labels = "one label" if result.draws == 1 else f"{result.draws:,} labels"
-    known = median(result.known[result.spectrum.computed])
+    known = number(median(result.known[result.spectrum.computed]))
     return (
-        f"At best {known:g} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
+        f"At best {known} of {result.std.shape[1]} directions in {size:,} values are told better than by a guess "
         f"from {labels} (median image)"
     )

@@ -1,7 +1,9 @@
 // The training view: what did training do to accuracy and to sensitivity?
 // State shared with Python or the stand-in host: payload (grows while a run goes on), step (−1 follows the newest record),
 // quantity (which number of the Fisher information).
-import { decadeTicks, escape, lineChart, MARGIN, number, scale, spread, ticks } from "../kit/chart.js";
+import { escape, lineChart } from "../kit/chart.js";
+import { number } from "../kit/numbers.js";
+import { decadeTicks, MARGIN, scale, spread, ticks } from "../kit/axes.js";
 import { PALETTE } from "../kit/palette.js";
 import { fillTables, mounted, View } from "../kit/stage.js";
 import { unpack } from "../kit/pixels.js";

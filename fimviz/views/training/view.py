@@ -11,6 +11,7 @@ import traitlets
 from fimviz.training.measure import MEASURED
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
+from fimviz.views.kit.numbers import number
 from fimviz.views.kit.payload import Payload
 
 if TYPE_CHECKING:
@@ -89,25 +90,25 @@ def title(result: TrainingHistory) -> str:
         if now["note"]:
             return f"At step {now['step']}: {now['note']}"
         if len(records) == 1 or not (first["mean_frobenius"] and now["mean_frobenius"]):
-            return f"{name} at step {now['step']}: accuracy {now['accuracy']:.3g}"
+            return f"{name} at step {now['step']}: accuracy {number(now['accuracy'])}"
         change = now["mean_frobenius"] / first["mean_frobenius"]
         grown = f"grows {_times(change)}" if change >= 1 else f"falls {_times(1 / change)}"
         return (
-            f"From step {first['step']} to {now['step']} accuracy goes from {first['accuracy']:.3g} to "
-            f"{now['accuracy']:.3g}, and mean ‖F‖_F {grown}"
+            f"From step {first['step']} to {now['step']} accuracy goes from {number(first['accuracy'])} to "
+            f"{number(now['accuracy'])}, and mean ‖F‖_F {grown}"
         )
     if len(last) < 2:
         return f"{len(last)} of {len(result.runs)} runs have a Fisher information to compare"
     low, high = (f(last, key=lambda name: last[name]["mean_frobenius"]) for f in (min, max))
     factor = last[high]["mean_frobenius"] / last[low]["mean_frobenius"]
     return (
-        f"Mean ‖F‖_F of {high} is {factor:.3g} times that of {low} in the end, at accuracies of "
-        f"{last[high]['accuracy']:.3g} and {last[low]['accuracy']:.3g}"
+        f"Mean ‖F‖_F of {high} is {number(factor)} times that of {low} in the end, at accuracies of "
+        f"{number(last[high]['accuracy'])} and {number(last[low]['accuracy'])}"
     )
 
 
 def _times(factor: float) -> str:
-    return f"{float(f'{factor:.2g}'):.6g}-fold" if factor < 1e5 else f"by {math.log10(factor):.2g} decades"
+    return f"{number(factor, 2)}-fold" if factor < 1e5 else f"by {number(math.log10(factor), 2)} decades"
 
 
 def _summary(result: TrainingHistory) -> str:
@@ -116,7 +117,7 @@ def _summary(result: TrainingHistory) -> str:
     images = " or ".join(map(str, sizes))
     return (
         f"{runs} {'run' if runs == 1 else 'runs'}, {len(result)} {'record' if len(result) == 1 else 'records'} on "
-        f"{images} images, {seconds:.2g} s of measuring."
+        f"{images} images, {number(seconds, 2)} s of measuring."
     )
 
 
@@ -129,7 +130,7 @@ def _still(result: TrainingHistory) -> str:
         stride = -(-len(records) // 9) or 1
         for record in dict.fromkeys([*range(0, len(records), stride), len(records) - 1] if records else []):
             r = records[record]
-            cells = "".join(f"<td>{'–' if r[c] is None else format(r[c], '.4g')}</td>" for c in shown)
+            cells = "".join(f"<td>{number(r[c], 4)}</td>" for c in shown)
             rows.append(f"<tr><td>{html.escape(name)}</td><td>{r['step']}</td>{cells}</tr>")
     return (
         f"<p><strong>{html.escape(title(result))}</strong><br>{html.escape(_summary(result))}</p>"

@@ -1,6 +1,6 @@
-"""The loop of all traces: a direction, a pace, a measured length; the last step closed in on.
+"""The loop of all paths: a direction, a pace, a measured length; the last step closed in on.
 
-Every method is this loop with another direction. All traces of a group that still run take their steps together.
+Every method is this loop with another direction. All paths of a group that still run take their steps together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fimviz.fisher.passes import Linearisation
 from fimviz.margins import simplex
 from fimviz.margins.direction import Direction, Slope, bounded
 from fimviz.margins.length import between, measure
-from fimviz.margins.state import CLOSE, PACES, Moved, Rules, Taken, Trace
+from fimviz.margins.state import CLOSE, PACES, Moved, OpenPath, Rules, Taken
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import in_parts
 from fimviz.model.failures import NonFiniteError
@@ -27,7 +27,7 @@ _HALVINGS = 12
 _RETRIES = 2  # halvings of a step that widens the gap; then it is taken: at a kink, ever smaller ones would jam
 _CLEAR = 64  # machine epsilons of the logits by which an end lies beyond the boundary
 _PATIENCE = 20  # steps in a row that gain nothing
-_LOST = 3  # steps that gained nothing, after which a trace's slope is a smoothed one
+_LOST = 3  # steps that gained nothing, after which a path's slope is a smoothed one
 _COPIES = 4  # over which it is smoothed
 _LED_BY_SLOPES = ("natural", "gradient", "geodesic")  # methods for which it is
 _FORWARDS = 128  # images in a batch of forward passes
@@ -54,13 +54,13 @@ class _Smoothed(Classifier):
 
 
 class Stepper:
-    """Takes steps of many traces at once, inside `net.at_rest()`.
+    """Takes steps of many paths at once, inside `net.at_rest()`.
 
     Args:
         net: the classifier.
         rules: how to step.
         keep: whether the images on the way are kept.
-        goals: for the straight line, by the trace's id, where it is to lead, and in how many steps.
+        goals: for the straight line, by the path's id, where it is to lead, and in how many steps.
         tick: called after every step of a chunk; what it raises ends the run.
     """
 
@@ -88,15 +88,15 @@ class Stepper:
         share = 0.5 if self.rules.method == "straight" else 1.0
         return share * _CLEAR * self.eps * (1 + z.amax(1) - z.amin(1))
 
-    def run(self, traces: list[Trace], chunk: int) -> None:
-        """Step all traces to their ends, `chunk` at a time."""
-        live = [t for t in traces if t.status == "interrupted"]
+    def run(self, paths: list[OpenPath], chunk: int) -> None:
+        """Step all paths to their ends, `chunk` at a time."""
+        live = [t for t in paths if t.status == "interrupted"]
         while live:
             lost = [t for t in live if t.lost]
             for some, copies in (([t for t in live if not t.lost], 1), (lost, _COPIES)):
                 size = max(1, chunk // copies)
 
-                def step(at: list[int], some: list[Trace] = some) -> None:
+                def step(at: list[int], some: list[OpenPath] = some) -> None:
                     self.advance([some[i] for i in at])
 
                 for at, _ in in_parts(range(len(some)), size, step):
@@ -105,33 +105,33 @@ class Stepper:
                         chunk = min(chunk, len(at) * copies)
             live = [t for t in live if t.status == "interrupted"]
 
-    def advance(self, traces: list[Trace]) -> None:
+    def advance(self, paths: list[OpenPath]) -> None:
         """One step of each, all lost or none; sets `status` of those that end, and of those at which slopes fail."""
         rules = self.rules
-        x = torch.stack([t.x for t in traces])
-        z = torch.stack([t.z for t in traces])
-        source = torch.tensor([t.source for t in traces])
-        target = torch.tensor([t.target for t in traces])
+        x = torch.stack([t.x for t in paths])
+        z = torch.stack([t.z for t in paths])
+        source = torch.tensor([t.source for t in paths])
+        target = torch.tensor([t.target for t in paths])
         try:
-            delta, natural, largest, pace = self._delta(traces, x, z, source, target)
+            delta, natural, largest, pace = self._delta(paths, x, z, source, target)
         except NonFiniteError as found:  # the others take their step when they are asked again
             for row in found.rows:
-                traces[row].status, traces[row].failure = "failed", found.reason
+                paths[row].status, paths[row].failure = "failed", found.reason
             return
         box = rules.box
 
         def at(rows: Tensor, shares: Tensor) -> Tensor:
             return self.logits(_moved(x[rows], delta[rows], shares, box))
 
-        every = torch.arange(len(traces))
-        share = torch.ones(len(traces), dtype=torch.float64)
-        most = _OVERLONG * rules.step * torch.tensor([t.share for t in traces]).double()
+        every = torch.arange(len(paths))
+        share = torch.ones(len(paths), dtype=torch.float64)
+        most = _OVERLONG * rules.step * torch.tensor([t.share for t in paths]).double()
         end, middle = at(torch.cat([every, every]), torch.cat([share, share / 2])).chunk(2)
         gap = _gap(z, source, target)
         flipped = _margin(end, source) < 0
         if not rules.literal:
             if rules.method != "straight":
-                exempt = torch.tensor([rules.method == "pgd" and not t.steps for t in traces])
+                exempt = torch.tensor([rules.method == "pgd" and not t.steps for t in paths])
                 for halvings in range(_HALVINGS):
                     overlong = between(z, middle) + between(middle, end) > most
                     beyond = _margin(end, source) < -self.clear(end)
@@ -149,8 +149,8 @@ class Stepper:
         length, growth = measure(lambda rows, s: at(rows, s * share[rows]), z, middle, end)
         reached = _moved(x, delta, share, box)
         l2 = (reached - x).flatten(1).double().norm(dim=1)
-        for i, trace in enumerate(traces):
-            left = trace.z
+        for i, path in enumerate(paths):
+            left = path.z
             step = Taken(
                 fr=float(length[i]),
                 fr_error=float(growth[i]),
@@ -158,43 +158,43 @@ class Stepper:
                 largest=float(largest[i]),
                 l2=float(l2[i]),
                 pace=int(pace[i]),
-                smoothed=trace.lost,
+                smoothed=path.lost,
                 middle=middle[i].clone(),
                 z=end[i].clone(),
-                moved=Moved.between(trace.origin, reached[i]) if self.keep else None,
+                moved=Moved.between(path.origin, reached[i]) if self.keep else None,
             )
-            trace.take(step, reached[i].clone())
-            now = float(trace.z[trace.source] - trace.z[trace.target])
-            better = now < trace.least - self.eps * (1 + abs(trace.least))
-            trace.least, trace.idle = (now, 0) if better else (trace.least, trace.idle + 1)
-            trace.vain += not better
-            trace.lost = rules.method in _LED_BY_SLOPES and trace.vain >= _LOST
+            path.take(step, reached[i].clone())
+            now = float(path.z[path.source] - path.z[path.target])
+            better = now < path.least - self.eps * (1 + abs(path.least))
+            path.least, path.idle = (now, 0) if better else (path.least, path.idle + 1)
+            path.vain += not better
+            path.lost = rules.method in _LED_BY_SLOPES and path.vain >= _LOST
             if flipped[i]:
-                trace.status = "flipped"
-            elif len(trace.steps) >= (self._goal(trace)[1] if rules.method == "straight" else rules.max_steps):
-                trace.status = "budget"
-            elif (not rules.literal and trace.idle >= _PATIENCE) or (torch.equal(left, trace.z) and l2[i] == 0):
-                trace.status = "stalled"
+                path.status = "flipped"
+            elif len(path.steps) >= (self._goal(path)[1] if rules.method == "straight" else rules.max_steps):
+                path.status = "budget"
+            elif (not rules.literal and path.idle >= _PATIENCE) or (torch.equal(left, path.z) and l2[i] == 0):
+                path.status = "stalled"
 
-    def _goal(self, trace: Trace) -> tuple[Tensor, int]:
-        return self.goals[id(trace)]
+    def _goal(self, path: OpenPath) -> tuple[Tensor, int]:
+        return self.goals[id(path)]
 
     def _delta(
-        self, traces: list[Trace], x: Tensor, z: Tensor, source: Tensor, target: Tensor
+        self, paths: list[OpenPath], x: Tensor, z: Tensor, source: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Displacements (m, *input) that end in the box, √(δᵀFδ), λ_max and who set the pace (m,)."""
         rules = self.rules
-        unknown = torch.full((len(traces),), torch.nan, dtype=torch.float64)
-        pace = torch.full((len(traces),), PACES.index("step"))
+        unknown = torch.full((len(paths),), torch.nan, dtype=torch.float64)
+        pace = torch.full((len(paths),), PACES.index("step"))
         if rules.method == "straight":
-            left = [self._goal(t)[1] - len(t.steps) for t in traces]
-            goal = torch.stack([self._goal(t)[0] for t in traces])
+            left = [self._goal(t)[1] - len(t.steps) for t in paths]
+            goal = torch.stack([self._goal(t)[0] for t in paths])
             return (goal - x) / _column(torch.tensor(left), x).to(x), unknown, unknown, pace
-        found = self._direction(traces, x, z, source, target)
+        found = self._direction(paths, x, z, source, target)
         if rules.literal:
             size = rules.step / found.damped.clamp_min(1e-300)
         else:
-            share = torch.tensor([t.share for t in traces]).double()
+            share = torch.tensor([t.share for t in paths]).double()
             by_step = share * rules.step / found.fisher.clamp_min(1e-300)
             by_trust = share * rules.trust_region / found.norm.clamp_min(1e-300)
             size = torch.minimum(by_step, by_trust)
@@ -207,21 +207,21 @@ class Stepper:
         pace[kept < 0.9] = PACES.index("box")
         return delta, found.fisher * size * kept, found.largest, pace
 
-    def _direction(self, traces: list[Trace], x: Tensor, z: Tensor, source: Tensor, target: Tensor) -> Direction:
+    def _direction(self, paths: list[OpenPath], x: Tensor, z: Tensor, source: Tensor, target: Tensor) -> Direction:
         rules, net = self.rules, self.net
         classes = z.shape[1]
         if rules.method == "geodesic":
-            first = _log_probs(torch.stack([t.first for t in traces]))
+            first = _log_probs(torch.stack([t.first for t in paths]))
             toward = -simplex.toward(_log_probs(z), simplex.mirrored(first, source, target))
         else:
             toward = torch.nn.functional.one_hot(source, classes) - torch.nn.functional.one_hot(target, classes)
-        places, distinct = torch.arange(len(traces)), torch.arange(len(traces))
-        if rules.solver == "gram" and not any(t.steps for t in traces):  # traces of one sample leave together
-            _, places = torch.tensor([t.sample for t in traces]).unique(return_inverse=True)
+        places, distinct = torch.arange(len(paths)), torch.arange(len(paths))
+        if rules.solver == "gram" and not any(t.steps for t in paths):  # paths of one sample leave together
+            _, places = torch.tensor([t.sample for t in paths]).unique(return_inverse=True)
             distinct = torch.zeros(int(places.max()) + 1, dtype=torch.long).scatter_(0, places, distinct)
         here = x.to(net.device)
-        if traces[0].lost:
-            passes = Linearisation(_Smoothed(net, self._noise(traces, here)), here)
+        if paths[0].lost:
+            passes = Linearisation(_Smoothed(net, self._noise(paths, here)), here)
             z = passes.logits.cpu().double()
         else:
             passes = Linearisation(net, here[distinct])
@@ -229,31 +229,31 @@ class Stepper:
         try:
             slope = Slope(passes, places, net.likelihood.factor(z), rules.solver)
             found = bounded(slope, toward.double(), here, rules.box, rules.damping, relative, kind)
-        except NonFiniteError as error:  # of the distinct inputs, the traces that stand there
+        except NonFiniteError as error:  # of the distinct inputs, the paths that stand there
             own = torch.isin(places.cpu(), torch.tensor(error.rows))
             raise NonFiniteError(error.reason, own.nonzero()[:, 0].tolist()) from None
         if rules.method == "pgd":
-            found = self._random_start(traces, found)
+            found = self._random_start(paths, found)
         return found
 
-    def _noise(self, traces: list[Trace], x: Tensor) -> Tensor:
-        """Displacements (copies, m, *input), of the seed and of how many steps a trace has taken, not of its place."""
+    def _noise(self, paths: list[OpenPath], x: Tensor) -> Tensor:
+        """Displacements (copies, m, *input), of the seed and of how many steps a path has taken, not of its place."""
         parts = []
-        for trace in traces:
-            draw = torch.Generator().manual_seed((self.rules.seed + 1_000_003 * len(trace.steps)) % 2**63)
+        for path in paths:
+            draw = torch.Generator().manual_seed((self.rules.seed + 1_000_003 * len(path.steps)) % 2**63)
             parts.append(torch.randn(_COPIES, *x.shape[1:], generator=draw))
         return self.rules.noise * torch.stack(parts, 1).to(x)
 
-    def _random_start(self, traces: list[Trace], found: Direction) -> Direction:
-        """Random signs for traces that have not left yet (Madry et al. 2018); the trust region sets their length.
+    def _random_start(self, paths: list[OpenPath], found: Direction) -> Direction:
+        """Random signs for paths that have not left yet (Madry et al. 2018); the trust region sets their length.
 
         They are the same for all, so that a path does not depend on its image's place in the batch.
         """
         v, fisher = found.v.clone(), found.fisher.clone()
         draw = torch.Generator().manual_seed(self.rules.seed % 2**63)
         signs = (2.0 * torch.randint(0, 2, v.shape[1:], generator=draw) - 1).to(v)
-        for i, trace in enumerate(traces):
-            if not trace.steps:
+        for i, path in enumerate(paths):
+            if not path.steps:
                 v[i], fisher[i] = signs, 0
         return replace(found, v=v, fisher=fisher, norm=v.cpu().double().norm(dim=1))
 
