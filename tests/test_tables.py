@@ -112,6 +112,10 @@ def test_an_attack(digits):
     assert v.attacks == (("fgsm", "l2"), ("toy", "l2"))
     moved = (v.moved[:, 1] - v.spectrum.images).flatten(1)
     assert not moved[:, 1:].any(), "along the first pixel alone"
+    near = fv.local_accuracy(net, x, y, directions="toy", norms="l2", epsilons=[0.1])
+    assert data_of(near.view())["panels"][0]["lines"][0]["name"] == WORDS["short"]
+    with pytest.raises(ValueError, match="worst, fgsm, pgd, random, toy, each once"):
+        fv.local_accuracy(net, x, y, directions="spectral")
     told = data_of(v.view())["norms"]["l2"]["attacks"]
     assert [(one["name"], one["words"]) for one in told][1] == ("toy", WORDS["short"])
 

@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimviz import attacks
 from fimviz._options import named_options, real, whole
 from fimviz._tell import tell
+from fimviz.attacks.attack import Options
+from fimviz.attacks.budget import within
+from fimviz.attacks.search import looks
+from fimviz.attacks.steps import Ascent
+from fimviz.attacks.table import ATTACKS
 from fimviz.divergence.cckl import labelled
 from fimviz.divergence.curvature import Point, passes_of_a_point, points, precision
 from fimviz.divergence.localaccuracy import LocalAccuracy
@@ -99,7 +103,7 @@ def local_accuracy(
         (True, True)
     """
     start = time.perf_counter()
-    norms, directions = _chosen("norms", norms, NORMS), _chosen("directions", directions, DIRECTIONS)
+    norms, directions = _chosen("norms", norms, NORMS), _chosen("directions", directions, _directions())
     budgets = _budgets(epsilons, norms)
     errors, steps, seed = known(errors), whole("steps", steps, 1), whole("seed", seed, 0)
     progress, max_memory = wanted(progress), limit(max_memory)
@@ -156,6 +160,11 @@ def local_accuracy(
     )
 
 
+def _directions() -> tuple[str, ...]:
+    """What δ may be: along the leading eigenvector, or what an attack makes of a budget."""
+    return "worst", *(way.name for way in ATTACKS.values() if way.aim and not way.vectors)
+
+
 def _changes(
     net: Classifier,
     x: Tensor,
@@ -179,18 +188,15 @@ def _changes(
                 yield step
                 yield -step
                 continue
-            if direction == "fgsm":
-                moved = attacks.fgsm(net, x, labels, epsilon, norm=norm)
-            elif direction == "pgd":
-                moved = attacks.pgd(net, x, labels, epsilon, norm=norm, steps=steps)
-            else:
-                moved = attacks.random(net, x, labels, epsilon, norm=norm, seed=seed)
+            options = Options(ascent=Ascent(steps=steps), seed=seed)
+            moved = within(ATTACKS[direction], net, x, labels, epsilon, norm, options)
             yield (moved.cpu().double() - x.double()).flatten(1)
 
 
 def _passes(net: Classifier, tried: Sequence[str], steps: int) -> list[float]:
     """How many forward passes each change of an input takes, roughly: one back takes as long as two."""
-    each = {"worst": 0.0, "fgsm": 3.0, "pgd": 3.0 * steps, "random": 2.0}
+    options = Options(ascent=Ascent(steps=steps))
+    each = {"worst": 0.0} | {name: way.passes(options) / looks(options) for name, way in ATTACKS.items()}
     vector = 1.0 + 2 * min(net.likelihood.rank(len(net.classes)), 25) if "worst" in tried else 0.0
     return [each[name] + (vector if place == 0 else 0.0) for place, name in enumerate(tried)]
 

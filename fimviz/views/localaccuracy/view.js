@@ -5,8 +5,6 @@ import { number } from "../kit/numbers.js";
 import { decadeTicks, MARGIN, scale } from "../kit/axes.js";
 import { fillTables, mounted, View } from "../kit/stage.js";
 
-const NAMES = { worst: "worst direction", fgsm: "FGSM", pgd: "PGD", random: "random direction" };
-
 /** The log axis of a panel: all medians, and of the quartiles what lies within half a decade of them. */
 export function axisOf(panel) {
   const logs = (name) => panel.lines.flatMap((l) => l[name]).filter((v) => v > 0).map(Math.log10);
@@ -23,7 +21,7 @@ function layout(data) {
       For small δ that is <b>½ δᵀF(x)δ</b>. Shown is how far off the quadratic form is, <b>|KL − ½ δᵀFδ| ÷ KL</b>: 0.1 is ten percent. The worst direction is that of the
       leading eigenvector, where ½ δᵀFδ = ½ ε²λ₁ in L2; FGSM and PGD attack the label. Lines are medians over the images, shades reach from quartile to quartile.</p></details></div>
     <p class="fv-sub">${data.count} ${data.count === 1 ? "image" : "images"}, |KL − ½ δᵀFδ| ÷ KL against the budget ε in pixel units</p>
-    <div class="fv-keys">${data.panels[0].lines.map((l) => `<span><i style="color:${l.color}"></i>${escape(NAMES[l.name] ?? l.name)}</span>`).join("")}</div>
+    <div class="fv-keys">${data.panels[0].lines.map((l) => `<span><i style="color:${l.color}"></i>${escape(l.name)}</span>`).join("")}</div>
     <div class="fv-budgets">${data.panels.map((p) => `<div class="fv-norm"><h4>Budget in ${p.norm}</h4><div class="fv-chart"></div><div class="fv-now"></div></div>`).join("")}</div>
     <div class="fv-slider"><label>budget <input type="range" aria-label="Budget" min="0" max="${data.panels[0].budgets.length - 1}" step="1"></label><output></output></div>
     <div class="fv-tables"></div>`;
@@ -38,7 +36,7 @@ class LocalAccuracy extends View {
     this.range.addEventListener("input", () => this.set("position", Number(this.range.value)));
     fillTables(this.$(".fv-tables"), data.panels.map((p) => [`Table: budget in ${p.norm}`,
       ["direction", "ε", "median", "lower quartile", "upper quartile", "pooled", "median KL", "median ‖δ‖₂", "images", "KL is 0", "failed"],
-      p.lines.flatMap((l) => p.names.map((e, k) => [NAMES[l.name] ?? l.name, e, ...[l.median, l.q25, l.q75, l.pooled, l.kl, l.length].map((v) => number(v[k])), l.measured[k], l.zero[k], l.failed[k]]))]));
+      p.lines.flatMap((l) => p.names.map((e, k) => [l.name, e, ...[l.median, l.q25, l.q75, l.pooled, l.kl, l.length].map((v) => number(v[k])), l.measured[k], l.zero[k], l.failed[k]]))]));
   }
 
   get position() { return Math.max(0, Math.min(this.data.panels[0].budgets.length - 1, this.model.get("position"))); }
@@ -81,8 +79,8 @@ class LocalAccuracy extends View {
       const x = scale([0, p.budgets.at(-1) * 1.04], [MARGIN.left, this.chartWidth - MARGIN.right])(p.budgets[k]);
       ["x1", "x2"].forEach((end) => box.querySelector(".cursor").setAttribute(end, x));
       box.querySelector(".fv-now").innerHTML = `<table><thead><tr><th>at ε = ${escape(p.names[k])}</th><th>median</th><th>quartiles</th><th>median KL</th></tr></thead><tbody>${p.lines.map((l) =>
-        `<tr><td><span style="color:${l.color}">■</span> ${escape(NAMES[l.name] ?? l.name)}</td><td>${number(l.median[k])}</td><td>${number(l.q25[k], 2)} – ${number(l.q75[k], 2)}</td><td>${number(l.kl[k])}</td></tr>`).join("")}</tbody></table>` +
-        p.lines.filter((l) => l.zero[k] + l.failed[k]).map((l) => `<p class="fv-quiet">${escape(NAMES[l.name] ?? l.name)}: left out ${l.zero[k]} images whose KL is 0 and ${l.failed[k]} without a number.</p>`).join("");
+        `<tr><td><span style="color:${l.color}">■</span> ${escape(l.name)}</td><td>${number(l.median[k])}</td><td>${number(l.q25[k], 2)} – ${number(l.q75[k], 2)}</td><td>${number(l.kl[k])}</td></tr>`).join("")}</tbody></table>` +
+        p.lines.filter((l) => l.zero[k] + l.failed[k]).map((l) => `<p class="fv-quiet">${escape(l.name)}: left out ${l.zero[k]} images whose KL is 0 and ${l.failed[k]} without a number.</p>`).join("");
     });
   }
 

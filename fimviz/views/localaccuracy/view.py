@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from fimviz.attacks.table import attack_of
 from fimviz.divergence.localaccuracy import budget
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
@@ -45,7 +46,9 @@ def view(result: LocalAccuracy, *, max_bytes: int) -> Figure:
                 name: [finite(v) for v in rows[name].tolist()] for name in ("median", "q25", "q75", "pooled", "kl")
             }
             numbers |= {name: rows[name].astype(int).tolist() for name in ("measured", "zero", "failed")}
-            lines.append({"name": direction, "color": color, "length": [finite(v) for v in rows.length], **numbers})
+            lines.append(
+                {"name": called(direction), "color": color, "length": [finite(v) for v in rows.length], **numbers}
+            )
         budgets = result.epsilons[a].tolist()
         panels.append({"norm": NAMES[norm], "budgets": budgets, "names": [budget(e) for e in budgets], "lines": lines})
     data = {
@@ -81,17 +84,20 @@ def _still(result: LocalAccuracy) -> str:
     return "".join(parts)
 
 
+def called(direction: str) -> str:
+    """A direction in the fewest words."""
+    return "the worst direction" if direction == "worst" else attack_of(direction).short.split(",")[0]
+
+
 def title(result: LocalAccuracy) -> str:
     """What is seen, in a sentence."""
     rows = result.frame[(result.frame.norm == result.norms[0]) & (result.frame.direction == result.directions[0])]
     first, last = (rows.iloc[k] for k in (0, -1))
     norm = NAMES[result.norms[0]]
-    what = {"worst": "the worst direction", "fgsm": "FGSM", "pgd": "PGD", "random": "a random direction"}
+    what = called(result.directions[0])
     if not int(rows.measured.sum()):
-        return (
-            f"No change along {what[result.directions[0]]} moves the prediction: KL is 0, or no number, at every image"
-        )
+        return f"No change along {what} moves the prediction: KL is 0, or no number, at every image"
     return (
-        f"Along {what[result.directions[0]]} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
+        f"Along {what} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
         f"{percent(last['median'])} at {budget(last.epsilon)} ({norm}, median of {int(last.measured)} images)"
     )
