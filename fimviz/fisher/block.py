@@ -57,7 +57,6 @@ class Block:
     jvps: Tensor  # (n,)
     history: Tensor  # (n, s), the running value of λ₁ after each step of an iteration
     rough: Tensor | None = None  # (n,), of answers alone: whether they do not change smoothly
-    sharpened: Tensor | None = None  # (n,), of smooth networks: whether float64 was needed
 
 
 class Ground:

@@ -148,10 +148,13 @@ def spectrum(
     start = time.perf_counter()
     work = Work(len(x), progress, errors=errors)
     blocks: list[Block] = []
+    sharpened: list[int] = []
     inputs, cotangents = 1, 1
 
     def compute(places: list[int], cotangents: int) -> Block:
-        block = precision.run(net, x[places].to(net.device), way, replace(asked, cotangents=cotangents))
+        some = replace(asked, cotangents=cotangents)
+        block, again = precision.run(net, x[places].to(net.device), way, some)
+        sharpened.append(again)
         return replace(block, eigenvectors=block.eigenvectors.to(x.dtype))
 
     with net.at_rest(), work:
@@ -183,9 +186,9 @@ def spectrum(
         return spread(values, at, done) if failures else values
 
     if precision.sharpens and not way.answers:
-        again = sum(int(block.sharpened.sum()) for block in blocks if block.sharpened is not None)
         reason += "; the network is smooth: passes in float32, with their rounding measured"
-        reason += f", and at {again} of {done} inputs again in float64" * (again > 0)
+        if again := sum(sharpened):
+            reason += f", and at {again} of {done} inputs again in float64"
     rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
     if rough:
         reason += f"; at {rough} of {done} inputs the answers do not change smoothly"

@@ -8,7 +8,7 @@ taken again in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -46,19 +46,22 @@ class Precision:
             return cls(dtype, False, True, True)
         return cls(dtype, True, True) if net.precise else cls(torch.float64, False, True)
 
-    def run(self, net: Classifier | BlackBox, x: Tensor, way: Method, asked: Asked) -> Block:
-        """What a method makes of inputs on their device; one that asks for answers alone gets them as they are."""
+    def run(self, net: Classifier | BlackBox, x: Tensor, way: Method, asked: Asked) -> tuple[Block, int]:
+        """What a method makes of inputs on their device, and how many of them were taken again in float64.
+
+        One that asks for answers alone gets the inputs as they are.
+        """
         if way.answers:
-            return way.run(net, x, asked)
+            return way.run(net, x, asked), 0
         block = way.run(net, x.to(self.passes), asked)
         if not self.sharpens:
-            return block
-        short = ~(block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0])
-        left = short.nonzero()[:, 0]
-        while len(left):  # half as many at a time, as their numbers are twice as long
-            rows, left = left[: (len(x) + 1) // 2], left[(len(x) + 1) // 2 :]
+            return block, 0
+        short = (~(block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0])).nonzero()[:, 0]
+        at_once = (len(x) + 1) // 2  # as their numbers are twice as long
+        for start in range(0, len(short), at_once):
+            rows = short[start : start + at_once]
             block = _with(block, rows, way.run(net, x[rows.to(x.device)].double(), asked))
-        return replace(block, sharpened=short)
+        return block, len(short)
 
 
 def _with(block: Block, rows: Tensor, again: Block) -> Block:

@@ -129,7 +129,7 @@ def _footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
             sizes[where] = max(sizes.get(where, 0), t.nbytes)
         return t
 
-    with _Patches() as patches:
+    with net.at_rest(), _Patches() as patches:
         try:
             with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
                 net.logits(x.detach().clone().requires_grad_())
