@@ -145,8 +145,9 @@ def answers(
     net: Classifier | BlackBox, x: Tensor, dtype: torch.dtype | None = None, max_memory: float | None = None
 ) -> Tensor:
     """Logits (n, K) of an admitted batch in float64 on the CPU, from passes in `dtype`, by default that of x."""
-    size = there_and_back(net, x, max_memory) if isinstance(net, Classifier) else _ANSWERS
-    return answers_to(net, len(x), size, lambda places: x[places].to(net.device, dtype or x.dtype))
+    dtype = dtype or x.dtype
+    size = there_and_back(net, x[:1].to(dtype), max_memory) if isinstance(net, Classifier) else _ANSWERS
+    return answers_to(net, len(x), size, lambda places: x[places].to(net.device, dtype))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.model.engine.parts import Work, answers, by_rows, in_parts
+from fimviz.model.engine.plan import footprint
 from fimviz.model.failures import NonFiniteError
 
 # Doors that only read, wrap or load.
@@ -145,6 +146,17 @@ def test_memory_that_runs_out_changes_no_result(door):
     whole = DOORS[door](net, x, y)
     net.model.most = 5
     torch.testing.assert_close(DOORS[door](net, x, y), whole, rtol=1e-6, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_a_pass_keeps_is_the_same_wherever_it_is_asked_for(grad):
+    net, x = fv.Classifier(Small()), torch.rand(2, 1, 4, 4)
+    net.model.train()
+    with torch.set_grad_enabled(grad):
+        answers(net, net.admit(x))
+        kept, largest, _ = footprint(net, x[:1])
+    assert net.model.training
+    assert (kept, largest) == (4 * (16 + 12 + 1), 4 * 16)  # the input, what tanh gave and the temperature
 
 
 DOORS_OF = {
