@@ -15,6 +15,7 @@ from fimviz._tell import tell
 from fimviz._ways import named
 from fimviz.fisher.block import Block
 from fimviz.fisher.method import Asked, Method
+from fimviz.fisher.precision import Precision
 from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
@@ -53,11 +54,11 @@ def spectrum(
 ) -> Spectrum:
     """The spectrum of the input-space Fisher information at each input of a batch.
 
-    F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1. "exact" takes one forward pass and K−1
-    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five pairs of VJP
-    and JVP for the leading eigenvalue and three more for each other one, whatever K; "power" is the power iteration of
-    the literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates
-    with error bars.
+    F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1, of outputs that are independent K. "exact" takes one
+    forward pass and as many vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five
+    pairs of VJP and JVP for the leading eigenvalue and three more for each other one, whatever K; "power" is the power
+    iteration of the literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives
+    estimates with error bars.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
@@ -66,7 +67,8 @@ def spectrum(
             (so with "auto" too), 1 with the others.
         method: "auto" takes "lanczos" where few eigenvalues of many classes are wanted, else "exact", and says why.
         vectors: whether to compute eigenvectors.
-        labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1, shown beside the predictions.
+        labels: true classes (n,), for several yes/no labels (n, K) of 0 and 1, or of a likelihood of numbers (n, K) of
+            these, shown beside the predictions.
         tolerance: relative iteration error at which "lanczos" stops; relative residual for "power".
         max_steps: at which both stop anyway, with what they have; `error` tells how far they came.
         probes: random directions of "blackbox"; it asks 2·probes + 1 questions an input, and a few to choose the step.
@@ -74,8 +76,9 @@ def spectrum(
         seed: of everything random.
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
             network, and to measure the rounding of the passes back. These stay in float32 where they go through
-            convolutions, ReLUs, max pools and the like; other models are computed in float64 altogether. By default
-            done wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
+            convolutions, ReLUs, max pools and the like. Smooth networks run in float32 altogether, and again in float64
+            at inputs where that leaves more than 0.03 % of λ₁ open; other models in float64. By default done
+            wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
             and `error` holds what rounding does at a neighbour of each input, kinks included, with one forward pass and
             VJP more; where values are tied, as in a flat background before a max pool, that may be as much as λ itself.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
@@ -119,11 +122,11 @@ def spectrum(
     if verify and not possible:
         raise ValueError("verify=True needs a float64 pass, which this model or device cannot do: leave it out")
     verify = possible if verify is None else bool(verify)
-    passes = torch.float64 if verify and not net.precise else x.dtype
+    precision = Precision.of(net, x.dtype, verify)
     rank = net.likelihood.rank(len(net.classes))
     way, reason = _choose(net, asked_for, k, rank)
     guarantee = way.guarantee
-    if not way.answers and not (verify and net.precise) and passes != torch.float64:
+    if not way.answers and not precision.verified:
         guarantee = UNVERIFIED
         reason += (
             "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
@@ -132,7 +135,6 @@ def spectrum(
     blind = "" if isinstance(net, BlackBox) or way.answers else net.undescribed
     if blind:
         guarantee, reason = "void", f"{reason}; {blind}"
-    verify = verify and net.precise
     k = min(k or (rank if way.whole else 1), rank, x[0].numel())
     asked = Asked(
         k=k,
@@ -142,23 +144,37 @@ def spectrum(
         probes=probes,
         step=step,
         seed=seed,
-        verify=verify,
+        verify=precision.values,
     )
     start = time.perf_counter()
     work = Work(len(x), progress, errors=errors)
     blocks: list[Block] = []
+    sharpened: list[int] = []
     inputs, cotangents = 1, 1
 
     def compute(places: list[int], cotangents: int) -> Block:
-        here = x[places].to(net.device, None if way.answers else passes)
-        block = way.run(net, here, replace(asked, cotangents=cotangents))
+        some = replace(asked, cotangents=cotangents)
+        block, again = precision.run(net, x[places].to(net.device), way, some)
+        sharpened.append(again)
         return replace(block, eigenvectors=block.eigenvectors.to(x.dtype))
 
     with net.at_rest(), work:
         if isinstance(net, Classifier) and not way.answers:
             rows = way.rows(rank, max_steps)
             mend = "use smaller images" + ("" if way.along else ", or method='lanczos'")
-            inputs, cotangents = plan(net, x, k, vectors, rows, way.along, verify, max_memory, passes, mend)
+            inputs, cotangents = plan(
+                net,
+                x,
+                k,
+                vectors,
+                rows,
+                way.along,
+                precision.values,
+                max_memory,
+                precision.passes,
+                mend,
+                precision.sharpens,
+            )
         for _, block in work.parts(inputs, 1 if way.along else cotangents, compute):
             blocks.append(block)
     done, failures = work.done, work.failures
@@ -170,6 +186,10 @@ def spectrum(
     def among(values: Tensor) -> Tensor:
         return spread(values, at, done) if failures else values
 
+    if precision.sharpens and not way.answers:
+        reason += "; the network is smooth: passes in float32, with their rounding measured"
+        if again := sum(sharpened):
+            reason += f", and at {again} of {done} inputs again in float64"
     rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
     if rough:
         reason += f"; at {rough} of {done} inputs the answers do not change smoothly"

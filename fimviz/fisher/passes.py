@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Linearisation:
             z = self._z.detach()
             self.logits = z if values is None else values.of(z)
         self._bend: tuple[Tensor, Tensor] | None = None  # a cotangent w with wᵀJ, differentiable toward w
-        self._push: Callable[[Tensor], Tensor] | None = None
+        # Never a method of this object: in a circle its graphs would outlive it, and their memory with them.
+        self._again: Callable[[Tensor], Tensor] | None = None
         self.vjps = self.jvps = 0
 
     @property
@@ -89,27 +90,31 @@ class Linearisation:
         return out
 
     def _pushed(self, v: Tensor) -> Tensor:
-        if self._push is None:
-            self._push = linear = self._linear(v)
-            if self._net.repeatable is not False:
-                try:
-                    out, again = repeatable(linear, v)
-                except RepeatError:
-                    self._net.repeatable = False
-                else:
-                    if self._net.repeatable is None and out.isfinite().all():
-                        self._net.repeatable = _agree(linear, again, v)
-                    if self._net.repeatable:
-                        self._push = again
-                    return out
+        if self._again is not None:
+            with torch.no_grad():
+                return self._again(v)
+        linear = self._linear(v)
+        if self._net.repeatable is not False:
+            try:
+                out, again = repeatable(linear, v)
+            except RepeatError:
+                self._net.repeatable = False
+            else:
+                if self._net.repeatable is None and out.isfinite().all():
+                    self._net.repeatable = _agree(linear, again, v)
+                if self._net.repeatable:
+                    self._again = again
+                return out
         with torch.no_grad():
-            return self._push(v)
+            return linear(v)
 
     def _linear(self, v: Tensor) -> Callable[[Tensor], Tensor]:
-        if self._net.double_backward is not False and self._bend is None:
-            self._bent(torch.zeros_like(self._z))
         if self._net.double_backward is None:
-            self._net.double_backward = self._can_bend(v)
+            # Convolutions with groups torch differentiates twice group by group: up to 130 forward passes.
+            forward = self._net.grouped and self._goes_forward(v)
+            self._net.double_backward = not forward and self._can_bend(v)
+        if self._net.double_backward and self._bend is None:
+            self._bent(torch.zeros_like(self._z))
         return self._double_backward if self._net.double_backward else self._forward_mode
 
     def _double_backward(self, v: Tensor) -> Tensor:
@@ -118,9 +123,16 @@ class Linearisation:
         with torch.enable_grad():
             return torch.autograd.grad(g, w, v, retain_graph=True)[0].detach()
 
+    def _goes_forward(self, v: Tensor) -> bool:
+        """Whether forward mode gives what backward passes say."""
+        with suppress(NotImplementedError):
+            return self._agrees(v, self._forward_mode(v))
+        return False
+
     def _can_bend(self, v: Tensor) -> bool:
         """Whether the model can be differentiated twice; if not, whether its forward mode can be trusted."""
         try:
+            self._bent(torch.zeros_like(self._z))
             self._double_backward(v)
         except torch.OutOfMemoryError:
             raise
@@ -128,27 +140,31 @@ class Linearisation:
             self._bend = None
         else:
             return True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
-            try:
-                pushed = self._forward_mode(v)
-            except NotImplementedError as error:
-                raise NotImplementedError(
-                    "a function of the model can neither be differentiated twice nor in forward mode (jvp), and "
-                    "products along directions need one of them: give it one, or use method='exact', which needs none"
-                ) from error
-        w = torch.randn(self._z.shape, generator=torch.Generator().manual_seed(0)).to(self._z)
-        ours, theirs = (w * pushed).flatten(1), (self._pull(w) * v).flatten(1)
-        size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
-        if ((ours.sum(1) - theirs.sum(1)).abs() > 1e-3 * size).any():
+        try:
+            pushed = self._forward_mode(v)
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                "a function of the model can neither be differentiated twice nor in forward mode (jvp), and "
+                "products along directions need one of them: give it one, or use method='exact', which needs none"
+            ) from error
+        if not self._agrees(v, pushed):
             raise RuntimeError(
                 "a function of the model has a forward mode (jvp) that contradicts its backward pass, expected the "
                 "same derivative: mend it, or use method='exact', which needs no products along directions"
             )
         return False
 
+    def _agrees(self, v: Tensor, pushed: Tensor) -> bool:
+        """Whether products J v are those of a random wᵀJ with v."""
+        w = torch.randn(self._z.shape, generator=torch.Generator().manual_seed(0)).to(self._z)
+        ours, theirs = ((a.cpu().double() * b.cpu()).flatten(1) for a, b in ((w, pushed), (v, self._pull(w))))
+        size = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1))
+        return bool(((ours.sum(1) - theirs.sum(1)).abs() <= 1e-3 * size).all())
+
     def _forward_mode(self, v: Tensor) -> Tensor:
-        with torch.no_grad(), float64_values(v, recurrent=recurs(self._net.model)) if self._precise else nullcontext():
+        values = float64_values(v, recurrent=recurs(self._net.model)) if self._precise else nullcontext()
+        with warnings.catch_warnings(), torch.no_grad(), values:
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first loads its rules
             return tangent(self._net.logits, self._x.detach(), v)
 
 

@@ -7,7 +7,8 @@ passes a product instead of 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+from fimviz.model.precise import computes_values
 
 _BRANCHING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -65,19 +68,32 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if computes_values():
+            return out
+        # Most operations have nothing to do with v: a look at their tensors is all the time that they may take.
+        homes = {_home(t) for t in _tensors((*args, *(kwargs or {}).values()))}
+        if homes.isdisjoint(self.moving) and homes.isdisjoint(self._blank) and not _makes_blank(func):
+            return out
         step = _Step(func, args, kwargs or {}, out)
         if step.taken & self.moving:
             if _BRANCHING & set(func.tags):
                 raise RepeatError(f"{func} may decide what the next operations are")
             self.moving |= step.changed
-        elif step.taken & self._blank or _makes_blank(func):
-            self._blank |= step.changed
         else:
-            return out
+            self._blank |= step.changed
         self.steps.append(step)
         return out
 
 
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+@cache
 def _makes_blank(func: OpOverload) -> bool:
     name = func.overloadpacket.__name__
     return name.startswith(("new_", "empty", "zeros", "ones", "full")) or name.endswith("_like")

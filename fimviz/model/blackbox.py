@@ -72,7 +72,7 @@ class BlackBox:
         ([[0.2689, 0.7311]], 3)
     """
 
-    has_float64 = precise = False
+    has_float64 = precise = smooth = False
 
     @named_options
     def __init__(

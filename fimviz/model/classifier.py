@@ -99,6 +99,8 @@ class Classifier:
         # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz.model.precise`):
         # known after the first call.
         self.precise = False
+        # Whether it has no kinks that rounding could cross, and convolutions with groups: known after the first call.
+        self.smooth = self.grouped = False
         # Whether a pass over one input alone goes back as one in a batch does: known after the first call.
         self.alone = True
         # Whether products along directions come from differentiating twice, and can be taped: known after the first.

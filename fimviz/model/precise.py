@@ -5,11 +5,16 @@ of the network than exact arithmetic would: gradients can be off by percents. La
 decide this in the forward pass alone. So every operation of that pass runs in float64, and what autograd keeps of it is
 the outcome rounded to float32: signs and positions are float64's, and backward passes, which take nearly all the time,
 stay in float32, right to a few machine epsilons. That does not hold where a backward pass compares what was rounded
-(`amax`, ReLU6), subtracts it (tanh), or computes the layer again (checkpoints): `Steady` tells.
+(`amax`), subtracts it (tanh), or computes the layer again (checkpoints): `Steady` tells. What a ReLU6 and the like
+compare with their edges, going back, is rounded so that it stays on its side of them.
+
+A network without kinks (`Traits.smooth`) needs none of this: what rounding moves, it moves a little.
 """
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fimviz.model.at_rest import plain_kernels
 
@@ -31,6 +36,7 @@ _CARD_PATCHES = 2**26
 # What goes back without comparing or subtracting what the forward pass has left.
 _STEADY = {
     *("convolution_backward", "threshold_backward", "leaky_relu_backward", "native_batch_norm_backward"),
+    *("hardtanh_backward", "hardswish_backward", "hardsigmoid_backward"),
     *("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "avg_pool2d_backward"),
     *("_adaptive_avg_pool2d_backward", "upsample_nearest2d_backward", "upsample_bilinear2d_backward"),
     *("mm", "bmm", "mv", "add", "mul", "div", "neg", "sum", "where", "masked_fill", "cat", "index_select"),
@@ -38,6 +44,24 @@ _STEADY = {
     *("view", "_unsafe_view", "as_strided", "permute", "t", "transpose", "squeeze", "unsqueeze", "alias", "detach"),
     *("clone", "copy_", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "empty_like", "new_empty_strided"),
 }
+# What has a derivative that moves as little as its input does; the rest has kinks, or may have some.
+_SMOOTH = {
+    *("convolution", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_trilinear"),
+    *("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training"),
+    *("native_layer_norm", "native_group_norm", "_softmax", "_log_softmax", "_safe_softmax", "logsumexp"),
+    *("gelu", "silu", "sigmoid", "tanh", "softplus", "mish", "elu", "celu", "exp", "log1p", "erf", "sin", "cos"),
+    *("add", "sub", "rsub", "mul", "div", "neg", "addcmul", "lerp", "reciprocal", "rsqrt", "square"),
+    *("sum", "mean", "var", "var_mean", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d"),
+    *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "constant_pad_nd", "reflection_pad2d", "roll"),
+    *("view", "_unsafe_view", "reshape", "as_strided", "permute", "t", "transpose", "squeeze", "unsqueeze", "alias"),
+    *("expand", "slice", "select", "split", "split_with_sizes", "unbind", "cat", "stack", "index", "index_select"),
+    *("gather", "flip", "repeat", "unfold", "im2col", "pixel_shuffle", "masked_fill", "detach", "clone", "copy_"),
+    *("_to_copy", "lift_fresh", "lift_fresh_copy", "fill_", "zero_", "arange", "scalar_tensor"),
+    *("zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "empty_strided"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+}
+_beneath = threading.local()
+_EDGES = {"hardtanh": (-1.0, 1.0), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.0, 3.0)}
 
 
 @contextmanager
@@ -51,6 +75,11 @@ def float64_values(tangent: Tensor | None = None, *, recurrent: bool = True) -> 
         yield values
 
 
+def computes_values() -> bool:
+    """Whether what this thread does now gives float64's values: operations that are nobody else's business."""
+    return getattr(_beneath, "on", False)
+
+
 class Float64Values(TorchDispatchMode):
     """`float64_values` on one thread.
 
@@ -61,9 +90,9 @@ class Float64Values(TorchDispatchMode):
     def __init__(self, tangent: Tensor | None = None) -> None:
         super().__init__()
         self._twins: dict[int, tuple[StorageWeakRef, torch.UntypedStorage]] = {}
-        self._moving: dict[int, StorageWeakRef] = {}
-        self._move(tangent)
+        self._moving = _Storages(tangent)  # what depends on the tangent
         self._count = 0
+        self._copied: tuple[Tensor, Tensor] | None = None  # the last clone, and of what
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -84,15 +113,6 @@ class Float64Values(TorchDispatchMode):
         out = torch.empty(0, dtype=wide, device=t.device).set_(twin, t.storage_offset(), t.size(), t.stride())
         return out.neg() if t.is_neg() else out.conj() if t.is_conj() else out
 
-    def _move(self, *changed: Any) -> None:
-        """Note what depends on the tangent; the reference keeps the storage's place from being taken by another."""
-        for t in changed:
-            if isinstance(t, Tensor) and _stored(t):
-                self._moving[t.untyped_storage()._cdata] = StorageWeakRef(t.untyped_storage())
-
-    def _moves(self, t: Tensor) -> bool:
-        return _stored(t) and t.untyped_storage()._cdata in self._moving
-
     def _note(self, storage: torch.UntypedStorage, twin: torch.UntypedStorage) -> torch.UntypedStorage:
         self._twins[storage._cdata] = StorageWeakRef(storage), twin
         return twin
@@ -109,10 +129,11 @@ class Float64Values(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if any(map(self._moves, tensors)):
+        leaves, spec = tree_flatten((args, kwargs))
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
+        if any(map(self._moving.__contains__, tensors)):
             out = func(*args, **kwargs)
-            self._move(*tree_leaves(out), *_written(func, args, kwargs))
+            self._moving.add(*tree_leaves(out), *_written(func, args, kwargs))
             return out
         self._count += 1
         if self._count % _SWEEP == 0:
@@ -121,7 +142,22 @@ class Float64Values(TorchDispatchMode):
         turns = func.is_view or torch.Tag.inplace_view in func.tags
         if turns or not (narrowing or any(t.dtype in _WIDE for t in tensors)):
             return func(*args, **kwargs)
-        wide_args, wide_kwargs = tree_map(lambda a: self.of(a) if isinstance(a, Tensor) else a, (args, kwargs))
+        _beneath.on = True
+        try:
+            return self._wide(func, args, kwargs, leaves, spec, narrowing)
+        finally:
+            _beneath.on = False
+
+    def _wide(self, func: Any, args: Any, kwargs: Any, leaves: list[Any], spec: TreeSpec, narrowing: bool) -> Any:
+        """What an operation gives in float64, rounded."""
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
+        wide_args, wide_kwargs = tree_unflatten([self.of(a) if isinstance(a, Tensor) else a for a in leaves], spec)
+        edges = _edges(func, args)
+        if edges:
+            self._keep_sides(tensors[0], edges)
+            # An operation in place goes back by a copy that autograd has made just before.
+            if self._copied is not None and self._copied[0] is tensors[0]:
+                self._keep_sides(self._copied[1], edges)
         asked = kwargs.get("dtype")
         if asked in _WIDE:
             wide_kwargs["dtype"] = _WIDE[asked]
@@ -132,10 +168,78 @@ class Float64Values(TorchDispatchMode):
             for t, twin in zip(written, _written(func, wide_args, wide_kwargs), strict=True):
                 if t is not twin:
                     t.copy_(twin)
+                    if edges:
+                        self._keep_sides(t, edges)
             return (tuple(written) if len(written) > 1 else written[0]) if func._schema.returns else None
         if asked in _NARROW or (any(t.dtype in _NARROW and t.ndim for t in tensors) and not narrowing):
             return out  # the model asked for float64 itself
-        return tree_map(self._rounded, out)
+        result = self._rounded(out) if isinstance(out, Tensor) else tree_map(self._rounded, out)
+        self._copied = (tensors[0], result) if func is torch.ops.aten.clone.default else None
+        return result
+
+    def _keep_sides(self, t: Tensor, edges: tuple[float, ...]) -> None:
+        """Move numbers that were rounded onto an edge back to the side where float64 has them."""
+        for edge in edges:
+            there = t == edge
+            if edge and bool(there.any()):  # only what underflows is rounded to 0
+                wide, at = self.of(t), torch.tensor(edge, dtype=t.dtype)
+                for beyond, side in (wide < edge, -torch.inf), (wide > edge, torch.inf):
+                    next_to_it = torch.nextafter(at, torch.tensor(side, dtype=t.dtype))
+                    t.masked_fill_(there & beyond, float(next_to_it))
+
+
+class Traits(TorchDispatchMode):
+    """What the operations of a forward pass on x under it say of a network.
+
+    Attributes:
+        smooth: whether all that depend on x have derivatives without jumps.
+        grouped: whether a convolution has groups, which torch differentiates twice group by group.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.smooth, self.grouped, self._moving = True, False, _Storages(x)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(map(self._moving.__contains__, tree_leaves((args, kwargs)))):
+            name = func.overloadpacket.__name__
+            self.smooth &= name in _SMOOTH or name.removesuffix("_") in _SMOOTH or _squares(name, args)
+            self.grouped |= name == "convolution" and args[8] > 1
+            self._moving.add(*tree_leaves(out), *_written(func, args, kwargs or {}))
+        return out
+
+
+class _Storages:
+    """Memory of some tensors and of their views; a reference keeps its place from being taken by another."""
+
+    def __init__(self, *tensors: Any) -> None:
+        self._known: dict[int, StorageWeakRef] = {}
+        self.add(*tensors)
+
+    def add(self, *tensors: Any) -> None:
+        for t in tensors:
+            if isinstance(t, Tensor) and _stored(t):
+                self._known[t.untyped_storage()._cdata] = StorageWeakRef(t.untyped_storage())
+
+    def __contains__(self, t: Any) -> bool:
+        return isinstance(t, Tensor) and _stored(t) and t.untyped_storage()._cdata in self._known
+
+
+def _squares(name: str, args: Any) -> bool:
+    """Whether a power is one without kinks."""
+    return name in ("pow", "pow_") and not isinstance(args[1], Tensor) and args[1] in (1, 2, 3, 4)
+
+
+def _edges(func: Any, args: Any) -> tuple[float, ...]:
+    """Where an operation compares its input with numbers, going back."""
+    name = func.overloadpacket.__name__.removesuffix("_")
+    known = _EDGES.get(name, ())
+    return (*args[1:3], *known[len(args) - 1 :]) if name == "hardtanh" else known
 
 
 class Steady(TorchDispatchMode):
@@ -155,21 +259,7 @@ class Steady(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _convolution(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    """A convolution in float64 of a few inputs at a time.
-
-    Processors have no kernel of their own for it: torch copies the patches of all inputs first, and beyond the cache
-    that takes five times as long. Nvidia's library has one that leaves the card's float64 units idle, where a product
-    of matrices does not.
-    """
-    card = x.device.type == "cuda"
-    run = _by_patches if card else torch.ops.aten.convolution.default
-    some = (_CARD_PATCHES if card else _PATCHES) // max(1, weight[0].numel() * x[0, 0].numel())
-    parts = [run(part, weight, *rest) for part in x.split(max(1, some))]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def _by_patches(
+def _convolution(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -180,19 +270,77 @@ def _by_patches(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """A convolution as a product of its weights and the input's patches, but where it has groups or is transposed."""
-    if transposed or groups > 1:
-        convolve = torch.ops.aten.convolution.default
-        return convolve(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
-    taps = weight.shape[2:]
+    """A convolution in float64 of a few inputs at a time.
+
+    Processors have no kernel of their own for it: torch copies the patches of all inputs first, and beyond the cache
+    that takes five times as long; groups it computes one by one. Nvidia's library has one that leaves the card's
+    float64 units idle, where a product of matrices does not.
+    """
+    card = x.device.type == "cuda"
+
+    def run(x: Tensor) -> Tensor:
+        if transposed or not (card or groups > 1):
+            convolve = torch.ops.aten.convolution.default
+            return convolve(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+        return (_by_patches if weight.shape[1] > 1 else _by_taps)(x, weight, bias, stride, padding, dilation, groups)
+
+    some = (_CARD_PATCHES if card else _PATCHES) // max(1, weight[0].numel() * x[0, 0].numel())
+    parts = [run(part) for part in x.split(max(1, some))]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _by_patches(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A convolution as a product of its weights and the input's patches."""
+    windows = _windows(x, weight.shape[2:], stride, padding, dilation)
+    taps = weight.ndim - 2
+    out = windows.shape[2 : 2 + taps]
+    places = [0, 1, *range(2 + taps, windows.ndim), *range(2, 2 + taps)]
+    patches = windows.permute(places).reshape(len(x), groups, -1, out.numel()).flatten(0, 1)
+    each = weight.view(groups, len(weight) // groups, -1)
+    each = each.expand(len(x), -1, -1) if groups == 1 else each.repeat(len(x), 1, 1)
+    z = torch.bmm(each, patches).view(len(x), -1, *out)
+    return z if bias is None else z + bias.view(-1, *[1] * taps)
+
+
+def _by_taps(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A convolution of each channel by itself, as a sum over its taps."""
+    x = x.repeat_interleave(len(weight) // groups, 1)
+    windows = _windows(x, weight.shape[2:], stride, padding, dilation)
+    taps = weight.ndim - 2
+    z = windows.new_zeros(windows.shape[: 2 + taps])
+    for at in itertools.product(*(range(tap) for tap in weight.shape[2:])):
+        factor = weight[:, 0]
+        seen = windows
+        for place in reversed(at):
+            seen, factor = seen[..., place], factor[..., place]
+        z.addcmul_(seen, factor.view(-1, *[1] * taps))
+    return z if bias is None else z + bias.view(-1, *[1] * taps)
+
+
+def _windows(
+    x: Tensor, taps: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """What each place of a convolution's output sees, as a view (n, channels, *out, *taps)."""
     x = nn.functional.pad(x, [side for p in reversed(padding) for side in (p, p)])
     for dim, (tap, step, gap) in enumerate(zip(taps, stride, dilation, strict=True), 2):
         x = x.unfold(dim, gap * (tap - 1) + 1, step)[..., ::gap]
-    out = x.shape[2 : 2 + len(taps)]
-    places = [0, 1, *range(2 + len(taps), x.ndim), *range(2, 2 + len(taps))]
-    patches = x.permute(places).reshape(len(x), -1, out.numel())
-    z = (weight.flatten(1).expand(len(x), -1, -1) @ patches).view(len(x), -1, *out)
-    return z if bias is None else z + bias.view(-1, *[1] * len(taps))
+    return x
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:

@@ -16,7 +16,7 @@ from fimviz._tell import tell
 from fimviz.model.at_rest import recurs
 from fimviz.model.described import unexplained
 from fimviz.model.models import last_operations, quantised
-from fimviz.model.precise import Steady, float64_values
+from fimviz.model.precise import Steady, Traits, float64_values
 
 if TYPE_CHECKING:
     from fimviz.model.classifier import Classifier
@@ -67,7 +67,9 @@ def _probe(net: Classifier, pair: Tensor) -> None:
         outputs = net._outputs(x)
         net.likelihood = net._wanted.of(outputs.shape[1])
         z = net.logits(x)
-        values, again = z.detach(), net.logits(pair).detach()
+        with Traits(pair) as traits:
+            again = net.logits(pair).detach()
+        net.grouped, values = traits.grouped, z.detach()
         if not values.isfinite().all():
             raise ValueError(
                 "the model returns NaN or infinite logits for these images, expected finite ones: look at its "
@@ -108,12 +110,14 @@ def _probe(net: Classifier, pair: Tensor) -> None:
         if all(slope.isfinite().all() for slope in (slopes[0][0], slopes[1][1])):
             _compare(net, pair.detach(), eps)
         if own != torch.float64 and net.device.type != "mps":
-            net.precise = _runs_in(net, torch.float64, pair) and _takes_float64_values(net, pair.detach())
+            wide = _runs_in(net, torch.float64, pair)
+            net.smooth = wide and traits.smooth
+            net.precise = wide and not net.smooth and _takes_float64_values(net, pair.detach())
         # A kink may part the two in float32, but not in float64.
         alike = _close(one_by_one[0][1], slopes[0][0], max(1e-4, 16 * eps))
         if not alike and net.has_float64:
-            wide = pair.detach().double()
-            alike = _close(_sloped(net, wide[:1])[1], _sloped(net, wide)[1], 1e-6)
+            doubled = pair.detach().double()
+            alike = _close(_sloped(net, doubled[:1])[1], _sloped(net, doubled)[1], 1e-6)
         net.alone = alike
         net._draws = not torch.equal(before, _rng_state(net))
     net._writes, net._caches = restored.writes, restored.caches

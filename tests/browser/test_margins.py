@@ -9,7 +9,7 @@ import torch
 
 import fimviz as fv
 from fimviz.views.kit.module import module_source
-from fimviz.views.margins import view
+from fimviz.views.margins.live import Margins
 from tests.browser.test_perturbation import linear, rgba, slide
 
 PATH = ".fv-trace input[type=range]"
@@ -424,4 +424,4 @@ def test_stop_and_errors_are_seen(live, monkeypatch):
 
 
 def test_module_name_is_the_views():
-    assert view.Margins._esm == module_source("margins/view.js")
+    assert Margins._esm == module_source("margins/view.js")

@@ -114,7 +114,9 @@ class TestLanczos:
         assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all(), "an error bar that says something"
         assert ((s.trace - exact.trace).abs() <= s.trace_error + exact.trace_error).all()
         assert ((s.frobenius - exact.frobenius).abs() <= s.frobenius_error * 1.01 + 1e-12).all()
-        assert (s.guarantee, s.method, s.reason) == ("interval", "lanczos", "asked for")
+        smooth = "; the network is smooth: passes in float32, with their rounding measured"
+        why = "asked for" + smooth * (dtype == torch.float32)
+        assert (s.guarantee, s.method, s.reason) == ("interval", "lanczos", why)
         f = operator(exact)
         residual = s.eigenvectors.double() @ f - s.eigenvalues[..., None] * s.eigenvectors.double()
         assert (residual.norm(dim=2) < 3e-3 * s.spectral_norm[:, None]).all()

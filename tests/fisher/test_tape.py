@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
+from torch import nn
 from torch.autograd.functional import jvp
 
-from fimviz.fisher.passes import tangent
+import fimviz as fv
+from fimviz.fisher import block, passes
+from fimviz.fisher.passes import Linearisation, tangent
 from fimviz.fisher.tape import RepeatError, repeatable
 
 A = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
@@ -89,3 +95,30 @@ def test_forward_mode_of_a_network():
     with torch.no_grad():
         _, again = repeatable(lambda v: tangent(net, x, v), v)
     assert torch.allclose(again(w), jvp(net, x, w)[1], atol=1e-6)
+
+
+def test_graphs_that_did_not_fit_are_given_back_without_the_garbage_collector(monkeypatch):
+    alive = []
+
+    class Watched(Linearisation):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            alive.append(weakref.ref(self))
+
+    def scarce(linear, v):
+        if len(v) > 1:
+            raise torch.OutOfMemoryError("feigned")
+        return repeatable(linear, v)
+
+    monkeypatch.setattr(block, "Linearisation", Watched)
+    monkeypatch.setattr(passes, "repeatable", scarce)
+    net = fv.Classifier(nn.Sequential(nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 50)))
+    x = torch.rand(2, 12)
+    net.admit(x)
+    gc.disable()
+    try:
+        fv.spectrum(net, x, k=1, method="lanczos", verify=False)
+    finally:
+        gc.enable()
+    assert len(alive) >= 3
+    assert not any(one() for one in alive)

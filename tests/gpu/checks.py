@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import fimviz as fv
-from fimviz.fisher import methods
 from fimviz.fisher.matched import matched_spectral_norm
+from fimviz.fisher.table import METHODS
 from tests.benchmarks.truth import dense_spectrum, frozen, lanczos_truth, rayleigh
 from tests.gpu import pack
 from tests.gpu.networks import network
@@ -548,15 +549,15 @@ def out_of_memory(place: Place) -> Found:
 @contextmanager
 def scarce(place: Place, method: str, tried: list[int]) -> Any:
     """Little memory; notes how many inputs were tried at once. A processor's is not scarce: there it is feigned."""
-    inner = getattr(methods, method)
+    inner = METHODS[method]
 
     def counted(net: fv.Classifier, x: Tensor, *rest: Any) -> Any:
         tried.append(len(x))
         if not place.card and len(x) > 4:
             raise torch.OutOfMemoryError("feigned")
-        return inner(net, x, *rest)
+        return inner.run(net, x, *rest)
 
-    setattr(methods, method, counted)
+    METHODS[method] = dataclasses.replace(inner, run=counted)
     if place.card:
         torch.cuda.empty_cache()
         card = torch.device(place.device).index or 0
@@ -566,7 +567,7 @@ def scarce(place: Place, method: str, tried: list[int]) -> Any:
     try:
         yield
     finally:
-        setattr(methods, method, inner)
+        METHODS[method] = inner
         if place.card:
             torch.cuda.set_per_process_memory_fraction(1.0, card)
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
-from fimviz.model.precise import _by_patches, float64_values
+from fimviz.model.precise import _by_patches, _by_taps, float64_values
 
 
 def both(model, x):
@@ -93,7 +93,7 @@ def test_layers(size):
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LayerNorm(16), nn.Hardswish(), nn.Linear(16, 5),
     ).eval()  # fmt: skip
     got, expected, gradient, wide = both(model, torch.rand(size, 2, 40, 40))
-    assert torch.equal(got, expected), "the same operations on the same numbers"
+    assert_close(got, expected, rtol=1e-12, atol=1e-12)
     assert (gradient - wide).norm() < 1e-5 * wide.norm()
 
 
@@ -270,9 +270,10 @@ def test_real_networks(realdata, name):
 
 
 def test_passes_are_counted():
-    """One VJP more than there are gradients measures rounding, in float32 alone with a forward pass."""
+    """One VJP more than there are gradients measures rounding, with a forward pass where that one was float32's."""
     for activation in (nn.ReLU(), nn.Tanh()):
-        for verify, forwards in ((None, 1), (False, 2)):
+        smooth = isinstance(activation, nn.Tanh)
+        for verify, forwards in ((None, 1 + smooth), (False, 2)):
             model = nn.Sequential(nn.Linear(6, 8), activation, nn.Linear(8, 4))
             s = fv.spectrum(model, torch.rand(2, 6), verify=verify)
             assert s.cost.vjps.tolist() == [4, 4]
@@ -320,10 +321,72 @@ def test_models_without_products_along_directions():
         (nn.Conv2d(3, 4, 1, bias=False), (2, 3, 5, 5)),
         (nn.Conv2d(4, 4, 3, groups=2), (2, 4, 5, 5)),
         (nn.Conv3d(2, 3, 2, padding=1, stride=2), (1, 2, 4, 5, 6)),
-        (nn.ConvTranspose2d(3, 4, 3, stride=2, output_padding=1), (2, 3, 4, 4)),
+        (nn.Conv2d(4, 8, (3, 2), padding=(2, 0), stride=(1, 2), dilation=(2, 1), groups=4), (2, 4, 6, 5)),
+        (nn.Conv1d(3, 3, 5, groups=3, bias=False), (3, 3, 7)),
     ],
 )
-def test_convolutions_of_a_card_are_those_of_a_processor(layer, shape):
+def test_convolutions_in_float64_are_those_of_torch(layer, shape):
     layer, x = layer.double(), torch.randn(*shape, dtype=torch.float64)
-    given = (layer.bias, layer.stride, layer.padding, layer.dilation, layer.transposed, layer.output_padding)
-    assert_close(_by_patches(x, layer.weight, *given, layer.groups), layer(x))
+    given = layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
+    assert_close(_by_patches(x, *given), layer(x))
+    if layer.groups == x.shape[1]:
+        assert_close(_by_taps(x, *given), layer(x))
+
+
+class Edged(nn.Module):
+    """Beside the edge of its activation by less than float32 tells: 1e-9 below or above it."""
+
+    def __init__(self, activation, edge, in_place):
+        super().__init__()
+        self.activation = getattr(nn, activation)(inplace=in_place)
+        self.first, self.last = nn.Linear(2, 2, bias=False), nn.Linear(2, 3)
+        self.first.weight = nn.Parameter(torch.tensor([[edge, 1e-9], [edge, -1e-9]]))
+        self.last.weight = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
+
+    def forward(self, x):
+        return self.last(self.activation(self.first(x)))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("activation", "edge"), [("ReLU6", 6.0), ("Hardswish", 3.0), ("Hardswish", -3.0),
+                                                  ("Hardsigmoid", -3.0)])  # fmt: skip
+@pytest.mark.parametrize("method", ["exact", "power"])
+def test_numbers_beside_an_edge_stay_on_their_side(activation, edge, in_place, method):
+    torch.manual_seed(0)
+    model, x = Edged(activation, edge, in_place), torch.ones(1, 2)
+    net = fv.Classifier(model, input_range=None)
+    s = fv.spectrum(net, x, method=method, k=1, max_steps=50)
+    expected = fv.spectrum(copy.deepcopy(model).double(), x.double(), method="exact", k=1).spectral_norm
+    assert net.precise
+    assert_close(s.spectral_norm, expected, rtol=1e-5, atol=0)
+    assert not torch.allclose(fv.spectrum(net, x, k=1, verify=False).spectral_norm, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "smooth"),
+    [(nn.GELU(), True), (nn.LayerNorm(8), True), (nn.ReLU(), False), (nn.ReLU6(), False), (nn.Hardswish(), False)],
+)
+def test_networks_without_kinks_stay_in_float32(layer, smooth):
+    torch.manual_seed(0)
+    net, x = fv.Classifier(nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 4))), torch.rand(5, 6)
+    s = fv.spectrum(net, x)
+    assert net.smooth is smooth
+    assert ("the network is smooth" in s.reason) is smooth
+    assert s.guarantee == "exact"
+    expected = fv.spectrum(copy.deepcopy(net.model).double(), x.double()).eigenvalues
+    assert ((s.eigenvalues - expected).abs() <= s.error).all()
+    assert_close(s.spectral_norm, expected[:, 0], rtol=1e-5, atol=0)
+
+
+def test_a_comparison_of_constants_is_no_kink():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.mask = nn.Linear(6, 8), nn.Buffer(torch.arange(8))
+
+        def forward(self, x):
+            return self.first(x).masked_fill(self.mask > 4, 0.0).tanh()
+
+    net = fv.Classifier(Masked())
+    net.admit(torch.rand(2, 6))
+    assert net.smooth

@@ -28,11 +28,13 @@ def plan(
     max_memory: float | None,
     passes: torch.dtype | None = None,
     mend: str = "use smaller images",
+    sharpens: bool = False,
 ) -> tuple[int, int]:
     """How many inputs, and how many cotangents at a time, fit the memory and keep the processor busy.
 
     k eigenvectors are kept and `rows` rows of A at a time; `twice` is for the graph of a graph, `passes` their
     precision where it is not that of x; `mend` is what helps, other than more memory, where one input does not fit.
+    `sharpens` says that some may be taken again in float64, one at a time if need be.
     """
     passes = passes or x.dtype
     saved, largest, patches = footprint(net, x[:1].to(net.device))
@@ -44,12 +46,12 @@ def plan(
     # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * (8 * verify + width * (t.dtype != passes)) for t in weights)
+    copies = sum(t.numel() * (8 * (verify or sharpens) + width * (t.dtype != passes)) for t in weights)
     own = saved * (1 + 2 * verify + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, verify * (8 * largest + patches))
-    need = max(kept, copies + one_input + kept // 2)
+    need = max(kept, copies + (1 + sharpens) * one_input + kept // 2)
     what = f"{rows} gradients of {size} values at one input"
     if vectors:
         what += f" and {k} eigenvectors of {len(x)}"

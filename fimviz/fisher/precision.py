@@ -1,0 +1,81 @@
+"""In which precision the passes of a spectrum run: in the cheapest that gives the digits that are promised.
+
+A network with kinks needs float64's forward pass, or rounding takes it to another linear piece
+(`fimviz.fisher.block`); where its backward passes compare or subtract what was rounded, all passes run in float64. A
+smooth one has λ₁ to 1e-6 in float32. That is measured at each input, and where it falls short there, the input is
+taken again in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from fimviz.fisher.block import Block
+from fimviz.fisher.method import Asked, Method
+from fimviz.model.blackbox import BlackBox
+from fimviz.model.classifier import Classifier
+
+_ENOUGH = 3e-4  # of λ₁: the error that a smooth network's passes in float32 may state
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How passes run.
+
+    Attributes:
+        passes: what the inputs are given in.
+        values: whether the forward pass has float64's values (`fimviz.model.precise`).
+        verified: whether rounding crosses no kink.
+        sharpens: whether inputs at which float32 falls short are taken again in float64.
+    """
+
+    passes: torch.dtype
+    values: bool
+    verified: bool
+    sharpens: bool = False
+
+    @classmethod
+    def of(cls, net: Classifier | BlackBox, dtype: torch.dtype, verify: bool) -> Precision:
+        """The precision for inputs of a dtype, verified or not."""
+        if not verify or dtype == torch.float64:
+            return cls(dtype, False, dtype == torch.float64)
+        if net.smooth:
+            return cls(dtype, False, True, True)
+        return cls(dtype, True, True) if net.precise else cls(torch.float64, False, True)
+
+    def run(self, net: Classifier | BlackBox, x: Tensor, way: Method, asked: Asked) -> tuple[Block, int]:
+        """What a method makes of inputs on their device, and how many of them were taken again in float64.
+
+        One that asks for answers alone gets the inputs as they are.
+        """
+        if way.answers:
+            return way.run(net, x, asked), 0
+        block = way.run(net, x.to(self.passes), asked)
+        if not self.sharpens:
+            return block, 0
+        short = (~(block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0])).nonzero()[:, 0]
+        at_once = (len(x) + 1) // 2  # as their numbers are twice as long
+        for start in range(0, len(short), at_once):
+            rows = short[start : start + at_once]
+            block = _with(block, rows, way.run(net, x[rows.to(x.device)].double(), asked))
+        return block, len(short)
+
+
+def _with(block: Block, rows: Tensor, again: Block) -> Block:
+    """A block whose rows (m,) are those of another, but for the passes, which are both's."""
+    joined = {}
+    for field in fields(Block):
+        old, new = getattr(block, field.name), getattr(again, field.name)
+        if old is None:
+            continue
+        if field.name == "history":
+            longest = max(old.shape[1], new.shape[1])
+            old, new = (torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in (old, new))
+        if field.name in ("forwards", "vjps", "jvps"):
+            new = old[rows] + new
+        joined[field.name] = old.clone()
+        joined[field.name][rows] = new.to(old.dtype)
+    return Block(**joined)
