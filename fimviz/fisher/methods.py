@@ -54,11 +54,11 @@ def spectrum(
 ) -> Spectrum:
     """The spectrum of the input-space Fisher information at each input of a batch.
 
-    F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1. "exact" takes one forward pass and K−1
-    vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five pairs of VJP
-    and JVP for the leading eigenvalue and three more for each other one, whatever K; "power" is the power iteration of
-    the literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives estimates
-    with error bars.
+    F(x) = Jᵀ S(p) J with J = ∂logits/∂x has rank at most K−1, of outputs that are independent K. "exact" takes one
+    forward pass and as many vector-Jacobian products toward the input, and gives all of it; "lanczos" takes some five
+    pairs of VJP and JVP for the leading eigenvalue and three more for each other one, whatever K; "power" is the power
+    iteration of the literature, for comparison; "blackbox" only asks the model for its answers (`BlackBox`), and gives
+    estimates with error bars.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
@@ -67,7 +67,8 @@ def spectrum(
             (so with "auto" too), 1 with the others.
         method: "auto" takes "lanczos" where few eigenvalues of many classes are wanted, else "exact", and says why.
         vectors: whether to compute eigenvectors.
-        labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1, shown beside the predictions.
+        labels: true classes (n,), for several yes/no labels (n, K) of 0 and 1, or of a likelihood of numbers (n, K) of
+            these, shown beside the predictions.
         tolerance: relative iteration error at which "lanczos" stops; relative residual for "power".
         max_steps: at which both stop anyway, with what they have; `error` tells how far they came.
         probes: random directions of "blackbox"; it asks 2·probes + 1 questions an input, and a few to choose the step.

@@ -48,9 +48,9 @@ class Spectrum(ModelResult):
     Attributes:
         eigenvalues: (n, k) float64, descending, at least 0.
         eigenvectors: (n, k, *input), unit L2 norm, or None. Along +v the predicted class becomes less probable, to
-            first order (where that is undecided, the component of largest magnitude is positive). A direction lost
-            in rounding (λ below the square of the noise) is zeros; equal eigenvalues leave their plane's axes
-            arbitrary.
+            first order (where that is undecided, as for numbers, the component of largest magnitude is positive). A
+            direction lost in rounding (λ below the square of the noise) is zeros; equal eigenvalues leave their plane's
+            axes arbitrary.
         error: (n, k) float64, how far an eigenvalue may be from the truth: iteration, sampling and rounding together.
             Rounding is measured at every input, by products that are computed in two ways, and at a neighbour of the
             input where the forward pass may have rounded too; it is never taken for less than what real networks
@@ -63,7 +63,8 @@ class Spectrum(ModelResult):
             for spectra of many shapes, but 87 where one eigenvalue that was not found stands out of a thousand small
             ones.
         frobenius, frobenius_error: (n,) float64, the root of the sum of all squared eigenvalues, likewise.
-        probabilities, logits: (n, K) float64; logit_error: (n,) how far rounding may have moved a logit.
+        probabilities, logits: (n, K) float64, the former the means where the model gives numbers; logit_error: (n,) how
+            far rounding may have moved a logit.
         images: (n, *input), as given, on the CPU; labels: (n,) or None.
         net: the classifier. `walk`, `plane`, `reach`, `one_sided` and what takes a spectrum ask it again, and refuse
             with a `RuntimeError` where it is no longer the one that it was, for the reason that `changed` gives. What
@@ -120,13 +121,13 @@ class Spectrum(ModelResult):
 
     @property
     def predictions(self) -> Tensor:
-        """The most probable class (n,), or for several yes/no labels the most probable set (n, K) as booleans."""
+        """The most probable class (n,), of yes/no labels the most probable set (n, K) as booleans, else the means."""
         likelihood = self.net.likelihood
         return likelihood.known(likelihood.predict(self.logits), self.logits.isnan().any(1))
 
     @property
     def confidence(self) -> Tensor:
-        """The probability of the prediction (n,), float64."""
+        """The probability of the prediction (n,), float64; NaN where that is numbers."""
         return self.net.likelihood.confidence(self.logits)
 
     @property

@@ -30,7 +30,7 @@ class Walk:
 
     Attributes:
         epsilon: (n, m) distances in L2 pixel units.
-        logits, probabilities: (n, m, K).
+        logits, probabilities: (n, m, K); of a likelihood of numbers their means.
         kl: (n, m) KL(p(x) ‖ p(x + εv)) in nats; kl_error: (n, m) how far rounding may have moved it. Where float32
             would move it by more than a thousandth, the pass is taken again in float64, where the network can.
         quadratic: (n, m) its second-order prediction ½ ε² λ.
@@ -38,7 +38,7 @@ class Walk:
             the first change seen between neighbouring distances, located there to 1e-4 of their gap, just behind
             the change; infinite where the prediction stays. A change and return between two distances is not seen.
         becomes: the prediction there, (n, 2), or (n, 2, K) booleans for several yes/no labels.
-        outcomes: the prediction at every distance, (n, m), or (n, m, K) booleans.
+        outcomes: the prediction at every distance, (n, m), or (n, m, K) booleans; numbers, which have no flips, too.
     """
 
     epsilon: Tensor

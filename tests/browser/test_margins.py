@@ -9,7 +9,7 @@ import torch
 
 import fimviz as fv
 from fimviz.views.kit.module import module_source
-from fimviz.views.margins import view
+from fimviz.views.margins.live import Margins
 from tests.browser.test_perturbation import linear, rgba, slide
 
 PATH = ".fv-trace input[type=range]"
@@ -387,10 +387,10 @@ def test_another_target_traces_again(live, digits):
     target = (source + 1) % 10
     page.locator(".fv-settings select").select_option(str(target))
     assert (
-        "Not traced yet" in page.locator(".fv-status").inner_text()
-        or "tracing" in page.locator(".fv-status").inner_text()
+        "Not walked yet" in page.locator(".fv-status").inner_text()
+        or "walking" in page.locator(".fv-status").inner_text()
     )
-    live.carry(lambda: live.widget.retraced is not None and "tracing" not in page.locator(".fv-status").inner_text())
+    live.carry(lambda: live.widget.retraced is not None and "walking" not in page.locator(".fv-status").inner_text())
     assert int(live.widget.retraced.target[0]) == target
 
 
@@ -424,4 +424,4 @@ def test_stop_and_errors_are_seen(live, monkeypatch):
 
 
 def test_module_name_is_the_views():
-    assert view.Margins._esm == module_source("margins/view.js")
+    assert Margins._esm == module_source("margins/view.js")

@@ -18,7 +18,7 @@ import fimviz as fv
 from fimviz.margins import simplex
 from fimviz.views.kit import module as modules
 from fimviz.views.kit.latest import Latest
-from fimviz.views.margins.view import Margins
+from fimviz.views.margins.live import Margins
 from tests.views.test_views import in_node
 
 

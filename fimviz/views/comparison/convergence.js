@@ -1,6 +1,6 @@
 // The bound view, right: how estimates come closer to the truth as they cost more.
 import { PALETTE } from "../kit/palette.js";
-import { escape } from "../kit/chart.js";
+import { escape, marksBelow, marksBeside } from "../kit/chart.js";
 import { number, powerOfTen } from "../kit/numbers.js";
 import { decadeTicks, scale, spread } from "../kit/axes.js";
 import { quartiles } from "../kit/quantiles.js";
@@ -19,10 +19,8 @@ function convergence({ width, height, lines, truth, truthText, dot, chosen, time
   const y = padded([...lines.flatMap((l) => l.points.map((p) => Math.max(p[1], truth - 6))), truth], 0.12);
   const [sx, sy] = [scale(x, [left, right]), scale(y, [bottom, top])];
   const low = (v) => sy(Math.max(y[0], Math.min(y[1], v)));
-  const vertical = decadeTicks(x, right - left, 60).map(([t, text]) => `<line class="grid" x1="${sx(t)}" x2="${sx(t)}" y1="${top}" y2="${bottom}"/>` +
-    `<text class="tick" x="${sx(t)}" y="${bottom + 14}" text-anchor="middle">${text}</text>`);
-  const horizontal = decadeTicks(y, bottom - top, 30).map(([t, text]) => `<line class="grid" x1="${left}" x2="${right}" y1="${sy(t)}" y2="${sy(t)}"/>` +
-    `<text class="tick" x="${left - 6}" y="${sy(t) + 4}" text-anchor="end">${times}${text}</text>`);
+  const vertical = marksBelow(decadeTicks(x, right - left, 60), sx, [top, bottom]);
+  const horizontal = marksBeside(decadeTicks(y, bottom - top, 30).map(([t, text]) => [t, times + text]), sy, [left, right]);
   const line = Number.isFinite(truth) ? `<line class="fv-truth" x1="${left}" x2="${right}" y1="${sy(truth)}" y2="${sy(truth)}"/>` +
     (dot ? `<circle cx="${sx(Math.log10(dot))}" cy="${sy(truth)}" r="5"><title>${escape(truthText)}</title></circle>` : "") : "";
   const paths = lines.map((l) => {

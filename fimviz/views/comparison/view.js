@@ -1,9 +1,10 @@
 // The bound view: how close do formulas and estimates come to the truth, and at what cost?
 // State shared with Python or the stand-in host: index (of the chosen sample), method (the chosen row), everything (all samples).
+import { roving } from "../kit/keys.js";
 import { escape } from "../kit/chart.js";
 import { number, powerOfTen, probability } from "../kit/numbers.js";
 import { quartiles } from "../kit/quantiles.js";
-import { fillTables, mounted, roving, View } from "../kit/stage.js";
+import { fillTables, mounted, View } from "../kit/stage.js";
 import { SHAPES, shows, withRows } from "./boundrows.js";
 import { withConvergence } from "./convergence.js";
 import { stepAt, withWaterfall } from "./waterfall.js";

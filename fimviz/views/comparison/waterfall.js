@@ -1,5 +1,5 @@
 // The waterfall of a bound: which layer costs how many orders of magnitude. Numbers are log₁₀ in units of λ.
-import { escape } from "../kit/chart.js";
+import { escape, marksBeside } from "../kit/chart.js";
 import { powerOfTen } from "../kit/numbers.js";
 import { decadeTicks, scale } from "../kit/axes.js";
 
@@ -45,8 +45,7 @@ export function profile({ width, height, steps, label }) {
   const y = reach(steps);
   const sx = scale([0, steps.length], [left, right]);
   const sy = scale(y, [bottom, top]);
-  const grid = decadeTicks(y, bottom - top, 24).map(([t, text]) => `<line class="grid" x1="${left}" x2="${right}" y1="${sy(t)}" y2="${sy(t)}"/>` +
-    `<text class="tick" x="${left - 6}" y="${sy(t) + 4}" text-anchor="end">${text}</text>`);
+  const grid = marksBeside(decadeTicks(y, bottom - top, 24), sy, [left, right]);
   const path = steps.map((s, i) => `H${sx(i + 0.5).toFixed(1)}V${sy(s.to).toFixed(1)}H${sx(i + 1).toFixed(1)}`).join("");
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${grid.join("")}` +
     `<path class="fv-area" d="M${left},${sy(0).toFixed(1)}${path}V${bottom}H${left}Z"/><line class="cursor" y1="${top}" y2="${bottom}"/>` +

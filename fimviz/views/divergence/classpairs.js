@@ -1,4 +1,5 @@
 // The divergence view, left: a map of class pairs, and the sample pairs of one of its cells.
+import { stepBy } from "../kit/keys.js";
 import { escape } from "../kit/chart.js";
 import { nearOne, number, raised } from "../kit/numbers.js";
 import { diverging } from "../kit/palette.js";
@@ -84,12 +85,12 @@ export const withClassPairs = (Base) => class extends Base {
 
   mapKeys() {
     this.$(".fv-heat").addEventListener("keydown", (event) => {
-      const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+      const step = stepBy(event.key);
       if (!step || !event.target.dataset.a) return;
       event.preventDefault();
       const { shown } = this.data;
       let [a, b] = [event.target.dataset.a, event.target.dataset.b].map((c) => shown.indexOf(Number(c)));
-      do [a, b] = [a + step[0], b + step[1]]; while (shown[a] !== undefined && shown[b] !== undefined && this.data.tables.kl[a][b] === null);
+      do [a, b] = [a + step[1], b + step[0]]; while (shown[a] !== undefined && shown[b] !== undefined && this.data.tables.kl[a][b] === null);
       if (shown[a] === undefined || shown[b] === undefined) return;
       this.choose(shown[a], shown[b]);
       this.pressed(true);

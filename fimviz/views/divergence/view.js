@@ -1,9 +1,10 @@
 // The divergence view: how much of what tells two classes apart does F know of?
 // State shared with Python or the stand-in host: quantity (of the map), pair (its place), position (along its line), steps.
+import { roving } from "../kit/keys.js";
 import { escape, series } from "../kit/chart.js";
 import { nearOne, number, probability } from "../kit/numbers.js";
 import { blend } from "../kit/pixels.js";
-import { canvasIn, fillTables, mounted, roving, View } from "../kit/stage.js";
+import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
 import { QUANTITIES, withClassPairs } from "./classpairs.js";
 import { withDistributions } from "./distributions.js";
 import { withLine } from "./pairline.js";

@@ -1,4 +1,5 @@
 // The detail of the explorer: tabs about the chosen sample, of one model or of two beside each other.
+import { standIn } from "../kit/model.js";
 import { escape } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
 import attributions from "../attributions/view.js";
@@ -220,19 +221,7 @@ export class Detail {
 /** A view with a model of its own inside this one: gives a function that opens a sample in it; `chose` hears what is chosen there. */
 function embed(box, tab, { state: packed, owners, places, ordered }, chose) {
   const state = { ...packed, live: false };
-  const heard = {};
-  const model = {
-    get: (name) => state[name],
-    set(name, value) {
-      if (state[name] === value) return;
-      state[name] = value;
-      for (const call of heard[`change:${name}`] ?? []) call();
-    },
-    on: (event, call) => (heard[event] ??= []).push(call),
-    off: (event, call) => (heard[event] = (heard[event] ?? []).filter((other) => other !== call)),
-    save_changes() {},
-    send() {},
-  };
+  const model = standIn(state);
   box.className = `fv-nested fv-nested-${tab}`;
   const ofTrace = new Map(owners);
   const open = ordered ? (index) => model.set("sample", places.indexOf(index)) : owners ? (index) => ofTrace.get(state.trace) === index || model.set("trace", owners.find(([, own]) => own === index)[0]) : (index) => model.set("index", index);

@@ -1,5 +1,5 @@
 // Dots of samples: swarms on a log axis, and a cloud against a second number. Pure functions: numbers in, SVG out.
-import { escape } from "../kit/chart.js";
+import { escape, marksBelow, marksBeside } from "../kit/chart.js";
 import { number } from "../kit/numbers.js";
 import { decadeTicks, scale, ticks } from "../kit/axes.js";
 import { quantiles } from "../kit/quantiles.js";
@@ -73,9 +73,7 @@ export function fromAxis(axis, x) {
 export function axisMarks(axis, top, bottom) {
   const lines = axis.zones.flatMap((zone) => {
     const sx = scale([zone.from, zone.to], [zone.start, zone.end]);
-    return decadeTicks([zone.from, zone.to], zone.end - zone.start, 58).map(([t, text]) =>
-      `<line class="grid" x1="${sx(t).toFixed(1)}" x2="${sx(t).toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
-      `<text class="tick" x="${sx(t).toFixed(1)}" y="${bottom + 14}" text-anchor="middle">${text}</text>`);
+    return marksBelow(decadeTicks([zone.from, zone.to], zone.end - zone.start, 58), sx, [top, bottom]);
   });
   const breaks = axis.zones.slice(1).map((zone, i) => {
     const x = (axis.zones[i].end + zone.start) / 2;
@@ -147,8 +145,7 @@ export function second(values, kind, [bottom, top]) {
 /** The cloud of one number against λ₁. points as for `dots`, with the two places already in x and y. */
 export function cloud({ width, height, axis, rows, points, radius, xLabel, yLabel, corner, label, chosen }) {
   const bottom = height - 30;
-  const side = rows.map(([y, text]) => `<line class="grid" x1="${axis.left}" x2="${axis.right}" y1="${y}" y2="${y}"/>` +
-    `<text class="tick" x="${axis.left - 6}" y="${y + 4}" text-anchor="end">${text}</text>`).join("");
+  const side = marksBeside(rows, (y) => y, [axis.left, axis.right]).join("");
   const lines = corner.map((text, i) => `<text class="${i ? "tick" : "fv-rho"} direct" x="${axis.right}" y="${14 + 14 * i}" text-anchor="end">${escape(text)}</text>`).join("");
   return `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${axisMarks(axis, 34, bottom)}${side}` +
     `${dots(points, radius)}${chosen}${lines}<text class="tick" x="${axis.right}" y="${height - 2}" text-anchor="end">${escape(xLabel)}</text>` +

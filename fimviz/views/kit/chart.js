@@ -7,6 +7,16 @@ export function escape(text) {
   return String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
+/** Marks [value, text] of a horizontal axis: their lines from `top` to `bottom`, their texts below. */
+export const marksBelow = (marks, sx, [top, bottom]) => marks.map(([value, text]) =>
+  `<line class="grid" x1="${sx(value).toFixed(1)}" x2="${sx(value).toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
+  `<text class="tick" x="${sx(value).toFixed(1)}" y="${bottom + 14}" text-anchor="middle">${escape(text)}</text>`);
+
+/** Marks [value, text] of a vertical axis: their lines from `left` to `right`, their texts beside. */
+export const marksBeside = (marks, sy, [left, right]) => marks.map(([value, text]) =>
+  `<line class="grid" x1="${left}" x2="${right}" y1="${sy(value).toFixed(1)}" y2="${sy(value).toFixed(1)}"/>` +
+  `<text class="tick" x="${left - 6}" y="${(sy(value) + 4).toFixed(1)}" text-anchor="end">${escape(text)}</text>`);
+
 /**
  * A line chart: axes with ticks and units, light grid, direct labels where a line peaks, one movable cursor.
  * lines: {points: [[x, y], …], color, width, dash, label}; marks: {x, label} as dotted verticals; `over` draws on top.
@@ -16,9 +26,7 @@ export function lineChart({ width, height, x, y, xLabel, xTicks = null, xText = 
   const sx = scale(x, [MARGIN.left, inner.right]);
   const sy = scale(y, [inner.bottom, MARGIN.top]);
   const clip = (v) => Math.max(y[0], Math.min(y[1], v));
-  const grid = yTicks.map((t) =>
-    `<line class="grid" x1="${MARGIN.left}" x2="${inner.right}" y1="${sy(t)}" y2="${sy(t)}"/>` +
-    `<text class="tick" x="${MARGIN.left - 6}" y="${sy(t) + 4}" text-anchor="end">${yText(t)}</text>`);
+  const grid = marksBeside(yTicks.map((t) => [t, yText(t)]), sy, [MARGIN.left, inner.right]);
   const axis = (xTicks ?? ticks(...x, width < 300 ? 2 : 4)).map((t) =>
     `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${xText(t)}</text>`);
   const above = beside(marks.map((m) => [sx(m.x), 7 * m.label.length]), width);
@@ -64,9 +72,7 @@ export function logDots({ width, rows, chosen, label }) {
   const air = Math.max(0.08 * (high - low), (1 - (high - low)) / 2, 0.1);
   const sx = scale([low - air, high + air], [left, right]);
   const bottom = rows.length * line + 4;
-  const grid = decadeTicks([low - air, high + air], right - left, 52).map(([t, text]) =>
-    `<line class="grid" x1="${sx(t).toFixed(1)}" x2="${sx(t).toFixed(1)}" y1="0" y2="${bottom}"/>` +
-    `<text class="tick" x="${sx(t).toFixed(1)}" y="${bottom + 14}" text-anchor="middle">${text}</text>`);
+  const grid = marksBelow(decadeTicks([low - air, high + air], right - left, 52), sx, [0, bottom]);
   const dots = rows.map((r, i) => {
     const x = r.value > 0 ? sx(Math.max(low - air, Math.log10(r.value))) : left;
     const y = i * line + 10;

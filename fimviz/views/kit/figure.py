@@ -18,7 +18,7 @@ from typing import Any
 
 from fimviz._files import destination, write_whole
 from fimviz.views.kit.host import Widget
-from fimviz.views.kit.module import VIEWS, style_source
+from fimviz.views.kit.module import module_source, style_source
 from fimviz.views.kit.payload import deflated
 
 WARN_BYTES = 5_000_000
@@ -66,14 +66,14 @@ class Figure:
         # inside a script element only "</" and "<!--" could end or change it
         content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
         key = hashlib.sha256((content + style_source()).encode()).hexdigest()[:16]
-        host = (VIEWS / "kit/host.js").read_text(encoding="utf-8").rstrip()
+        host = module_source("kit/host.js").replace('"the view\'s key"', repr(key))
         return (
             f"<style>{style_source()}</style>\n"
             f'<div data-fimviz="{key}"><div class="fimviz fimviz-still">{self.still}'
             '<p class="fimviz-note">This is a still picture: the view moves where scripts may run (in JupyterLab, '
             "trust the notebook).</p></div>"
             f'<script type="application/json">{content}</script></div>\n'
-            f"<script>{host}({key!r});</script>"
+            f"<script>{{\n{host}}}</script>"  # a block, whose names meet nothing of the page
         )
 
     def save(self, path: str | Path) -> Path:

@@ -1,4 +1,5 @@
 // Thumbnails of samples as a listbox: arrow keys move in rows and columns, one thumbnail takes the focus.
+import { placeBy, rowOf } from "./keys.js";
 
 /** Where the dots under thumbnails stand, 0 to 1, on a log axis over all values: the least at its left end, as 0 is. */
 export function shares(values) {
@@ -93,13 +94,10 @@ export class Gallery {
   keys(event) {
     const at = this.shown.indexOf(event.target.closest("[role=option]")?.key);
     if (at < 0) return;
-    const tops = this.shown.map((k) => this.nodes.get(k).offsetTop);
-    const columns = tops.findIndex((top) => top !== tops[0]);
-    const row = columns < 0 ? tops.length : columns;
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + row, ArrowUp: at - row, Home: 0, End: tops.length - 1, Enter: at, " ": at }[event.key];
+    const to = placeBy(event.key, at, this.shown.length, { row: rowOf(this.box) });
     if (to === undefined) return;
     event.preventDefault();
-    if (to < 0 || to >= tops.length) return;
+    if (to < 0 || to >= this.shown.length) return;
     this.choose(this.shown[to]);
     this.nodes.get(this.shown[to])?.focus();
   }

@@ -30,7 +30,9 @@ _IMPORT = re.compile(
 )
 _EXPORT = re.compile(r"^export (?:(?:async )?function|class|const) ([A-Za-z]\w*)\b", re.M)
 _DEFAULT = re.compile(r"^export default (?=.*;$)", re.M)
-_ELSEWHERE = re.compile(r"\bimport\s*\(|\bimport\.meta\b|^(?:export )?(?:(?:const|let|var) [^=\n]+= *)?await\b", re.M)
+_ELSEWHERE = re.compile(
+    r"\bimport\s*\((?=\s*[\"'`])|\bimport\.meta\b|^(?:export )?(?:(?:const|let|var) [^=\n]+= *)?await\b", re.M
+)
 
 
 class ModuleError(ImportError):
@@ -131,7 +133,6 @@ def _names(found: re.Match[str]) -> list[str]:
     return [name for part in found["names"].strip("{}").split(",") if (name := part.strip())]
 
 
-@cache
 def _data(path: str) -> object:
     return json.loads((VIEWS / path).read_text(encoding="utf-8"))
 

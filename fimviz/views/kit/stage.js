@@ -82,25 +82,6 @@ export function noteLost(root, { caution = "", lost = [] }) {
   root.prepend(note);
 }
 
-/** Arrow keys among the options of a listbox, one of which takes the focus: `move` is told the place to go to. */
-export function roving(box, move) {
-  box.addEventListener("keydown", (event) => {
-    const options = [...box.querySelectorAll("[role=option]")];
-    const at = options.indexOf(event.target.closest("[role=option]"));
-    const to = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, PageDown: Math.min(options.length - 1, at + 10),
-      PageUp: Math.max(0, at - 10), Home: 0, End: options.length - 1, Enter: at, " ": at }[event.key];
-    if (at < 0 || to === undefined) return;
-    event.preventDefault();
-    if (!options[to]) return;
-    move(options[to]);
-    options[to].focus();
-  });
-  box.addEventListener("click", (event) => {
-    const option = event.target.closest("[role=option]");
-    if (option) move(option);
-  });
-}
-
 /** The bar of the signed colour map with its ends; `share` is how much of the map is used, `bar` whether it is colours. */
 export function colorBar(most, { share = 1, bar = true } = {}) {
   const stops = Array.from({ length: 17 }, (_, i) => `rgb(${diverging((i / 8 - 1) * share).map(Math.round)})`);

@@ -1,4 +1,5 @@
 // The margin view, left: who is met on the way from whom, and the paths of one cell of that matrix.
+import { placeBy, rowOf, stepBy } from "../kit/keys.js";
 import { escape } from "../kit/chart.js";
 import { number } from "../kit/numbers.js";
 
@@ -57,7 +58,7 @@ export const withMatrix = (Base) => class extends Base {
     });
     box.addEventListener("keydown", (event) => {
       const button = event.target.closest("button");
-      const [dx, dy] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key] ?? [0, 0];
+      const [dx, dy] = stepBy(event.key) ?? [0, 0];
       if (!button || !(dx || dy)) return;
       event.preventDefault();
       const { rows, columns } = this.data.matrix;
@@ -116,10 +117,7 @@ export const withMatrix = (Base) => class extends Base {
     box.addEventListener("keydown", (event) => {
       const own = this.inCell(...this.cell);
       const at = own.findIndex((t) => t.id === this.trace.id);
-      const tops = [...box.children].map((c) => c.offsetTop);
-      const columns = tops.findIndex((top) => top !== tops[0]);
-      const row = columns < 0 ? tops.length : columns;
-      const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + row, ArrowUp: at - row, Home: 0, End: own.length - 1 }[event.key];
+      const to = placeBy(event.key, at, own.length, { row: rowOf(box) });
       if (to === undefined) return;
       event.preventDefault();
       if (own[to]) this.open(own[to]);

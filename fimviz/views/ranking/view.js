@@ -1,6 +1,6 @@
 // The ranking view: which number puts models in the order of the attacks?
 // State shared with Python or the stand-in host: column (the number on the right).
-import { escape } from "../kit/chart.js";
+import { escape, marksBelow, marksBeside } from "../kit/chart.js";
 import { fixed, number, raised } from "../kit/numbers.js";
 import { scale, ticks } from "../kit/axes.js";
 import { fillTables, mounted, View } from "../kit/stage.js";
@@ -69,10 +69,9 @@ export function scatter({ width, height, points, column, label }) {
   const [x, y] = [span(points.map((p) => p.value)), span(ends)];
   const [sx, sy] = [scale(x, [left, width - right]), scale(y, [height - bottom, top])];
   const steps = ticks(...x, width < 420 ? 3 : 5).filter((t) => t >= x[0] && t <= x[1]);
-  const vertical = steps.map((t) => `<line class="grid" x1="${sx(t)}" x2="${sx(t)}" y1="${top}" y2="${height - bottom}"/>` +
-    `<text class="tick" x="${sx(t)}" y="${height - bottom + 14}" text-anchor="middle">${written(t, column.log)}</text>`);
-  const horizontal = ticks(...y, 4).filter((t) => t >= y[0] && t <= y[1]).map((t) =>
-    `<line class="grid" x1="${left}" x2="${width - right}" y1="${sy(t)}" y2="${sy(t)}"/><text class="tick" x="${left - 6}" y="${sy(t) + 4}" text-anchor="end">${number(t)}</text>`);
+  const vertical = marksBelow(steps.map((t) => [t, written(t, column.log)]), sx, [top, height - bottom]);
+  const rows = ticks(...y, 4).filter((t) => t >= y[0] && t <= y[1]);
+  const horizontal = marksBeside(rows.map((t) => [t, number(t)]), sy, [left, width - right]);
   const wrong = column.expected ? wrongPairs(points, column.expected).map(([i, j]) =>
     `<line class="fv-wrongpair" x1="${sx(points[i].value)}" y1="${sy(points[i].attack)}" x2="${sx(points[j].value)}" y2="${sy(points[j].attack)}"/>`) : [];
   const labels = points.map((p) => {

@@ -1,10 +1,11 @@
 // The view of a reconstruction: what of an image does the model's answer tell, and how well?
 // State shared with Python or the stand-in host: sample (place among those shown), draws (how many labels).
-import { escape, series } from "../kit/chart.js";
+import { roving } from "../kit/keys.js";
+import { escape, marksBelow, series } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
 import { decadeTicks, scale } from "../kit/axes.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
-import { canvasIn, colorBar, fillTables, mounted, roving, View } from "../kit/stage.js";
+import { canvasIn, colorBar, fillTables, mounted, View } from "../kit/stage.js";
 
 const MOST = 9; // decades of labels on the slider
 
@@ -19,8 +20,7 @@ export function deviations({ width, sample, draws, span, label }) {
   const bottom = height - 34;
   const sx = scale(span, [left, right]);
   const at = (v) => Math.max(left, Math.min(right, sx(Math.log10(v))));
-  const axis = decadeTicks(span, right - left, 60).map(([t, text]) =>
-    `<line class="grid" x1="${sx(t)}" x2="${sx(t)}" y1="${top}" y2="${bottom}"/><text class="tick" x="${sx(t)}" y="${bottom + 14}" text-anchor="middle">${text}</text>`);
+  const axis = marksBelow(decadeTicks(span, right - left, 60), sx, [top, bottom]);
   const rows = sample.one.map((one, k) => {
     const y = top + line * (k + 0.5);
     const name = `<text x="0" y="${y + 4}">v${[...String(k + 1)].map((c) => "₀₁₂₃₄₅₆₇₈₉"[c]).join("")}</text>`;
