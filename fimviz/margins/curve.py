@@ -1,4 +1,4 @@
-"""`shielding_curve`: how shielding depends on the traces' damping and step, which a single table hides."""
+"""`shielding_curve`: how shielding depends on the paths' damping and step, which a single table hides."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ShieldingCurve(Result):
         return self._plotted()
 
     def view(self, **options: Any) -> Figure:
-        """The margin view of the first setting's traces, with this curve below; options as for `MarginTraces.view`."""
+        """The margin view of the first setting's paths, with this curve below; options as for `MarginTraces.view`."""
         return self.points[0].view(**{"curve": self, **options})
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -107,7 +107,7 @@ def shielding_curve(
     """Trace with every damping and step, and say how many paths are shielded with each.
 
     Little damping lets a path follow the simplex, on which nothing stands between two classes; much damping makes it
-    the plain gradient's. Traces are made once each (`verify=False`), and none is made again with other settings than
+    the plain gradient's. Paths are walked once each (`verify=False`), and none is made again with other settings than
     its own (`retry=False`): where some do not change the class, a share lies between possible_low and possible_high.
 
     Args:

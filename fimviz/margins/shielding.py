@@ -1,7 +1,7 @@
 """`Shielding`: which classes stand between others, class by class, and how far it is to leave each.
 
 A path from class y toward class k that first meets a third class c is shielded by c. How many are depends on damping
-and step of the traces (fimviz.margins.curve), so that a table says little without them.
+and step of the paths (fimviz.margins.curve), so that a table says little without them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shielding(Result):
-    """Shielding and margins of K classes from a set of traces; numbers per class are (K,) float64, NaN without paths.
+    """Shielding and margins of K classes from a set of paths; numbers per class are (K,) float64, NaN without paths.
 
     Attributes:
         classes: K names.
@@ -57,7 +57,7 @@ class Shielding(Result):
         rank_correlation: Spearman's, over samples, of the smallest Fisher–Rao length and the smallest L2 length.
         intervals: (low, high) of "shielding", "fr_margin" and "l2", each (K,), by bootstrap over the samples, since
             the paths of one sample are not independent; NaN where fewer than two samples are behind a number.
-        attempted, successful: traces in all, and those that changed the class; left_out: those of misclassified
+        attempted, successful: paths in all, and those that changed the class; left_out: those of misclassified
             samples, in neither.
         settings: of the traces.
         traces: themselves.
@@ -124,7 +124,7 @@ class Shielding(Result):
         return self._plotted()
 
     def view(self, **options: Any) -> Figure:
-        """The margin view of the traces that were counted; options as for `MarginTraces.view`."""
+        """The margin view of the paths that were counted; options as for `MarginTraces.view`."""
         return self.traces.view(**options)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -132,7 +132,7 @@ class Shielding(Result):
 
 
 def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Shielding:
-    """The table of a set of traces: see `MarginTraces.shielding`."""
+    """The table of a set of paths: see `MarginTraces.shielding`."""
     resamples, level, seed = checked(resamples, level, seed)
     names = traces.net.classes
     count = len(names)

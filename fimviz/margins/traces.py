@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """One trace, point by point: T steps join T + 1 points. Float64 on the CPU, except the images.
+    """One path, point by point: T steps join T + 1 points. Float64 on the CPU, except the images.
 
     Attributes:
         start, end: (*input) the images that the path begins and ends at, as they are.
@@ -85,7 +85,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the traces were made: the options of `trace_margins`."""
+    """How the paths were made: the options of `trace_margins`."""
 
     method: str
     step: float
@@ -100,9 +100,9 @@ class Settings:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MarginTraces(ModelResult):
-    """Paths from m samples toward other classes: n traces, float64 on the CPU where not said otherwise.
+    """Paths from m samples toward other classes: n of them, float64 on the CPU where not said otherwise.
 
-    A trace's length is the Fisher–Rao length of its image on the simplex, so that
+    A path's length is the Fisher–Rao length of its image on the simplex, so that
     length ≥ distance ≥ bound wherever the class changed (up to `rounding`, which `length_error` includes). Any
     flipping path is an upper bound of margin(x, y), and the smallest `bound` over all classes a lower one.
 
@@ -113,26 +113,26 @@ class MarginTraces(ModelResult):
         length_error: (n,) how far that may be off: the measurement of the path that was traced, its end beyond the
             boundary, rounding, and the steps' size (left out with verify=False): three times what halving the steps
             changed (Richardson's 2, and half as much again), how far apart on the simplex the two paths end, and what
-            the path's bends add. Between the traces with all and with half the steps this always holds. It is an
+            the path's bends add. Between the paths with all and with half the steps this always holds. It is an
             estimate and no bound for ever smaller ones, which a kink of the network may send another way.
-        bound: (n,) closed-form distance to where the class hit overtakes the source, or for traces that hit nothing,
+        bound: (n,) closed-form distance to where the class hit overtakes the source, or for paths that hit nothing,
             the target.
         distance: (n,) Fisher–Rao distance of the two ends.
         l2: (n,) ‖x_end − x_start‖ in pixel units.
         steps: (n,); counted: (n,) step × steps, the published measure of length.
         status: "flipped"; "stalled": twenty steps in a row gained nothing, as where the slope is flat or leads past
             the pixels' edges; "budget": max_steps were made, a larger one or a larger trust region may do;
-            "interrupted"; "failed": it came to where the gradient is not finite. reasons: (n,) why such a trace failed,
+            "interrupted"; "failed": it came to where the gradient is not finite. reasons: (n,) why such a path failed,
             else empty.
-        made_by: for each trace (method, damping), what was asked for or what was tried when that had failed; `retried`
+        made_by: for each path (method, damping), what was asked for or what was tried when that had failed; `retried`
             says where.
         pace: (n, 5) share of steps whose length was set by the step option, the trust region, the box, the line
             search, the boundary.
         smoothed: (n,) share of steps whose slope is a smoothed one.
-        paths: one `Path` a trace.
+        paths: each as a `Path`.
         ends: (n, *input) the last images, in the passes' precision.
         images: (m, *input); labels: (m,) or None; probabilities: (m, K); net; settings; seconds.
-        failures: place in the batch → why an image has no traces: its logits or gradients are not finite.
+        failures: place in the batch → why an image has no paths: its logits or gradients are not finite.
     """
 
     sample: Tensor
@@ -212,10 +212,10 @@ class MarginTraces(ModelResult):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a trace; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
+        """One row a path; `hit` is −1 where nothing was hit, `pace` is who set most of its steps.
 
         `method` and `damping` made the path: not those asked for where it was `retried`.
-        `failure` says why a trace failed. Images that have none at all stand below, a row of NaN each.
+        `failure` says why a path failed. Images that have none at all stand below, a row of NaN each.
         """
         import pandas as pd
 
@@ -265,10 +265,10 @@ class MarginTraces(ModelResult):
 
     @named_options
     def plot(self, *, trace: int | None = None) -> go.Figure:
-        """The traces' lengths against their closed-form bounds, as a plotly figure.
+        """The paths' lengths against their closed-form bounds, as a plotly figure.
 
         Args:
-            trace: place of one trace in this result: instead, its class probabilities against Fisher–Rao length.
+            trace: place of one path in this result: instead, its class probabilities against Fisher–Rao length.
         """
         if trace is not None and whole("trace", trace, 0) >= len(self):
             raise ValueError(f"trace is {trace}, expected a place among {len(self)} traces")
@@ -286,7 +286,7 @@ class MarginTraces(ModelResult):
 
         Args:
             samples: how many to show, or which, by place in the batch; by default what fits a page of a megabyte, from
-                every class in turn. The path matrix counts all traces, shown or not.
+                every class in turn. The path matrix counts all paths, shown or not.
             curve: how shielding depends on damping, from `shielding_curve`, to be drawn below.
             max_bytes: at which a page is refused; 5 MB are warned of.
         """

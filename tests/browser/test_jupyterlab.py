@@ -224,12 +224,12 @@ def test_live_margins_trace_again_stop_and_let_the_latest_win(session, lab, chro
         call(page, ASK, ["slow.pause = 0.3", "0"])
         slider.focus()
         page.keyboard.press("ArrowRight")
-        expect(status).to_contain_text("tracing sample")
+        expect(status).to_contain_text("walking from sample")
         stop.click()
         expect(stop).to_be_disabled()
         python_gets(page, "m._latest.wait(0)", True)
         python_gets(page, traced, first)
-        expect(status).to_contain_text("Not traced yet")
+        expect(status).to_contain_text("Not walked yet")
 
         slider.focus()
         for _ in range(3):

@@ -387,10 +387,10 @@ def test_another_target_traces_again(live, digits):
     target = (source + 1) % 10
     page.locator(".fv-settings select").select_option(str(target))
     assert (
-        "Not traced yet" in page.locator(".fv-status").inner_text()
-        or "tracing" in page.locator(".fv-status").inner_text()
+        "Not walked yet" in page.locator(".fv-status").inner_text()
+        or "walking" in page.locator(".fv-status").inner_text()
     )
-    live.carry(lambda: live.widget.retraced is not None and "tracing" not in page.locator(".fv-status").inner_text())
+    live.carry(lambda: live.widget.retraced is not None and "walking" not in page.locator(".fv-status").inner_text())
     assert int(live.widget.retraced.target[0]) == target
 
 

@@ -251,7 +251,7 @@ def attacks_data(
 
 
 def nested_margins(traces: MarginTraces, batch: Spectrum, places: Sequence[int]) -> dict[str, Any]:
-    """The state of a margin view of these samples in the colours of the batch, and the sample of each trace."""
+    """The state of a margin view of these samples in the colours of the batch, and the sample of each path."""
     order = class_order(batch.probabilities)
     figure = margins(traces, samples=places, curve=None, max_bytes=_ANY, order=order)
     owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}

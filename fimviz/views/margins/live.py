@@ -19,36 +19,36 @@ if TYPE_CHECKING:
     from fimviz.margins.traces import MarginTraces
 
 SETTINGS = ("step", "damping", "trust_region", "target")
-_CURVE_SAMPLES = 20  # that a live curve traces
+_CURVE_SAMPLES = 20  # that a live curve walks from
 _DAMPINGS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
 class Margins(Working):
     """The live margin view: it traces again what the reader asks for, off the kernel's main thread.
 
-    Its settings are those of the trace that is shown; setting one asks for the same trace made so, and opens it.
+    Its settings are those of the path that is shown; setting one asks for the same path made so, and opens it.
     """
 
     _module = "margins/view.js"
     trace = traitlets.Int(
-        0, help="Which trace, by its place in the result, or a new one; one that is shown. Default: 0."
+        0, help="Which path, by its place in the result, or a new one; one that is shown. Default: 0."
     ).tag(sync=True)
     position = traitlets.Float(
         0.0,
-        help="Fisher–Rao length along the trace, from 0 to its end: what lies beyond becomes it. Default: its end.",
+        help="Fisher–Rao length along the path, from 0 to its end: what lies beyond becomes it. Default: its end.",
     ).tag(sync=True)
-    step = traitlets.Float(0.2, help="Fisher–Rao length η of a step, positive. Default: the trace's.").tag(sync=True)
-    damping = traitlets.Float(0.01, help="Damping τ, positive. Default: the trace's.").tag(sync=True)
-    trust_region = traitlets.Float(0.1, help="The longest step in L2 pixel units, positive. Default: the trace's.").tag(
+    step = traitlets.Float(0.2, help="Fisher–Rao length η of a step, positive. Default: the path's.").tag(sync=True)
+    damping = traitlets.Float(0.01, help="Damping τ, positive. Default: the path's.").tag(sync=True)
+    trust_region = traitlets.Float(0.1, help="The longest step in L2 pixel units, positive. Default: the path's.").tag(
         sync=True
     )
-    target = traitlets.Int(0, help="The class aimed at, another one than the model says. Default: the trace's.").tag(
+    target = traitlets.Int(0, help="The class aimed at, another one than the model says. Default: the path's.").tag(
         sync=True
     )
 
     source: MarginTraces | None = None
     shown: tuple[int, ...] = ()
-    made: Mapping[int, dict[str, Any]] = MappingProxyType({})  # of a trace that is shown, what was asked for
+    made: Mapping[int, dict[str, Any]] = MappingProxyType({})  # of a path that is shown, what was asked for
     lengths: Mapping[int, float] = MappingProxyType({})
     retraced: MarginTraces | None = None  # what the reader asked for last
     _asked: Mapping[str, Any] | None = None
@@ -62,7 +62,7 @@ class Margins(Working):
     @traitlets.validate("position")
     def _along(self, proposal: Any) -> float:
         if proposal.value != proposal.value:
-            raise traitlets.TraitError("position is nan, expected a length along the trace")
+            raise traitlets.TraitError("position is nan, expected a length along the path")
         return float(max(0.0, min(self.lengths.get(self.trace, proposal.value), proposal.value)))
 
     @traitlets.validate("step", "damping", "trust_region")
@@ -90,7 +90,7 @@ class Margins(Working):
 
     @property
     def _own(self) -> dict[str, Any]:
-        """What the trace that is shown was made with."""
+        """What the path that is shown was made with."""
         return self.made[self.trace]
 
     @traitlets.observe("trace")
@@ -103,7 +103,7 @@ class Margins(Working):
 
     @traitlets.observe(*SETTINGS)
     def _changed(self, change: Any) -> None:
-        """Settings that are no longer those of the trace: another trace that has them, or a new one."""
+        """Settings that are no longer those of the path: another one that has them, or a new one."""
         if not self._ready or self.trace not in self.made:
             return
         wanted = {**self._own, **{name: getattr(self, name) for name in SETTINGS}}
@@ -114,7 +114,7 @@ class Margins(Working):
             self.trace = known
         elif wanted != self._asked:
             asked = f"python {next(self._jobs)}"
-            words = f"tracing sample {wanted['sample']} toward {self._traces().net.classes[wanted['target']]}"
+            words = f"walking from sample {wanted['sample']} toward {self._traces().net.classes[wanted['target']]}"
             self.send({"kind": "working", "id": asked, "doing": words})
             self._request({"kind": "trace", "id": asked, "opened": True, **wanted})
 
@@ -193,5 +193,5 @@ class Margins(Working):
 
     def _traces(self) -> MarginTraces:
         if self.source is None:
-            raise RuntimeError("this view has no traces to start from: make it with MarginTraces.widget()")
+            raise RuntimeError("this view has no paths to start from: make it with MarginTraces.widget()")
         return self.source

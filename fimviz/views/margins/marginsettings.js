@@ -1,4 +1,4 @@
-// The margin view, below: how paths were made, tracing them again, and shielding against damping.
+// The margin view, below: how paths were made, walking them again, and shielding against damping.
 import { unpack } from "../kit/pixels.js";
 import { PALETTE } from "../kit/palette.js";
 import { escape, lineChart } from "../kit/chart.js";
@@ -30,7 +30,7 @@ export const withSettings = (Base) => class extends Base {
       `<output data-out="${key}"></output></div>`);
     const options = this.data.classes.map((c, i) => `<option value="${i}">${escape(c)}</option>`);
     box.innerHTML = `<h4>Trace this sample again with</h4>${sliders.join("")}<div class="fv-set"><label>toward <select aria-label="Class aimed at">${options.join("")}</select></label></div>` +
-      `<div class="fv-buttons"><button type="button" class="fv-again">trace again</button><button type="button" class="fv-against">shielding against τ</button><button type="button" class="fv-stop">stop</button></div>` +
+      `<div class="fv-buttons"><button type="button" class="fv-again">walk again</button><button type="button" class="fv-against">shielding against τ</button><button type="button" class="fv-stop">stop</button></div>` +
       `<p class="fv-quiet fv-status" role="status"></p><p class="fv-failed" role="alert" hidden></p>`;
     box.querySelectorAll("[data-set]").forEach((input) => {
       input.addEventListener("input", () => this.model.set(input.dataset.set, 10 ** Number(input.value)));
@@ -41,7 +41,7 @@ export const withSettings = (Base) => class extends Base {
       this.retrace();
     });
     box.querySelector(".fv-again").addEventListener("click", () => this.retrace());
-    box.querySelector(".fv-against").addEventListener("click", () => this.ask({ kind: "curve", step: this.setting("step"), trust_region: this.setting("trust_region") }, "tracing every sample"));
+    box.querySelector(".fv-against").addEventListener("click", () => this.ask({ kind: "curve", step: this.setting("step"), trust_region: this.setting("trust_region") }, "walking from every sample"));
     box.querySelector(".fv-stop").addEventListener("click", () => {
       this.model.send({ kind: "stop" });
       this.busy = null; // one that had not begun sends no answer
@@ -56,7 +56,7 @@ export const withSettings = (Base) => class extends Base {
 
   retrace() {
     const settings = Object.fromEntries(Object.keys(SETTINGS).map((key) => [key, this.setting(key)]));
-    this.ask({ kind: "trace", sample: this.trace.sample, target: this.aim, ...settings }, `tracing sample ${this.trace.sample} toward ${this.name(this.aim)}`);
+    this.ask({ kind: "trace", sample: this.trace.sample, target: this.aim, ...settings }, `walking from sample ${this.trace.sample} toward ${this.name(this.aim)}`);
     this.model.save_changes(); // after the request, which says all that it needs
   }
 
@@ -109,7 +109,7 @@ export const withSettings = (Base) => class extends Base {
       (own.method === "published" ? "no trust region" : `trust region r = ${number(own.trust_region)}`);
     const made = this.$(".fv-made");
     if (made) {
-      made.textContent = `Method “${own.method}”: ${words}. ${this.model.get("refused") || "In a notebook with a kernel, .widget() lets you change these and trace again."}`;
+      made.textContent = `Method “${own.method}”: ${words}. ${this.model.get("refused") || "In a notebook with a kernel, .widget() lets you change these and walk again."}`;
       return;
     }
     for (const key of Object.keys(SETTINGS)) {
@@ -121,7 +121,7 @@ export const withSettings = (Base) => class extends Base {
     [...select.options].forEach((o, i) => (o.disabled = i === source));
     select.value = this.aim;
     const stale = Object.keys(SETTINGS).some((key) => Math.abs(Math.log10(this.setting(key) / own[key])) > 1e-6) || this.aim !== this.trace.target;
-    this.$(".fv-status").textContent = this.busy ? `${this.busy.doing}${this.busy.how}` : stale ? `Not traced yet. What is shown: ${words}.` : `Shown: ${words}.`;
+    this.$(".fv-status").textContent = this.busy ? `${this.busy.doing}${this.busy.how}` : stale ? `Not walked yet. What is shown: ${words}.` : `Shown: ${words}.`;
     this.$(".fv-stop").disabled = !this.busy;
     const alert = this.$(".fv-failed");
     alert.hidden = !this.failure;
@@ -140,7 +140,7 @@ export const withSettings = (Base) => class extends Base {
       const [only] = points;
       box.innerHTML = `<h4>${number(100 * only.shielded, 2)} % of ${only.successful} ${only.successful === 1 ? "path is" : "paths are"} shielded, at damping τ = ${number(only.damping)}${ofAll(only) && `; ${ofAll(only)}`}</h4>` +
         `<p class="fv-quiet">${only.low === null ? "One sample alone gives no interval." : `95 % bootstrap interval: ${number(100 * only.low, 2)} to ${number(100 * only.high, 2)} %.`}${only.low !== null && only.low === only.high ? " Every resample gives the same, so that only more samples can tell how far off it is." : ""} ${this.wrong()}One setting says little, because shielding depends on the damping: ` +
-        `${this.model.get("live") ? "“shielding against τ” traces with others" : "fv.shielding_curve traces with others, and view(curve=…) draws them here"}.</p>`;
+        `${this.model.get("live") ? "“shielding against τ” walks with others" : "fv.shielding_curve walks with others, and view(curve=…) draws them here"}.</p>`;
       return;
     }
     const width = this.curveWidth;

@@ -20,7 +20,7 @@ _NAMES = 24  # characters of a class name that a figure can hold
 
 
 def plot(result: MarginTraces | Shielding | ShieldingCurve, *, trace: int | None = None) -> go.Figure:
-    """The figure of traces, of one `trace` by its place, of a shielding or of its curve."""
+    """The figure of paths, of one `trace` by its place, of a shielding or of its curve."""
     if isinstance(result, Shielding):
         return _shielding(result)
     if isinstance(result, ShieldingCurve):
@@ -29,7 +29,7 @@ def plot(result: MarginTraces | Shielding | ShieldingCurve, *, trace: int | None
 
 
 def _lengths(traces: MarginTraces) -> go.Figure:
-    """Length against closed-form bound, one point a trace; on the dashed line a path is a geodesic of the simplex."""
+    """Length against closed-form bound, one point a path; on the dashed line a path is a geodesic of the simplex."""
     names = _names(traces.net.classes)
     flipped, target = traces.flipped, traces.hit == traces.target
     kinds = [
@@ -75,7 +75,7 @@ def _lengths(traces: MarginTraces) -> go.Figure:
 
 
 def _path(traces: MarginTraces, trace: int) -> go.Figure:
-    """Stacked class probabilities of one trace against Fisher–Rao length, the closed-form floor dashed."""
+    """Stacked class probabilities of one path against Fisher–Rao length, the closed-form floor dashed."""
     names, path = _names(traces.net.classes), traces.paths[trace]
     source, target, hit = (int(t[trace]) for t in (traces.source, traces.target, traces.hit))
     mass = path.probabilities.amax(0)

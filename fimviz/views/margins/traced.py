@@ -1,4 +1,4 @@
-"""What the margin view's page needs of traces, as JSON values and arrays of a payload."""
+"""What the margin view's page needs of paths, as JSON values and arrays of a payload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fimviz.margins.shielding import Shielding
     from fimviz.margins.traces import MarginTraces
 
-FRAMES = (3, 40)  # images on the way of one trace, at least and at most
+FRAMES = (3, 40)  # images on the way of one path, at least and at most
 _CLASSES_SHOWN = 5  # beside the path's own and "others", where there are more than eight
 
 
@@ -48,7 +48,7 @@ def counted(traces: MarginTraces) -> dict[str, int]:
 
 
 def sample_data(traces: MarginTraces, inputs: Inputs, i: int) -> dict[str, Any]:
-    """A sample, what the model says of it, and how many traces start there."""
+    """A sample, what the model says of it, and how many paths start there."""
     p = traces.probabilities[i]
     said = int(p.argmax())
     rest = float(torch.cat([p[:said], p[said + 1 :]]).sum())
@@ -63,7 +63,7 @@ def sample_data(traces: MarginTraces, inputs: Inputs, i: int) -> dict[str, Any]:
 
 
 def trace_data(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dict[str, Any]:
-    """A trace with at most so many images on its way."""
+    """A path with at most so many images on its way."""
     path, settings = traces.paths[i], traces.settings
     steps = len(path.pace)
     classes, p = _top_classes(traces, i)
@@ -114,7 +114,7 @@ def trace_data(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dic
 
 
 def made_with(trace: dict[str, Any]) -> dict[str, Any]:
-    """What a trace was asked for with."""
+    """What a path was asked for with."""
     settings = {name: trace["settings"][name] for name in ("step", "damping", "trust_region")}
     return {"sample": trace["sample"], "target": trace["target"], **settings}
 

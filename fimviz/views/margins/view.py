@@ -21,7 +21,7 @@ from fimviz.views.margins.traced import FRAMES, counted, made_with, matrix, occu
 if TYPE_CHECKING:
     from fimviz.margins.traces import MarginTraces
 
-_TARGETS = 24  # traces of one sample that a page holds, the shortest first
+_TARGETS = 24  # paths of one sample that a page holds, the shortest first
 _PAGE = 700_000  # bytes before packing that a page takes by default
 _MOST = 4_000_000  # of those of eight samples, with few frames each
 _POINT = 100  # bytes of numbers a step
@@ -35,11 +35,11 @@ def view(
     max_bytes: int,
     order: list[int] | None = None,
 ) -> Figure:
-    """The view of the traces of some samples; the path matrix counts all. `order` of classes, for their colours."""
+    """The view of the paths of some samples; the path matrix counts all. `order` of classes, for their colours."""
     if curve is not None and not isinstance(curve, ShieldingCurve):
         raise TypeError(f"curve is {curve!r}, expected a ShieldingCurve, which shielding_curve returns")
     if not len(traces):
-        raise ValueError("there are no traces to show")
+        raise ValueError("there are no paths to show")
     inputs = inputs_of(traces.net, traces.images)
     chosen, traced = _chosen(traces, samples), traces.sample.unique()
     shown = [i for sample in chosen for i in _of_sample(traces, sample)]
@@ -91,7 +91,7 @@ def view(
 
 
 def _of_sample(traces: MarginTraces, sample: int) -> list[int]:
-    """The traces of a sample: the nearest classes where a page cannot hold all, in the order of their targets."""
+    """The paths of a sample: the nearest classes where a page cannot hold all, in the order of their targets."""
     own = (traces.sample == sample).nonzero()[:, 0]
     nearest = own[traces.length[own].argsort(stable=True)][:_TARGETS]
     return sorted(nearest.tolist())
@@ -124,7 +124,7 @@ def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[i
 
 
 def _telling(traces: MarginTraces, shown: list[int]) -> int:
-    """The trace to open with: one that counts, a shielded one if there is any, with the most steps to look at."""
+    """The path to open with: one that counts, a shielded one if there is any, with the most steps to look at."""
     shielded = traces.flipped & (traces.hit != traces.target)
     counted = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
     return max(shown, key=lambda i: (bool(counted[i]), bool(shielded[i]), int(traces.steps[i])))
