@@ -106,7 +106,9 @@ def test_every_module_of_the_package_is_carried():
 
 
 def test_a_live_view_follows_its_files_while_it_is_written(views, monkeypatch):
-    views(a='import { b } from "./kit/b.js";\nexport default { render: () => b };\n', kit_b="export const b = 1;\n")
+    (modules.VIEWS / "kit/data.json").write_text('["red"]')
+    own = 'import { b } from "./kit/b.js";\nimport data from "./kit/data.json" with { type: "json" };\n'
+    views(a=f"{own}export default {{ render: () => [b, data] }};\n", kit_b="export const b = 1;\n")
     (modules.VIEWS / "kit/style.css").write_text(".a {}")
     monkeypatch.setenv("ANYWIDGET_HMR", "1")
 
@@ -126,6 +128,7 @@ def test_a_live_view_follows_its_files_while_it_is_written(views, monkeypatch):
         return False
 
     assert saved("kit/b.js", "export const b = 2;\n", lambda: "const b = 2" in widget._esm), "a helper"
+    assert saved("kit/data.json", '["blue"]', lambda: '["blue"]' in widget._esm), "the colours"
     assert saved("kit/style.css", ".b {}", lambda: ".b" in widget._css), "the style"
     assert saved("a.js", "export { b };\n", lambda: "fimviz/views/a.js:1: this form" in widget._esm), "the error shows"
     assert saved("a.js", "export default 3;\n", lambda: widget._esm.strip() == "export default 3;")

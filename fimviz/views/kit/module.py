@@ -133,7 +133,6 @@ def _names(found: re.Match[str]) -> list[str]:
     return [name for part in found["names"].strip("{}").split(",") if (name := part.strip())]
 
 
-@cache
 def _data(path: str) -> object:
     return json.loads((VIEWS / path).read_text(encoding="utf-8"))
 
