@@ -45,11 +45,7 @@ def main() -> int:
             venv.create(place, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT, *oldest(), *TOOLS], check=True)
         subprocess.run([python, "-m", "pip", "list"], check=True)
-        chosen = given.arguments or [
-            *(f"tests/{room}" for room in ROOMS),
-            "tests/test_tables.py",
-            "tests/test_ranks.py",
-        ]
+        chosen = given.arguments or [f"tests/{name}" for name in NUMERIC]
         # without what pyproject.toml asks of pytest: notebooks are no numeric tests
         return subprocess.run([python, "-m", "pytest", "-o", "addopts=", "-q", *chosen], cwd=ROOT).returncode
 
