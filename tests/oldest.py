@@ -1,8 +1,8 @@
 """The numeric tests with the oldest versions that pyproject.toml allows, as `python -m tests.oldest`.
 
 Makes an environment with this Python in a temporary folder (two to six gigabytes), or in one that is given and then
-kept, installs every dependency at its lower bound, and runs the rooms below. Arguments after `--` go to pytest instead
-of these rooms.
+kept, installs every dependency at its lower bound, and runs `NUMERIC`. Arguments after `--` go to pytest instead of
+these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("model", "fisher", "bounds", "attacks", "margins", "divergence")
+NUMERIC = ("model", "fisher", "bounds", "attacks", "margins", "divergence", "test_tables.py", "test_ranks.py")
 TOOLS = ("pytest", "hypothesis")
 
 
@@ -45,7 +45,7 @@ def main() -> int:
             venv.create(place, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT, *oldest(), *TOOLS], check=True)
         subprocess.run([python, "-m", "pip", "list"], check=True)
-        chosen = given.arguments or [f"tests/{room}" for room in ROOMS]
+        chosen = given.arguments or [f"tests/{name}" for name in NUMERIC]
         # without what pyproject.toml asks of pytest: notebooks are no numeric tests
         return subprocess.run([python, "-m", "pytest", "-o", "addopts=", "-q", *chosen], cwd=ROOT).returncode
 

@@ -10,6 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from tests.oldest import oldest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -84,3 +87,9 @@ def test_import_leaves_the_notebook_world_alone(tmp_path):
 def test_versions_agree():
     assert importlib.metadata.version("fimviz") == PROJECT["version"]
     assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_dependency_states_the_oldest_version_that_will_do():
+    pins = [Requirement(pin) for pin in oldest()]
+    assert [r.name for r in pins] == [Requirement(given).name for given in PROJECT["dependencies"]]
+    assert all(str(r.specifier).startswith("==") for r in pins)

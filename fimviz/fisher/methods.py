@@ -77,7 +77,7 @@ def spectrum(
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
             network, and to measure the rounding of the passes back. These stay in float32 where they go through
             convolutions, ReLUs, max pools and the like. Smooth networks run in float32 altogether, and again in float64
-            at inputs where that leaves more than 0.03 % of λ₁ open; other models in float64. By default done
+            at inputs where that leaves more than 0.05 % of λ₁ open; other models in float64. By default done
             wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
             and `error` holds what rounding does at a neighbour of each input, kinks included, with one forward pass and
             VJP more; where values are tied, as in a flat background before a max pool, that may be as much as λ itself.

@@ -18,7 +18,7 @@ from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 
-_ENOUGH = 3e-4  # of λ₁: the error that a smooth network's passes in float32 may state
+_ENOUGH = 5e-4  # of λ₁: the error that a smooth network's passes in float32 may state
 
 
 @dataclass(frozen=True)

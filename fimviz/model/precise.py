@@ -32,7 +32,6 @@ _WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
 _SWEEP = 32  # operations after which memory of tensors that are gone is given back
 _PATCHES = 2**17  # numbers that stay in a processor's cache
-_CARD_PATCHES = 2**26
 # What goes back without comparing or subtracting what the forward pass has left.
 _STEADY = {
     *("convolution_backward", "threshold_backward", "leaky_relu_backward", "native_batch_norm_backward"),
@@ -270,21 +269,20 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """A convolution in float64 of a few inputs at a time.
+    """A convolution in float64, on a processor of a few inputs at a time.
 
     Processors have no kernel of their own for it: torch copies the patches of all inputs first, and beyond the cache
-    that takes five times as long; groups it computes one by one. Nvidia's library has one that leaves the card's
-    float64 units idle, where a product of matrices does not.
+    that takes five times as long; groups it computes one by one.
     """
-    card = x.device.type == "cuda"
+    card = x.device.type != "cpu"
 
     def run(x: Tensor) -> Tensor:
-        if transposed or not (card or groups > 1):
+        if transposed or groups == 1 or card:
             convolve = torch.ops.aten.convolution.default
             return convolve(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
         return (_by_patches if weight.shape[1] > 1 else _by_taps)(x, weight, bias, stride, padding, dilation, groups)
 
-    some = (_CARD_PATCHES if card else _PATCHES) // max(1, weight[0].numel() * x[0, 0].numel())
+    some = len(x) if card else _PATCHES // max(1, weight[0].numel() * x[0, 0].numel())
     parts = [run(part) for part in x.split(max(1, some))]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -305,8 +303,7 @@ def _by_patches(
     places = [0, 1, *range(2 + taps, windows.ndim), *range(2, 2 + taps)]
     patches = windows.permute(places).reshape(len(x), groups, -1, out.numel()).flatten(0, 1)
     each = weight.view(groups, len(weight) // groups, -1)
-    each = each.expand(len(x), -1, -1) if groups == 1 else each.repeat(len(x), 1, 1)
-    z = torch.bmm(each, patches).view(len(x), -1, *out)
+    z = torch.bmm(each.repeat(len(x), 1, 1), patches).view(len(x), -1, *out)
     return z if bias is None else z + bias.view(-1, *[1] * taps)
 
 

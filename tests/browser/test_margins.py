@@ -354,7 +354,8 @@ def live(open_page, tmp_path, digits, monkeypatch):
     wired = wired.replace(
         "const view = (await",
         "window.requests = []; const heard = [], on = model.on; window.tell = (m) => heard.forEach((c) => c(m));"
-        "model.on = (event, call) => (event === 'msg:custom' ? heard.push(call) : on(event, call)); const view = (await",
+        "model.on = (event, call) => (event === 'msg:custom' ? heard.push(call) : on(event, call));"
+        "const view = (await",
     )
     path = tmp_path / "live.html"
     path.write_text(f"<!doctype html><meta charset=utf-8><body>{wired}</body>")
