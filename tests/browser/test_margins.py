@@ -353,7 +353,9 @@ def live(open_page, tmp_path, digits, monkeypatch):
     wired = wired.replace("send() {}", "send(message) { (window.requests ??= []).push(message); }")
     wired = wired.replace(
         "const view = (await",
-        "window.requests = []; window.tell = (m) => listeners['msg:custom'].forEach((c) => c(m)); const view = (await",
+        "window.requests = []; const heard = [], on = model.on; window.tell = (m) => heard.forEach((c) => c(m));"
+        "model.on = (event, call) => (event === 'msg:custom' ? heard.push(call) : on(event, call));"
+        "const view = (await",
     )
     path = tmp_path / "live.html"
     path.write_text(f"<!doctype html><meta charset=utf-8><body>{wired}</body>")
