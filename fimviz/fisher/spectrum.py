@@ -56,7 +56,7 @@ class Spectrum(ModelResult):
             input where the forward pass may have rounded too; it is never taken for less than what real networks
             showed (`fimviz.fisher.block`). A network that lowers its own precision (autocast, half a trunk) moves so
             much at such a neighbour that its error is far too large, of an order with λ: sixteen times at least what
-            float64 showed of five networks (docs/checks.md).
+            float64 showed of seven networks (docs/checks.md).
         trace, trace_error: (n,) float64, the sum of all eigenvalues, not only of the k largest; NaN where the method
             says nothing about it. With "exact" the error is rounding; with "lanczos" and "blackbox" it is statistical,
             half a 95 % interval, because what the iteration has not found is sampled: it held at least 96 times in 100
