@@ -30,7 +30,7 @@ VIEWS = [
     ["attributions", "comparison", "margins", "perturbation"],
     ["localaccuracy", "ranking", "reconstruction", "training", "vulnerability"],
     ["divergence"],
-    ["kit"],
+    ["kit", "uploads"],
 ]
 UP = ("result", "views")  # a result displays itself
 

@@ -28,10 +28,10 @@ from fimviz.model.failures import LOGITS, check_finite
 from fimviz.model.likelihoods import Factor, Likelihood
 
 # Rounding in units of the machine epsilon, with margin over what was measured (tests/fisher/test_spectrum.py): of rows
-# relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits.
-# Beyond the last, passes are less precise than they say.
+# relative to all of them, with a forward pass in float64 and without; of a logit relative to the spread of the logits,
+# and to the largest. Beyond the last, passes are less precise than they say.
 _ROW_ROUNDING, _PLAIN_ROW_ROUNDING = 32, 128
-_LOGIT_ROUNDING = 32
+_LOGIT_ROUNDING, _COMMON_ROUNDING = 32, 4
 _UNUSUAL = 64
 # Margins over one sample of what backward passes round, and over the largest of some neighbours' differences.
 _SAMPLE, _NEIGHBOUR = 8, 3
@@ -165,7 +165,8 @@ class Ground:
 
 def logit_error(likelihood: Likelihood, z: Tensor, eps: float) -> Tensor:
     """How far (n,) rounding may move a logit, in passes of that machine epsilon."""
-    return _LOGIT_ROUNDING * eps * (1 + likelihood.size(z))
+    # What all logits have in common is rounded, too, but where it comes in, at the end.
+    return eps * torch.maximum(_LOGIT_ROUNDING * (1 + likelihood.size(z)), _COMMON_ROUNDING * z.abs().amax(-1))
 
 
 def wide_device(device: torch.device) -> torch.device:

@@ -59,6 +59,7 @@ _SMOOTH = {
     *("zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "empty_strided"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
 }
+_STRAIGHT = 16.0  # where a sigmoid is 1 in float32
 _beneath = threading.local()
 _EDGES = {"hardtanh": (-1.0, 1.0), "hardswish": (-3.0, 3.0), "hardsigmoid": (-3.0, 3.0)}
 
@@ -207,7 +208,7 @@ class Traits(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if any(map(self._moving.__contains__, tree_leaves((args, kwargs)))):
             name = func.overloadpacket.__name__
-            self.smooth &= name in _SMOOTH or name.removesuffix("_") in _SMOOTH or _squares(name, args)
+            self.smooth &= _bends_nowhere(name, args, kwargs or {}, out)
             self.grouped |= name == "convolution" and args[8] > 1
             self._moving.add(*tree_leaves(out), *_written(func, args, kwargs or {}))
         return out
@@ -229,9 +230,19 @@ class _Storages:
         return isinstance(t, Tensor) and _stored(t) and t.untyped_storage()._cdata in self._known
 
 
-def _squares(name: str, args: Any) -> bool:
-    """Whether a power is one without kinks."""
-    return name in ("pow", "pow_") and not isinstance(args[1], Tensor) and args[1] in (1, 2, 3, 4)
+def _bends_nowhere(name: str, args: Any, kwargs: Any, out: Any) -> bool:
+    """Whether what an operation has made has a derivative without jumps; some have them with some arguments."""
+    bare = name.removesuffix("_")
+    if bare == "pow":
+        return not isinstance(args[1], Tensor) and args[1] in (1, 2, 3, 4)
+    if bare == "elu":  # slopes α and 1 beside 0
+        alpha, _, inner = [*args[1:4], 1, 1, 1][:3]
+        return alpha * inner == 1
+    if bare == "softplus":  # a slope of 1 beyond the threshold
+        return len(args) < 3 or args[2] >= _STRAIGHT
+    if name in ("_to_copy", "copy_") and not out.is_floating_point():
+        return False  # whole numbers go in steps
+    return not kwargs.get("rounding_mode") and (name in _SMOOTH or bare in _SMOOTH)
 
 
 def _edges(func: Any, args: Any) -> tuple[float, ...]:

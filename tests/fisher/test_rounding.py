@@ -107,6 +107,29 @@ def test_what_float32_does_at_kinks_is_in_the_error(realdata):
     assert fv.spectrum(copy.deepcopy(model).double(), x[:1], verify=False).guarantee == "exact"
 
 
+class Shift(nn.Module):
+    """The same added to all."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, z):
+        return z + self.by
+
+
+# What cancels without a trace only float64 tells.
+@pytest.mark.parametrize(("shifts", "verify"), [([1e5], None), ([1e5], False), ([1e5, -1e5], None)])
+def test_what_logits_have_in_common_is_rounded_too(shifts, verify):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 4), *map(Shift, shifts)), torch.rand(4, 6)
+    s = fv.spectrum(fv.Classifier(copy.deepcopy(model)), x, verify=verify)
+    expected = fv.spectrum(model.double(), x.double()).eigenvalues
+    assert ((s.eigenvalues - expected).abs() <= s.error).all()
+    if verify is None:
+        assert (s.error[:, 0] < 1e-3 * s.spectral_norm).all()
+
+
 class Tokens(nn.Module):
     """Batch normalisation before tokens, whose gradients come with the strides of tokens."""
 

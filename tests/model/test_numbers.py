@@ -187,7 +187,7 @@ CLASSES_ONLY = {
 }
 OUTCOMES_ONLY = {
     "a certificate is of one that stays": fv.certified_radius,
-    "an attack succeeds where the label is missed": lambda net, x: fv.vulnerability(net, x, torch.zeros(len(x), 3)),
+    "an attack succeeds where the label is missed": fv.vulnerability,
     "the explorer compares samples at one confidence": fv.explore,
     "pass the numbers that": lambda net, x: fv.attacks.fgsm(net, x, None, 0.1),
 }
@@ -230,6 +230,12 @@ def test_views_show_numbers(kind):
     ("make", "words"),
     [
         (lambda: fv.Gaussian(sigma=0), "sigma is 0, expected a positive finite number"),
+        (
+            lambda: fv.spectrum(
+                fv.Classifier(nn.Linear(2, 1), likelihood="gaussian"), torch.rand(2, 2), labels=[0.0, -torch.inf]
+            ),
+            "holds -inf, expected finite numbers",
+        ),
         (lambda: fv.Gaussian(sigma="1"), "sigma is '1', expected a number"),
         (lambda: fv.Classifier(nn.Identity(), likelihood="poisson", temperature=2), "temperature is 2, and counts"),
         (lambda: fv.Classifier(nn.Softplus(), likelihood="poisson")(torch.rand(2, 2)), "Softplus and returns rates"),
@@ -238,6 +244,12 @@ def test_views_show_numbers(kind):
 def test_what_has_no_meaning_is_refused(make, words):
     with pytest.raises((ValueError, TypeError), match=words):
         make()
+
+
+def test_a_size_of_noise_is_a_number_of_its_own():
+    sigma = torch.tensor(2.0)
+    assert fv.Gaussian(sigma) == fv.Gaussian(2.0)
+    assert type(fv.Gaussian(sigma).sigma) is float
 
 
 def test_a_regression_may_end_in_a_sigmoid():

@@ -10,7 +10,7 @@ from PIL import Image
 
 import fimviz as fv
 from fimviz.model.pictures import as_seen, opened
-from fimviz.views.explorer.uploads import read_images
+from fimviz.views.uploads import read_images
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
-from fimviz.model.precise import _by_patches, _by_taps, float64_values
+from fimviz.model.precise import Traits, _by_patches, _by_taps, float64_values
 
 
 def both(model, x):
@@ -376,6 +376,18 @@ def test_networks_without_kinks_stay_in_float32(layer, smooth):
     expected = fv.spectrum(copy.deepcopy(net.model).double(), x.double()).eigenvalues
     assert ((s.eigenvalues - expected).abs() <= s.error).all()
     assert_close(s.spectral_norm, expected[:, 0], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "bend", [nn.SELU(), nn.ELU(2.0), nn.ELU(2.0, inplace=True), nn.Softplus(threshold=1),
+             lambda h: h * h.long(), lambda h: h * torch.empty(h.shape, dtype=torch.long).copy_(h),
+             lambda h: h * torch.div(h.detach(), 0.1, rounding_mode="floor")],
+)  # fmt: skip
+def test_kinks_that_come_with_arguments(bend):
+    x = torch.rand(2, 6)
+    with Traits(x) as traits, torch.no_grad():
+        Fn(bend)(x)
+    assert not traits.smooth
 
 
 def test_a_comparison_of_constants_is_no_kink():

@@ -38,8 +38,10 @@ class Gaussian(Numbers):
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < real("sigma", self.sigma) < math.inf:
+        sigma = real("sigma", self.sigma)
+        if not 0 < sigma < math.inf:
             raise ValueError(f"sigma is {self.sigma}, expected a positive finite number")
+        object.__setattr__(self, "sigma", sigma)  # a tensor would take its device and graph along
 
     @property
     def log_limit(self) -> float:  # type: ignore[override]

@@ -102,6 +102,8 @@ class Numbers(Independent):
             refuse_missing(given)
             raise TypeError(f"labels hold {given.flat[0]!r}, expected numbers: the model gives {self.words}")
         refuse_missing(given)
+        if (endless := np.isinf(given).nonzero())[0].size:
+            raise ValueError(f"labels[{endless[0][0]}] holds {given[endless][0]}, expected finite numbers")
         return torch.tensor(given.astype(np.float64))
 
     def same(self, one: Tensor, other: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ from fimviz.views.explorer.explored import (
     planes_data,
     toward_data,
 )
-from fimviz.views.explorer.uploads import read_images
 from fimviz.views.kit.inputs import Inputs
 from fimviz.views.kit.working import Check, Tick, Working
 from fimviz.views.perturbation.view import Along, extent_of
+from fimviz.views.uploads import read_images
 
 if TYPE_CHECKING:
     from fimviz.explorer.results import Explored, Explorer
