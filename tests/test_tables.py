@@ -104,6 +104,8 @@ def test_it_stands_in_the_comparison_and_in_its_view(digits):
     assert {name: rows[name]["group"] for name in groups} == groups
     assert all(rows[name][word] == WORDS[word] for name in groups for word in ("needs", "short", "formula"))
     assert {"toy", "toy-bound"} <= set(fv.compare_bounds(net, x[:1], probes=3).methods), "all means these too"
+    (seen,) = fv.explore(net, x, detail=1, include=["bounds"]).models.values()
+    assert "toy-bound" in seen.bounds.methods
 
 
 def test_an_attack(digits):

@@ -10,6 +10,7 @@ import torch
 
 from fimviz.attributions import attributions
 from fimviz.bounds.certificate import certified_radius
+from fimviz.bounds.formulas import RUNGS
 from fimviz.comparison import compare_bounds
 from fimviz.explorer.detail import POINTS, struck, toward_attacks
 from fimviz.explorer.results import Explored
@@ -21,7 +22,6 @@ from fimviz.model.engine.progress import Progress
 from fimviz.vulnerability import Vulnerability, vulnerability
 
 PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
-_RUNGS = ("exact", "L1", "L2", "L3", "L4", "L5", "L6", "lower-pair", "lower-trace")
 ATTACK_PASSES = 550  # of an input, roughly
 _HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
 
@@ -44,7 +44,9 @@ def extended(
             return replace(m, notes={**m.notes, part: certificate.reason})
         return replace(m, radius=certificate.radius)
     if part == "bounds":
-        return replace(m, bounds=compare_bounds(s.net, s.images[at], methods=_RUNGS, progress=progress, **room))
+        return replace(
+            m, bounds=compare_bounds(s.net, s.images[at], methods=["exact", *RUNGS], progress=progress, **room)
+        )
     if part == "attributions":
         known = m.detail.spectrum if m.detail.places == tuple(at) else None
         options: dict[str, Any] = {"spectrum": known, "seed": seed, "progress": progress}
