@@ -15,7 +15,7 @@ def quantiles(values: Tensor, at: Sequence[float] | Tensor) -> Tensor:
 
     What never happened is ∞ and counts as the largest; halfway between a number and ∞ is ∞, where NumPy's own formula
     may give NaN. What is not known is NaN and has no place in an order: say beside a quantile how many of n it is of.
-    `quantile` of the views' chart.js is the same rule.
+    `quantiles` of the views' quantiles.js is the same rule.
 
     Example, of five attacks two of which never succeeded:
         >>> quantiles(torch.tensor([0.5, torch.inf, 0.25, torch.inf, 1.0]), [0.25, 0.5, 0.75, 0.8]).tolist()

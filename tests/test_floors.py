@@ -1,6 +1,7 @@
 """The house: every import, lazy ones and those for types included, goes down, but for one edge out of result.py."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,9 @@ def test_the_edge_upward_is_one_function():
     known = names(PACKAGE, "fimviz")
     up = [name for _, name in imports(PACKAGE / "result.py", known) if name.startswith("fimviz.views")]
     assert set(up) == {"fimviz.views", "fimviz.views.kit.figure"}
+
+
+def test_the_table_of_views_alone_imports_by_a_name_that_it_puts_together():
+    """What the tests above cannot read."""
+    found = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if re.search(r"importlib|__import__", p.read_text())]
+    assert found == [Path("views/__init__.py")]

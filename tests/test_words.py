@@ -14,6 +14,11 @@ SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(
 DOCUMENTED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 ELSEWHERE = {"torch", "dataclasses", "Lightning"}  # whose names are not ours
 TOOLS = {"training_step", "Output", "interact", "clear_output", "mypy", "venv"}  # and single ones
+FILES = [
+    f"/{path.relative_to(ROOT).as_posix()}"
+    for at in (".", "docs", "fimviz", "tests", "notebooks")
+    for path in (ROOT / at).glob("*" if at == "." else "**/*")
+]
 FILE = re.compile(r".*\.(py|js|md|css|toml|csv|ipynb|venv)")
 
 
@@ -65,6 +70,13 @@ def words():
     return code | scripts | {part for path in SOURCES for part in path.with_suffix("").parts} | TOOLS
 
 
+def missing_files(text):
+    """Names of files in backticks, by as much of their paths as is given, that no file has."""
+    for name in re.findall(r"`(?:\.\./)?([\w./-]+\.(?:py|js|json|md|css|csv|toml|ipynb))`", text):
+        if "NAME" not in name and not any(path.endswith(f"/{name}") for path in FILES):
+            yield name
+
+
 def missing(text, words):
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     for name in re.findall(r"(?<![\w./])(?:fv|fimviz)\.[\w.]+", text):
@@ -84,6 +96,13 @@ def test_what_docstrings_name_exists(words):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_pages_name_exists(page, words):
     assert list(missing(page.read_text(encoding="utf-8"), words)) == []
+
+
+def test_files_that_are_named_exist():
+    sources = [*PAGES, *SOURCES, *(ROOT / "fimviz").rglob("*.js")]
+    assert [(path.name, name) for path in sources for name in missing_files(path.read_text("utf-8"))] == []
+    named = "`docs/words.md`, `kit/chart.js`, `nonesuch.py`, `fimviz/chart.js`"
+    assert list(missing_files(named)) == ["nonesuch.py", "fimviz/chart.js"]
 
 
 def test_a_name_that_does_not_exist_is_found(words):

@@ -15,8 +15,9 @@ those at kinks included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,20 @@ class Block:
     jvps: Tensor  # (n,)
     history: Tensor  # (n, s), the running value of λ₁ after each step of an iteration
     rough: Tensor | None = None  # (n,), of answers alone: whether they do not change smoothly
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """The inputs of some blocks, one after the other."""
+    parts: dict[str, list[Any]] = {f.name: [getattr(block, f.name) for block in blocks] for f in fields(Block)}
+    parts["history"] = padded(parts["history"])
+    whole: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in parts.items()}
+    return Block(**whole)
+
+
+def padded(histories: Sequence[Tensor]) -> list[Tensor]:
+    """Histories (n, s) as long as the longest of them, NaN behind an input's last step."""
+    longest = max(history.shape[1] for history in histories)
+    return [torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in histories]
 
 
 class Ground:

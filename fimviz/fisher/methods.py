@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fimviz._options import flag, named_options, real, whole
 from fimviz._tell import tell
 from fimviz._ways import named
-from fimviz.fisher.block import Block
+from fimviz.fisher.block import Block, joined
 from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.precision import Precision
 from fimviz.fisher.spectrum import Cost, Spectrum
@@ -125,19 +125,9 @@ def spectrum(
     precision = Precision.of(net, x.dtype, verify)
     rank = net.likelihood.rank(len(net.classes))
     way, reason = _choose(net, asked_for, k, rank)
-    guarantee = way.guarantee
-    if not way.answers and not precision.verified:
-        guarantee = UNVERIFIED
-        reason += (
-            "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
-            "knows from a neighbour of the input"
-        )
-    blind = "" if isinstance(net, BlackBox) or way.answers else net.undescribed
-    if blind:
-        guarantee, reason = "void", f"{reason}; {blind}"
-    k = min(k or (rank if way.whole else 1), rank, x[0].numel())
+    guarantee, said = _meant(net, way, precision)
     asked = Asked(
-        k=k,
+        k=min(k or (rank if way.whole else 1), rank, x[0].numel()),
         vectors=vectors,
         tolerance=tolerance,
         max_steps=max_steps,
@@ -149,93 +139,117 @@ def spectrum(
     start = time.perf_counter()
     work = Work(len(x), progress, errors=errors)
     blocks: list[Block] = []
-    sharpened: list[int] = []
-    inputs, cotangents = 1, 1
+    sharpened = 0
 
-    def compute(places: list[int], cotangents: int) -> Block:
-        some = replace(asked, cotangents=cotangents)
-        block, again = precision.run(net, x[places].to(net.device), way, some)
-        sharpened.append(again)
-        return replace(block, eigenvectors=block.eigenvectors.to(x.dtype))
+    def compute(places: list[int], cotangents: int) -> tuple[Block, int]:
+        block, again = precision.run(net, x[places].to(net.device), way, replace(asked, cotangents=cotangents))
+        return replace(block, eigenvectors=block.eigenvectors.to(x.dtype)), again
 
     with net.at_rest(), work:
-        if isinstance(net, Classifier) and not way.answers:
-            rows = way.rows(rank, max_steps)
-            mend = "use smaller images" + ("" if way.along else ", or method='lanczos'")
-            inputs, cotangents = plan(
-                net,
-                x,
-                k,
-                vectors,
-                rows,
-                way.along,
-                precision.values,
-                max_memory,
-                precision.passes,
-                mend,
-                precision.sharpens,
-            )
-        for _, block in work.parts(inputs, 1 if way.along else cotangents, compute):
+        for _, (block, again) in work.parts(*_at_once(net, x, way, asked, precision, rank, max_memory), compute):
             blocks.append(block)
+            sharpened += again
     done, failures = work.done, work.failures
     if work.stopped:
         tell(f"{work.stopped}: the spectrum holds the first {done} of {len(x)} inputs")
     settle(failures, done, errors)
-    at = others(failures, done)
-
-    def among(values: Tensor) -> Tensor:
-        return spread(values, at, done) if failures else values
-
-    if precision.sharpens and not way.answers:
-        reason += "; the network is smooth: passes in float32, with their rounding measured"
-        if again := sum(sharpened):
-            reason += f", and at {again} of {done} inputs again in float64"
-    rough = sum(int(block.rough.sum()) for block in blocks if block.rough is not None)
-    if rough:
-        reason += f"; at {rough} of {done} inputs the answers do not change smoothly"
-        tell(
-            f"at {rough} of {done} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped, go "
-            "in steps or never change): their intervals are wide"
-        )
-
-    def joined(name: str) -> Tensor:
-        return among(torch.cat([getattr(block, name) for block in blocks]))
-
-    def counted(name: str) -> Tensor:
-        return joined(name).clamp_min(0)  # none are counted where they failed
-
-    logits = joined("logits")
-    if failures and isinstance(net, Classifier):  # what the model says is known where only slopes failed
-        lost = sorted(failures)
-        z = torch.cat([answers(net, x[[place]]) for place in lost])
-        logits[lost] = torch.where(z.isfinite().all(1, keepdim=True), z, torch.nan)
+    found = joined(blocks)
+    if failures:
+        found = spread(found, others(failures, done), done)
+    said += _noticed(net, way, precision, found, sharpened)
+    logits = _asked_again(net, x, found.logits, failures)
+    forwards, vjps, jvps = (n.clamp_min(0) for n in (found.forwards, found.vjps, found.jvps))  # −1 where they failed
     return Spectrum(
-        eigenvalues=joined("eigenvalues"),
-        error=joined("error"),
-        trace=joined("trace"),
-        trace_error=joined("trace_error"),
-        frobenius=joined("frobenius"),
-        frobenius_error=joined("frobenius_error"),
-        eigenvectors=joined("eigenvectors").unflatten(2, x.shape[1:]) if vectors else None,
+        eigenvalues=found.eigenvalues,
+        error=found.error,
+        trace=found.trace,
+        trace_error=found.trace_error,
+        frobenius=found.frobenius,
+        frobenius_error=found.frobenius_error,
+        eigenvectors=found.eigenvectors.unflatten(2, x.shape[1:]) if vectors else None,
         probabilities=net.likelihood.mean(logits),
         logits=logits,
-        logit_error=joined("logit_error"),
+        logit_error=found.logit_error,
         images=x[:done].cpu(),
         labels=None if truth is None else truth[:done],
         net=net,
         method=way.name,
-        reason=reason,
+        reason=reason + said,
         guarantee=guarantee,
-        cost=Cost(counted("forwards"), counted("vjps"), counted("jvps"), time.perf_counter() - start),
-        history=among(_padded([block.history for block in blocks])),
+        cost=Cost(forwards, vjps, jvps, time.perf_counter() - start),
+        history=found.history,
         failures=dict(sorted(failures.items())),
     )
 
 
-def _padded(histories: list[Tensor]) -> Tensor:
-    """Rows of different lengths as one matrix, NaN behind their ends."""
-    longest = max(h.shape[1] for h in histories)
-    return torch.cat([torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in histories])
+def _meant(net: Classifier | BlackBox, way: Method, precision: Precision) -> tuple[str, str]:
+    """The guarantee that a method gives for a model, and what `Spectrum.reason` says of it."""
+    guarantee, said = way.guarantee, ""
+    if way.answers or isinstance(net, BlackBox):
+        return guarantee, said
+    if not precision.verified:
+        guarantee = UNVERIFIED
+        said = (
+            "; not verified: passes in float32, whose rounding may have crossed kinks of the network, which `error` "
+            "knows from a neighbour of the input"
+        )
+    if blind := net.undescribed:
+        guarantee, said = "void", f"{said}; {blind}"
+    return guarantee, said
+
+
+def _at_once(
+    net: Classifier | BlackBox,
+    x: Tensor,
+    way: Method,
+    asked: Asked,
+    precision: Precision,
+    rank: int,
+    max_memory: float | None,
+) -> tuple[int, int]:
+    """How many inputs, and how many cotangents of each, a method takes at a time."""
+    if way.answers or isinstance(net, BlackBox):
+        return 1, 1
+    mend = "use smaller images" + ("" if way.along else ", or method='lanczos'")
+    inputs, cotangents = plan(
+        net,
+        x,
+        asked.k,
+        asked.vectors,
+        way.rows(rank, asked.max_steps),
+        way.along,
+        precision.values,
+        max_memory,
+        precision.passes,
+        mend,
+        precision.sharpens,
+    )
+    return inputs, 1 if way.along else cotangents
+
+
+def _noticed(net: Classifier | BlackBox, way: Method, precision: Precision, found: Block, sharpened: int) -> str:
+    """What `Spectrum.reason` says of passes that were taken again, and of answers that do not change smoothly."""
+    said, count = "", len(found.logits)
+    if precision.sharpens and not way.answers:
+        said = "; the network is smooth: passes in float32, with their rounding measured"
+        if sharpened:
+            said += f", and at {sharpened} of {count} inputs again in float64"
+    if found.rough is not None and (rough := int(found.rough.sum())):
+        said += f"; at {rough} of {count} inputs the answers do not change smoothly"
+        tell(
+            f"at {rough} of {count} inputs the answers of {net!r} do not change smoothly (they are rounded, clipped, "
+            "go in steps or never change): their intervals are wide"
+        )
+    return said
+
+
+def _asked_again(net: Classifier | BlackBox, x: Tensor, logits: Tensor, failures: Mapping[int, str]) -> Tensor:
+    """The logits, also of inputs where only slopes failed."""
+    if failures and isinstance(net, Classifier):
+        lost = sorted(failures)
+        z = torch.cat([answers(net, x[[place]]) for place in lost])
+        logits[lost] = torch.where(z.isfinite().all(1, keepdim=True), z, torch.nan)
+    return logits
 
 
 def _choose(net: Classifier | BlackBox, asked_for: Method | None, k: int | None, rank: int) -> tuple[Method, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from fimviz.fisher.block import Block
+from fimviz.fisher.block import Block, padded
 from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
@@ -72,8 +72,7 @@ def _with(block: Block, rows: Tensor, again: Block) -> Block:
         if old is None:
             continue
         if field.name == "history":
-            longest = max(old.shape[1], new.shape[1])
-            old, new = (torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in (old, new))
+            old, new = padded([old, new])
         if field.name in ("forwards", "vjps", "jvps"):
             new = old[rows] + new
         joined[field.name] = old.clone()

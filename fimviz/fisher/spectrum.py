@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
+from fimviz.fisher.block import padded
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.walk import Walk, one_sided, reach, unasked, walk
 from fimviz.model.blackbox import BlackBox
@@ -244,13 +245,10 @@ class Spectrum(ModelResult):
                 for method, shape, k, lacking in kinds
             ]
             raise ValueError(f"spectra of {named[0]} and of {named[1]} cannot be joined: compute both alike")
-        longest = max(self.history.shape[1], other.history.shape[1])
 
         def both(name: str) -> Tensor:
             parts = [getattr(s, name) for s in (self, other)]
-            if name == "history":
-                parts = [torch.nn.functional.pad(h, (0, longest - h.shape[1]), value=torch.nan) for h in parts]
-            return torch.cat(parts)
+            return torch.cat(padded(parts) if name == "history" else parts)
 
         names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor) and f.name != "labels"]
         labels = None

@@ -10,12 +10,9 @@ from fimviz.margins.length import between
 from fimviz.margins.state import CLOSE, PACES, Attempt, OpenPath
 from fimviz.margins.traces import MarginTraces, Path, Settings
 from fimviz.model.classifier import Classifier
-from fimviz.model.likelihoods.categorical import Categorical
 
 _ROUNDING = 16  # machine epsilons of the logits, of a length: its points' errors cancel between neighbours
 _HALVING = 3.0  # times what halving the step changed: twice for an error linear in it, and half as much again
-
-_log_probs = Categorical().output
 
 
 def collect(
@@ -47,7 +44,7 @@ def collect(
         hit=hit,
         length=torch.tensor([_length(t) for t in paths], dtype=torch.float64),
         length_error=torch.tensor([_error(t, halved.get(id(t)), settings, net.dtype) for t in paths]).double(),
-        bound=simplex.boundary_distance(_log_probs(starts), source, torch.where(flipped, hit, target)),
+        bound=simplex.boundary_distance(simplex.log_probs(starts), source, torch.where(flipped, hit, target)),
         distance=between(starts, ends),
         l2=(last - x[sample]).flatten(1).double().norm(dim=1),
         steps=steps,
@@ -60,7 +57,7 @@ def collect(
         ends=last,
         images=x,
         labels=labels,
-        probabilities=_log_probs(z).exp(),
+        probabilities=simplex.log_probs(z).exp(),
         net=net,
         settings=settings,
         seconds=seconds,
@@ -99,7 +96,7 @@ def _bends(path: OpenPath) -> float:
 
 def _path(path: OpenPath, image: Tensor, last: Tensor) -> Path:
     z, steps = path.logits, path.steps
-    log_p = _log_probs(z)
+    log_p = simplex.log_probs(z)
     largest = [*(s.largest for s in steps), float("nan")]
     moved = [s.moved for s in steps if s.moved is not None]
     lengths = torch.tensor([0.0, *(s.fr for s in steps)], dtype=torch.float64)

@@ -14,18 +14,15 @@ import torch
 from torch import Tensor
 
 from fimviz.margins import simplex
-from fimviz.model.likelihoods.categorical import Categorical
 
 _TOLERANCE = 1e-3  # relative growth that counts as small
 _FLOOR = 1e-6  # a growth that no longer matters
 _LEVELS = 6
 
-_log_probs = Categorical().output
-
 
 def between(z: Tensor, w: Tensor) -> Tensor:
     """Fisher–Rao distance (m,) of the predictions of two sets of logits (m, K)."""
-    return simplex.distance(_log_probs(z), _log_probs(w))
+    return simplex.distance(simplex.log_probs(z), simplex.log_probs(w))
 
 
 def measure(

@@ -14,6 +14,10 @@ import math
 import torch
 from torch import Tensor
 
+from fimviz.model.likelihoods import LIKELIHOODS
+
+log_probs = LIKELIHOODS["categorical"].output  # of logits (…, K), to all digits
+
 
 def distance(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Fisher–Rao distance 2 arccos Σ √(p q) (…), from 0 to π, in the unit in which KL ≈ ½ distance².

@@ -19,7 +19,6 @@ from fimviz.margins.state import CLOSE, PACES, Moved, OpenPath, Rules, Taken
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import in_parts
 from fimviz.model.failures import NonFiniteError
-from fimviz.model.likelihoods.categorical import Categorical
 
 KINDS = {"natural": "natural", "published": "natural", "geodesic": "natural", "gradient": "gradient", "pgd": "sign"}
 _OVERLONG = 1.5  # times η, a measured length beyond which a step is halved
@@ -31,9 +30,6 @@ _LOST = 3  # steps that gained nothing, after which a path's slope is a smoothed
 _COPIES = 4  # over which it is smoothed
 _LED_BY_SLOPES = ("natural", "gradient", "geodesic")  # methods for which it is
 _FORWARDS = 128  # images in a batch of forward passes
-
-_log_probs = Categorical().output
-_margin = Categorical().margin
 
 
 class _Smoothed(Classifier):
@@ -128,13 +124,13 @@ class Stepper:
         most = _OVERLONG * rules.step * torch.tensor([t.share for t in paths]).double()
         end, middle = at(torch.cat([every, every]), torch.cat([share, share / 2])).chunk(2)
         gap = _gap(z, source, target)
-        flipped = _margin(end, source) < 0
+        flipped = self.net.likelihood.margin(end, source) < 0
         if not rules.literal:
             if rules.method != "straight":
                 exempt = torch.tensor([rules.method == "pgd" and not t.steps for t in paths])
                 for halvings in range(_HALVINGS):
                     overlong = between(z, middle) + between(middle, end) > most
-                    beyond = _margin(end, source) < -self.clear(end)
+                    beyond = self.net.likelihood.margin(end, source) < -self.clear(end)
                     widened = (_gap(end, source, target) >= gap) & ~beyond & ~exempt
                     again = (overlong | widened & (halvings < _RETRIES)).nonzero()[:, 0]
                     if not len(again):
@@ -211,8 +207,8 @@ class Stepper:
         rules, net = self.rules, self.net
         classes = z.shape[1]
         if rules.method == "geodesic":
-            first = _log_probs(torch.stack([t.first for t in paths]))
-            toward = -simplex.toward(_log_probs(z), simplex.mirrored(first, source, target))
+            first = simplex.log_probs(torch.stack([t.first for t in paths]))
+            toward = -simplex.toward(simplex.log_probs(z), simplex.mirrored(first, source, target))
         else:
             toward = torch.nn.functional.one_hot(source, classes) - torch.nn.functional.one_hot(target, classes)
         places, distinct = torch.arange(len(paths)), torch.arange(len(paths))
@@ -269,7 +265,7 @@ class Stepper:
         """Shorten the steps that change the class to just beyond the change, in place; which those are (m,)."""
 
         def ahead(z: Tensor, rows: Tensor) -> Tensor:
-            return _margin(z, source[rows]) + self.clear(z)
+            return self.net.likelihood.margin(z, source[rows]) + self.clear(z)
 
         every = torch.arange(len(z))
         early = ahead(middle, every) < 0

@@ -328,6 +328,7 @@ def test_payload_holds_the_numbers(found):
     data, blob = unpacked(found.view())
     (m,) = data["models"]
     s = found.first.spectrum
+    assert data["rank"] == len(data["classes"]) - 1
 
     def column(name):
         start, size = m["numbers"][name]

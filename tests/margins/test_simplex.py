@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fimviz.margins import simplex
-from fimviz.model.likelihoods.categorical import Categorical
-
-log_probs = Categorical().output
+from fimviz.margins.simplex import log_probs
 
 
 def points(seed, *shape, spread=3.0):

@@ -28,13 +28,26 @@ def test_both_languages_give_the_same_colours_and_no_two_classes_one(order):
     assert in_node("return palette.classColor(-1)") == "var(--fv-faint)"
 
 
+NAMED = "aqua|black|blue|brown|cyan|fuchsia|gold|gr[ae]y|green|lime|magenta|maroon|navy|olive|orange|pink|purple|red"
+COLOUR = re.compile(
+    r"#[0-9a-fA-F]{3,8}\b|\b(?:rgba?|hsla?|hwb|(?:ok)?l(?:ab|ch))\(\s*[\d.]+.*?\)"
+    rf"|(?<=color|.fill|troke|round)[\"\']?\s*[:=]\s*[\"\'`]?(?:dark|light)?(?:{NAMED}|silver|teal|violet|white|yellow)\b"
+)
+
+
 def test_every_colour_stands_in_the_palette():
-    known = set(re.findall(r"#\w{6}", (modules.VIEWS / "kit/palette.json").read_text()))
-    style = set(re.findall(r"#[0-9a-f]{6}\b", (modules.VIEWS / "kit/style.css").read_text()))
-    assert known >= {*PALETTE, ACCENT, WARN} | style
-    for path in [*modules.VIEWS.rglob("*.js"), *modules.VIEWS.rglob("*.py")]:
-        assert not re.findall(r"#[0-9a-fA-F]{6}\b|rgba\(\d", path.read_text()), path.name
+    known = set(COLOUR.findall((modules.VIEWS / "kit/palette.json").read_text())) | {"#000", "#fff"}  # ink on a colour
+    assert known > {*PALETTE, ACCENT, WARN}
+    for path in (path for kind in ("js", "py", "css") for path in modules.VIEWS.rglob(f"*.{kind}")):
+        assert set(COLOUR.findall(path.read_text())) <= known, path.name
     assert faded("#1976d2", 0.5) == "rgba(25,118,210,0.5)"
+
+
+@pytest.mark.parametrize(
+    "text", ['"#f00"', "#FF00AA", "rgb(1, 2, 3)", "hsl(1,2%,3%)", "rgba(0,0,0,.5)", "stroke: red", 'color="darkgrey"']
+)
+def test_a_colour_of_its_own_is_found(text):
+    assert COLOUR.findall(text)
 
 
 def test_many_classes_are_ordered_by_what_predictions_are_about():

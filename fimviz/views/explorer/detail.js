@@ -88,12 +88,6 @@ export class Detail {
     if (index === this.index) this.show(index);
   }
 
-  /** How many directions there can be. */
-  get most() {
-    const { classes, exclusive, shape } = this.view.data;
-    return Math.min(classes.length - (exclusive ? 1 : 0), shape.reduce((a, b) => a * b, 1));
-  }
-
   get tab() { return this.state.get("tab"); }
   reachOf(index) { return this.view.data.models[0].details.get(index)?.reach; }
 
@@ -160,7 +154,7 @@ export class Detail {
 
   direction(s, index, sample) {
     const { live } = this.view;
-    if (live && !(sample?.directions.length >= Math.min(this.state.get("directions"), this.most))) live.ask("direction", index);
+    if (live && !(sample?.directions.length >= Math.min(this.state.get("directions"), this.view.data.rank))) live.ask("direction", index);
     if (!sample) {
       this.missing(s, index, "direction", `Sample ${index} came with its numbers only: ${s.m.details.size} of ${this.view.data.total} samples are here in full detail, most of them the most fragile.`);
       return;

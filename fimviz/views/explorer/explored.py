@@ -62,6 +62,7 @@ def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any]
         "classes": s.net.classes,
         "order": class_order(s.probabilities),
         "exclusive": s.net.likelihood.exclusive,
+        "rank": min(s.net.likelihood.rank(len(s.net.classes)), s.images[0].numel()),
         "total": len(s),
         "confidence": CONFIDENCE,
         "norms": [*(["matched"] if all(m.matched.isfinite().any() for m in found.models.values()) else []), "raw"],
