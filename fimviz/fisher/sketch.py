@@ -32,6 +32,7 @@ from fimviz.fisher.block import Block, eigenvectors, logit_error
 from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import in_parts
 from fimviz.model.failures import ANSWERS, LOGITS, NonFiniteError
 
 STEP = 4e-5  # first tried, in units of √D and the input range: √ε/8 in float32
@@ -258,7 +259,8 @@ class Differences:
 
     @torch.no_grad()
     def _ask(self, x: Tensor) -> Tensor:
-        z = self._net.logits(x).cpu().double()
+        asked = in_parts(range(len(x)), len(x), lambda places: self._net.logits(x[places]).cpu().double())
+        z = torch.cat([some for _, some in asked])
         if not z.isfinite().all():
             raise NonFiniteError(ANSWERS if isinstance(self._net, BlackBox) else LOGITS, [0])
         return z

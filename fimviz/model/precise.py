@@ -210,7 +210,8 @@ class Traits(TorchDispatchMode):
             name = func.overloadpacket.__name__
             self.smooth &= _bends_nowhere(name, args, kwargs or {}, out)
             self.grouped |= name == "convolution" and args[8] > 1
-            self._moving.add(*tree_leaves(out), *_written(func, args, kwargs or {}))
+            if not name.startswith("new_") and not name.endswith("_like"):  # of x these take the shape alone
+                self._moving.add(*tree_leaves(out), *_written(func, args, kwargs or {}))
         return out
 
 

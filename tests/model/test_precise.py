@@ -397,7 +397,9 @@ def test_a_comparison_of_constants_is_no_kink():
             self.first, self.mask = nn.Linear(6, 8), nn.Buffer(torch.arange(8))
 
         def forward(self, x):
-            return self.first(x).masked_fill(self.mask > 4, 0.0).tanh()
+            shift = x.new_zeros(8)
+            shift[5:] = 1.0
+            return self.first(x).masked_fill((self.mask > 4) | (shift != 0), 0.0).tanh()
 
     net = fv.Classifier(Masked())
     net.admit(torch.rand(2, 6))
