@@ -28,7 +28,7 @@ def toys(monkeypatch):
     """A row in each table: twice the exact spectrum, the value 7, 10⁹, and a step along the first pixel."""
 
     def twice(net, x, asked):
-        block = exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.verify)
+        block = exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.precise)
         return replace(block, eigenvalues=2 * block.eigenvalues)
 
     def seven(net, x, *, probes, seed):

@@ -75,11 +75,11 @@ def padded(histories: Sequence[Tensor]) -> list[Tensor]:
 
 
 class Ground:
-    """A batch made ready: its passes, with the first one in float64 where `verify`, and the class-space factor."""
+    """A batch made ready: its passes, with the first one in float64 where `precise`, and the class-space factor."""
 
-    def __init__(self, net: Classifier, x: Tensor, verify: bool, *, along: bool = False) -> None:
-        self.verify = verify
-        self.here = Linearisation(net, x, precise=verify, along=along)
+    def __init__(self, net: Classifier, x: Tensor, precise: bool, *, along: bool = False) -> None:
+        self.precise = precise
+        self.here = Linearisation(net, x, precise=precise, along=along)
         self.logits = self.here.logits.cpu().double()
         check_finite(self.logits, LOGITS)
         self.factor = net.likelihood.factor(self.logits)
@@ -118,20 +118,20 @@ class Ground:
             return (passes.vjp(cotangents) - sums).norm(dim=2).cpu().double()
 
         near = own = torch.zeros_like(size)
-        plain = not self.verify and self.eps > torch.finfo(torch.float64).eps
+        plain = not self.precise and self.eps > torch.finfo(torch.float64).eps
         if plain:
             near = apart(self._neighbour(torch.full_like(size[:, 0], self.eps), *_MOVES[0]))
         if not plain or (near > _UNUSUAL * self.eps * size).any():
             own = apart(self.here)
             share = (own / size.clamp_min(1e-300)).amax(1).clamp(self.eps, 1)
-            if not self.verify and (share > _UNUSUAL * self.eps).any():
+            if not self.precise and (share > _UNUSUAL * self.eps).any():
                 for move in _MOVES:
                     near = torch.maximum(near, apart(self._neighbour(share, *move)))
         return torch.maximum(self.noise(size, own), _NEIGHBOUR * near)
 
     def trusted(self, size: Tensor, apart: Tensor) -> bool:
         """Whether a measurement of rows of that size leaves nothing to ask a neighbour."""
-        exact = self.verify or self.eps == torch.finfo(torch.float64).eps
+        exact = self.precise or self.eps == torch.finfo(torch.float64).eps
         return exact and not bool((apart > _UNUSUAL * self.eps * size).any())
 
     def _neighbour(self, share: Tensor, contrast: float, brightness: float) -> Linearisation:
@@ -150,7 +150,7 @@ class Ground:
 
     def noise(self, size: Tensor, apart: Tensor) -> Tensor:
         """The noise of rows of that size, if a measurement showed so much of it."""
-        usual = (_ROW_ROUNDING if self.verify else _PLAIN_ROW_ROUNDING) * self.eps * size
+        usual = (_ROW_ROUNDING if self.precise else _PLAIN_ROW_ROUNDING) * self.eps * size
         return torch.maximum(usual, _SAMPLE * apart)
 
     def uncertainty(self) -> Tensor:

@@ -56,14 +56,14 @@ class Contrasts:
 
 def contrasts(net: Classifier, x: Tensor, max_memory: float | None = None) -> Contrasts:
     """The rows' products at every input of an admitted batch x (n, …), verified in float64 where the network can."""
-    verify = net.precise
-    passes = torch.float64 if net.has_float64 and not verify else x.dtype
+    precise = net.precise
+    passes = torch.float64 if net.has_float64 and not precise else x.dtype
     rank = net.likelihood.rank(len(net.classes))
     with net.at_rest():
-        inputs, cotangents = plan(net, x, 1, False, rank, False, verify, max_memory, passes)
+        inputs, cotangents = plan(net, x, 1, False, rank, False, precise, max_memory, passes)
 
         def compute(places: list[int], cotangents: int) -> Contrasts:
-            return _contrasts(net, x[places].to(net.device, passes), cotangents, verify)
+            return _contrasts(net, x[places].to(net.device, passes), cotangents, precise)
 
         return _joined([part for _, part in by_rows(range(len(x)), inputs, cotangents, compute)])
 
@@ -75,8 +75,8 @@ def precise_logits(net: Classifier, x: Tensor, max_memory: float | None = None) 
     return z, logit_error(net.likelihood, z, torch.finfo(dtype).eps)
 
 
-def _contrasts(net: Classifier, x: Tensor, cotangents: int, verify: bool) -> Contrasts:
-    ground = Ground(net, x, verify)
+def _contrasts(net: Classifier, x: Tensor, cotangents: int, precise: bool) -> Contrasts:
+    ground = Ground(net, x, precise)
     factor, classes = ground.factor, ground.logits.shape[1]
     axes = torch.eye(factor.rank, dtype=torch.float64).expand(len(x), -1, -1)
     rows = ground.rows(cotangents, lambda f, some: _spread(f, some, classes))

@@ -71,7 +71,7 @@ def hutchinson(
         >>> round(trace.value.item(), 6), round(frobenius.value.item(), 6), trace.vjps.item()
         (0.5, 0.5, 2)
     """
-    ground = Ground(net, x, verify=False)
+    ground = Ground(net, x, precise=False)
     d, scale = ground.factor.rank, ground.factor.log_scale.exp()
     m = min(probes, d)
     if m < min(3, d):
@@ -122,7 +122,7 @@ def published_whitebox(
         seed: of the directions, which depend on the input too.
         cotangents: VJPs at a time.
     """
-    ground = Ground(net, x, verify=False)
+    ground = Ground(net, x, precise=False)
     rank, nulls = ground.factor.rank, len(net.classes) - ground.factor.rank
     # Components of a uniform direction in R^K: those beyond the rank are along null vectors.
     g = _frames(x, rank + nulls, probes, seed, orthonormal=False)[:, :rank]

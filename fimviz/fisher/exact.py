@@ -17,9 +17,9 @@ from fimviz.fisher.method import Asked, Method
 from fimviz.model.classifier import Classifier
 
 
-def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, verify: bool) -> Block:
+def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, precise: bool) -> Block:
     """The k largest eigenvalues at every input of x (n, …), `cotangents` VJPs at a time, inside `at_rest()`."""
-    ground = Ground(net, x, verify)
+    ground = Ground(net, x, precise)
     factor = ground.factor
     rows = ground.rows(cotangents)
     mu, u = largest(products(rows, rows), k)
@@ -43,7 +43,7 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, ve
 
 
 def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
-    return exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.verify)
+    return exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.precise)
 
 
 EXACT = Method(

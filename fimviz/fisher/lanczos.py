@@ -32,10 +32,10 @@ _PROBES, _PROBES_UNCONFIRMED = 4, 8
 
 
 def lanczos(
-    net: Classifier, x: Tensor, k: int, vectors: bool, tolerance: float, max_steps: int, seed: int, verify: bool
+    net: Classifier, x: Tensor, k: int, vectors: bool, tolerance: float, max_steps: int, seed: int, precise: bool
 ) -> Block:
     """The k largest eigenvalues at every input of x (n, …) to a relative iteration error, inside `at_rest()`."""
-    ground = Ground(net, x, verify, along=True)
+    ground = Ground(net, x, precise, along=True)
     search = _search(ground, k, tolerance, max_steps, torch.Generator().manual_seed(seed))
     u = search.basis @ search.turn[..., :k]
     rows = x.new_zeros(len(x), u.shape[2], x[0].numel())
@@ -178,7 +178,7 @@ def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
 
 
 def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
-    return lanczos(net, x, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+    return lanczos(net, x, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.precise)
 
 
 LANCZOS = Method(

@@ -23,7 +23,7 @@ class Asked:
     probes: int
     step: float | None
     seed: int
-    verify: bool
+    precise: bool
     cotangents: int = 1
 
 

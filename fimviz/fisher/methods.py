@@ -134,7 +134,7 @@ def spectrum(
         probes=probes,
         step=step,
         seed=seed,
-        verify=precision.values,
+        precise=precision.precise,
     )
     start = time.perf_counter()
     work = Work(len(x), progress, errors=errors)
@@ -218,7 +218,7 @@ def _at_once(
         asked.vectors,
         way.rows(rank, asked.max_steps),
         way.along,
-        precision.values,
+        precision.precise,
         max_memory,
         precision.passes,
         mend,

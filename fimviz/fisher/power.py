@@ -18,10 +18,10 @@ from fimviz.model.classifier import Classifier
 
 
 def power(
-    net: Classifier, x: Tensor, vectors: bool, tolerance: float, max_steps: int, seed: int, verify: bool
+    net: Classifier, x: Tensor, vectors: bool, tolerance: float, max_steps: int, seed: int, precise: bool
 ) -> Block:
     """The leading eigenvalue at every input of x (n, …), to a relative residual, inside `at_rest()`."""
-    ground = Ground(net, x, verify)
+    ground = Ground(net, x, precise)
     factor = ground.factor
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)
@@ -61,7 +61,7 @@ def power(
 
 
 def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
-    return power(net, x, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.verify)
+    return power(net, x, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.precise)
 
 
 POWER = Method(

@@ -27,13 +27,13 @@ class Precision:
 
     Attributes:
         passes: what the inputs are given in.
-        values: whether the forward pass has float64's values (`fimviz.model.precise`).
+        precise: whether the forward pass has float64's values (`fimviz.model.precise`).
         verified: whether rounding crosses no kink.
         sharpens: whether inputs at which float32 falls short are taken again in float64.
     """
 
     passes: torch.dtype
-    values: bool
+    precise: bool
     verified: bool
     sharpens: bool = False
 

@@ -24,7 +24,7 @@ def plan(
     vectors: bool,
     rows: int,
     twice: bool,
-    verify: bool,
+    precise: bool,
     max_memory: float | None,
     passes: torch.dtype | None = None,
     mend: str = "use smaller images",
@@ -46,11 +46,11 @@ def plan(
     # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
     # way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
-    copies = sum(t.numel() * (8 * (verify or sharpens) + width * (t.dtype != passes)) for t in weights)
-    own = saved * (1 + 2 * verify + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
+    copies = sum(t.numel() * (8 * (precise or sharpens) + width * (t.dtype != passes)) for t in weights)
+    own = saved * (1 + 2 * precise + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
-    one_input = own + max(one_pass, verify * (8 * largest + patches))
+    one_input = own + max(one_pass, precise * (8 * largest + patches))
     need = max(kept, copies + (1 + sharpens) * one_input + kept // 2)
     what = f"{rows} gradients of {size} values at one input"
     if vectors:
