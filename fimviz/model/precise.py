@@ -292,54 +292,32 @@ def _convolution(
         if transposed or groups == 1 or card:
             convolve = torch.ops.aten.convolution.default
             return convolve(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
-        return (_by_patches if weight.shape[1] > 1 else _by_taps)(x, weight, bias, stride, padding, dilation, groups)
+        z = _grouped(_windows(x, weight.shape[2:], stride, padding, dilation), weight, groups)
+        return z if bias is None else z + bias.view(-1, *[1] * (weight.ndim - 2))
 
     some = len(x) if card else _PATCHES // max(1, weight[0].numel() * x[0, 0].numel())
     parts = [run(part) for part in x.split(max(1, some))]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _by_patches(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """A convolution as a product of its weights and the input's patches."""
-    windows = _windows(x, weight.shape[2:], stride, padding, dilation)
+def _grouped(windows: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """What a convolution with groups makes of what its places see (n, channels, *out, *taps)."""
     taps = weight.ndim - 2
     out = windows.shape[2 : 2 + taps]
-    places = [0, 1, *range(2 + taps, windows.ndim), *range(2, 2 + taps)]
-    patches = windows.permute(places).reshape(len(x), groups, -1, out.numel()).flatten(0, 1)
-    each = weight.view(groups, len(weight) // groups, -1)
-    z = torch.bmm(each.repeat(len(x), 1, 1), patches).view(len(x), -1, *out)
-    return z if bias is None else z + bias.view(-1, *[1] * taps)
-
-
-def _by_taps(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """A convolution of each channel by itself, as a sum over its taps."""
-    x = x.repeat_interleave(len(weight) // groups, 1)
-    windows = _windows(x, weight.shape[2:], stride, padding, dilation)
-    taps = weight.ndim - 2
-    z = windows.new_zeros(windows.shape[: 2 + taps])
+    if weight.shape[1] > 1:
+        places = [0, 1, *range(2 + taps, windows.ndim), *range(2, 2 + taps)]
+        patches = windows.permute(places).reshape(len(windows), groups, -1, out.numel()).flatten(0, 1)
+        each = weight.view(groups, len(weight) // groups, -1).repeat(len(windows), 1, 1)
+        return torch.bmm(each, patches).view(len(windows), -1, *out)
+    # Channels by themselves: a sum over the taps, which copies nothing.
+    windows = windows.unsqueeze(2)
+    z = windows.new_zeros(len(windows), groups, len(weight) // groups, *out)
     for at in itertools.product(*(range(tap) for tap in weight.shape[2:])):
-        factor = weight[:, 0]
-        seen = windows
+        seen, factor = windows, weight[:, 0]
         for place in reversed(at):
             seen, factor = seen[..., place], factor[..., place]
-        z.addcmul_(seen, factor.view(-1, *[1] * taps))
-    return z if bias is None else z + bias.view(-1, *[1] * taps)
+        z.addcmul_(seen, factor.view(groups, -1, *[1] * taps))
+    return z.flatten(1, 2)
 
 
 def _windows(

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import fimviz as fv
-from fimviz.model.precise import Traits, _by_patches, _by_taps, float64_values
+from fimviz.model.precise import Traits, _grouped, _windows, float64_values
 
 
 def both(model, x):
@@ -327,10 +327,10 @@ def test_models_without_products_along_directions():
 )
 def test_convolutions_in_float64_are_those_of_torch(layer, shape):
     layer, x = layer.double(), torch.randn(*shape, dtype=torch.float64)
-    given = layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
-    assert_close(_by_patches(x, *given), layer(x))
-    if layer.groups == x.shape[1]:
-        assert_close(_by_taps(x, *given), layer(x))
+    rest = layer.stride, layer.padding, layer.dilation
+    z = _grouped(_windows(x, layer.weight.shape[2:], *rest), layer.weight, layer.groups)
+    bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (x.ndim - 2))
+    assert_close(z + bias, layer(x))
 
 
 class Edged(nn.Module):
