@@ -31,8 +31,8 @@ a table take turns. The column is the median over the runs, then the smallest an
 relative to float64, the worst and the median over the images; "inside `error`" counts the images whose true λ₁ lies
 within what fimviz states. "verified" is what fimviz does by default where it can: a forward pass in float64, so that
 rounding moves no input across a kink of the network, and a measurement of the rounding of the passes back. Without it
-the rounding of both is measured at neighbours of the input, one to four passes forward and back, which is why it is no
-quicker. The floor computes the passes, in float32, and nothing else. Where K is too large to run everything, the costs
+the rounding of both is measured at neighbours of the input, one to four passes forward and back more. The floor is the
+passes, in float32, and nothing else. Where K is too large to run everything, the costs
 with one VJP and with the number that the note says are continued in a straight line; "the exact cost" is the cheaper of
 fimviz's and the floor. fimviz's `Classifier` was made before: probing a new model is not counted."""
 

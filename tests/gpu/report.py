@@ -21,8 +21,8 @@ _GOALS = """\
 A goal that is marked **no** was missed by what stands beside it; one that was not reached in time is not listed. With
 few classes the floor has few passes, and three things show beside them: how rounding is measured (a VJP, in float32
 alone forward passes and VJPs at up to four neighbours), the forward pass in float64, whose operations Python hands to
-the card one by one, and some 20 to 40 ms a call for checks, fingerprints and images on their way. Lanczos keeps what it
-works with on the processor, and waits for the card once a step.
+the card one by one, and checks, fingerprints and images on their way, part of "dispatch and waiting" below. Lanczos
+keeps what it works with on the processor, and waits for the card once a step.
 """
 
 
