@@ -87,6 +87,7 @@ def matched_with_errors(
     """
     _reachable(net, confidence)
     twin = copy.copy(net)
+    twin.smooth = False  # over the margin, which may be all but a tie, what float32 leaves of logits open is much
     twin.likelihood = cast(Likelihood, _EachAtItsTemperature(net.likelihood, confidence))
     options: dict[str, Any] = {"k": 1, "method": method, "vectors": False, "seed": seed, "max_memory": max_memory}
     found = spectrum(twin, images, progress=progress, **options)

@@ -150,7 +150,7 @@ def test_matched_error_holds_in_float64():
     exact = matched_spectral_norm(fv.Classifier(model().double()), images.double())
     m = fv.explore(model(), images, include=[]).first
     assert ((m.matched - exact).abs() <= m.matched_error).all()
-    assert (m.matched_error < 1e-2 * exact).all()  # in float32, and one image is all but a tie
+    assert (m.matched_error < 1e-3 * exact).all()  # one image is all but a tie
 
 
 def test_a_tie_has_no_matched_norm_and_comes_first():
