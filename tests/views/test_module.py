@@ -23,7 +23,9 @@ def views(tmp_path, monkeypatch):
         return modules.module_source(f"{next(iter(texts)).replace('_', '/')}.js")
 
     yield write
+    monkeypatch.undo()  # first, lest something that still runs remembers a text of this folder once more
     modules.module_source.cache_clear()
+    modules.style_source.cache_clear()
 
 
 HELPER = """const own = 2;
@@ -105,7 +107,7 @@ def test_every_module_of_the_package_is_carried():
         assert 'from "' not in modules.module_source(path.as_posix())
 
 
-def test_a_live_view_follows_its_files_while_it_is_written(views, monkeypatch):
+def test_a_live_view_follows_its_files_while_it_is_written(views, monkeypatch, request):
     (modules.VIEWS / "kit/data.json").write_text('["red"]')
     own = 'import { b } from "./kit/b.js";\nimport data from "./kit/data.json" with { type: "json" };\n'
     views(a=f"{own}export default {{ render: () => [b, data] }};\n", kit_b="export const b = 1;\n")
@@ -116,6 +118,7 @@ def test_a_live_view_follows_its_files_while_it_is_written(views, monkeypatch):
         _module = "a.js"
 
     widget = Written(payload="")
+    request.addfinalizer(widget.close)
 
     def saved(name, text, seen):
         path = modules.VIEWS / name
@@ -132,4 +135,9 @@ def test_a_live_view_follows_its_files_while_it_is_written(views, monkeypatch):
     assert saved("kit/style.css", ".b {}", lambda: ".b" in widget._css), "the style"
     assert saved("a.js", "export { b };\n", lambda: "fimviz/views/a.js:1: this form" in widget._esm), "the error shows"
     assert saved("a.js", "export default 3;\n", lambda: widget._esm.strip() == "export default 3;")
-    widget.close()
+
+
+def test_what_these_tests_wrote_is_forgotten():
+    """A style sheet of theirs once stayed with the process, and every page saved after it was bare."""
+    assert modules.style_source() == (modules.VIEWS / "kit/style.css").read_text()
+    assert ".fv-slider" in modules.style_source()
