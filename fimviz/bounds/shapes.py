@@ -16,8 +16,8 @@ from fimviz.bounds.flow import NOTHING, Channels, Flow, NoBoundError, NoRuleErro
 from fimviz.bounds.rules import patient, rule
 
 _SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
-         "contiguous", "clone", "detach_", "to", "float", "double", "type", "type_as", "cpu", "cuda",
-         "requires_grad_", torch.clone)  # fmt: skip
+         "contiguous", "clone", "detach", "detach_", torch.detach, "to", "float", "double", "type", "type_as",
+         "cpu", "cuda", "requires_grad_", torch.clone)  # fmt: skip
 _DROPOUTS = (tf.dropout, tf.dropout1d, tf.dropout2d, tf.dropout3d, tf.alpha_dropout, torch.dropout)
 _MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
           torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.swapaxes, torch.movedim, torch.squeeze,

@@ -1,0 +1,210 @@
+"""What one network gives, column by column."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import fimviz as fv
+import fimviz.bounds as bounds
+from tests.compatibility.networks import Network
+
+COLUMNS = ("exact", "lanczos", "bounds", "certificate", "paths", "view")
+Cell = dict[str, Any]  # verdict: "works", "refused", "failed" or "wrong"; words; forwards: cost, or None
+
+
+def cells(network: Network) -> Iterator[tuple[str, Cell]]:
+    """(column, cell) one after the other, first ("unit", …), one forward pass of the input."""
+    few, many = network.classes or (0, 0)
+    plain, x = network.plain(few), network.inputs()
+    handed = network.handed(copy.deepcopy(plain))
+    unit = _unit(handed, x)
+    yield "unit", {"verdict": "works", "words": f"{1e3 * unit:.3g} ms", "forwards": 1.0}
+    found: dict[str, Any] = {}
+
+    def spectrum() -> str:
+        found["spectrum"] = s = fv.spectrum(net, x, method="exact")
+        return _against(s, _truth(plain, x, network))
+
+    def lanczos() -> str:
+        if few == many:
+            s = fv.spectrum(net, x, k=1, method="lanczos")
+            return _against(s, _truth(plain, x, network))
+        wide = network.plain(many)
+        large = _classifier(network, network.handed(copy.deepcopy(wide)))
+        large.admit(x)
+        start = time.perf_counter()
+        s = fv.spectrum(large, x, k=1, method="lanczos")
+        found["seconds"] = time.perf_counter() - start
+        return _against(s, _truth(wide, x, network))
+
+    def both() -> str:
+        return _bounds(net, plain, x, network)
+
+    def certificate() -> str:
+        r = fv.certified_radius(net, x, attack=False)
+        if r.reason:
+            raise _RefusedError(r.reason)
+        return f"{r.radius.item():.1e}"
+
+    def paths() -> str:
+        t = fv.trace_margins(net, x, targets=[_second(found["spectrum"])], max_steps=30)
+        return str(t.frame.status.iloc[0])
+
+    def view() -> str:
+        size = len(found["spectrum"].view().html())
+        return f"{size / 1e3:.0f} kB"
+
+    try:
+        net = _classifier(network, handed)
+        net.admit(x)
+    except Exception as error:
+        cell = _refusal(error)
+        yield from ((column, cell) for column in COLUMNS)
+        return
+    # What can take longest comes last.
+    ways = {"exact": spectrum, "lanczos": lanczos, "paths": paths, "view": view, "certificate": certificate}
+    for column, compute in {**ways, "bounds": both}.items():
+        yield column, _cell(compute, unit, found)
+
+
+class _RefusedError(Exception):
+    """A result that says why it is none."""
+
+
+class _WrongError(Exception):
+    """A number that is not what it says."""
+
+
+def _cell(compute: Callable[[], str], unit: float, found: dict[str, Any]) -> Cell:
+    found.pop("seconds", None)
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            words = compute()
+    except _WrongError as error:
+        return {"verdict": "wrong", "words": str(error), "forwards": None}
+    except Exception as error:
+        return _refusal(error)
+    return {"verdict": "works", "words": words, "forwards": found.get("seconds", time.perf_counter() - start) / unit}
+
+
+def _refusal(error: Exception) -> Cell:
+    """Refused where fimviz says so itself, failed where an error of somebody else came through."""
+    if isinstance(error, KeyError):
+        return {"verdict": "refused", "words": "there is no spectrum", "forwards": None}
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    own = isinstance(error, _RefusedError) or "/fimviz/" in frame.filename
+    words = " ".join(str(error).split()) or type(error).__name__
+    return {"verdict": "refused" if own else "failed", "words": words if own else f"{type(error).__name__}: {words}",
+            "forwards": None}  # fmt: skip
+
+
+def _classifier(network: Network, model: nn.Module) -> fv.Classifier:
+    return fv.Classifier(model, **network.options)
+
+
+def _unit(model: nn.Module, x: Tensor) -> float:
+    """Seconds of a forward pass."""
+    took = []
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = next((p for p in model.parameters() if p.is_floating_point()), None)
+        given = x if weights is None or not x.is_floating_point() else x.to(weights.dtype)
+        for _ in range(6):
+            start = time.perf_counter()
+            model(given)
+            took.append(time.perf_counter() - start)
+    return float(np.median(took[1:]))
+
+
+def _logits(model: nn.Module, x: Tensor, network: Network) -> Tensor:
+    z: Any = model(x)
+    z = z["logits"] if isinstance(z, dict) else getattr(z, "logits", z)
+    if network.options.get("likelihood") == "bernoulli" and z.shape[1] == 1:
+        return torch.cat([torch.zeros_like(z), z], 1)
+    return z
+
+
+def _truth(plain: nn.Module, x: Tensor, network: Network) -> float:
+    """λ₁ of F = JᵀSJ in float64, by an iteration of SciPy's on products that autograd makes."""
+    model = copy.deepcopy(plain)
+    if network.name == "bfloat16":
+        model = model.bfloat16()
+    model = model.double()
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        x = x.double().requires_grad_()
+        z = _logits(model, x, network)
+        metric = _metric(z.detach()[0], network)
+        u = torch.zeros_like(z, requires_grad=True)
+        (back,) = torch.autograd.grad(z, x, u, create_graph=True)
+
+        def product(v: np.ndarray) -> np.ndarray:
+            along = torch.from_numpy(np.ascontiguousarray(v)).view(x.shape)
+            (forth,) = torch.autograd.grad(back, u, along, retain_graph=True)
+            (out,) = torch.autograd.grad(z, x, metric(forth[0])[None], retain_graph=True)
+            return out.flatten().numpy()
+
+        size = x.numel()
+        if size < 8:
+            return float(np.linalg.eigvalsh(np.stack([product(e) for e in np.eye(size)]))[-1])
+        start = np.random.default_rng(0).standard_normal(size)
+        operator = LinearOperator((size, size), product, dtype=np.float64)
+        return float(eigsh(operator, 1, v0=start, tol=1e-9, return_eigenvectors=False)[0])
+
+
+def _metric(z: Tensor, network: Network) -> Callable[[Tensor], Tensor]:
+    likelihood = network.options.get("likelihood", "categorical")
+    if isinstance(likelihood, fv.Gaussian):
+        return lambda w: w / likelihood.sigma**2
+    if likelihood == "bernoulli" and network.classes is not None:
+        p = z.sigmoid()
+        return lambda w: p * (1 - p) * w
+    p = z.softmax(0)
+    return lambda w: p * (w - p @ w)
+
+
+def _against(s: fv.Spectrum, truth: float) -> str:
+    if s.failures:
+        raise _RefusedError(next(iter(s.failures.values())))
+    value, error = s.spectral_norm.item(), s.error[0, 0].item()
+    away = abs(value - truth)
+    relative = away / truth if truth else math.inf if away else 0.0
+    if away > error + 1e-8 * truth:
+        raise _WrongError(f"{value:.9g} ± {error:.1g}, and float64 says {truth:.9g}")
+    return f"{relative:.0e}"
+
+
+def _bounds(net: fv.Classifier, plain: nn.Module, x: Tensor, network: Network) -> str:
+    here = bounds.local_bound(net, x)
+    there = bounds.network_bound(net, x)
+    if here.log10_logits is None:
+        raise _RefusedError(here.reason)
+    model = copy.deepcopy(plain).double()
+    wide = x.double().requires_grad_()
+    z = _logits(model, wide, network)
+    rows = [torch.autograd.grad(one, wide, retain_graph=True)[0].flatten() for one in z[0]]
+    exact = torch.linalg.matrix_norm(torch.stack(rows), 2).log10().item()
+    for bound in (here.log10_logits.item(), there.log10_logits):
+        if bound is not None and bound < exact - 1e-9:
+            raise _WrongError(f"10^{bound:.3f} bounds ‖J‖ = 10^{exact:.3f}")
+    if there.log10_logits is None:
+        return "at x"
+    return "at x and everywhere"
+
+
+def _second(s: fv.Spectrum) -> int:
+    """The class that is next to the predicted one."""
+    return int(s.logits[0].topk(2).indices[1])
