@@ -179,6 +179,10 @@ def _matrix_transpose(node: fx.Node, x: Any) -> _Call:
     return torch.transpose, (x, -2, -1), {}
 
 
+def _vector_norm(node: fx.Node, x: Any, power: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> _Call:
+    return torch.linalg.vector_norm, (x, power, dim, keepdim), {}
+
+
 _OTHERWISE: dict[str, Callable[..., _Call]] = {
     "slice": _slice,
     "index": _index,
@@ -188,6 +192,7 @@ _OTHERWISE: dict[str, Callable[..., _Call]] = {
     "alias": _same,
     "lift_fresh_copy": _same,
     "einsum": lambda node, equation, operands, **_: (torch.einsum, (equation, *operands), {}),
+    "linalg_vector_norm": _vector_norm,
     "mT": _matrix_transpose,
     "numpy_T": _matrix_transpose,
     "upsample_nearest2d": lambda node, x, size, scale=None, *_: (tf.interpolate, (x, size, scale), {"mode": "nearest"}),

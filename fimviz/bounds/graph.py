@@ -337,6 +337,8 @@ def _qualified(op: Any) -> str:
     """The name under which a class or function can be imported, or a method's name in quotes."""
     if isinstance(op, str):
         return f'"{op}"'
+    if isinstance(op, torch._ops.OpOverload):
+        return f"torch.ops.{op}"
     op = type(op) if isinstance(op, nn.Module) else op
     for home in (operator, torch, tf, torch.fft, torch.linalg, torch.special, nn):
         for name in dir(home):

@@ -26,7 +26,9 @@ _MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Chann
           torch.broadcast_to, torch.index_select, torch.swapdims, torch.moveaxis,
           "flatten", "unflatten", "reshape", "view", "permute", "transpose", "swapaxes", "swapdims", "movedim",
           "moveaxis", "squeeze", "unsqueeze", "roll", "flip", "narrow", "select", "chunk", "split", "unbind", "expand",
-          "expand_as", "repeat", "tile", "t", "reshape_as", "view_as", "index_select",
+          "repeat", "tile", "t", "index_select",
+          "unfold", "ravel", "split_with_sizes", "repeat_interleave", torch.ravel, torch.split_with_sizes,
+          torch.repeat_interleave,
           "torchvision.models.swin_transformer._patch_merging_pad",
          operator.getitem)  # fmt: skip
 
@@ -60,6 +62,14 @@ def _move(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow | tuple[Flow, 
         return step.op(t, *args, **kwargs)
 
     return moved(x, again)
+
+
+@patient
+@rule("expand_as", "reshape_as", "view_as")
+def _as_another(step: Step, x: Any, other: Any) -> Any:
+    """Of the other tensor the shape alone counts."""
+    kind, shape = step.op.removesuffix("_as"), step.output.shape
+    return moved(x, lambda t: getattr(t, kind)(shape)) if isinstance(x, Flow) else step.output
 
 
 @patient
