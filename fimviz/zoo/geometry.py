@@ -80,6 +80,14 @@ class Geometry:
         return tf.convert_image_dtype(image, torch.float32).clamp(0, 1)  # bicubic overshoots in floats
 
 
+def middle(resize: int, crop: int, interpolation: Any, antialias: Any = True) -> Geometry:
+    """The shorter side brought to a length, and a square cut from the middle."""
+    from torchvision import transforms
+
+    steps = [transforms.Resize(resize, interpolation, antialias=antialias), transforms.CenterCrop(crop)]
+    return Geometry((crop, crop), transforms.Compose(steps))
+
+
 def _planes(array: np.ndarray, name: str) -> Tensor:
     planes = array[..., None] if array.ndim == 2 else array
     if planes.ndim != 3 or planes.shape[2] not in (1, 3):

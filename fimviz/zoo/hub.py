@@ -17,7 +17,7 @@ def needed(library: str, door: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name != library:
+        if (error.name or "").partition(".")[0] != library:
             raise
         raise ModuleNotFoundError(f"fv.{door} needs {library}: pip install {library}", name=library) from None
 

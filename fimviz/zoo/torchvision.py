@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options
 from fimviz.model.classifier import Classifier
-from fimviz.zoo.geometry import Geometry
+from fimviz.zoo.geometry import middle
 
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name of torchvision's files
 
@@ -49,7 +49,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
         >>> images.shape, net.classes[:2], [round(m, 3) for m in net.mean.tolist()]
         (torch.Size([1, 3, 224, 224]), ['tench', 'goldfish'], [0.485, 0.456, 0.406])
     """
-    from torchvision import models, transforms
+    from torchvision import models
 
     valid = models.list_models(module=models)
     if name not in valid:
@@ -70,9 +70,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
     if names is None and len(head) == len(member.meta["categories"]):
         names = member.meta["categories"]
     net = Classifier(model.eval(), mean=preset.mean, std=preset.std, classes=names)
-    resize = transforms.Resize(preset.resize_size, preset.interpolation, antialias=preset.antialias)
-    (side,) = preset.crop_size
-    net.prepare = Geometry((side, side), transforms.Compose([resize, transforms.CenterCrop(side)]))
+    net.prepare = middle(preset.resize_size[0], preset.crop_size[0], preset.interpolation, preset.antialias)
     return net
 
 

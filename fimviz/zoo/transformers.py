@@ -82,9 +82,7 @@ def from_transformers(
     if isinstance(processor, str | os.PathLike):
         processor = _processor(_path(processor))
     names: Any = classes
-    if classes is None and any(
-        name != f"LABEL_{i}" for i, name in (config.id2label or {}).items()
-    ):  # somebody named them
+    if classes is None and any(name != f"LABEL_{i}" for i, name in (config.id2label or {}).items()):  # were named
         names = config.id2label
     mean, std, reverse = _scale(processor)
     net = Classifier(
