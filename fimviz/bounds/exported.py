@@ -75,32 +75,54 @@ def _untold() -> Iterator[None]:
         logger.removeFilter(silence)
 
 
-def _rewritten(program: Any, dtype: torch.dtype) -> fx.GraphModule:
+def _rewritten(program: torch.export.ExportedProgram, dtype: torch.dtype) -> fx.GraphModule:
     graph, place = fx.Graph(), {}
-    held = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs
-            if spec.kind != InputKind.USER_INPUT}  # fmt: skip
-    tensors = {**program.state_dict, **program.constants}
-    calls = [node for node in program.graph.nodes if node.op == "call_function" and not _checks(node.target)]
-    inside = Counter(map(_path, calls))
-    for node in program.graph.nodes:
-        if node.name in held:
-            place[node] = graph.get_attr(_stripped(held[node.name]))
-        elif node.op == "placeholder":
-            place[node] = graph.placeholder(node.name)
-        elif node.op == "output":
-            (z,) = (arg for arg in node.args[0] if arg.name in program.graph_signature.user_outputs)
-            graph.output(place[z])
-        elif node.op == "get_attr":  # a part of the code under another mode
-            raise NoRuleError(f"{_path(node) or 'the model'} runs a part of its code under autocast or with gradients "
-                              "switched, which no rule bounds: write a rule for the module")  # fmt: skip
-        elif not _checks(node.target):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), place.__getitem__)
-            function, args, kwargs = _translated(node, *_without(dtype, args, kwargs))
-            kind = "call_method" if isinstance(function, str) else "call_function"
-            place[node] = graph.create_node(kind, function, args, kwargs, node.name)
-            path = _path(node)
-            place[node].meta = {"inside": path, "alone": inside[path] == 1}
+    signature, tensors = program.graph_signature, {**program.state_dict, **program.constants}
+    held = {spec.arg.name: spec.target for spec in signature.input_specs if spec.kind != InputKind.USER_INPUT}
+    for node in program.graph.find_nodes(op="placeholder"):
+        target = held.get(node.name)
+        place[node] = graph.placeholder(node.name) if target is None else graph.get_attr(_stripped(target))
+    outputs = _copied(program.graph_module, graph, place, dtype)
+    names = [arg.name for arg in program.graph.output_node().args[0]]
+    (z,) = (out for name, out in zip(names, outputs, strict=True) if name in signature.user_outputs)
+    graph.output(z)
     return fx.GraphModule({_stripped(name): tensors[name] for name in held.values()}, graph)
+
+
+def _copied(source: fx.GraphModule, graph: fx.Graph, place: dict[fx.Node, Any], dtype: torch.dtype) -> Any:
+    """Append the calls of a recorded graph, whose inputs have their `place`; return its outputs'."""
+    calls = [node for node in source.graph.nodes if node.op == "call_function" and not _checks(node.target)]
+    inside = Counter(map(_path, calls))
+    for node in source.graph.find_nodes(op="get_attr"):
+        place[node] = getattr(source, node.target)
+    for node in calls:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), place.__getitem__)
+        if node.target in _PARTS:
+            part, inputs = _part(node, args)
+            own = dict(zip(part.graph.find_nodes(op="placeholder"), inputs, strict=True))
+            place[node] = tuple(_copied(part, graph, own, dtype))
+            continue
+        if node.target is operator.getitem and isinstance(args[0], tuple):
+            place[node] = args[0][args[1]]
+            continue
+        function, args, kwargs = _translated(node, *_without(dtype, args, kwargs))
+        kind = "call_method" if isinstance(function, str) else "call_function"
+        place[node] = graph.create_node(kind, function, args, kwargs, node.name)
+        path = _path(node)
+        place[node].meta = {"inside": path, "alone": inside[path] == 1}
+    return fx.node.map_arg(source.graph.output_node().args[0], place.__getitem__)
+
+
+_PARTS = (torch.ops.higher_order.wrap_with_set_grad_enabled, torch.ops.higher_order.wrap_with_autocast)
+
+
+def _part(node: fx.Node, args: Any) -> tuple[fx.GraphModule, Any]:
+    """A part of the code under a switch of its own, and its inputs. Without gradients it reacts less, not more."""
+    if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled:
+        return args[1], args[2:]
+    if args[2]:  # device, dtype, enabled, cache
+        raise NoRuleError("the model lowers its own precision (torch.autocast), which no rule bounds")
+    return args[4], args[5:]
 
 
 def _checks(op: Any) -> bool:

@@ -61,7 +61,7 @@ def _exported(model: nn.Module, x: Tensor, cause: Exception) -> fx.GraphModule:
         raise
     except Exception as error:
         raise NoRuleError(
-            f"neither torch.fx nor torch.export can trace {type(model).__name__} ({_line(cause)}; {_line(error)}): "
+            f"torch.fx and torch.export cannot trace {type(model).__name__} ({_line(cause)}; {_line(error)}): "
             "avoid decisions on the values or the type of a tensor in forward, or give the module that makes them a "
             "rule (@fimviz.bounds.rule)"
         ) from error

@@ -12,11 +12,13 @@ import argparse
 import datetime
 import importlib.metadata
 import json
-import os
-import subprocess
+import multiprocessing
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tests.compatibility.measure import COLUMNS, cells
 from tests.compatibility.networks import NETWORKS, SAMPLE
@@ -30,8 +32,8 @@ A cost, behind the dot, is in forward passes of the same input under `no_grad`, 
 that other programs shared: read it to within a third. What a new model's first use takes beside it, its probe, is not
 in it.
 
-* **exact**: `fv.spectrum(net, x, method="exact")`, ten classes. The number is how far λ₁ is from float64's, relative,
-  by an iteration of SciPy's on products of plain autograd. It lies within the stated error, or the cell says **wrong**.
+* **exact**: `fv.spectrum(net, x, method="exact")`, ten classes. The number is how far λ₁ is from that of
+  plain autograd in float64, relative. It lies within the stated error, or the cell says **wrong**.
 * **lanczos**: `method="lanczos", k=1`, a thousand classes, likewise.
 * **bounds**: `local_bound` ("at x") and `network_bound` ("everywhere"), none below ‖∂z/∂x‖ of float64's autograd.
 * **certificate**: the radius of `fv.certified_radius(net, x, attack=False)`. It needs a bound that holds everywhere.
@@ -49,12 +51,11 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="measure what is known already")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a network")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "compatibility.jsonl", help="what is known")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        for column, cell in cells(NETWORKS[given.one]):
-            print(json.dumps([column, cell]), flush=True)
-        return 0
+    import timm  # noqa: F401
+    import torchvision  # noqa: F401
+    import transformers  # noqa: F401
+
     if unknown := [name for name in given.names if name not in NETWORKS]:
         parser.error(f"no network is called {unknown[0]!r}; there are {', '.join(NETWORKS)}")
     names = given.names or (SAMPLE if given.sample else NETWORKS)
@@ -80,20 +81,36 @@ def read(results: Path) -> dict[str, Any]:
 
 
 def measured(name: str, limit: float) -> dict[str, Any]:
-    """The cells of one network, those that came within the limit."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-m", "tests.compatibility", "--one", name]
+    """The cells of one network, those that came within the limit; in a copy of this process, which has all loaded."""
+    here, there = multiprocessing.get_context("fork").Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_send, args=(name, there))
+    process.start()
+    there.close()
+    row, end = {}, time.monotonic() + limit
     why = f"it took longer than {limit:.0f} s"
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=limit, capture_output=True, text=True)
-        out, lost = done.stdout, (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        why = lost if done.returncode else why
-    except subprocess.TimeoutExpired as error:
-        out = error.stdout or ""
-        out = out.decode() if isinstance(out, bytes) else out
-    row = dict(json.loads(line) for line in out.splitlines() if line.startswith('["'))
-    left = {"verdict": "failed" if "longer" not in why else "refused", "words": why, "forwards": None}
+    while here.poll(max(0.0, end - time.monotonic())):
+        try:
+            column, row[column] = here.recv()
+        except EOFError:
+            process.join()
+            why = f"its process ended with {process.exitcode}"
+            break
+    process.kill()
+    process.join()
+    left = {"verdict": "refused" if "longer" in why else "failed", "words": why, "forwards": None}
     return {**dict.fromkeys(COLUMNS, left), **row}
+
+
+def _send(name: str, pipe: Any) -> None:
+    torch.set_num_threads(1)
+    try:
+        for pair in cells(NETWORKS[name]):
+            pipe.send(pair)
+    except Exception as error:  # before anything is asked of fimviz
+        print(f"{name} cannot be made: {type(error).__name__}: {error}", flush=True)
+        raise
+    finally:
+        pipe.close()
 
 
 def table(known: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -139,7 +138,7 @@ def _logits(model: nn.Module, x: Tensor, network: Network) -> Tensor:
 
 
 def _truth(plain: nn.Module, x: Tensor, network: Network) -> float:
-    """λ₁ of F = JᵀSJ in float64, by an iteration of SciPy's on products that autograd makes."""
+    """λ₁ of F = JᵀSJ by autograd in float64: from all gradients, or of many classes by an iteration on products."""
     model = copy.deepcopy(plain)
     if network.name == "bfloat16":
         model = model.bfloat16()
@@ -148,21 +147,34 @@ def _truth(plain: nn.Module, x: Tensor, network: Network) -> float:
         x = x.double().requires_grad_()
         z = _logits(model, x, network)
         metric = _metric(z.detach()[0], network)
+        if z.shape[1] <= 10:
+            rows = torch.stack([torch.autograd.grad(one, x, retain_graph=True)[0].flatten() for one in z[0]])
+            return float(torch.linalg.eigvals(metric(rows @ rows.T)).real.amax())
         u = torch.zeros_like(z, requires_grad=True)
         (back,) = torch.autograd.grad(z, x, u, create_graph=True)
 
-        def product(v: np.ndarray) -> np.ndarray:
-            along = torch.from_numpy(np.ascontiguousarray(v)).view(x.shape)
-            (forth,) = torch.autograd.grad(back, u, along, retain_graph=True)
-            (out,) = torch.autograd.grad(z, x, metric(forth[0])[None], retain_graph=True)
-            return out.flatten().numpy()
+        def product(v: Tensor) -> Tensor:
+            (forth,) = torch.autograd.grad(back, u, v.view(x.shape), retain_graph=True)
+            return torch.autograd.grad(z, x, metric(forth[0])[None], retain_graph=True)[0].flatten()
 
-        size = x.numel()
-        if size < 8:
-            return float(np.linalg.eigvalsh(np.stack([product(e) for e in np.eye(size)]))[-1])
-        start = np.random.default_rng(0).standard_normal(size)
-        operator = LinearOperator((size, size), product, dtype=np.float64)
-        return float(eigsh(operator, 1, v0=start, tol=1e-9, return_eigenvectors=False)[0])
+        return _largest(product, torch.randn(x.numel(), generator=torch.Generator().manual_seed(0)).double())
+
+
+def _largest(product: Callable[[Tensor], Tensor], v: Tensor) -> float:
+    """The largest eigenvalue of a symmetric map, by Lanczos' iteration with every vector orthogonal to all before."""
+    basis, found = [v / v.norm()], -1.0
+    images: list[Tensor] = []
+    for _ in range(60):
+        w = product(basis[-1])
+        images.append(w)
+        Q = torch.stack(basis)
+        previous, found = found, float(torch.linalg.eigvalsh(Q @ torch.stack(images).T)[-1])
+        for _ in range(2):
+            w = w - Q.T @ (Q @ w)
+        if found - previous <= 1e-10 * found or w.norm() <= 1e-13 * found:
+            break
+        basis.append(w / w.norm())
+    return found
 
 
 def _metric(z: Tensor, network: Network) -> Callable[[Tensor], Tensor]:
@@ -171,9 +183,9 @@ def _metric(z: Tensor, network: Network) -> Callable[[Tensor], Tensor]:
         return lambda w: w / likelihood.sigma**2
     if likelihood == "bernoulli" and network.classes is not None:
         p = z.sigmoid()
-        return lambda w: p * (1 - p) * w
+        return lambda w: (w.T * (p * (1 - p))).T
     p = z.softmax(0)
-    return lambda w: p * (w - p @ w)
+    return lambda w: (p * (w - p @ w).T).T
 
 
 def _against(s: fv.Spectrum, truth: float) -> str:

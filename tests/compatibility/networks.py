@@ -65,7 +65,7 @@ class Network:
         return x
 
 
-def _torchvision(name: str, size: int = 64, **options: Any) -> Network:
+def _torchvision(name: str, size: int = 32, **options: Any) -> Network:
     def build(classes: int) -> nn.Module:
         import torchvision
 
@@ -74,7 +74,7 @@ def _torchvision(name: str, size: int = 64, **options: Any) -> Network:
     return Network(name, "torchvision", build, (3, size, size))
 
 
-def _timm(name: str, size: int = 64, **options: Any) -> Network:
+def _timm(name: str, size: int = 32, **options: Any) -> Network:
     def build(classes: int) -> nn.Module:
         import timm
 
@@ -83,7 +83,7 @@ def _timm(name: str, size: int = 64, **options: Any) -> Network:
     return Network(f"timm/{name}", "timm", build, (3, size, size))
 
 
-def _transformers(kind: str, size: int = 64, **options: Any) -> Network:
+def _transformers(kind: str, size: int = 32, **options: Any) -> Network:
     def build(classes: int) -> nn.Module:
         import transformers
 
@@ -94,7 +94,7 @@ def _transformers(kind: str, size: int = 64, **options: Any) -> Network:
 
 
 _TORCHVISION = [
-    "alexnet", "vgg11", "vgg11_bn", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2",
+    "vgg11", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2",
     "squeezenet1_0", "squeezenet1_1", "densenet121", "densenet169", "mobilenet_v2", "mobilenet_v3_small",
     "mobilenet_v3_large", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0", "efficientnet_b0", "efficientnet_b1",
@@ -110,28 +110,25 @@ _SMALL = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "
 
 _ALL = [
     *map(_torchvision, _TORCHVISION),
+    _torchvision("alexnet", 64),
     _torchvision("googlenet", aux_logits=False, init_weights=False),
     _torchvision("inception_v3", 96, aux_logits=False, init_weights=False),
-    _torchvision("vit_b_16", image_size=64),
-    _torchvision("vit_b_32", image_size=64),
-    _torchvision("maxvit_t", 224),
+    _torchvision("vit_b_16", image_size=32),
+    _torchvision("vit_b_32", image_size=32),
     *map(_timm, _TIMM),
-    _timm("vit_tiny_patch16_224", img_size=64),
-    _timm("deit_tiny_patch16_224", img_size=64),
-    _timm("swin_tiny_patch4_window7_224", 224),
-    _timm("mixer_s32_224", 224),
-    _timm("xcit_nano_12_p16_224"),
+    *(_timm(name, 64, img_size=64) for name in ("vit_tiny_patch16_224", "deit_tiny_patch16_224", "mixer_s32_224")),
+    _timm("swin_tiny_patch4_window7_224", 56, img_size=56),
+    _timm("xcit_nano_12_p16_224", 64),
     _timm("poolformer_s12"),
-    _transformers("ViT", image_size=64, patch_size=16, **_SMALL),
-    _transformers("DeiT", image_size=64, patch_size=16, **_SMALL),
-    _transformers("Beit", image_size=64, patch_size=16, use_relative_position_bias=True, **_SMALL),
-    _transformers("Swin", image_size=64, patch_size=4, window_size=4, embed_dim=24, depths=[1, 1], num_heads=[2, 4]),
+    *(_transformers(name, 64, image_size=64, patch_size=16, **_SMALL) for name in ("ViT", "DeiT")),
+    _transformers("Beit", 64, image_size=64, patch_size=16, use_relative_position_bias=True, **_SMALL),
+    _transformers("Swin", image_size=32, patch_size=2, window_size=4, embed_dim=24, depths=[1, 1], num_heads=[2, 4]),
     _transformers("ConvNext", depths=[1, 1, 2, 1], hidden_sizes=[24, 48, 96, 192]),
     _transformers("ConvNextV2", depths=[1, 1, 2, 1], hidden_sizes=[24, 48, 96, 192]),
     _transformers("ResNet", depths=[1, 1, 1, 1], embedding_size=32, hidden_sizes=[64, 128, 256, 512]),
     _transformers("RegNet", depths=[1, 1, 2, 1]),
-    _transformers("MobileNetV2", image_size=64),
-    _transformers("EfficientNet", image_size=64, width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640),
+    _transformers("MobileNetV2", image_size=32),
+    _transformers("EfficientNet", image_size=32, width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640),
     *(Network(kind="others", **vars(one)) for one in odd.NETWORKS),
 ]
 NETWORKS = {network.name: network for network in _ALL}
