@@ -156,7 +156,7 @@ def photographs(target):
 
 
 def explorer(target, width=1200):
-    """The explorer as the README's five lines show it."""
+    """The explorer over digits, as the README calls it."""
     images, labels = fv.zoo.digits()
     found = fv.explore(fv.zoo.load("digits-resnet"), images[:64], labels[:64])
     browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))

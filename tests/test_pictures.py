@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_photograph_is_turned_by_what_nobody_sees():
     drawing = (ROOT / "docs" / "photograph.svg").read_text(encoding="utf-8")
-    embedded = [BytesIO(b64decode(found)) for found in re.findall("base64,([^\"]+)", drawing)]
+    embedded = [BytesIO(b64decode(found)) for found in re.findall('base64,([^"]+)', drawing)]
     before, after, _ = (np.asarray(Image.open(file).convert("RGB")) / 255 for file in embedded)
     net = fv.zoo.load("photo-lite0")
     x = torch.tensor(np.stack([before, after]), dtype=torch.float32).permute(0, 3, 1, 2)
@@ -33,7 +33,7 @@ def test_the_photograph_is_turned_by_what_nobody_sees():
 
 def test_pictures_and_page_are_small_and_stand_alone():
     shown = re.findall(r"\]\((docs/[^)]+\.(?:svg|png|html))\)", README)
-    assert {"docs/photograph.svg", "docs/photographs.html"} <= set(shown)
+    assert "docs/photograph.svg" in shown
     for name in shown:
         assert (ROOT / name).stat().st_size < 1_000_000, name
         if name.endswith(("svg", "html")):
