@@ -179,13 +179,13 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     """
     net = as_classifier(net)
     images = net.admit(images)
-    if net.dtype != torch.float64 and not net.has_float64:
-        raise ValueError(
-            "the network cannot run in float64, expected one that can: a dtype is written into its forward"
-        )
     rows = []
     with net.at_rest(), torch.no_grad():
         traced = trace(net, images)  # which looks for parameters, and in_dtype puts plain tensors in their places
+        if net.dtype != torch.float64 and not net.has_float64:
+            raise ValueError(
+                "the network cannot run in float64, expected one that can: a dtype is written into its forward"
+            )
         for image in images.detach().cpu().double().to(net.device).split(1):
             rounded = {} if net.dtype == torch.float64 else _rounded(net, traced, image)
             with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
@@ -199,7 +199,8 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
 def _rounded(net: Classifier, traced: fx.GraphModule, x: Tensor) -> dict[str, Any]:
     """What all calls return in the network's own precision."""
     run = Rounded(traced)
-    run.run(net.normalised(x.to(net.dtype)))
+    with in_dtype(traced, net.dtype):
+        run.run(net.normalised(x.to(net.dtype)))
     return run.seen
 
 

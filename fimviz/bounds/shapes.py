@@ -73,6 +73,13 @@ def _as_another(step: Step, x: Any, other: Any) -> Any:
 
 
 @patient
+@rule(torch.zeros_like, torch.ones_like, torch.full_like, "new_zeros", "new_ones", "new_full")
+def _like(step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """A constant of the tensor's shape."""
+    return step.output
+
+
+@patient
 @rule(getattr)
 def _attribute(step: Step, x: Flow, name: str) -> Any:
     """x.mT and the like."""

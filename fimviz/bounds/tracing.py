@@ -41,7 +41,11 @@ def trace(net: Classifier, x: Tensor) -> fx.GraphModule:
     model = unwrapped(net.model)
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), net.dtype)
     x = net.normalised(x[:1].detach().to(net.device)).to(own)
+    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
+        raise NoRuleError("no rule bounds what torch.jit has scripted or traced: pass the module that it was made from")
     try:
+        if _is_exported(model):
+            raise TypeError("it is exported")
         traced = fx.GraphModule(model, _Tracer().trace(model))
     except NoRuleError:
         raise
@@ -51,6 +55,12 @@ def trace(net: Classifier, x: Tensor) -> fx.GraphModule:
         _refuse_changes(model, traced)
     _refuse_gradients(model, traced, x)
     return traced
+
+
+def _is_exported(model: nn.Module) -> bool:
+    """Whether a model is what torch.export has made of another: ATen's operations, which no rule knows by name."""
+    graph = model.graph if isinstance(model, fx.GraphModule) else fx.Graph()
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes)
 
 
 def _exported(model: nn.Module, x: Tensor, cause: Exception) -> fx.GraphModule:

@@ -257,6 +257,7 @@ NONLINEAR = {
     "swish, written out": (Call(lambda x: x * torch.sigmoid(x)), (9,)),
     "response norm": (Response(3), (3, 4, 4)),
     "response norm of tokens": (Response(3, last=True), (2, 3, 3)),
+    "constants of its shape": (Call(lambda x: torch.ones_like(x) - x.new_zeros(1) + x.view_as(x)), (4,)),
     "layer scale": (LayerScale(3), (3, 4, 4)),
     "shuffle, written out": (Call(lambda x: x.view(-1, 2, 3, 4).transpose(1, 2).reshape(-1, 6, 4)), (6, 4)),
     "channel attention": (ChannelAttention(4), (4, 3, 3)),

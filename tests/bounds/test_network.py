@@ -326,6 +326,29 @@ def test_what_torch_fx_cannot_follow_is_exported():
     assert {name: (id(t), t._version) for name, t in after} == before
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_bounded_in_float64(half):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).to(half)
+    check(model, torch.rand(1, 1, 4, 4))
+    check(nn.Sequential(model[:3], Careful(), model[3]), torch.rand(1, 1, 4, 4))
+
+
+class Careful(nn.Module):
+    def forward(self, x):
+        return x if len(x) else -x
+
+
+def test_what_others_have_made_of_a_network():
+    torch.manual_seed(0)
+    model, images = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.rand(2, 3)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    for bound in (lambda m: bounds.network_bound(m, images), lambda m: bounds.local_bound(m, images[:1])):
+        assert float(bound(exported).log10_features) == pytest.approx(float(bound(model).log10_features))
+        with pytest.raises(bounds.NoRuleError, match=r"torch.jit.*pass the module that it was made from"):
+            bound(torch.jit.script(model))
+
+
 class Louder(torch.autograd.Function):
     """The identity, and ten times its gradient."""
 

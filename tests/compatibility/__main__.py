@@ -25,11 +25,12 @@ from tests.compatibility.networks import NETWORKS, SAMPLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "compatibility.md"
+_SMALL = 2e-3  # seconds of a forward pass, below which all that counts is what every call costs
 KINDS = ("torchvision", "timm", "transformers", "others")
 LEGEND = """\
 One input, random weights, running statistics of one batch of noise; images are smooth noise of the size in the table.
-A cost, behind the dot, is in forward passes of the same input under `no_grad`, in a process of its own on one thread
-that other programs shared: read it to within a third. What a new model's first use takes beside it, its probe, is not
+A cost, behind the dot, is in forward passes of the same input under `no_grad` (in seconds where such a pass takes less
+than 2 ms), on one thread of a processor that other programs shared: read it to within a factor of two. What a new model's first use takes beside it, its probe, is not
 in it.
 
 * **exact**: `fv.spectrum(net, x, method="exact")`, ten classes. The number is how far λ₁ is from that of
@@ -126,7 +127,7 @@ def table(known: dict[str, Any]) -> str:
         for name in names:
             size = "×".join(map(str, NETWORKS[name].shape))
             unit = known[name].get("unit", {"words": ""})["words"]
-            row = [name, size, unit, *(_cell(known[name][c], sentences) for c in COLUMNS)]
+            row = [name, size, unit, *(_cell(known[name][c], sentences, known[name]) for c in COLUMNS)]
             rows.append("| " + " | ".join(row) + " |")
         parts += [f"## {kind}", "\n".join(rows)]
     parts += ["## Sentences", "\n".join(f"{number}. {text}" for text, number in sentences.items())]
@@ -140,9 +141,10 @@ def summary(known: dict[str, Any]) -> str:
     return f"Of {len(known)} networks work: {', '.join(works)}; {bad}."
 
 
-def _cell(cell: dict[str, Any], sentences: dict[str, int]) -> str:
+def _cell(cell: dict[str, Any], sentences: dict[str, int], row: dict[str, Any]) -> str:
     if cell["verdict"] == "works":
-        return f"{cell['words']} · {cell['forwards']:.3g}"
+        small = row["unit"]["seconds"] < _SMALL
+        return f"{cell['words']} · " + (f"{cell['seconds']:.1g} s" if small else f"{cell['forwards']:.3g}")
     words = cell["words"].replace("|", "\\|")
     number = sentences.setdefault(words, len(sentences) + 1)
     return f"refused ({number})" if cell["verdict"] == "refused" else f"**{cell['verdict']}** ({number})"

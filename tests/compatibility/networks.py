@@ -124,7 +124,7 @@ _ALL = [
     _transformers("Beit", 64, image_size=64, patch_size=16, use_relative_position_bias=True, **_SMALL),
     _transformers("Swin", image_size=32, patch_size=2, window_size=4, embed_dim=24, depths=[1, 1], num_heads=[2, 4]),
     _transformers("ConvNext", depths=[1, 1, 2, 1], hidden_sizes=[24, 48, 96, 192]),
-    _transformers("ConvNextV2", depths=[1, 1, 2, 1], hidden_sizes=[24, 48, 96, 192]),
+    _transformers("ConvNextV2", depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 64, 128]),
     _transformers("ResNet", depths=[1, 1, 1, 1], embedding_size=32, hidden_sizes=[64, 128, 256, 512]),
     _transformers("RegNet", depths=[1, 1, 2, 1]),
     _transformers("MobileNetV2", image_size=32),
@@ -132,4 +132,4 @@ _ALL = [
     *(Network(kind="others", **vars(one)) for one in odd.NETWORKS),
 ]
 NETWORKS = {network.name: network for network in _ALL}
-SAMPLE = ("squeezenet1_1", "timm/tinynet_e", "transformers/ConvNextV2", "recurrent (LSTM)", "quantised")
+SAMPLE = ("squeezenet1_1", "timm/lcnet_050", "transformers/ConvNextV2", "recurrent (LSTM)", "quantised")
