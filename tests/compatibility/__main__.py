@@ -30,8 +30,8 @@ KINDS = ("torchvision", "timm", "transformers", "others")
 LEGEND = """\
 One input, random weights, running statistics of one batch of noise; images are smooth noise of the size in the table.
 A cost, behind the dot, is in forward passes of the same input under `no_grad` (in seconds where such a pass takes less
-than 2 ms), on one thread of a processor that other programs shared: read it to within a factor of two. What a new model's first use takes beside it, its probe, is not
-in it.
+than 2 ms), on one thread of a processor that other programs shared: read it to within a factor of two. What a new
+model's first use takes beside it, its probe, is not in it.
 
 * **exact**: `fv.spectrum(net, x, method="exact")`, ten classes. The number is how far λ₁ is from that of
   plain autograd in float64, relative. It lies within the stated error, or the cell says **wrong**.

@@ -104,7 +104,7 @@ _TORCHVISION = [
 _TIMM = [
     "tf_efficientnet_lite0", "efficientnet_b0", "mobilenetv3_small_100", "mobilenetv4_conv_small", "ghostnet_100",
     "resnetv2_50", "resnet26d", "seresnext26d_32x4d", "ecaresnet26t", "skresnet18", "convnextv2_atto", "regnety_002",
-    "hardcorenas_a", "repvgg_a0", "lcnet_050", "tinynet_e",
+    "hardcorenas_a", "repvgg_a0", "lcnet_050", "tinynet_e", "tf_mobilenetv3_small_minimal_100",
 ]  # fmt: skip
 _SMALL = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192}
 
@@ -132,4 +132,10 @@ _ALL = [
     *(Network(kind="others", **vars(one)) for one in odd.NETWORKS),
 ]
 NETWORKS = {network.name: network for network in _ALL}
-SAMPLE = ("squeezenet1_1", "timm/lcnet_050", "transformers/ConvNextV2", "recurrent (LSTM)", "quantised")
+SAMPLE = (
+    "squeezenet1_1",
+    "timm/tf_mobilenetv3_small_minimal_100",
+    "transformers/ConvNextV2",
+    "recurrent (LSTM)",
+    "quantised",
+)
