@@ -45,7 +45,7 @@ def from_timm(
     Returns:
         A `Classifier` from pixels in [0, 1], with the mean and std of `timm.data.resolve_model_data_config` folded in,
         in evaluation mode. Its `prepare` is the rest of timm's evaluation transform, for whatever
-        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these or a Dataset.
+        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these, data sets, a folder.
 
     Raises:
         ModuleNotFoundError: timm is not installed.

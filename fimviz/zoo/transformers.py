@@ -49,7 +49,7 @@ def from_transformers(
     Returns:
         A `Classifier` from pixels in [0, 1]. The processor's rescaling and normalisation are folded into `mean` and
         `std`, found by what it makes of pictures of one colour; its `prepare` is the rest, for whatever
-        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these or a Dataset.
+        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these, data sets, a folder.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
