@@ -65,7 +65,8 @@ def descent(
 
     Args:
         net: as in `fgsm`.
-        images: (n, …) floats, or a data set (see `Classifier`). What is found for one of them depends a little on the others, from which it may start.
+        images: (n, …) floats, or a data set (see `Classifier`). What is found for one of them depends a little on the
+            others, from which it may start.
         labels: what to miss, as in `fgsm`.
         epsilon: None, or the budget in pixel units, a number or (n,): an image for which no smaller change is found
             stays as it is.

@@ -37,7 +37,8 @@ class Geometry:
         """A batch (n, channels, height, width) of float32 in [0, 1] of paths, PIL images, arrays, tensors, or many.
 
         Arrays are (height, width), (height, width, 3) or (n, height, width, 3), tensors (3, height, width) or
-        (n, 3, height, width), uint8 or floats in [0, 1]. Of a data set or folder all images are taken. Pictures are turned upright by their EXIF tag; of an animation the first frame is taken.
+        (n, 3, height, width), uint8 or floats in [0, 1]. Of a data set or a folder all are taken.
+        Pictures are turned upright by their EXIF tag; of an animation the first frame is taken.
         """
         batch = [self._one(image, f"images[{i}]") for i, image in enumerate(_each(unpacked(images)[0]))]
         if not batch:

@@ -11,7 +11,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fimviz._options import named_options
@@ -114,6 +113,7 @@ def _made(name: str, pretrained: Any) -> nn.Module:
 def _from_file(name: str, path: Path) -> nn.Module:
     """Through timm's own loading code, which knows the layouts of older files."""
     import timm
+    from safetensors import SafetensorError
     from timm.models import get_pretrained_cfg, load_state_dict
 
     if not path.is_file():

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fimviz._options import flag, named_options
@@ -177,6 +176,7 @@ def _fetching(name: str) -> AbstractContextManager[None]:
 
 def _made(name: str, pretrained: bool) -> nn.Module:
     """A model by its name or folder; the caller's random stream stays where it was."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
