@@ -190,7 +190,7 @@ def _batch_norm(node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, var: A
 def _cast(node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> _Call:
     """To another kind of number, or nothing where that was the model's own."""
     kinds = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
-    return "to", (x, *kinds), {}
+    return ("to", (x, *kinds), {}) if kinds else ("clone", (x,), {})
 
 
 def _same(node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> _Call:

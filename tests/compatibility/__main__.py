@@ -1,9 +1,9 @@
 """Which networks work, and at which cost: python -m tests.compatibility [NAME …].
 
 Every network runs in a process of its own, with a limit on its time, and what it gives is written down at once: a run
-that was stopped goes on where it was (`--again` forgets the rows of the networks that are named, of all without a
-name). At the end docs/compatibility.md is written from all that is known. `--sample` measures one network of each kind
-and writes nothing.
+that was stopped goes on where it was, and one with a larger limit at what a smaller one has cut off. `--again` forgets
+the rows of the networks that are named, of all without a name. At the end docs/compatibility.md is written from all
+that is known. `--sample` measures one network of each kind and writes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import math
 import multiprocessing
 import sys
 import time
@@ -62,7 +63,7 @@ def main() -> int:
     names = given.names or (SAMPLE if given.sample else NETWORKS)
     known = {} if given.sample else read(given.results)
     for name in names:
-        if name in known and not given.again:
+        if name in known and not given.again and known[name]["limit"] >= given.limit:
             continue
         known[name] = row = measured(name, given.limit)
         print(" | ".join([name, *(_words(row.get(column)) for column in ("unit", *COLUMNS))]), flush=True)
@@ -72,7 +73,7 @@ def main() -> int:
                 file.write(json.dumps([name, row]) + "\n")
     if not given.sample:
         TABLE.write_text(table(known), encoding="utf-8")
-    bad = [name for name in names for cell in known[name].values() if cell["verdict"] in ("wrong", "failed")]
+    bad = [name for name in names for cell in _cells(known[name]) if cell["verdict"] in ("wrong", "failed")]
     return 1 if bad else 0
 
 
@@ -99,7 +100,8 @@ def measured(name: str, limit: float) -> dict[str, Any]:
     process.kill()
     process.join()
     left = {"verdict": "refused" if "longer" in why else "failed", "words": why, "forwards": None}
-    return {**dict.fromkeys(COLUMNS, left), **row}
+    whole = set(COLUMNS) <= set(row)
+    return {**dict.fromkeys(COLUMNS, left), **row, "limit": math.inf if whole else limit}
 
 
 def _send(name: str, pipe: Any) -> None:
@@ -135,7 +137,7 @@ def table(known: dict[str, Any]) -> str:
 
 
 def summary(known: dict[str, Any]) -> str:
-    verdicts = [cell["verdict"] for row in known.values() for cell in row.values()]
+    verdicts = [cell["verdict"] for row in known.values() for cell in _cells(row)]
     works = [f"{sum(row[c]['verdict'] == 'works' for row in known.values())} {c}" for c in COLUMNS]
     bad = f"{verdicts.count('wrong')} cells are wrong and {verdicts.count('failed')} failed"
     return f"Of {len(known)} networks work: {', '.join(works)}; {bad}."
@@ -148,6 +150,10 @@ def _cell(cell: dict[str, Any], sentences: dict[str, int], row: dict[str, Any]) 
     words = cell["words"].replace("|", "\\|")
     number = sentences.setdefault(words, len(sentences) + 1)
     return f"refused ({number})" if cell["verdict"] == "refused" else f"**{cell['verdict']}** ({number})"
+
+
+def _cells(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row[column] for column in COLUMNS]
 
 
 def _words(cell: dict[str, Any] | None) -> str:
