@@ -111,7 +111,7 @@ class Classifier:
         # What a pass over one input takes, by its shape and precision (`fimviz.fisher.passes.footprint`).
         self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int]] = {}
 
-    # What makes a batch of raw images, where the model came with a geometry of its own (`from_torchvision`).
+    # What makes a batch of raw images, where the model came with a geometry of its own (`fimviz.zoo.geometry`).
     prepare: Callable[[Any], Tensor] | None = None
 
     def __repr__(self) -> str:
