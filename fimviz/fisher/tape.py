@@ -17,6 +17,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from fimviz.fisher.plain import plainer
 from fimviz.model.precise import computes_values
 
 _BRANCHING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -114,16 +115,16 @@ def _program(steps: list[_Step], moving: set[int], v: Tensor, result: Tensor) ->
             needed |= step.taken & moving
     slots, lines = {id(v): 0}, []
     for step in reversed(kept):
-        sources: list[int | None] = []
-        for leaf in step.leaves:
-            moves = isinstance(leaf, Tensor) and _home(leaf) in moving
-            if moves and id(leaf) not in slots:
-                raise RepeatError(f"{step.func} takes a tensor that no recorded operation made")
-            sources.append(slots[id(leaf)] if moves else None)
-        targets = [
-            None if not isinstance(made, Tensor) else slots.setdefault(id(made), len(slots)) for made in step.made
-        ]
-        lines.append((step.func, _arguments(step, sources), sources, targets))
+        moves = [isinstance(leaf, Tensor) and _home(leaf) in moving for leaf in step.leaves]
+        if any(moved and id(leaf) not in slots for leaf, moved in zip(step.leaves, moves, strict=True)):
+            raise RepeatError(f"{step.func} takes a tensor that no recorded operation made")
+        made = step.made
+        if moves[0] and sum(moves) == 1 and (plain := plainer(step.func, step.args, step.kwargs)):
+            made = made[:1]
+            step = _Step(*plain, {}, made[0])
+        ins = [slots.get(id(leaf)) if isinstance(leaf, Tensor) and _home(leaf) in moving else None for leaf in step.leaves]
+        outs = [slots.setdefault(id(t), len(slots)) if isinstance(t, Tensor) else None for t in made]
+        lines.append((step.func, _arguments(step, ins), ins, outs))
     if id(result) not in slots:
         raise RepeatError("the result was not made by a recorded operation")
     end = slots[id(result)]
