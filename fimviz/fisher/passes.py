@@ -109,14 +109,14 @@ class Linearisation:
             with torch.enable_grad():
                 g = self._back(w)
             out, again = repeatable(lambda v: torch.autograd.grad(g, w, v)[0], v)
+            if self._net.repeatable is None:
+                other = v.flip(tuple(range(1, v.ndim)))
+                self._net.repeatable = self._agrees(v, out) and self._agrees(other, again(other))
         except torch.OutOfMemoryError:
             raise
         except (RepeatError, RuntimeError):  # of an operation that torch cannot differentiate
             self._net.repeatable = False
             return None
-        if self._net.repeatable is None:
-            other = v.flip(tuple(range(1, v.ndim)))
-            self._net.repeatable = self._agrees(v, out) and self._agrees(other, again(other))
         if not self._net.repeatable:
             return None
         self._again = again

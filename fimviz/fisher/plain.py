@@ -24,6 +24,8 @@ def plainer(func: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> tu
     name = func.overloadpacket.__name__
     if func is torch.ops.aten.detach.default:  # a step of a backward pass may be differentiated
         return torch.ops.aten.alias.default, tuple(args)
+    if func is torch.ops.aten.view.default:  # what comes may have other strides than what was recorded
+        return torch.ops.aten.reshape.default, tuple(args)
     if name in _ELEMENTWISE and func._overloadname == "default":
         return torch.ops.aten.mul.Tensor, (args[0], func(torch.ones_like(args[0]), *args[1:], **kwargs))
     if name == "native_batch_norm_backward" and not args[7] and list(args[9]) == [True, False, False]:

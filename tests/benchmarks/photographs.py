@@ -10,7 +10,6 @@ what one would write with torch alone. Weights are random but for photo-lite0's.
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 import time
 import warnings
@@ -85,7 +84,7 @@ def clock(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def fastest(runs: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
     """The shortest seconds of each of some runs that take turns, and what they returned; infinite where it fails."""
-    seconds: dict[str, float] = {name: torch.inf for name in runs}
+    seconds: dict[str, float] = dict.fromkeys(runs, torch.inf)
     results: dict[str, Any] = {}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -180,7 +179,10 @@ def measure(name: str, classes: int, values: int, repeats: int) -> tuple[list[st
     truth = oracle(net, model, x, values)
 
     def off(s: fv.Spectrum) -> list[str]:
-        return [f"{float(part):.0e}" for part in ((s.eigenvalues[0, 0] - truth[0]).abs() / truth[0], s.error[0, 0] / truth[0])]
+        return [
+            f"{float(part):.0e}"
+            for part in ((s.eigenvalues[0, 0] - truth[0]).abs() / truth[0], s.error[0, 0] / truth[0])
+        ]
 
     def cost(spent: float) -> str:
         return f"{spent / unit:.1f}"
@@ -217,7 +219,9 @@ def main() -> None:
                 rows.append(row)
                 users.append(user)
                 print(*row, "|", *user[3:], file=sys.stderr, flush=True)
-    print(table(HEADER, rows), table(["network", "K", "k", "fimviz", "λ₁ off", "torch alone (λ₁ off)"], users), sep="\n\n")
+    print(
+        table(HEADER, rows), table(["network", "K", "k", "fimviz", "λ₁ off", "torch alone (λ₁ off)"], users), sep="\n\n"
+    )
 
 
 if __name__ == "__main__":
