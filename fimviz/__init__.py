@@ -26,7 +26,9 @@ from fimviz.model.likelihoods import Gaussian
 from fimviz.ranking import ModelComparison, compare_models
 from fimviz.training import FisherMonitor, TrainingHistory
 from fimviz.vulnerability import Vulnerability, vulnerability
-from fimviz.zoo.pretrained import from_torchvision
+from fimviz.zoo.timm import from_timm
+from fimviz.zoo.torchvision import from_torchvision
+from fimviz.zoo.transformers import from_transformers
 
 __all__ = [
     "Attributions",
@@ -55,7 +57,9 @@ __all__ = [
     "compare_bounds",
     "compare_models",
     "explore",
+    "from_timm",
     "from_torchvision",
+    "from_transformers",
     "local_accuracy",
     "reconstruction",
     "shielding_curve",

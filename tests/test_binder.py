@@ -37,7 +37,10 @@ def pinned():
 
 @pytest.fixture(scope="module")
 def needed():
-    return by_name(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"])
+    extras = PROJECT["optional-dependencies"]
+    wanted = by_name(PROJECT["dependencies"] + extras["lab"] + extras["photos"])
+    assert wanted.pop("fimviz").extras == {"photos"}, "lab brings more than photos: name it here"
+    return wanted
 
 
 def exact(requirement):

@@ -3,7 +3,7 @@ import js from "@eslint/js";
 
 const browser = Object.fromEntries(("document window console requestAnimationFrame cancelAnimationFrame setTimeout clearTimeout getComputedStyle " +
   "matchMedia innerWidth URL Blob Response DecompressionStream TextDecoder TextEncoder atob btoa Image ImageData File FileReader XMLSerializer " +
-  "ResizeObserver IntersectionObserver MutationObserver HTMLElement Element Event CustomEvent KeyboardEvent CSS performance structuredClone " +
+  "ResizeObserver IntersectionObserver MutationObserver HTMLElement Element Event CustomEvent KeyboardEvent CSS performance structuredClone createImageBitmap OffscreenCanvas " +
   "devicePixelRatio navigator Option").split(" ").map((name) => [name, "readonly"]));
 
 export default [

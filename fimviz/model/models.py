@@ -50,7 +50,7 @@ def no_module(given: Any) -> str:
     if library == "onnx":
         return f"{expected}, got a {kind} of onnx: open it with onnxruntime and pass a fv.BlackBox of the session"
     if library == "transformers" and isinstance(getattr(given, "model", None), nn.Module):
-        return f"{expected}, got a {kind}: pass its .model, with mean= and std= of its image processor"
+        return f"{expected}, got a {kind}: fv.from_transformers(it.model, processor=it.image_processor)"
     if hasattr(given, "predict_proba"):
         return f"{expected}, got a {kind}: " + _QUERY.format(
             "lambda x: model.predict_proba(x.reshape(len(x), -1)), outputs='probabilities'"

@@ -43,7 +43,8 @@ def read_images(
         if seen.size != (square[2], square[1]):
             raise ValueError(
                 f"{name} has {seen.width} × {seen.height} pixels and the network takes {square[2]} × "
-                f"{square[1]}: resize it first, or make the network with fv.from_torchvision, which knows how"
+                f"{square[1]}: resize it first, or make the network with fv.from_torchvision, from_timm or "
+                "from_transformers, which know how"
             )
         plane = torch.tensor(np.asarray(seen, dtype=np.float32) / (1 if seen.mode == "F" else 255))
         batch.append((plane[None] if plane.ndim == 2 else plane.permute(2, 0, 1)).expand(square))

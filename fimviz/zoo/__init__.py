@@ -1,7 +1,8 @@
-"""The embedded default: handwritten digits and ten small networks trained on them; nothing is downloaded.
+"""The embedded default: handwritten digits and ten small networks for them, photographs and a network for these.
 
-Five architectures, each trained as usual and once more against attacks (`-robust`). `CARD.md` beside this file
-says how they were made, how accurate they are and what they are not for.
+Nothing is downloaded. Five architectures for digits, each trained as usual and once more against attacks (`-robust`);
+EfficientNet-Lite0 for photographs, with the extra `fimviz[photos]`. `CARD.md` beside this file says how they were made,
+how accurate they are and what they are not for.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from torch import Tensor
 from fimviz._options import named_options
 from fimviz.model.classifier import Classifier
 from fimviz.zoo.models import architecture, names
+from fimviz.zoo.photos import NAME, lite0, photographs
 
-__all__ = ["digits", "load", "names"]
+__all__ = ["digits", "load", "names", "photographs"]
 
 
 class Digits(NamedTuple):
@@ -60,15 +62,21 @@ def digits(split: str = "test") -> Digits:
 
 @named_options
 def load(name: str) -> Classifier:
-    """A small trained network for the images of `digits`, ready for every function of fimviz.
+    """A trained network for the images of `digits` or of `photographs`, ready for every function of fimviz.
 
     Args:
         name: "digits-" and one of mlp, vgg, resnet, densenet, vit; with "-robust" at the end, the same
-            architecture trained against attacks (Madry et al. 2018). `names()` lists them.
+            architecture trained against attacks (Madry et al. 2018). `names()` lists these ten. Or "photo-lite0",
+            EfficientNet-Lite0 (Liu 2020) with its weights for ImageNet, out of the extra `fimviz[photos]`.
 
     Returns:
-        A `Classifier` on the CPU from pixels in [0, 1] to the classes "0" … "9"; `.model` is the torch module,
-        in evaluation mode, and `.model.to(device)` moves it.
+        A `Classifier` on the CPU from pixels in [0, 1] to the classes "0" … "9", or to ImageNet's 1000, then with
+        `prepare` for pictures of any size; `.model` is the torch module, in evaluation mode, and `.model.to(device)`
+        moves it.
+
+    Raises:
+        ValueError: an unknown name, with the nearest valid one; a file of weights that is not the published one.
+        ImportError: the extra `fimviz[photos]` is absent.
 
     Example:
         >>> import fimviz as fv
@@ -79,6 +87,8 @@ def load(name: str) -> Classifier:
     """
     from safetensors.torch import load_file
 
+    if name == NAME:
+        return lite0()
     build = architecture(name)
     # The initial weights are drawn and thrown away; the caller's random stream stays where it was. (The meta device
     # would draw nothing, but its first use imports a second's worth of torch.)

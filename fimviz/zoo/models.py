@@ -190,7 +190,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
 
 
 def names() -> list[str]:
-    """The networks that `load` knows.
+    """The networks for the images of `digits`; "photo-lite0" is not among them, since it takes others.
 
     Example:
         >>> import fimviz as fv
@@ -204,5 +204,8 @@ def architecture(name: str) -> Callable[[], nn.Module]:
     """What builds the network `name`, untrained; an unknown name raises with the nearest valid one."""
     if name not in names():
         (nearest,) = get_close_matches(str(name), names(), n=1, cutoff=0)
-        raise ValueError(f"there is no network {name!r}: did you mean {nearest!r}? fv.zoo.names() lists all ten")
+        raise ValueError(
+            f"there is no network {name!r}: did you mean {nearest!r}? fv.zoo.names() lists the ten for digits, and "
+            "'photo-lite0' is the one for photographs"
+        )
     return ARCHITECTURES[name.removesuffix("-robust")]

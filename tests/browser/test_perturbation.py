@@ -26,7 +26,7 @@ def spectrum(shape=(1, 8, 8), classes=4, n=6, names=None, gain=4.0, **options):
     return fv.spectrum(net, images, labels=[i % classes for i in range(n)], k=min(5, classes - 1), **options)
 
 
-def slide(page, value, slider="input[type=range]"):
+def slide(page, value, slider=".fv-epsilon"):
     """Where a slider then stands; `fill` would refuse a value between two steps, or beyond an end."""
     return page.locator(slider).first.evaluate(
         """(range, value) => {
@@ -72,7 +72,7 @@ def test_numbers_on_the_page_are_pythons(opened):
     )
     walk = s.walk(0)
     m = 5
-    page.evaluate("s => document.querySelector(s).step = 'any'", "input[type=range]")
+    page.evaluate("s => document.querySelector(s).step = 'any'", ".fv-epsilon")
     slide(page, float(walk.epsilon[i, m]))
     said = page.locator(".fv-read").inner_text()
     measured, predicted = (float(w) for w in (said.split()[2], said.split()[4]))
@@ -115,7 +115,7 @@ def test_shown_outcome_is_the_models_at_every_distance(opened):
     page = opened(s)
     i = int(s.spectral_norm.argmax())
     walk = s.walk(0)
-    page.evaluate("s => document.querySelector(s).step = 'any'", "input[type=range]")
+    page.evaluate("s => document.querySelector(s).step = 'any'", ".fv-epsilon")
     for j in range(walk.epsilon.shape[1]):
         slide(page, float(walk.epsilon[i, j]))
         assert page.locator(".fv-moved strong").inner_text().startswith(f"now: {int(walk.outcomes[i, j])} (p")

@@ -42,7 +42,7 @@ NO_MODULES = [
     (InferenceSession(), rf"got an ONNX InferenceSession: {BOX}lambda x: session.run\(None"),
     (LogisticRegression(), rf"got a LogisticRegression: {BOX}lambda x: model.predict_proba\(.*outputs='probabilities'"),
     (LinearSVC(), "got a LinearSVC without predict_proba: labels alone"),
-    (ImageClassificationPipeline(), "got a ImageClassificationPipeline: pass its .model, with mean= and std="),
+    (ImageClassificationPipeline(), "got a ImageClassificationPipeline: fv.from_transformers"),
     ([network(), network()], "got a list of 2 modules: pass one"),
     (fv.Classifier(network()), "got a Classifier: it is one already"),
     (None, "got NoneType"),

@@ -169,9 +169,9 @@ def test_size_is_warned_of_and_refused(spectrum):
         spectrum.view(max_bytes=1000).html()
     with pytest.raises(ValueError, match=r"max_bytes"):
         spectrum.save("never.html", max_bytes=1000)
-    noise = fv.spectrum(model(3 * 256 * 256, 3), torch.rand(20, 3, 256, 256), k=2)
+    noise = fv.spectrum(model(3 * 128 * 128, 3), torch.rand(40, 3, 128, 128), k=2)
     with pytest.warns(UserWarning, match=r"this view takes \d"):
-        noise.view(samples=20, directions=2).html()
+        noise.view(samples=40, directions=2).html()
 
 
 def test_cifar_size_stays_under_a_megabyte():

@@ -1,6 +1,7 @@
 // The attribution view: the worst direction beside what methods say that the model looks at.
 // State shared with Python or the stand-in host: sample.
 import { escape, series } from "../kit/chart.js";
+import { ends, gainControl } from "../kit/contrast.js";
 import { fixed, number, percent } from "../kit/numbers.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
 import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
@@ -16,8 +17,10 @@ class Attributions extends View {
     const figure = (name) => `<figure><figcaption>${escape(name)}</figcaption><div class="fv-plate"></div><p class="fv-quiet"></p></figure>`;
     root.innerHTML = `<div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
         <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
-      ${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div>
+      ${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div><div class="fv-contrast"></div>
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
+    this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
+    this.$(".fv-contrast").hidden = data.kind === "series";
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
     fillTables(this.$(".fv-tables"), [["Table: cosine and rank correlation of every sample", ["sample", "class explained", ...maps.flatMap((m) => [`${m}: cosine`, "ρ", "misses"])],
       data.samples.map((s) => [s.index, s.target, ...s.maps.flatMap((m) => [fixed(m.cosine), fixed(m.rank), fixed(m.gap)])])]]);
@@ -34,17 +37,20 @@ class Attributions extends View {
     const figures = [...this.root.querySelectorAll("figure")];
     const side = Math.max(96, Math.min(176, (this.width - 16 * (figures.length - 1)) / Math.min(figures.length, this.width >= 560 ? figures.length : 2)));
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
-    this.draw(figures[1], sample.vector, sample.scale, side, `λ₁ = ${number(sample.norm)} · ±${number(sample.scale, 2)}`, "worst direction");
-    sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m.scale, side,
-      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)} · ±${number(m.scale, 2)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
+    this.draw(figures[1], sample.vector.map, sample.vector, side, `λ₁ = ${number(sample.norm)} · ±${this.end(sample.vector)}`, "worst direction");
+    sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m, side,
+      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)} · ±${this.end(m)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
   }
 
-  draw(figure, code, scale, side, text, label) {
+  /** Where the colours of a map end, or its bars. */
+  end(map) { return number(this.data.kind === "series" ? map.scale : ends(map, this.contrast.gain)[0], 2); }
+
+  draw(figure, code, map, side, text, label) {
     const plate = figure.querySelector(".fv-plate");
     figure.querySelector("p").textContent = text;
     if (this.data.kind === "series") {
       const values = new Float32Array(this.part(code));
-      const most = scale === null ? this.data.range : [-scale || -1, scale || 1];
+      const most = map === null ? this.data.range : [-map.scale || -1, map.scale || 1];
       plate.innerHTML = series({ width: side, height: side * 0.6, values, range: most, color: "currentColor", label });
       return;
     }
@@ -52,8 +58,8 @@ class Attributions extends View {
     const canvas = canvasIn(plate, w, h, side, label);
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(w, h);
-    if (scale === null) blend(pixels.data, new Uint8Array(this.part(code)), new Int8Array(h * w * channels), 0, channels);
-    else paint(pixels.data, signedMap(new Int8Array(this.part(code)), channels, "strongest"), w, 1);
+    if (map === null) blend(pixels.data, new Uint8Array(this.part(code)), new Int8Array(h * w * channels), 0, channels);
+    else paint(pixels.data, signedMap(new Int8Array(this.part(code)), channels, "strongest"), w, 1, map.scale / ends(map, this.contrast.gain)[0] || 1);
     context.putImageData(pixels, 0, 0);
   }
 

@@ -47,18 +47,15 @@ def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure
         samples = max(1, min(32, WARN_BYTES // (4 * (2 + len(result.methods)) * s.images[0].numel() // 3)))
     shown = s.computed[:samples].tolist()
     for i in shown:
-        scale, vector = inputs.encode_signed(s.eigenvectors[i, 0])
         maps = []
         for j, name in enumerate(result.methods):
-            size, code = inputs.encode_signed(result.maps[i, j])
             scores = {key: finite(getattr(result, key)[i, j]) for key in ("cosine", "rank", "gap")}
-            maps.append({"name": name, "scale": size, "map": code} | scores)
+            maps.append({"name": name, **inputs.encode_signed(result.maps[i, j])} | scores)
         rows.append(
             {
                 "index": i,
                 "image": inputs.encode(s.images[i]),
-                "vector": vector,
-                "scale": scale,
+                "vector": inputs.encode_signed(s.eigenvectors[i, 0]),
                 "maps": maps,
                 "target": s.net.classes[int(result.targets[i])],
                 "prediction": s.net.classes[int(s.predictions[i])],

@@ -47,6 +47,10 @@ def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any]
         both = zip(s.labels, s.labelled.tolist(), strict=True)
         labels = [s.net.likelihood.plain(label) if known else None for label, known in both]
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
+    deep = [m.detail.spectrum for m in found.models.values() if m.detail.places[:most]]
+    if deep:
+        maps = torch.cat([t.eigenvectors[:most].flatten(0, 1) for t in deep if t.eigenvectors is not None])
+        inputs.share_out(torch.cat([t.images[:most] for t in deep]), maps)
     small, thumbs = _small_pictures(inputs, s.images)
     ranks = {"matched": found.ranks, "raw": found.raw_ranks}
     models = [
@@ -193,8 +197,7 @@ def _plane(planes: Plane, net: Any, i: int, place: int, inputs: Inputs, mapped: 
     levels = (1000 * values.clamp(_LEAST_LOGP, 0)).nan_to_num(1000 * _LEAST_LOGP).round().to(torch.int16)
     across = None
     if mapped:
-        scale, image = inputs.encode_signed(planes.axes[i, 1])
-        across = {"scale": scale, "map": image}
+        across = inputs.encode_signed(planes.axes[i, 1])
     return {
         "index": place,
         "across": across,

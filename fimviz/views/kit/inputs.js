@@ -2,6 +2,7 @@
 import { series } from "./chart.js";
 import { number } from "./numbers.js";
 import { blend, paint, signedMap } from "./pixels.js";
+import { ends } from "./contrast.js";
 import { canvasIn } from "./stage.js";
 
 /** Give an input its bytes, or its values where it is no image. */
@@ -47,16 +48,29 @@ function along(holder, moves, width) {
   return [v, 1 / width];
 }
 
+const MIDDLE = 127.5;
+
+/** Fill a plate with what a step along a direction changes, so many times as strong, on grey; returns how many values leave the range. */
+export function difference(plate, direction, { shape: [h, w, channels], range }, target, label, step, times) {
+  const canvas = canvasIn(plate, w, h, target, label);
+  const frame = (canvas.frame ??= canvas.getContext("2d").createImageData(w, h));
+  const grey = (canvas.grey ??= new Float32Array(direction.bytes.length).fill(MIDDLE));
+  const outside = blend(frame.data, grey, direction.bytes, (times * step * direction.scale) / (range[1] - range[0]), channels);
+  canvas.getContext("2d").putImageData(frame, 0, 0);
+  return outside;
+}
+
 /** Fill a plate with a signed map, zero in the neutral middle. */
-export function signedPicture(plate, direction, { kind, shape }, { sign = 1, channel = "strongest", target, name }) {
+export function signedPicture(plate, direction, { kind, shape }, { sign = 1, channel = "strongest", target, name, gain = 1 }) {
   if (kind === "series") {
     plate.innerHTML = series({ width: target, height: Math.round(target * 0.6), values: direction.values.map((a) => sign * a),
       range: [-direction.scale, direction.scale], color: "var(--fv-accent)", label: `${name}, largest component ${number(direction.scale)}` });
     return;
   }
   const [h, w, channels] = shape;
-  const canvas = canvasIn(plate, w, h, target, `${name}, values from −${number(direction.scale)} to ${number(direction.scale)}`);
+  const [most] = ends(direction, gain);
+  const canvas = canvasIn(plate, w, h, target, `${name}, colours from −${number(most)} to ${number(most)}`);
   const frame = canvas.getContext("2d").createImageData(w, h);
-  paint(frame.data, signedMap(direction.bytes, channels, channel), w, sign);
+  paint(frame.data, signedMap(direction.bytes, channels, channel), w, sign, direction.scale / most || 1);
   canvas.getContext("2d").putImageData(frame, 0, 0);
 }

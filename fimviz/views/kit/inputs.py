@@ -15,11 +15,21 @@ from PIL import Image
 from torch import Tensor
 
 from fimviz.model.classifier import Classifier
-from fimviz.views.kit.payload import Payload
+from fimviz.views.kit.contrast import contrast
+from fimviz.views.kit.payload import Payload, compressed
+
+_SMALL = 128  # pixels a side, up to which an image travels as it is
+_STORED = "Photographs are stored with an error of 2 to 6 of 255 levels (root mean square), to save room."
+_ROOM = 660_000  # bytes of photographs and maps that make a page of a megabyte
+# The quality of photographs and the steps of maps in their root mean squares (0: as fine as a byte is), the best first.
+_GRADES = ((None, 0.0), (None, 0.25), (95, 0.5), (90, 1.0), (90, 1.25), (85, 1.5), (85, 2.0))
 
 
 class Inputs:
-    """How inputs of one shape travel to the page: bytes for images of 1 or 3 channels, else float32 series."""
+    """How inputs of one shape travel to the page: bytes for images of 1 or 3 channels, else float32 series.
+
+    Photographs, images of more than 128 pixels a side, travel as pictures, exactly unless `share_out` says otherwise.
+    """
 
     def __init__(self, shape: Sequence[int], low: float, high: float) -> None:
         self.low, self.high = low, high
@@ -27,11 +37,39 @@ class Inputs:
         square = tuple(shape) if len(shape) == 3 else (1, *shape) if len(shape) == 2 else ()
         self.kind = "image" if square and square[0] in (1, 3) and min(square[1:]) > 1 else "series"
         self.shape = [*square[1:], square[0]] if self.kind == "image" else [int(np.prod(shape))]
+        self.photographs = self.kind == "image" and max(self.shape[:2]) > _SMALL
+        self._quality: int | None = None
+        self._step = 0.0  # of what signed maps are rounded to, in their root mean squares
 
     @property
     def header(self) -> dict[str, Any]:
         """What the page needs to know to read them."""
-        return {"kind": self.kind, "shape": self.shape, "range": [self.low, self.high]}
+        stored = "" if self._quality is None else _STORED
+        return {"kind": self.kind, "shape": self.shape, "range": [self.low, self.high], "stored": stored}
+
+    @property
+    def weight(self) -> float:
+        """Bytes of a page that a value takes, of many inputs with their maps."""
+        return 0.25 if self.photographs else 4 / 3
+
+    def share_out(self, images: Tensor, maps: Tensor) -> None:
+        """Make room for photographs (n, …) and signed maps (m, …): as exactly as a page of a megabyte allows.
+
+        Two of each are weighed for all.
+        """
+        if not self.photographs or not len(maps):
+            return
+        some, signed = (t[[len(t) // 3, -1]] for t in (images, maps))
+        for self._quality, self._step in _GRADES:
+            weights = [
+                len(t) / 2 * sum(len(compressed(plate, quality)) for plate in plates)
+                for t, plates, quality in (
+                    (images, map(self.pixels, some), self._quality),
+                    (maps, (self._levels(v, self._scale(v)).view(np.uint8) ^ 128 for v in signed), None),
+                )
+            ]
+            if sum(weights) <= _ROOM:
+                break
 
     def pixels(self, x: Tensor) -> np.ndarray:
         """An input as bytes (height, width, channels)."""
@@ -43,16 +81,33 @@ class Inputs:
         """Put an input into the payload; return what stands for it."""
         if self.kind == "series":
             return self.payload.add(x.float().numpy())
-        return self.payload.add(self.pixels(x))
+        pixels = self.pixels(x)
+        return self.payload.picture(pixels, self._quality) if self.photographs else self.payload.add(pixels)
 
-    def encode_signed(self, v: Tensor) -> tuple[float, list[int]]:
-        """The largest magnitude, and the map in units of it: signed bytes with −128 for NaN, or float32."""
-        scale = float(v.nan_to_num(0.0).abs().amax())
+    def encode_signed(self, v: Tensor, scale: float | None = None) -> dict[str, Any]:
+        """A signed map: signed bytes in units of scale ÷ 127, with −128 for NaN, or float32 values.
+
+        Returns what stands for it (`map`), its `scale`, by default the largest magnitude or more, `limit`, where
+        colours end, and `beyond`, the share of values that lie further out.
+        """
+        scale = self._scale(v) if scale is None else scale
+        size, limit = v.double().nan_to_num(0.0).abs(), contrast(v)
+        known: dict[str, Any] = {"scale": scale, "limit": limit, "beyond": float((size > limit).double().mean())}
         if self.kind == "series":
-            return scale, self.payload.add(v.float().numpy())
+            return {**known, "map": self.payload.add(v.float().numpy())}
+        signed = self._levels(v, scale)
+        if self.photographs:
+            return {**known, "map": self.payload.picture(signed.view(np.uint8) ^ 128, signed=True)}
+        return {**known, "map": self.payload.add(signed)}
+
+    def _scale(self, v: Tensor) -> float:
+        size = v.double().nan_to_num(0.0).abs()
+        return max(float(size.amax()), 127 * self._step * float(size.square().mean().sqrt()))
+
+    def _levels(self, v: Tensor, scale: float) -> np.ndarray:
         levels = (v.double() * (127 / (scale or 1.0))).round()
         planes = torch.where(v.isnan(), -128, levels).reshape(self.shape[2], *self.shape[:2]).permute(1, 2, 0)
-        return scale, self.payload.add(planes.to(torch.int8).numpy())
+        return np.ascontiguousarray(planes.to(torch.int8).numpy())
 
 
 def inputs_of(net: Classifier, images: Tensor) -> Inputs:
@@ -62,14 +117,15 @@ def inputs_of(net: Classifier, images: Tensor) -> Inputs:
 
 
 def picture(inputs: Inputs, row: list[Tensor]) -> str:
-    """Images side by side as the address of a PNG, for readers without scripts."""
+    """Images side by side as the address of a PNG, of photographs of a JPEG, for readers without scripts."""
     factor = max(1, 192 // inputs.shape[0])
     plates = [inputs.pixels(x).repeat(factor, 0).repeat(factor, 1) for x in row]
     gap = np.full((plates[0].shape[0], 16, plates[0].shape[2]), 255, np.uint8)
     strip = np.concatenate([part for plate in plates for part in (gap, plate)][1:], 1)
     buffer = io.BytesIO()
-    Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    kind, options = ("jpeg", {"quality": 85}) if inputs.photographs else ("png", {"optimize": True})
+    Image.fromarray(strip[..., 0] if inputs.shape[2] == 1 else strip).save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def caution(net: Any) -> str:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import zlib
 from typing import Any
 
 import numpy as np
+from PIL import Image, features
 
 
 def deflated(content: bytes) -> str:
     """Bytes as a string that a page can carry: deflated, in base64."""
     return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def compressed(plate: np.ndarray, quality: int | None = None) -> bytes:
+    """Bytes (height, width, channels) as the file of a picture, with losses where a quality is given."""
+    file = io.BytesIO()
+    drawn = Image.fromarray(plate[..., 0] if plate.shape[2] == 1 else plate)
+    if features.check("webp"):
+        drawn.save(file, "WEBP", lossless=quality is None, quality=quality or 80, method=4)
+    else:
+        drawn.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 class Payload:
@@ -23,6 +36,7 @@ class Payload:
 
     def __init__(self) -> None:
         self._arrays = bytearray()
+        self._pictures: list[list[int]] = []
 
     def add(self, array: np.ndarray) -> list[int]:
         """Append an array; return the [offset, length] that stands for it in the JSON value."""
@@ -30,8 +44,19 @@ class Payload:
         self._arrays += raw
         return [len(self._arrays) - len(raw), len(raw)]
 
+    def picture(self, plate: np.ndarray, quality: int | None = None, signed: bool = False) -> list[int]:
+        """Append bytes (height, width, channels) as a compressed picture, with losses where a quality is given.
+
+        What stands for it is as of an array: the page unpacks it as it unpacks the payload. `signed` bytes are given
+        with 128 for 0, by which they compress better.
+        """
+        at = self.add(np.frombuffer(compressed(plate, quality), np.uint8))
+        self._pictures.append([*at, plate.shape[2], int(signed)])
+        return at
+
     def pack(self, data: dict[str, Any]) -> str:
         """The string; NaN and infinities are refused, JSON has none."""
+        data = {**data, "pictures": self._pictures} if self._pictures else data
         text = json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
         whole = len(text).to_bytes(4, "little") + text + bytes(self._arrays)
         return deflated(whole)

@@ -8,7 +8,21 @@ export async function unpack(packed) {
   const all = await new Response(stream).arrayBuffer();
   const start = 4 + new DataView(all).getUint32(0, true);
   const data = JSON.parse(new TextDecoder().decode(new Uint8Array(all, 4, start - 4)));
-  return { data, part: ([offset, length]) => all.slice(start + offset, start + offset + length) };
+  const raw = (offset, length) => all.slice(start + offset, start + offset + length);
+  const pictures = (data.pictures ?? []).map(async ([offset, length, channels, signed]) => [offset, await pictured(raw(offset, length), channels, signed)]);
+  const known = new Map(await Promise.all(pictures));
+  return { data, part: ([offset, length]) => known.get(offset) ?? raw(offset, length) };
+}
+
+/** The bytes of a compressed picture, channel by channel of each pixel; signed ones travel with 128 for 0. */
+async function pictured(file, channels, signed) {
+  const bitmap = await createImageBitmap(new Blob([file]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const rgba = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+  const out = new Uint8Array((rgba.length / 4) * channels);
+  for (let p = 0, o = 0; p < rgba.length; p += 4) for (let c = 0; c < channels; c++) out[o++] = rgba[p + c] ^ (signed ? 128 : 0);
+  return out.buffer;
 }
 
 /**
@@ -49,11 +63,11 @@ export function signedMap(v, channels, channel) {
   return out;
 }
 
-/** Paint a signed map as RGBA; a NaN is a grey chequer that no value has. */
-export function paint(out, map, width, sign) {
+/** Paint a signed map as RGBA, ±127 ÷ stretch and more in the colours' ends; a NaN is a grey chequer that no value has. */
+export function paint(out, map, width, sign, stretch = 1) {
   for (let p = 0, o = 0; p < map.length; p++, o += 4) {
     const grey = (p + Math.floor(p / width)) % 2 ? 90 : 150;
-    const [r, g, b] = map[p] === -128 ? [grey, grey, grey] : TABLE[sign * map[p] + 128];
+    const [r, g, b] = map[p] === -128 ? [grey, grey, grey] : TABLE[Math.max(-127, Math.min(127, Math.round(sign * stretch * map[p]))) + 128];
     out[o] = r;
     out[o + 1] = g;
     out[o + 2] = b;

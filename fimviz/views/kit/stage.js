@@ -101,7 +101,7 @@ export function fillTables(box, tables) {
 }
 
 /**
- * The canvas of a plate: whole pixels of the screen for each pixel of a small image. Without a label it is silent: what
+ * The canvas of a plate: whole pixels of the screen for each pixel of a small image, the target's side for a photograph. Without a label it is silent: what
  * it stands in has the words.
  */
 export function canvasIn(plate, w, h, target, label = "") {
@@ -111,7 +111,7 @@ export function canvasIn(plate, w, h, target, label = "") {
     canvas = plate.firstChild;
   }
   const side = Math.max(w, h);
-  const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : Math.min(1, target / side);
+  const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : target / side;
   Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= 128 ? "pixelated" : "auto" });
   if (label) canvas.setAttribute("role", "img");
   else canvas.removeAttribute("role");

@@ -1,6 +1,7 @@
 // The margin view: the images along a path and what sets them apart from its start.
 import { blend, paint, signedMap } from "../kit/pixels.js";
 import { series } from "../kit/chart.js";
+import { ends } from "../kit/contrast.js";
 import { number } from "../kit/numbers.js";
 import { frameAt } from "./paths.js";
 import { canvasIn } from "../kit/stage.js";
@@ -45,7 +46,9 @@ export const withImages = (Base) => class extends Base {
 
   signed(plate, values, trace, target) {
     const { kind, shape } = this.data;
-    const label = `difference from the start, from −${number(trace.scale)} to ${number(trace.scale)}`;
+    const [most] = ends(trace, this.contrast.gain);
+    const end = number(kind === "series" ? trace.scale : most);
+    const label = `difference from the start, from −${end} to ${end}`;
     if (kind === "series") {
       plate.innerHTML = series({ width: target, height: Math.round(target * 0.6), values, range: [-(trace.scale || 1), trace.scale || 1], color: "var(--fv-accent)", label });
       return;
@@ -53,7 +56,7 @@ export const withImages = (Base) => class extends Base {
     const [h, w, channels] = shape;
     const canvas = canvasIn(plate, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
-    paint(frame.data, signedMap(Int8Array.from(values, Math.round), channels, "strongest"), w, 1);
+    paint(frame.data, signedMap(Int8Array.from(values, Math.round), channels, "strongest"), w, 1, trace.scale / most || 1);
     canvas.getContext("2d").putImageData(frame, 0, 0);
   }
 

@@ -76,6 +76,7 @@ def trace_data(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dic
     if not steps:
         kept, differences = [0], []
     scale = max((float(d.nan_to_num(0.0).abs().amax()) for d in differences), default=0.0)
+    encoded = [inputs.encode_signed(d, scale) for d in differences]
     return {
         "id": i,
         "sample": int(traces.sample[i]),
@@ -109,7 +110,9 @@ def trace_data(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dic
         "kept": kept,
         "blended": path.shares is None and steps > 1,
         "scale": scale,
-        "frames": [_difference(inputs, d, scale) for d in differences],
+        "limit": encoded[-1]["limit"] if encoded else 0.0,
+        "beyond": encoded[-1]["beyond"] if encoded else 0.0,
+        "frames": [f["map"] for f in encoded],
     }
 
 
@@ -117,15 +120,6 @@ def made_with(trace: dict[str, Any]) -> dict[str, Any]:
     """What a path was asked for with."""
     settings = {name: trace["settings"][name] for name in ("step", "damping", "trust_region")}
     return {"sample": trace["sample"], "target": trace["target"], **settings}
-
-
-def _difference(inputs: Inputs, d: Tensor, scale: float) -> list[int]:
-    """A frame's difference from the start: bytes in units of scale ÷ 127, or float32 for what is no image."""
-    if inputs.kind == "series":
-        return inputs.payload.add(d.float().numpy())
-    levels = (d * (127 / (scale or 1.0))).round().nan_to_num(-128.0)
-    planes = levels.reshape(inputs.shape[2], *inputs.shape[:2]).permute(1, 2, 0)
-    return inputs.payload.add(planes.to(torch.int8).numpy())
 
 
 def _top_classes(traces: MarginTraces, i: int) -> tuple[list[int], Tensor]:

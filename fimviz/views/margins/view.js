@@ -5,7 +5,8 @@ import { number, probability, rounded } from "../kit/numbers.js";
 import { MARGIN, scale } from "../kit/axes.js";
 import { classColor } from "../kit/palette.js";
 import { inTriangle, pathAt } from "./paths.js";
-import { colorBar, mounted, View } from "../kit/stage.js";
+import { gainControl, legend } from "../kit/contrast.js";
+import { mounted, View } from "../kit/stage.js";
 import { withMatrix } from "./pathmatrix.js";
 import { withImages } from "./pathimages.js";
 import { withCharts } from "./pathcharts.js";
@@ -30,7 +31,7 @@ const STOPPED = {
 };
 
 function layout() {
-  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
+  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div>${part === "direction" ? `<div class="fv-contrast"></div>` : ""}</figure>`;
   return `
     <div class="fv-head"><h3 class="fv-title"></h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>A <b>path</b> moves an image until the model’s answer
@@ -75,6 +76,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.traces = data.traces.map((t) => ({ ...t, part }));
     this.samples = new Map(data.samples.map((s) => [s.index, { ...s, bytes: null, part }]));
     root.innerHTML = layout();
+    this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
+    this.$(".fv-contrast").hidden = data.kind === "series";
     Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => {
@@ -143,7 +146,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.picture(this.$(".fv-original .fv-plate"), sample, null, this.target, `start, sample ${sample.index}`);
     this.$(".fv-original .fv-under").innerHTML = `<strong>${escape(this.name(sample.prediction))}</strong><br>p = ${this.sure(sample)}`;
     this.$(".fv-direction .fv-under").innerHTML = trace.scale > 0
-      ? colorBar(trace.scale, { bar: this.data.kind === "image" }) : "the image has not moved";
+      ? legend(trace, this.contrast.gain, this.data.kind === "image") : "the image has not moved";
     this.film();
     this.charts();
     this.others();

@@ -3,9 +3,11 @@
 import { escape, lineChart, logDots } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
 import { across, along, locate, ticks } from "../kit/axes.js";
-import { picture, readDirection, readInput, signedPicture } from "../kit/inputs.js";
+import { gainControl, legend } from "../kit/contrast.js";
+import { difference, picture, readDirection, readInput, signedPicture } from "../kit/inputs.js";
+import { Lens } from "../kit/lens.js";
 import { classColor } from "../kit/palette.js";
-import { colorBar, columnsOf, fillTables } from "../kit/stage.js";
+import { columnsOf, fillTables } from "../kit/stage.js";
 
 const NAMED = 5; // numbers of one answer that are said in words
 const GREY = "var(--fv-faint)";
@@ -89,15 +91,29 @@ export function kink(sample) {
 /** The probability of a sample's prediction in words; a dash where there is none. */
 export const sureness = (sample) => (sample.doubt === null ? "–" : probability(1 - sample.doubt, sample.doubt));
 
-function layout() {
-  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
+const TIMES = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000];
+
+/** How many times a change of this size is drawn at first: so that its larger part spans a quarter of the range. */
+export function timesOf(size, range) {
+  const wanted = (0.25 * (range[1] - range[0])) / size;
+  return TIMES.findLast((t) => t <= wanted) ?? 1;
+}
+
+const FINE = 128; // pixels a side, beyond which an image is a photograph, and large
+
+function layout(images, photographs) {
+  const image = (part, name, more = "") => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div>${more}</figure>`;
+  const direction = image("direction", "", images ? `<div class="fv-contrast"></div>` : "");
+  const changed = images ? image("changed", "", `<div class="fv-gain"><label>amplify <select class="fv-times" aria-label="How many times as strong the change is drawn">${TIMES.map((t) => `<option value="${t}">×${t}</option>`).join("")}</select></label>
+    <div class="fv-switch" role="group" aria-label="What is amplified"><button type="button" data-whole="">difference</button><button type="button" data-whole="1">image</button></div></div>`) : "";
+  const [original, moved] = [image("original", "input x"), image("moved", "")];
+  const steps = `<div class="fv-steps-of"><div class="fv-slider"><label>ε <input type="range" class="fv-epsilon" aria-label="ε, step along the direction"></label><output></output>
+      <button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-toflip">to the flip</button></div><p class="fv-step"></p></div>`;
   return `
     <div class="fv-main">
       <div class="fv-hand">
-        <div class="fv-images">${image("original", "input x")}${image("direction", "")}${image("moved", "")}</div>
-        <div class="fv-slider"><label>ε <input type="range" aria-label="ε, step along the direction"></label><output></output>
-          <button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-toflip">to the flip</button></div>
-        <p class="fv-step"></p>
+        <div class="fv-images">${photographs ? original + moved + steps + direction + changed : original + direction + moved + changed}</div>
+        ${photographs ? "" : steps}${images ? `<div class="fv-look"></div>` : ""}
       </div>
       <div class="fv-says"><div class="fv-prob"></div><div class="fv-kl"></div></div>
     </div>
@@ -118,15 +134,60 @@ export class Panel {
     this.width = 0;
     this.logKl = false;
     this.sample = null;
+    this.images = data.kind === "image";
+    this.photographs = this.images && Math.max(...data.shape.slice(0, 2)) > FINE;
+    this.times = null; // as the change wants it, until the reader has chosen
+    this.whole = false;
     box.classList.add("fv-panel");
-    box.innerHTML = layout();
+    box.classList.toggle("fv-photographs", this.photographs);
+    box.innerHTML = layout(this.images, this.photographs);
     this.$ = (selector) => box.querySelector(selector);
-    this.range = this.$("input[type=range]");
+    if (this.images) this.looking();
+    this.range = this.$(".fv-epsilon");
     this.range.addEventListener("input", () => this.set("epsilon", Number(this.range.value)));
     this.$(".fv-zero").addEventListener("click", () => this.set("epsilon", 0));
     this.$(".fv-toflip").addEventListener("click", () => this.set("epsilon", this.nextFlip()));
     for (const part of ["prob", "kl"]) this.draggable(this.$(`.fv-${part}`));
     this.unit = data.kind === "image" ? "ε (L2, pixel units)" : "ε (L2, units of the input)";
+  }
+
+  /** What the reader does to see an invisible change: contrast, amplify, and a lens. */
+  looking() {
+    const { data } = this;
+    this.contrast = gainControl(this.$(".fv-contrast"), () => this.showDirection());
+    this.$(".fv-times").addEventListener("change", (event) => {
+      this.times = Number(event.target.value);
+      this.change();
+    });
+    this.box.querySelectorAll("[data-whole]").forEach((b) => b.addEventListener("click", () => {
+      this.whole = !!b.dataset.whole;
+      this.change();
+    }));
+    const plates = () => [...this.box.querySelectorAll(".fv-images figure")].map((f) => [f.querySelector("figcaption").textContent, f.querySelector(".fv-plate")]);
+    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), data.shape, { plates, read: (row, column) => this.values(row, column), start: () => this.strongest() });
+  }
+
+  /** The pixel that the direction changes most. */
+  strongest() {
+    const { bytes } = this.direction;
+    let most = 0;
+    for (let i = 1; i < bytes.length; i++) if (bytes[i] !== -128 && Math.abs(bytes[i]) > Math.abs(bytes[most])) most = i;
+    const pixel = Math.floor(most / this.data.shape[2]);
+    return [Math.floor(pixel / this.data.shape[1]), pixel % this.data.shape[1]];
+  }
+
+  /** A pixel of each image in words. */
+  values(row, column) {
+    const { shape: [, width, channels], range } = this.data;
+    const at = (row * width + column) * channels;
+    const x = [...this.sample.bytes.subarray(at, at + channels)].map((b) => range[0] + (b / 255) * (range[1] - range[0]));
+    const v = [...this.direction.bytes.subarray(at, at + channels)].map((b) => (b === -128 ? NaN : (this.sign * b * this.direction.scale) / 127));
+    const signed = (d) => `${d > 0 ? "+" : ""}${number(d, 2)}`;
+    const clip = (d) => Math.max(range[0], Math.min(range[1], d));
+    const step = v.map((d) => this.epsilon * d);
+    const words = { original: x.map((d) => number(d, 3)), direction: v.map(signed), moved: x.map((d, i) => number(clip(d + step[i]), 3)), changed: step.map(signed) };
+    const named = (list) => list.map((w, i) => (channels === 3 ? `${"RGB"[i]} ${w}` : w));
+    return [...this.box.querySelectorAll(".fv-images figure")].map((f) => named(words[f.className.slice(3)]));
   }
 
   get order() { return Math.max(0, Math.min(this.state.get("direction"), this.sample.directions.length - 1)); }
@@ -153,7 +214,9 @@ export class Panel {
 
   /** Everything that depends on the sample and the direction. */
   show(sample) {
+    const other = sample !== this.sample;
     this.sample = sample;
+    if (other) this.lens?.forget();
     if (!this.width) return;
     picture(this.$(".fv-original .fv-plate"), sample, this.data, this.target, `input ${sample.index}`);
     this.$(".fv-original .fv-under").textContent = this.name(sample.prediction) + (this.data.numbers ? "" : ` (p = ${sureness(sample)})`);
@@ -171,7 +234,7 @@ export class Panel {
     const figure = this.$(".fv-direction");
     figure.querySelector("figcaption").textContent = `direction v${subscript(this.order + 1)}`;
     const plate = figure.querySelector(".fv-plate");
-    signedPicture(plate, direction, data, { sign, channel: this.channel, target: this.target, name: `direction ${this.order + 1}` });
+    signedPicture(plate, direction, data, { sign, channel: this.channel, target: this.target, name: `direction ${this.order + 1}`, gain: this.contrast?.gain });
     const buttons = this.sample.directions.map((d, i) =>
       `<button type="button" data-rank="${i}" aria-pressed="${i === this.order}" title="λ${subscript(i + 1)} = ${number(d.value)}">${i + 1}</button>`);
     const channels = data.kind === "image" && data.shape[2] === 3
@@ -180,7 +243,7 @@ export class Panel {
     const under = figure.querySelector(".fv-under");
     const focused = under.contains(document.activeElement) ? [...under.querySelectorAll("button,select")].indexOf(document.activeElement) : -1;
     const unknown = direction.scale > 0 ? "" : `<div>${direction.value > 0 ? "lost in rounding: λ is below its error" : "λ is 0: no direction matters"}</div>`;
-    under.innerHTML = (unknown || colorBar(direction.scale, { bar: data.kind === "image" })) +
+    under.innerHTML = (unknown || legend(direction, this.contrast?.gain, this.images) + (this.photographs ? `<span class="fv-quiet fv-rule">each value is stored to ±${number(direction.scale / 254, 1)}</span>` : "")) +
       `<div class="fv-buttons" role="group" aria-label="Which direction">${buttons.join("")}<button type="button" class="fv-sign" aria-pressed="${sign < 0}" aria-label="Flip the sign of the direction" title="flip the sign">±</button></div>${channels}`;
     under.querySelectorAll("[data-rank]").forEach((b) => b.addEventListener("click", () => this.set("direction", Number(b.dataset.rank))));
     under.querySelector(".fv-sign").addEventListener("click", () => this.set("flipped", !this.state.get("flipped")));
@@ -189,6 +252,22 @@ export class Panel {
       this.showDirection();
     });
     if (focused >= 0) under.querySelectorAll("button,select")[focused]?.focus();
+    this.lens?.show();
+  }
+
+  /** What the step changes, drawn so many times as strong: by itself, or on the image. */
+  change() {
+    const { sample, direction, epsilon, sign, data, whole } = this;
+    const times = this.times ?? timesOf(Math.abs(epsilon) * direction.limit, data.range);
+    const plate = this.$(".fv-changed .fv-plate");
+    const what = `${whole ? "image with its change" : "difference"}, ×${times}`;
+    const outside = whole ? picture(plate, sample, data, this.target, what, [[direction, times * sign * epsilon]])
+      : difference(plate, direction, data, this.target, what, sign * epsilon, times);
+    this.$(".fv-changed figcaption").textContent = what;
+    this.$(".fv-changed .fv-under").textContent = (times > 1 ? `drawn ${times} times as strong as it is` : "drawn as strong as it is") + (whole ? "" : "; grey is no change") + (outside ? `; ${outside} values clipped` : "");
+    this.$(".fv-times").value = times;
+    this.box.querySelectorAll("[data-whole]").forEach((b) => b.setAttribute("aria-pressed", !!b.dataset.whole === whole));
+    this.lens?.show();
   }
 
   spectrum() {
@@ -270,6 +349,7 @@ export class Panel {
     const under = this.$(".fv-moved .fv-under");
     under.innerHTML = `<strong>${escape(words)}</strong><br><span class="fv-quiet">${outside ? `${outside} ${outside === 1 ? "value leaves" : "values leave"} [${range}], shown clipped` : `every value within [${range}]`}</span>`;
     under.classList.toggle("fv-flipped", !same);
+    if (this.images) this.change();
     this.range.value = epsilon;
     this.range.setAttribute("aria-valuetext", `ε = ${number(epsilon)}, ${words}`);
     this.$(".fv-slider output").textContent = `ε = ${number(epsilon)}`;
@@ -303,9 +383,12 @@ export class Panel {
     if (Math.abs(width - this.width) < 2) return;
     this.width = width;
     const columns = columnsOf(width);
-    const images = columns === 3 ? 0.62 * width - 24 : width;
-    this.target = Math.floor(Math.min(columns === 3 ? 224 : 256, (images - 2 * (columns === 1 ? 8 : 24)) / 3));
-    const hand = 3 * this.target + 48;
+    const images = columns === 3 ? (this.photographs ? 0.5 : 0.62) * width - 24 : width;
+    const row = !this.images ? 3 : this.photographs || columns === 1 ? 2 : 4;
+    const gap = columns === 1 ? 8 : 24;
+    this.target = Math.floor(Math.min(this.photographs ? (columns === 3 ? 336 : 448) : columns === 3 ? 224 : 256, (images - (row - 1) * gap) / row));
+    const hand = row * this.target + (row - 1) * gap;
+    this.box.style.setProperty("--fv-across", row);
     this.chartWidth = Math.floor(columns === 3 ? Math.min(640, width - hand - 32) : columns === 2 ? (width - 24) / 2 : width);
     this.box.style.setProperty("--fv-hand", `${hand}px`);
     this.box.dataset.columns = columns;

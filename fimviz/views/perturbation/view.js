@@ -25,7 +25,8 @@ class Perturbation extends View {
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
     this.$(".fv-toward").hidden = data.numbers;
-    Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
+    const left = [data.left, data.stored].filter(Boolean).join(" ");
+    Object.assign(this.$(".fv-left"), { textContent: left, hidden: !left });
     const lengths = shares(data.samples.map((s) => s.directions[0].value));
     const items = data.samples.map((s, i) => {
       const wrong = s.correct === false;

@@ -97,13 +97,15 @@ def view(spectrum: Spectrum, *, samples: int | Sequence[int] | None, directions:
     count = min(directions, spectrum.eigenvalues.shape[1])
     if count < 1:
         raise ValueError(f"directions is {directions}, expected at least 1")
+    inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
     if samples is None:
-        samples = max(1, min(32, _PAGE // (4 * (1 + count) * spectrum.images[0].numel() // 3)))
+        samples = max(1, min(32, int(_PAGE / ((1 + count) * inputs.weight * spectrum.images[0].numel()))))
     by_count, known = not isinstance(samples, Iterable), spectrum.eigenvalues.shape[1]
     chosen = _chosen(order, samples, spectrum.failures)
     shown = spectrum.take(chosen)
     walks, reach, one_sided, changed = shown.known(count)
-    inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
+    assert shown.eigenvectors is not None
+    inputs.share_out(shown.images, shown.eigenvectors[:, :count].flatten(0, 1))
     greyed = max(1, _GREYED // spectrum.images[0].numel())
     rank = {index: place + 1 for place, index in enumerate(order)}
     data: dict[str, Any] = {
@@ -220,13 +222,11 @@ def _direction(shown: Spectrum, inputs: Inputs, walk: Walk, i: int, k: int) -> d
     v = shown.eigenvectors[i, k]
     classes, said = _shown(shown, walk, i)
     plain = shown.net.likelihood.plain
-    scale, image = inputs.encode_signed(v)
     return {
         "value": float(shown.eigenvalues[i, k]),
         "error": float(shown.error[i, k]),
-        "scale": scale,
         "linf": float(v.nan_to_num(0.0).abs().amax()),
-        "map": image,
+        **inputs.encode_signed(v),
         "at": _ends(walk, i),
         "outcomes": [plain(o) for o in walk.outcomes[i]],
         "shown": classes,

@@ -5,7 +5,8 @@ import { escape, marksBelow, series } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
 import { decadeTicks, scale } from "../kit/axes.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
-import { canvasIn, colorBar, fillTables, mounted, View } from "../kit/stage.js";
+import { ends, gainControl, legend } from "../kit/contrast.js";
+import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
 
 const MOST = 9; // decades of labels on the slider
 
@@ -37,7 +38,7 @@ export function deviations({ width, sample, draws, span, label }) {
 }
 
 function layout() {
-  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
+  const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div>${part === "direction" ? `<div class="fv-contrast"></div>` : ""}</figure>`;
   return `
     <div class="fv-head"><h3 class="fv-title"></h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>Suppose that somebody sees labels which the model draws at an image, and knows the model. The bound of
@@ -59,9 +60,11 @@ class Reconstruction extends View {
     const series_ = data.kind === "series";
     data.samples.forEach((s) => {
       s.values = new (series_ ? Float32Array : Uint8Array)(part(s.image));
-      s.map = new (series_ ? Float32Array : Int8Array)(part(s.visible));
+      s.bytes = s.map = new (series_ ? Float32Array : Int8Array)(part(s.map));
     });
     root.innerHTML = layout();
+    this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
+    this.$(".fv-contrast").hidden = series_;
     if (data.left) this.$(".fv-sub").insertAdjacentHTML("afterend", `<p class="fv-quiet fv-left">${escape(data.left)}</p>`);
     this.range = this.$("input");
     this.range.addEventListener("input", () => this.set("draws", Math.round(10 ** Number(this.range.value))));
@@ -79,7 +82,7 @@ class Reconstruction extends View {
   get draws() { return Math.max(1, this.model.get("draws")); }
 
   /** Fill a plate: an image, its values plus a signed part, or the signed part alone. */
-  plate(box, values, target, label, signed = false) {
+  plate(box, values, target, label, signed = null) {
     const { kind, shape, range } = this.data;
     if (kind === "series") {
       const most = Math.max(1e-300, ...Array.from(values, Math.abs));
@@ -90,7 +93,7 @@ class Reconstruction extends View {
     const [h, w, channels] = shape;
     const canvas = canvasIn(box, w, h, target, label);
     const frame = canvas.getContext("2d").createImageData(w, h);
-    if (signed) paint(frame.data, signedMap(values, channels, "strongest"), w, 1);
+    if (signed) paint(frame.data, signedMap(values, channels, "strongest"), w, 1, signed.scale / ends(signed, this.contrast.gain)[0] || 1);
     else blend(frame.data, values, new Int8Array(values.length), 0, channels);
     canvas.getContext("2d").putImageData(frame, 0, 0);
   }
@@ -121,8 +124,8 @@ class Reconstruction extends View {
     const count = sample.one.filter((s) => s !== null).length;
     this.$(".fv-sub").textContent = `Sample ${sample.index}, read as ${sample.says}${sample.doubt === null ? "" : ` (p = ${probability(sample.confidence, sample.doubt)})`}: ${count} of ${data.size} directions are visible; they hold ${share} (${number((100 * count) / data.size, 2)} % by chance).`;
     this.plate(this.$(".fv-original .fv-plate"), sample.values, this.target, `sample ${sample.index}`);
-    this.plate(this.$(".fv-direction .fv-plate"), sample.map, this.target, `the visible part, from −${number(sample.scale)} to ${number(sample.scale)}`, true);
-    this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? colorBar(sample.scale) : "";
+    this.plate(this.$(".fv-direction .fv-plate"), sample.map, this.target, `the visible part, colours from −${number(sample.limit / this.contrast.gain)} to ${number(sample.limit / this.contrast.gain)}`, sample);
+    this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? legend(sample, this.contrast.gain) : "";
     const mean = sample.values.reduce((a, b) => a + b, 0) / sample.values.length;
     const gain = data.kind === "image" ? (255 * sample.scale) / 127 / (data.range[1] - data.range[0]) : 1;
     this.plate(this.$(".fv-moved .fv-plate"), Float32Array.from(sample.map, (v) => mean + gain * (v === -128 ? 0 : v)), this.target, "the mean brightness with the visible part");

@@ -43,13 +43,11 @@ def view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figu
     shown = spectrum.computed[:samples].tolist()
     rows = []
     for i in shown:
-        scale, map_ = inputs.encode_signed(result.visible[i])
         rows.append(
             {
                 "index": i,
                 "image": inputs.encode(spectrum.images[i]),
-                "visible": map_,
-                "scale": scale,
+                **inputs.encode_signed(result.visible[i]),
                 "share": finite(result.share[i]),
                 "wrong": spectrum.correct is not None and not spectrum.correct[i],
                 "says": spectrum.net.likelihood.said(spectrum.predictions[i], spectrum.net.classes),

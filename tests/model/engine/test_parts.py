@@ -12,7 +12,7 @@ from fimviz.model.engine.plan import footprint
 from fimviz.model.failures import NonFiniteError
 
 # Doors that only read, wrap or load.
-SHORT = ("from_torchvision", "reconstruction")
+SHORT = ("from_timm", "from_torchvision", "from_transformers", "reconstruction")
 
 
 def scarce(most):

@@ -6,21 +6,17 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from fimviz._options import named_options
 from fimviz.model.classifier import Classifier
-from fimviz.model.images import check_values
-from fimviz.model.pictures import as_seen, is_picture, opened
+from fimviz.zoo.geometry import middle
 
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name of torchvision's files
 
@@ -39,7 +35,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
     Returns:
         A `Classifier` from pixels in [0, 1], with the weights' mean and std folded in, in evaluation mode. Its
         `prepare` is the rest of the weights' own transforms: it takes paths, PIL images, arrays, tensors, lists of
-        these or a Dataset, resizes and crops them, and returns a batch (n, 3, height, width) in [0, 1].
+        these, data sets or a folder, resizes and crops them, and returns a batch (n, 3, height, width) in [0, 1].
 
     Raises:
         ValueError: a name that torchvision does not have, weights of another architecture, a damaged file.
@@ -74,95 +70,15 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
     if names is None and len(head) == len(member.meta["categories"]):
         names = member.meta["categories"]
     net = Classifier(model.eval(), mean=preset.mean, std=preset.std, classes=names)
-    net.prepare = Geometry(preset.resize_size[0], preset.crop_size[0], preset.interpolation, preset.antialias)
+    net.prepare = middle(preset.resize_size[0], preset.crop_size[0], preset.interpolation, preset.antialias)
     return net
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Resizing and cropping as the weights were made for: images of any kind and size to a batch in [0, 1].
+def imagenet() -> list[str]:
+    """The thousand classes of ImageNet, by the names that torchvision has for them."""
+    from torchvision.models import ResNet18_Weights
 
-    Attributes:
-        resize: the shorter side's length before the crop.
-        crop: side of the square that is cut from the middle. A tensor or array of exactly this size is left as it is:
-            what was prepared stays.
-        interpolation, antialias: as torchvision has them.
-    """
-
-    resize: int
-    crop: int
-    interpolation: Any
-    antialias: Any = True
-
-    def __call__(self, images: Any) -> Tensor:
-        """A batch (n, 3, crop, crop) of float32 in [0, 1] from paths, PIL images, arrays, tensors, lists or a Dataset.
-
-        Arrays are (height, width), (height, width, 3) or (n, height, width, 3), tensors (3, height, width) or
-        (n, 3, height, width), uint8 or floats in [0, 1]. Of a Dataset's items that are tuples the first part is taken.
-        Pictures are turned upright by their EXIF tag; of an animation the first frame is taken.
-        """
-        batch = [self._one(image, f"images[{i}]") for i, image in enumerate(_each(images))]
-        if not batch:
-            raise ValueError("images is empty, expected at least one")
-        return torch.stack(batch)
-
-    def _one(self, image: Any, name: str) -> Tensor:
-        from torchvision.transforms import functional as tf
-
-        if isinstance(image, str | os.PathLike):
-            name = str(image)
-            image = opened(Path(image).expanduser(), name)
-        if is_picture(image):
-            image = as_seen(image, "RGB", getattr(image, "filename", "") or name)
-            if image.mode == "F":  # more than eight bits, in [0, 1]
-                image = np.asarray(image)
-        if isinstance(image, np.ndarray):
-            image = _planes(image, name)
-        if isinstance(image, Tensor):
-            if image.ndim != 3 or image.shape[0] not in (1, 3):
-                raise ValueError(f"{name} has shape {tuple(image.shape)}, expected (3, height, width)")
-            image = image.detach().expand(3, -1, -1)
-            if image.dtype != torch.uint8:
-                if not image.is_floating_point():
-                    wide = " For sixteen bits pass it divided by 65535" if image.dtype == torch.uint16 else ""
-                    raise TypeError(f"{name} is {image.dtype}, expected uint8 or floats in [0, 1].{wide}")
-                image = check_values(image, (0.0, 1.0), f"the pixels of {name}")
-            if image.shape[1:] == (self.crop, self.crop):
-                return tf.convert_image_dtype(image, torch.float32)
-        elif not is_picture(image):
-            raise TypeError(f"{name} is a {type(image).__name__}, expected a path, PIL image, array or tensor")
-        image = tf.resize(image, [self.resize], interpolation=self.interpolation, antialias=self.antialias)
-        image = tf.center_crop(image, [self.crop])
-        if not isinstance(image, Tensor):
-            image = tf.pil_to_tensor(image)
-        return tf.convert_image_dtype(image, torch.float32).clamp(0, 1)  # bicubic overshoots in floats
-
-
-def _planes(array: np.ndarray, name: str) -> Tensor:
-    planes = array[..., None] if array.ndim == 2 else array
-    if planes.ndim != 3 or planes.shape[2] not in (1, 3):
-        mend = ""
-        if planes.ndim == 3 and planes.shape[0] in (1, 3):
-            mend = ": where the channels come first, pass torch.from_numpy(array)"
-        elif planes.ndim == 3 and planes.shape[2] == 4:
-            mend = ": leave the transparency out, array[..., :3]"
-        raise ValueError(f"{name} has shape {array.shape}, expected (height, width) or (height, width, 3){mend}")
-    return torch.from_numpy(np.array(planes)).permute(2, 0, 1)
-
-
-def _each(images: Any) -> Iterable[Any]:
-    if isinstance(images, Tensor):
-        return images if images.ndim == 4 else [images]
-    if isinstance(images, np.ndarray):
-        return images if images.ndim == 4 else [images]
-    if isinstance(images, str | os.PathLike) or is_picture(images):
-        return [images]
-    if isinstance(images, Dataset):
-        items = (images[i] for i in range(len(images)))  # type: ignore[arg-type]
-        return [item[0] if isinstance(item, tuple | list) else item for item in items]
-    if isinstance(images, Iterable):
-        return images
-    raise TypeError(f"images is a {type(images).__name__}, expected paths, PIL images, arrays, tensors or a Dataset")
+    return list(ResNet18_Weights.DEFAULT.meta["categories"])
 
 
 def _is_file(weights: Any, known: Any) -> bool:

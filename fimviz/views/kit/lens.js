@@ -1,0 +1,91 @@
+// A lens over the images of a view: the same pixels of each, enlarged, with their values. Mouse, touch and keyboard move it.
+import { escape } from "./chart.js";
+
+const ACROSS = 13; // pixels of an image in the lens
+const ZOOM = 8;
+
+export class Lens {
+  /**
+   * box: where the plates are; bar: where the lens is to stand; plates: gives [name, plate] of each image shown;
+   * read: gives the words of each at a row and a column; start: gives the [row, column] where it opens.
+   */
+  constructor(box, bar, [rows, columns], { plates, read, start }) {
+    this.box = box;
+    this.bar = bar;
+    this.plates = plates;
+    this.read = read;
+    this.start = start;
+    this.on = false;
+    this.at = null;
+    this.size = [rows, columns];
+    bar.classList.add("fv-lens");
+    const place = (name, most) => `<label>${name} <input type="number" min="0" max="${most - 1}" step="1" aria-label="${name[0].toUpperCase()}${name.slice(1)} of the pixel in the lens"></label>`;
+    bar.innerHTML = `<div class="fv-lens-set"><button type="button" class="fv-lens-on" aria-pressed="false" title="pixel values, enlarged">lens</button>
+      <span class="fv-lens-at" hidden>${place("row", rows)}${place("column", columns)}<span class="fv-quiet">or point at an image</span></span></div><div class="fv-crops" hidden></div>`;
+    this.$ = (selector) => bar.querySelector(selector);
+    this.$("button").addEventListener("click", () => this.turn(!this.on));
+    this.inputs = [...bar.querySelectorAll("input")];
+    this.inputs.forEach((input) => input.addEventListener("input", () => this.go(...this.inputs.map((i) => Number(i.value)))));
+    const to = (event) => {
+      const canvas = event.target.closest?.("canvas");
+      if (!canvas || !this.plates().some(([, plate]) => plate.contains(canvas))) return false;
+      const edge = canvas.getBoundingClientRect();
+      this.go(Math.floor(((event.clientY - edge.top) / edge.height) * rows), Math.floor(((event.clientX - edge.left) / edge.width) * columns));
+      return true;
+    };
+    box.addEventListener("pointerdown", (event) => {
+      if (!to(event)) return;
+      if (!this.on) this.turn(true);
+      event.target.releasePointerCapture?.(event.pointerId); // a finger that moves on to the next image reads that one
+    });
+    box.addEventListener("pointermove", (event) => this.on && to(event));
+  }
+
+  turn(on) {
+    this.on = on;
+    this.$("button").setAttribute("aria-pressed", on);
+    this.$(".fv-lens-at").hidden = this.$(".fv-crops").hidden = !on;
+    this.box.toggleAttribute("data-lens", on);
+    if (on && !this.at) this.go(...this.start());
+    else this.show();
+  }
+
+  go(row, column) {
+    const within = (v, most) => Math.max(0, Math.min(most - 1, Math.round(v) || 0));
+    this.at = [within(row, this.size[0]), within(column, this.size[1])];
+    this.show();
+  }
+
+  /** Another input is here: the lens opens elsewhere. */
+  forget() {
+    this.at = this.on ? this.start() : null;
+  }
+
+  /** Enlarge what the plates show now. */
+  show() {
+    this.box.querySelectorAll(".fv-spot").forEach((spot) => spot.remove());
+    if (!this.on) return;
+    const [row, column] = this.at;
+    const shown = this.plates();
+    const words = this.read(row, column);
+    this.inputs.forEach((input, i) => { if (Number(input.value) !== this.at[i] || input.value === "") input.value = this.at[i]; });
+    this.$(".fv-crops").innerHTML = shown.map(([name], i) =>
+      `<div class="fv-crop"><canvas width="${ACROSS * ZOOM}" height="${ACROSS * ZOOM}" role="img" aria-label="${escape(name)} around row ${row}, column ${column}, enlarged"></canvas>` +
+      `<div><b>${escape(name)}</b>${words[i].map((w) => `<span>${escape(w)}</span>`).join("")}</div></div>`).join("");
+    const half = (ACROSS - 1) / 2;
+    this.bar.querySelectorAll("canvas").forEach((canvas, i) => {
+      const context = canvas.getContext("2d");
+      const source = shown[i][1].querySelector("canvas");
+      context.imageSmoothingEnabled = false;
+      context.drawImage(source, column - half, row - half, ACROSS, ACROSS, 0, 0, canvas.width, canvas.height);
+      context.strokeStyle = "#000";
+      context.strokeRect(half * ZOOM - 0.5, half * ZOOM - 0.5, ZOOM + 1, ZOOM + 1);
+      context.strokeStyle = "#fff";
+      context.strokeRect(half * ZOOM - 1.5, half * ZOOM - 1.5, ZOOM + 3, ZOOM + 3);
+      const unit = source.clientWidth / source.width;
+      const spot = Object.assign(document.createElement("i"), { className: "fv-spot" });
+      Object.assign(spot.style, { left: `${(column - half) * unit}px`, top: `${(row - half) * unit}px`, width: `${ACROSS * unit}px`, height: `${ACROSS * unit}px` });
+      source.parentElement.append(spot);
+    });
+  }
+}
