@@ -152,7 +152,6 @@ def _probe(net: Classifier, images: Tensor) -> bool:
         some = judged if alone is None or pair[0].numel() <= _COSTLY else alone
         with Traits(some.x) as traits:
             again = net.logits(some.x).detach()
-        net.grouped = traits.grouped
         if not values.isfinite().all() or not (one is None or one.values.isfinite().all()):
             raise ValueError(
                 "the model returns NaN or infinite logits for these images, expected finite ones: look at its "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fimviz.model.classifier import Classifier
 
 _NOTES = (
-    *("likelihood", "batched_vjp", "_dtypes", "precise", "smooth", "grouped", "alone", "footprints"),
+    *("likelihood", "batched_vjp", "_dtypes", "precise", "smooth", "alone", "footprints"),
     *("_draws", "_writes", "_caches", "_sizes"),
 )
 _PLAIN = bool, int, float, complex, str, bytes, range, type(None), torch.dtype, torch.device

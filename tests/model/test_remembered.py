@@ -44,7 +44,7 @@ def test_a_bare_module_is_asked_once(asked):
     assert torch.equal(first.eigenvalues, second.eigenvalues)
     assert (second.guarantee, second.reason) == (first.guarantee, first.reason)
     one, two = first.net, second.net
-    for name in ("precise", "smooth", "grouped", "alone", "batched_vjp", "has_float64", "classes", "likelihood"):
+    for name in ("precise", "smooth", "alone", "batched_vjp", "has_float64", "classes", "likelihood"):
         assert getattr(one, name) == getattr(two, name), name
     assert one.precise
     fv.Classifier(model, classes=["a", "b", "c"])(X[:1])  # names and the number of inputs do not matter
