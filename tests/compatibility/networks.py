@@ -48,20 +48,20 @@ class Network:
             for m in norms:
                 m.momentum = 1.0
             with torch.no_grad():
-                model.train()(torch.rand(8, *self.shape))
+                model.train()(self.inputs(16, seed=2))
             for m, momentum in zip(norms, momenta, strict=True):
                 m.momentum = momentum
         return model.eval()
 
-    def inputs(self) -> Tensor:
-        """One input (1, …): smooth noise from 0 to 1, as an image is."""
-        generator = torch.Generator().manual_seed(1)
+    def inputs(self, count: int = 1, seed: int = 1) -> Tensor:
+        """Inputs (count, …): smooth noise from 0 to 1, as images are."""
+        generator = torch.Generator().manual_seed(seed)
         if self.tokens:
-            return torch.randint(50, (1, *self.shape), generator=generator)
-        x = torch.rand(1, *self.shape, generator=generator)
+            return torch.randint(50, (count, *self.shape), generator=generator)
+        x = torch.rand(count, *self.shape, generator=generator)
         if x.ndim == 4:
             x = 0.3 * x + 0.7 * nn.functional.interpolate(
-                torch.rand(1, x.shape[1], 4, 4, generator=generator), x.shape[2:], mode="bilinear")  # fmt: skip
+                torch.rand(count, x.shape[1], 4, 4, generator=generator), x.shape[2:], mode="bilinear")  # fmt: skip
         return x
 
 
