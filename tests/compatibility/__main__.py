@@ -151,7 +151,7 @@ def summary(known: dict[str, Any]) -> str:
 def _cell(cell: dict[str, Any], sentences: dict[str, int], row: dict[str, Any]) -> str:
     if cell["verdict"] == "works":
         small = row["unit"]["seconds"] < _SMALL
-        return f"{cell['words']} · " + (f"{cell['seconds']:.1g} s" if small else f"{cell['forwards']:.3g}")
+        return f"{cell['words']} · " + (f"{max(cell['seconds'], 0.01):.1g} s" if small else f"{cell['forwards']:.3g}")
     words = cell["words"].replace("|", "\\|")
     number = sentences.setdefault(words, len(sentences) + 1)
     return f"refused ({number})" if cell["verdict"] == "refused" else f"**{cell['verdict']}** ({number})"

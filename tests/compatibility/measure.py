@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -124,16 +123,16 @@ def _classifier(network: Network, model: nn.Module) -> fv.Classifier:
 
 def _unit(model: nn.Module, x: Tensor) -> float:
     """Seconds of a forward pass, of this one thread: other programs do not count."""
-    took = []
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         weights = next((p for p in model.parameters() if p.is_floating_point()), None)
         given = x if weights is None or not x.is_floating_point() else x.to(weights.dtype)
-        for _ in range(6):
-            start = time.process_time()
+        model(given)
+        start, passes = time.process_time(), 0
+        while (took := time.process_time() - start) < 0.2:  # the clock may tick a hundred times a second only
             model(given)
-            took.append(time.process_time() - start)
-    return float(np.median(took[1:]))
+            passes += 1
+    return took / passes
 
 
 def _logits(model: nn.Module, x: Tensor, network: Network) -> Tensor:
