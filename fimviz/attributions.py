@@ -62,7 +62,7 @@ def attributions(
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         targets: classes (n,) whose logits are explained; None for the model's predictions.
         methods: names of classes of captum.attr that take inputs and a target: "Saliency", "InputXGradient",
             "IntegratedGradients", "DeepLift", "Occlusion", "FeatureAblation", "KernelShap", …

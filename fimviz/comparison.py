@@ -189,7 +189,7 @@ def compare_bounds(
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         methods: names out of "exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
             "hutchinson-trace", "L1" to "L6", "lower-pair" and "lower-trace"; by default all. Of "hutchinson-trace" the
             value estimates tr F, and low and high are what that says of λ₁: λ₁ ≤ tr F ≤ r λ₁ at a rank of r.

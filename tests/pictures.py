@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 NAME, SIZE = "camera", 0.75  # the photograph, and how far it moves, in L2
 GAIN = 32  # of what is added to it
 FRAMES, SECONDS = 25, 9
-START, END, BACK, GONE = 0.16, 0.58, 0.97, 0.971  # shares of a turn: it moves between the first two, then it jumps back
+START, END = 0.17, 0.6  # shares of a turn, between which it moves; then it rests, and the next turn begins
 SIDE, GAP, TOP, LABEL = 272, 24, 52, 92
 
 STYLE = """
@@ -88,15 +88,13 @@ def drawing(image, moved, shares, labels):
         text(added, under + 54, f"{levels.square().mean().sqrt():.1f} is the root mean square", "quiet"),
     ]
     still, full = "opacity: 0", "opacity: 1"
-    rules = [moving("step", [(0, still), (START, still), (END, full), (BACK, full), (GONE, still)])]
+    rules = [moving("step", [(0, still), (START, still), (END, full), (1, full)])]
     times = [START + (END - START) * i / (FRAMES - 1) for i in range(FRAMES)]
     for row, kind in enumerate(("before", "after", "others")):
         y = under + 30 + 24 * row
         bar = f'width="{SIDE - LABEL}" height="12"'
         sizes = [f"transform: scaleX({share[row]:.4f})" for share in shares]
-        rules.append(
-            moving(kind, [(0, sizes[0]), *zip(times, sizes, strict=True), (BACK, sizes[-1]), (GONE, sizes[0])])
-        )
+        rules.append(moving(kind, [(0, sizes[0]), *zip(times, sizes, strict=True), (1, sizes[-1])]))
         for x, share, moves in ((photo, shares[0], ""), (same, shares[-1], " moves")):
             marks += [
                 text(x, y, labels[row], "quiet"),
@@ -105,9 +103,8 @@ def drawing(image, moved, shares, labels):
             ]
     marks.append("<g>")
     for i, share in enumerate(shares):
-        until = times[i + 1] if i < FRAMES - 1 else BACK
-        stops = [(times[i], full), (until, still)] if i else [(0, full), (until, still), (BACK, full)]
-        rules.append(moving(f"at{i}", [(0, still), *stops] if i else stops))
+        until = times[i + 1] if i < FRAMES - 1 else 1
+        rules.append(moving(f"at{i}", [(0, still if i else full), (times[i] if i else 0, full), (until, still)]))
         size = text(same + SIDE, TOP - 16, f"ε = {SIZE * i / (FRAMES - 1):.2f}", "quiet end")
         marks.append(f'<g class="frame at{i}">{size}{answer(same, under, share, labels)}</g>')
     said = f"{answered(shares[0], labels)}; after a change that nobody sees: {answered(shares[-1], labels)}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fimviz.attacks.attack import Attack, Options
 from fimviz.attacks.problem import Problem, inside, lengths, pose, toward
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.progress import Tick, ticker, wanted
 
@@ -29,6 +30,7 @@ def within(
 ) -> Tensor:
     """The images (n, …) changed by an attack that takes a budget, a number or (n,), on their device in their dtype."""
     net, progress = as_classifier(net), wanted(progress)
+    images, labels = unpacked(images, labels, net)
     given = net.batch(images).detach()
     task = pose(net, given, labels, norm, limit(max_memory))
     eps = lengths("epsilon", epsilon, len(task.x))

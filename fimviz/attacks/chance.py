@@ -51,7 +51,7 @@ def random(
 
     Args:
         net: as in `fgsm`.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         labels: what to miss, as in `fgsm`.
         epsilon: the budget in pixel units, a number or (n,).
         norm: "linf" or "l2".

@@ -59,7 +59,7 @@ def spectral(
 
     Args:
         net: as in `fgsm`.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         labels: what to miss, as in `fgsm`.
         epsilon: the budget in pixel units, a number or (n,).
         norm: "linf" or "l2".

@@ -49,7 +49,7 @@ def fgsm(
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         labels: what the model should miss: classes (n,), for yes/no labels (n, K) of 0 and 1; None for its predictions.
         epsilon: the budget in pixel units, a number or (n,).
         norm: "linf", the most that a pixel may change, or "l2", the length of the change.

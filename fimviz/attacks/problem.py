@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fimviz._options import real
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.parts import answers, in_parts
 from fimviz.model.engine.plan import there_and_back
 from fimviz.model.engine.progress import Tick, silent
@@ -125,6 +126,7 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str, max_m
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
     net = as_classifier(net)
+    images, labels = unpacked(images, labels, net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:

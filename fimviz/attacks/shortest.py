@@ -13,6 +13,7 @@ from fimviz.attacks.attack import Attack, Options, Search
 from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import Problem, lengths, per_input, pose
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.progress import Tick, ticker, wanted
 
@@ -64,7 +65,8 @@ def descent(
 
     Args:
         net: as in `fgsm`.
-        images: (n, …) floats. What is found for one of them depends a little on the others, from which it may start.
+        images: (n, …) floats, or a data set (see `Classifier`). What is found for one of them depends a little on the
+            others, from which it may start.
         labels: what to miss, as in `fgsm`.
         epsilon: None, or the budget in pixel units, a number or (n,): an image for which no smaller change is found
             stays as it is.
@@ -89,6 +91,7 @@ def descent(
     targets, steps, seed = whole("targets", targets, 1), whole("steps", steps, 1), whole("seed", seed, 0)
     progress = wanted(progress)
     net = as_classifier(net)
+    images, labels = unpacked(images, labels, net)
     given = net.batch(images).detach()
     task = pose(net, given, labels, norm, limit(max_memory))
     room = None if epsilon is None else lengths("epsilon", epsilon, len(task.x)).to(task.x)

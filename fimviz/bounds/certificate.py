@@ -108,7 +108,7 @@ def certified_radius(
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         attack: whether to attack too, which takes some 3 · `steps` · `restarts` forward and backward passes.
         steps: of every descent.
         restarts: how many descents look for the smallest change, as the attack "descent" of `fimviz.vulnerability`

@@ -17,6 +17,7 @@ from fimviz.divergence.pairs import choose
 from fimviz.divergence.theorem import checked_alpha
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
@@ -31,7 +32,7 @@ _SLAB = 2**21  # float64 numbers in a block of displacements or logits
 def cckl(
     net: Classifier | nn.Module,
     images: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     pairs: int | str = "all",
     alpha: float = 0.99,
@@ -53,7 +54,7 @@ def cckl(
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         labels: (n,) class indices. The category of a sample is its label, whatever the model says.
         pairs: "all", or how many, drawn by chance among all. Both directions of a pair are always taken, so that an
             odd number becomes the next even one.
@@ -165,6 +166,7 @@ def labelled(
     `categories` says that each label has to be one of K classes.
     """
     net = as_classifier(net)
+    images, labels = unpacked(images, labels, net)
     x = net.admit(images).detach().cpu()
     if categories:
         net.likelihood.one_of_classes("a sample has one category here")

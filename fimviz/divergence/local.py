@@ -39,7 +39,7 @@ _CHUNK = 32
 def local_accuracy(
     net: Classifier | nn.Module,
     images: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     epsilons: Sequence[float] | Mapping[str, Sequence[float]] = _EPSILONS,
     norms: str | Sequence[str] = NORMS,
@@ -70,7 +70,7 @@ def local_accuracy(
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         labels: which the attacks leave: (n,) class indices; for several yes/no labels, and for numbers, (n, K).
         epsilons: budgets in pixel units, ascending, the same for both norms, or {"linf": …, "l2": …} with equally
             many. By default 1/255 … 8/255. The same number is far less in L2, where an L∞ budget ε allows ε √D.

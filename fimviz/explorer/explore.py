@@ -23,6 +23,7 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
@@ -57,7 +58,7 @@ def explore(
 
     Args:
         net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
-        images: (n, …) floats.
+        images: (n, …) floats, or a data set (see `Classifier`).
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
         k: how many directions of a sample in full detail; by default three, or as many as the method finds.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, from 8 to 64.
@@ -91,6 +92,7 @@ def explore(
         raise ValueError(f"k is {k} and method is {method!r}, which finds {most} only: pass k={most} or another method")
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
+    images, labels = unpacked(images, labels, next(iter(nets.values())) if len(nets) == 1 else None)
     inputs = [model.admit(images).detach() for model in nets.values()]
     _same_classes(nets)
     next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")

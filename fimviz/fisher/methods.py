@@ -20,6 +20,7 @@ from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.fisher.table import METHODS
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.plan import plan
@@ -62,7 +63,7 @@ def spectrum(
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
-        images: (n, …) floats, a tensor or an array; batches larger than memory are fine on the CPU.
+        images: (n, …) floats, or a data set (see `Classifier`); batches larger than memory are fine on the CPU.
         k: how many eigenvalues, the largest first, at most as many as can differ from 0. By default all with "exact"
             (so with "auto" too), 1 with the others.
         method: "auto" takes "lanczos" where few eigenvalues of many classes are wanted, else "exact", and says why.
@@ -116,6 +117,7 @@ def spectrum(
     if not 0 < real("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
+    images, labels = unpacked(images, labels, net)
     x = net.admit(images).detach()
     truth = read_labels(labels, len(x), net)
     possible = net.has_float64 or net.dtype == torch.float64

@@ -14,6 +14,7 @@ from fimviz._tell import tell
 from fimviz.margins.shielding import Shielding, checked, shielding
 from fimviz.margins.trace import positive, trace_margins
 from fimviz.model.classifier import Classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import wanted
@@ -112,7 +113,7 @@ def shielding_curve(
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
-        images: (m, …) floats.
+        images: (m, …) floats, or a data set (see `Classifier`).
         labels: true classes (m,), or None; misclassified samples are left out.
         dampings: τ, relative to λ_max, or for "published" absolute.
         steps: η.
@@ -144,6 +145,7 @@ def shielding_curve(
     max_memory = limit(max_memory)
     settings = [(step, damping) for step in steps for damping in dampings]
     work = Work(len(settings), wanted(progress), "setting")
+    images, labels = unpacked(images, labels, net)  # once: a loader may give others the next time
     points: list[Shielding] = []
     with work:
         for step, damping in settings:

@@ -16,6 +16,7 @@ from fimviz.margins.state import Attempt, OpenPath, Rules, fallbacks
 from fimviz.margins.stepper import Stepper
 from fimviz.margins.traces import MarginTraces, Settings
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.plan import steps_together
@@ -63,7 +64,7 @@ def trace_margins(
 
     Args:
         net: a `Classifier` of one of K classes, or a module from pixels in [0, 1] to logits.
-        images: (m, …) floats.
+        images: (m, …) floats, or a data set (see `Classifier`).
         labels: true classes (m,), or None.
         targets: "all" others; "runner-up", the second most probable class; classes by number or name, for every
             sample; or integers (m, t), for each sample its own.
@@ -132,6 +133,7 @@ def trace_margins(
     verify, retry, keep_images = flag("verify", verify), flag("retry", retry), flag("keep_images", keep_images)
     progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
+    images, labels = unpacked(images, labels, net)
     x = net.admit(images).detach().cpu()
     classes = len(net.classes)
     net.likelihood.one_of_classes("a margin needs one predicted class")

@@ -18,6 +18,7 @@ from torch import Tensor
 from fimviz._options import named_options, whole
 from fimviz._surroundings import as_given, in_ordinary, ordinary
 from fimviz._tell import tell
+from fimviz.model.data import unpacked
 from fimviz.model.images import check_values, likely_units, read
 from fimviz.model.labels import read_names
 from fimviz.model.likelihoods import Likelihood, likelihood_of
@@ -316,7 +317,7 @@ class BlackBox:
         return bool(ends and (top == 0).all() and (low < -3).all() and not self._rounds)
 
     def _checked(self, images: Any) -> Tensor:
-        x = check_values(read(images).detach().cpu(), self.input_range)
+        x = check_values(read(unpacked(images)[0]).detach().cpu(), self.input_range)
         if not self._told and (mistake := likely_units(x, self.input_range, torch.zeros(1), torch.ones(1))):
             self._told = True
             tell(mistake)

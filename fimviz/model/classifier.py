@@ -22,6 +22,7 @@ from fimviz._surroundings import as_given, ordinary
 from fimviz._tell import tell
 from fimviz.model.apart import apart
 from fimviz.model.at_rest import Restored, at_rest, in_dtype
+from fimviz.model.data import unpacked
 from fimviz.model.images import check_values, likely_mistake, likely_units, read
 from fimviz.model.labels import read_names
 from fimviz.model.likelihoods import Likelihood, likelihood_of
@@ -51,6 +52,13 @@ class Classifier:
             sigmoids; one logit is a binary model and becomes two classes), `fv.Gaussian(sigma=…)` (K real numbers with
             noise of that size: regression), or "poisson" (K counts, by the logarithms of their rates).
         input_range: smallest and largest valid input value; None for any.
+
+    Wherever images go there may be tensors or arrays (n, …), lists of them or of PIL images; paths and a folder, where
+    the model came with its geometry (`fimviz.from_torchvision` and its like); and a data set: torch's `DataLoader` or
+    `Dataset`, one of Hugging Face's, an iterator, a list of (image, label) or of mappings, a batch (images, labels).
+    Its labels stand in for those that are not given, told by class names where both sides have the same ones; labels
+    that no class of the model has are left out with a warning, and labels given beside it have to agree. A gigabyte of
+    pixels is read at most, and random numbers that were drawn on the way are put back.
 
     The first use probes the model with two inputs and refuses, with the reason, one that is random in
     evaluation mode, whose inputs in a batch influence each other, or that returns probabilities or NaN.
@@ -99,11 +107,11 @@ class Classifier:
         # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz.model.precise`):
         # known after the first call.
         self.precise = False
-        # Whether it has no kinks that rounding could cross, and convolutions with groups: known after the first call.
-        self.smooth = self.grouped = False
+        # Whether it has no kinks that rounding could cross: known after the first call.
+        self.smooth = False
         # Whether a pass over one input alone goes back as one in a batch does: known after the first call.
         self.alone = True
-        # Whether products along directions come from differentiating twice, and can be taped: known after the first.
+        # Whether products along directions can be taped, or else come from differentiating twice: known after one.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
         # Why gradients say nothing of the model, if so (`fimviz.model.described`): known after the first call.
@@ -264,6 +272,7 @@ class Classifier:
         """The images, in whatever form they come, as a floating-point batch (n, …) in their own dtype."""
         if takes_tokens(self.model, images):
             raise TypeError(_TOKENS)
+        images, _ = unpacked(images, net=self)
         if self.prepare is not None and not hasattr(images, "shape"):
             images = self.prepare(images)
         return read(images)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from fimviz._tell import tell
-from fimviz.model.pictures import is_picture
+from fimviz.model.pictures import as_seen, is_picture
 
 _PICTURE = 64  # values that an input has at least to be taken for a picture
 _ROUNDING, _OVERSHOOT = 1e-6, 1e-3  # shares of the input range: not worth a word, and more than rounding does
@@ -121,11 +120,19 @@ def _each(images: Any) -> list[Any]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
+def _planes(picture: Any) -> Tensor:
+    """A grey or coloured picture as (1 or 3, height, width) in [0, 1]."""
+    values = torch.from_numpy(np.array(picture)).float() / 255
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+
+
 def _tensor_from(images: Any) -> Tensor:
     """The batch in whatever form it came: a tensor, an array, a list of either, an image of PIL or a list of these."""
     kind, mend = type(images).__name__, ""
     if isinstance(images, Tensor):
         return images
+    if (pictures := _each(images)) and all(is_picture(one) and one.mode in ("L", "RGB") for one in pictures):
+        images = [_planes(as_seen(one, one.mode)) for one in pictures]
     if isinstance(images, list | tuple) and any(isinstance(one, Tensor | np.ndarray) for one in images):
         parts = [_tensor_from(one) for one in images]
         if len({part.shape for part in parts}) == 1:
@@ -133,11 +140,7 @@ def _tensor_from(images: Any) -> Tensor:
         shapes = " and ".join(sorted({str(tuple(part.shape)) for part in parts})[:3])
         mend = "take its first part" if len(parts) == 2 else "crop or resize them"
         raise ValueError(f"images is a {kind} of different shapes, {shapes}, expected a batch of one shape: {mend}")
-    if isinstance(images, DataLoader):
-        mend = "take one batch, images, labels = next(iter(loader))"
-    elif isinstance(images, Dataset):
-        mend = "stack some items, torch.stack([dataset[i][0] for i in range(32)])"
-    elif isinstance(images, str | PathLike):
+    if isinstance(images, str | PathLike):
         mend = "read the file, torchvision.io.decode_image(path)[None] / 255"
     elif isinstance(images, Mapping):
         mend = "take the images out of it, for instance images['pixel_values']"

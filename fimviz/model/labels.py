@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fimviz._tell import tell
 
 if TYPE_CHECKING:
     from fimviz.model.blackbox import BlackBox
@@ -78,7 +81,64 @@ def read_labels(labels: Any, count: int, net: Classifier | BlackBox) -> Tensor |
     """
     if labels is None:
         return None
+    if isinstance(labels, Brought):
+        return labels.read(count, net)
     return net.likelihood.read(_array(labels, net.classes, net.likelihood), count, net.classes)
+
+
+@dataclass(frozen=True)
+class Brought:
+    """Labels that came with the images of a data set: they hold where none are given.
+
+    Attributes:
+        labels: one an image, as the data set has them.
+        names: of the data set's classes, if it knows any. Labels are told by these where the model has all of them.
+        given: labels that the call gave.
+    """
+
+    labels: Sequence[Any]
+    names: Sequence[str] | None
+    given: Any = None
+
+    def read(self, count: int, net: Classifier | BlackBox) -> Tensor | None:
+        """The labels given, or else these, if the model's outcomes have such; a warning says why not.
+
+        Raises:
+            ValueError: labels are given that are others than these.
+        """
+        given = read_labels(self.given, count, net)
+        try:
+            own = read_labels(self._told(net), count, net)
+        except (TypeError, ValueError) as error:
+            if given is None:
+                tell(f"the labels that come with the images are left out: {error}")
+            return given
+        if given is None or own is None:
+            return own if given is None else given
+        if len(wrong := (given != own).flatten(1 if given.ndim > 1 else 0).nonzero()):
+            i = int(wrong[0, 0])
+            raise ValueError(
+                f"labels[{i}] is {given[i].tolist()} and the label that comes with image {i} is {own[i].tolist()}: "
+                "leave labels= out, or pass the images without their own"
+            )
+        return given
+
+    def _told(self, net: Classifier | BlackBox) -> Any:
+        """As indices or names of the model's classes; None where none of the images has a label."""
+        seen = [_index(v.item() if getattr(v, "ndim", 1) == 0 else v) for v in self.labels]
+        places = [place for place in seen if place is not None]
+        if places and all(place == -1 for place in seen):  # unlabelled, by a convention of data sets
+            return None
+        if self.names is None or len(places) < len(seen) or not net.likelihood.exclusive:
+            return list(self.labels)
+        if set(self.names) <= set(net.classes) and 0 <= min(places) <= max(places) < len(self.names):
+            return [self.names[place] for place in places]
+        if len(self.names) != len(net.classes):
+            raise ValueError(
+                f"the data set has {len(self.names)} classes ({', '.join(self.names[:3])}, …) and the model "
+                f"{len(net.classes)}: pass labels= in the model's"
+            )
+        return places
 
 
 def _array(labels: Any, names: Sequence[str], likelihood: Likelihood) -> np.ndarray:

@@ -14,6 +14,7 @@ from fimviz._ways import named
 from fimviz.attacks.descent import STEPS, TARGETS
 from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
@@ -26,7 +27,7 @@ from fimviz.ranking.numbers import ModelNumbers, Settings, forecast, model_numbe
 def compare_models(
     models: Mapping[str, Classifier | nn.Module],
     images: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     budget: float = 0.5,
     method: str = "auto",
@@ -107,6 +108,8 @@ def compare_models(
         max_memory=limit(max_memory),
     )
     progress = wanted(progress)
+    if not isinstance(images, Mapping):
+        images, labels = unpacked(images, labels)
     given = _by_model(models, images)
     stages = [stage for name in models for stage in forecast(len(given[name]), settings)]
     bar, work = Stages(progress, stages), Work(len(models), unit="model")

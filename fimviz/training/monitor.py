@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fimviz._options import flag, named_options, real, whole
 from fimviz._surroundings import in_ordinary
 from fimviz.model.classifier import Classifier, as_classifier
+from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.labels import read_labels
 from fimviz.training.history import TrainingHistory
@@ -82,7 +83,7 @@ class FisherMonitor:
         self,
         net: Classifier | nn.Module,
         images: Any,
-        labels: Any,
+        labels: Any = None,
         *,
         every: int = 100,
         log: str | Path | None = None,
@@ -94,6 +95,7 @@ class FisherMonitor:
         flag("resume", resume)
         max_memory = limit(max_memory)
         self.net = as_classifier(net)
+        images, labels = unpacked(images, labels, self.net)
         self._images = self.net.admit(images).detach().clone()
         self.net.likelihood.one_of_classes("CCKL compares images of different classes")
         truth = read_labels(labels, len(self._images), self.net)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from fimviz.model.data import unpacked
 from fimviz.model.images import check_values
 from fimviz.model.pictures import as_seen, is_picture, opened
 
@@ -37,10 +37,10 @@ class Geometry:
         """A batch (n, channels, height, width) of float32 in [0, 1] of paths, PIL images, arrays, tensors, or many.
 
         Arrays are (height, width), (height, width, 3) or (n, height, width, 3), tensors (3, height, width) or
-        (n, 3, height, width), uint8 or floats in [0, 1]. Of a Dataset's items that are tuples the first part is taken.
+        (n, 3, height, width), uint8 or floats in [0, 1]. Of a data set or a folder all are taken.
         Pictures are turned upright by their EXIF tag; of an animation the first frame is taken.
         """
-        batch = [self._one(image, f"images[{i}]") for i, image in enumerate(_each(images))]
+        batch = [self._one(image, f"images[{i}]") for i, image in enumerate(_each(unpacked(images)[0]))]
         if not batch:
             raise ValueError("images is empty, expected at least one")
         if len(shapes := {tuple(image.shape[1:]) for image in batch}) > 1:
@@ -107,9 +107,6 @@ def _each(images: Any) -> Iterable[Any]:
         return images if images.ndim == 4 else [images]
     if isinstance(images, str | os.PathLike) or is_picture(images):
         return [images]
-    if isinstance(images, Dataset):
-        items = (images[i] for i in range(len(images)))  # type: ignore[arg-type]
-        return [item[0] if isinstance(item, tuple | list) else item for item in items]
     if isinstance(images, Iterable):
         return images
     raise TypeError(f"images is a {type(images).__name__}, expected paths, PIL images, arrays, tensors or a Dataset")

@@ -11,7 +11,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fimviz._options import named_options
@@ -45,7 +44,7 @@ def from_timm(
     Returns:
         A `Classifier` from pixels in [0, 1], with the mean and std of `timm.data.resolve_model_data_config` folded in,
         in evaluation mode. Its `prepare` is the rest of timm's evaluation transform, for whatever
-        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these or a Dataset.
+        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these, data sets, a folder.
 
     Raises:
         ModuleNotFoundError: timm is not installed.
@@ -114,6 +113,7 @@ def _made(name: str, pretrained: Any) -> nn.Module:
 def _from_file(name: str, path: Path) -> nn.Module:
     """Through timm's own loading code, which knows the layouts of older files."""
     import timm
+    from safetensors import SafetensorError
     from timm.models import get_pretrained_cfg, load_state_dict
 
     if not path.is_file():

@@ -35,7 +35,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
     Returns:
         A `Classifier` from pixels in [0, 1], with the weights' mean and std folded in, in evaluation mode. Its
         `prepare` is the rest of the weights' own transforms: it takes paths, PIL images, arrays, tensors, lists of
-        these or a Dataset, resizes and crops them, and returns a batch (n, 3, height, width) in [0, 1].
+        these, data sets or a folder, resizes and crops them, and returns a batch (n, 3, height, width) in [0, 1].
 
     Raises:
         ValueError: a name that torchvision does not have, weights of another architecture, a damaged file.

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fimviz._options import flag, named_options
@@ -49,7 +48,7 @@ def from_transformers(
     Returns:
         A `Classifier` from pixels in [0, 1]. The processor's rescaling and normalisation are folded into `mean` and
         `std`, found by what it makes of pictures of one colour; its `prepare` is the rest, for whatever
-        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these or a Dataset.
+        `fimviz.from_torchvision` takes: paths, PIL images, arrays, tensors, lists of these, data sets, a folder.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -177,6 +176,7 @@ def _fetching(name: str) -> AbstractContextManager[None]:
 
 def _made(name: str, pretrained: bool) -> nn.Module:
     """A model by its name or folder; the caller's random stream stays where it was."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
