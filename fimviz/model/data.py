@@ -40,7 +40,7 @@ class _Source:
     count: int | None
     batched: bool
     what: str
-    names: Any = None
+    names: Sequence[str] | None = None
 
 
 def unpacked(images: Any, labels: Any = None, net: Any = None) -> tuple[Any, Any]:
@@ -58,8 +58,7 @@ def unpacked(images: Any, labels: Any = None, net: Any = None) -> tuple[Any, Any
         return images, labels
     with _random_states_kept(images), as_given():
         found, own = _read(source, getattr(net, "prepare", None))
-    names = None if callable(source.names) else source.names
-    return found, labels if own is None else Brought(own, names, labels)
+    return found, labels if own is None else Brought(own, source.names, labels)
 
 
 def _source(images: Any) -> _Source | None:
@@ -76,8 +75,14 @@ def _source(images: Any) -> _Source | None:
     if isinstance(images, str | PathLike) and (folder := Path(images).expanduser()).is_dir():
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
         if not files:
-            raise ValueError(f"the folder {str(images)!r} holds no pictures, expected files {', '.join(_SUFFIXES)}")
+            inner = any(file.is_dir() for file in folder.iterdir())
+            mend = ": pass torchvision.datasets.ImageFolder(folder), whose classes are its folders" if inner else ""
+            raise ValueError(
+                f"the folder {str(images)!r} holds no pictures, expected files {', '.join(_SUFFIXES)}{mend}"
+            )
         return _Source(files, len(files), False, f"the folder {str(images)!r}")
+    if hasattr(images, "_asdict"):  # a named tuple, as fimviz.zoo.digits() gives
+        images = images._asdict()
     if (isinstance(images, Mapping) and _key(images, _IMAGE)) or _is_pair(images):
         return _Source([images], 1, True, f"a {kind}")
     if isinstance(images, list | tuple) and images and _is_item(images[0]):

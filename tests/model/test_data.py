@@ -4,6 +4,8 @@ import copy
 import itertools
 import random
 import warnings
+from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,6 +43,11 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         return iter(self.items)
+
+
+class Batch(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
 
 
 class Table:
@@ -100,6 +107,7 @@ FORMS = {
     "names": lambda x, y: [(a, CLASSES[b]) for a, b in zip(x, y.tolist(), strict=True)],
     "pair": lambda x, y: (x, y),
     "one batch": lambda x, y: next(iter(DataLoader(TensorDataset(x, y), batch_size=6))),
+    "named tuple": lambda x, y: Batch(x, y),
     "one batch of dicts": lambda x, y: {"pixel_values": x, "labels": y},
 }
 
@@ -121,6 +129,7 @@ UNLABELLED = {
     "loader": lambda x: DataLoader(x, batch_size=4),
     "no class anywhere": lambda x: [(a, -1) for a in x],
     "dicts": lambda x: [{"img": a} for a in x],
+    "names that are no labels": lambda x: namedtuple("Photos", "images names")(x, ["a"] * 6),
     "generator": lambda x: (a for a in x),
 }
 
@@ -327,6 +336,7 @@ def test_what_fails_half_way_is_named(net, batch):
 
 def test_what_is_wrong_is_said(net, batch, tmp_path):
     x, y = batch
+    (tmp_path / "cats").mkdir()
     normalised = TensorDataset((x - 0.5) / 0.25, y)
     for form, said in (
         (DataLoader(normalised, batch_size=4), r"images run from -2 to 2, .*normalised already, pass the raw pixels"),
@@ -336,7 +346,8 @@ def test_what_is_wrong_is_said(net, batch, tmp_path):
         (DataLoader([x[0], x[0, :, :9]], batch_size=1), "different shapes"),
         (DataLoader(TensorDataset(x[:0])), "a DataLoader is empty"),
         (Table([{"text": "a"}], []), r"items have text, expected the image under one of pixel_values"),
-        (tmp_path, r"the folder .* holds no pictures, expected files .bmp"),
+        (tmp_path / "cats", r"the folder .* holds no pictures, expected files .bmp, .*webp$"),
+        (tmp_path, r"the folder .* holds no pictures, .*ImageFolder\(folder\)"),
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             fv.spectrum(net, form)
