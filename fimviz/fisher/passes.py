@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -39,9 +39,9 @@ class Linearisation:
             self._z = net.logits(self._x)
             z = self._z.detach()
             self.logits = z if values is None else values.of(z)
-        self._bend: tuple[Tensor, Tensor] | None = None  # a cotangent w with wᵀJ, differentiable toward w
-        # Never a method of this object: in a circle its graphs would outlive it, and their memory with them.
-        self._again: Callable[[Tensor], Tensor] | None = None
+        # Never methods of this object: in a circle its graphs would outlive it, and their memory with them.
+        self._back: Callable[[Tensor], Tensor] | None = None  # the tape of wᵀJ
+        self._again: Callable[[Tensor], Tensor] | None = None  # that of J v
         self.vjps = self.jvps = 0
 
     @property
@@ -55,8 +55,8 @@ class Linearisation:
         self.vjps += len(c)
         if not len(c):
             return self._x.new_zeros(len(self._x), 0, self._x[0].numel())
-        if len(c) == 1 and self._along and self._bend is None and self._net.double_backward:
-            g = self._bent(c[0])[None]
+        if len(c) == 1 and self._along and self._back is None and self._net.repeatable is not False:
+            g = self._recorded(c[0])[None]
         elif self._net.batched_vjp and len(c) > 1:
             g = torch.func.vmap(self._pull)(c)
         else:
@@ -68,19 +68,20 @@ class Linearisation:
     def _pull(self, cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(self._z, self._x, cotangent, retain_graph=True)[0]
 
-    def _bent(self, cotangent: Tensor) -> Tensor:
-        w = cotangent.clone().requires_grad_()
-        with torch.enable_grad():
-            (g,) = torch.autograd.grad(self._z, self._x, w, create_graph=True)
-        self._bend = w, g
-        return g.detach()
+    def _recorded(self, cotangent: Tensor) -> Tensor:
+        try:
+            g, self._back = repeatable(self._pull, cotangent)
+        except RepeatError:
+            self._net.repeatable = False
+            return self._pull(cotangent)
+        return g
 
     def jvp(self, v: Tensor) -> Tensor:
         """Products J v (n, K) for displacements v (n, D) of the inputs: one pass.
 
-        wᵀJ is linear in w, with J v as its derivative along v. The first call takes that from the graph of a backward
-        pass, and the next ones repeat what of it depends on v. A model with a function that cannot be differentiated
-        twice gives J v in forward mode instead.
+        wᵀJ is linear in w, with J v as its derivative along v. The first call takes that from a tape of a backward
+        pass, and the next ones repeat what of it depends on v. Where no tape can be made, the model is differentiated
+        twice, or in forward mode.
         """
         self.jvps += 1
         out = self._pushed(v.to(self._x).view_as(self._x).detach())
@@ -93,51 +94,48 @@ class Linearisation:
         if self._again is not None:
             with torch.no_grad():
                 return self._again(v)
-        linear = self._linear(v)
-        if self._net.repeatable is not False:
-            try:
-                out, again = repeatable(linear, v)
-            except RepeatError:
-                self._net.repeatable = False
-            else:
-                if self._net.repeatable is None and out.isfinite().all():
-                    self._net.repeatable = _agree(linear, again, v)
-                if self._net.repeatable:
-                    self._again = again
-                return out
-        with torch.no_grad():
-            return linear(v)
-
-    def _linear(self, v: Tensor) -> Callable[[Tensor], Tensor]:
+        if self._net.repeatable is not False and (out := self._turned(v)) is not None:
+            return out
         if self._net.double_backward is None:
-            # Convolutions with groups torch differentiates twice group by group: up to 130 forward passes.
-            forward = self._net.grouped and self._goes_forward(v)
-            self._net.double_backward = not forward and self._can_bend(v)
-        if self._net.double_backward and self._bend is None:
-            self._bent(torch.zeros_like(self._z))
-        return self._double_backward if self._net.double_backward else self._forward_mode
+            self._net.double_backward = self._can_bend(v)
+        return self._double_backward(v) if self._net.double_backward else self._forward_mode(v)
+
+    def _turned(self, v: Tensor) -> Tensor | None:
+        """J v from the derivative of the tape of wᵀJ, and a tape of that; None where a model does what no tape sees."""
+        w = torch.zeros_like(self._z).requires_grad_()
+        try:
+            if self._back is None:
+                self._back = repeatable(self._pull, w.detach())[1]
+            with torch.enable_grad():
+                g = self._back(w)
+            out, again = repeatable(lambda v: torch.autograd.grad(g, w, v)[0], v)
+            if self._net.repeatable is None:
+                other = v.flip(tuple(range(1, v.ndim)))
+                self._net.repeatable = self._agrees(v, out) and self._agrees(other, again(other))
+        except torch.OutOfMemoryError:
+            raise
+        except (RepeatError, RuntimeError):  # of an operation that torch cannot differentiate
+            self._net.repeatable = False
+            return None
+        if not self._net.repeatable:
+            return None
+        self._again = again
+        return out
 
     def _double_backward(self, v: Tensor) -> Tensor:
-        assert self._bend is not None
-        w, g = self._bend
+        w = torch.zeros_like(self._z).requires_grad_()
         with torch.enable_grad():
-            return torch.autograd.grad(g, w, v, retain_graph=True)[0].detach()
-
-    def _goes_forward(self, v: Tensor) -> bool:
-        """Whether forward mode gives what backward passes say."""
-        with suppress(NotImplementedError):
-            return self._agrees(v, self._forward_mode(v))
-        return False
+            (g,) = torch.autograd.grad(self._z, self._x, w, create_graph=True)
+            return torch.autograd.grad(g, w, v)[0].detach()
 
     def _can_bend(self, v: Tensor) -> bool:
         """Whether the model can be differentiated twice; if not, whether its forward mode can be trusted."""
         try:
-            self._bent(torch.zeros_like(self._z))
             self._double_backward(v)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
-            self._bend = None
+            pass
         else:
             return True
         try:
@@ -201,10 +199,3 @@ def tangent(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tenso
     with forward_ad.dual_level():
         out = forward_ad.unpack_dual(function(forward_ad.make_dual(x, v)))
         return torch.zeros_like(out.primal) if out.tangent is None else out.tangent.clone()
-
-
-def _agree(linear: Callable[[Tensor], Tensor], again: Callable[[Tensor], Tensor], v: Tensor) -> bool:
-    """Whether a tape gives what the map gives: a model may compute past torch, in NumPy or a kernel of its own."""
-    other = v.flip(tuple(range(1, v.ndim)))
-    expected, got = linear(other), again(other)
-    return bool((got - expected).norm() <= 1e-3 * expected.norm())

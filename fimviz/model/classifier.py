@@ -107,11 +107,11 @@ class Classifier:
         # Whether passes back in float32 suffice after a forward pass at float64's values (`fimviz.model.precise`):
         # known after the first call.
         self.precise = False
-        # Whether it has no kinks that rounding could cross, and convolutions with groups: known after the first call.
-        self.smooth = self.grouped = False
+        # Whether it has no kinks that rounding could cross: known after the first call.
+        self.smooth = False
         # Whether a pass over one input alone goes back as one in a batch does: known after the first call.
         self.alone = True
-        # Whether products along directions come from differentiating twice, and can be taped: known after the first.
+        # Whether products along directions can be taped, or else come from differentiating twice: known after one.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
         # Why gradients say nothing of the model, if so (`fimviz.model.described`): known after the first call.

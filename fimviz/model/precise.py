@@ -193,12 +193,11 @@ class Traits(TorchDispatchMode):
 
     Attributes:
         smooth: whether all that depend on x have derivatives without jumps.
-        grouped: whether a convolution has groups, which torch differentiates twice group by group.
     """
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.smooth, self.grouped, self._moving = True, False, _Storages(x)
+        self.smooth, self._moving = True, _Storages(x)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -209,7 +208,6 @@ class Traits(TorchDispatchMode):
         if any(map(self._moving.__contains__, tree_leaves((args, kwargs)))):
             name = func.overloadpacket.__name__
             self.smooth &= _bends_nowhere(name, args, kwargs or {}, out)
-            self.grouped |= name == "convolution" and args[8] > 1
             if not name.startswith("new_") and not name.endswith("_like"):  # of x these take the shape alone
                 self._moving.add(*tree_leaves(out), *_written(func, args, kwargs or {}))
         return out

@@ -70,7 +70,7 @@ def _probe(net: Classifier, pair: Tensor) -> None:
         z = net.logits(x)
         with Traits(pair) as traits:
             again = net.logits(pair).detach()
-        net.grouped, values = traits.grouped, z.detach()
+        values = z.detach()
         if not values.isfinite().all():
             raise ValueError(
                 "the model returns NaN or infinite logits for these images, expected finite ones: look at its "

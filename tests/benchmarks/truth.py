@@ -50,19 +50,23 @@ def whitening(z: Tensor):
 
 
 class Exact64:
-    """Products with J of one image in float64, by plain autograd."""
+    """Products with J of one image in float64, by plain autograd: J v in forward mode, or by differentiating twice."""
 
-    def __init__(self, net64: nn.Module, x: Tensor) -> None:
-        self.x = x[None].double().clone().requires_grad_()
+    def __init__(self, net64: nn.Module, x: Tensor, forward: bool = False) -> None:
+        self.net, self.x, self.forward = net64, x[None].double().clone().requires_grad_(), forward
         self.z = net64(self.x)
         self.w = torch.zeros_like(self.z, requires_grad=True)
-        (self.slope,) = torch.autograd.grad(self.z, self.x, self.w, create_graph=True)
+        if not forward:
+            (self.slope,) = torch.autograd.grad(self.z, self.x, self.w, create_graph=True)
         self.logits = self.z.detach()[0]
 
     def vjp(self, c: Tensor) -> Tensor:
         return torch.autograd.grad(self.z, self.x, c[None], retain_graph=True)[0].flatten()
 
     def jvp(self, v: Tensor) -> Tensor:
+        if self.forward:
+            with torch.no_grad():
+                return torch.func.jvp(self.net, (self.x.detach(),), (v.view_as(self.x),))[1][0]
         return torch.autograd.grad(self.slope, self.w, v.view_as(self.x), retain_graph=True)[0][0]
 
 
@@ -82,7 +86,9 @@ def dense_truth(net: nn.Module, images: Tensor) -> Tensor:
     return dense_spectrum(net, images)[:, 0]
 
 
-def lanczos_truth(net: nn.Module, images: Tensor, k: int, tolerance: float = 1e-12) -> tuple[Tensor, Tensor, int]:
+def lanczos_truth(
+    net: nn.Module, images: Tensor, k: int, tolerance: float = 1e-12, forward: bool = False
+) -> tuple[Tensor, Tensor, int]:
     """The k largest eigenvalues (n, k) in float64 by Lanczos in class space, for K too large to take all rows.
 
     Returns also the largest residual ‖Bu − θu‖/θ (k,), from the products with B themselves and not from the recurrence:
@@ -90,7 +96,7 @@ def lanczos_truth(net: nn.Module, images: Tensor, k: int, tolerance: float = 1e-
     """
     net64, values, residuals, most = copy.deepcopy(net).double(), [], [], 0
     for x in images:
-        passes = Exact64(net64, x)
+        passes = Exact64(net64, x, forward)
         to_logits, from_logits, scale, rank = whitening(passes.logits)
 
         def apply(q: Tensor, passes=passes, to_logits=to_logits, from_logits=from_logits) -> Tensor:

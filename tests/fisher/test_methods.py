@@ -288,7 +288,16 @@ class Once(torch.autograd.Function):
         return t * (1 - ctx.saved_tensors[0] ** 2)
 
 
-class Contradiction(Once):
+class InNumPy(Once):
+    """The same with a backward pass that no tape sees, and a forward mode."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return torch.from_numpy(g.detach().numpy() * (1 - ctx.saved_tensors[0] ** 2).numpy())
+
+
+class Contradiction(InNumPy):
     """The same with a forward mode that contradicts its backward pass."""
 
     @staticmethod
@@ -310,7 +319,7 @@ class Backward(torch.autograd.Function):
 
 
 class PastTorch(Backward):
-    """tanh whose second derivative computes in NumPy, which no tape sees."""
+    """tanh whose first two derivatives compute in NumPy, which no tape sees."""
 
     @staticmethod
     def backward(ctx, g):
@@ -321,7 +330,7 @@ class Scaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, factor):
         ctx.save_for_backward(factor)
-        return g * factor
+        return torch.from_numpy(g.detach().numpy() * factor.detach().numpy())
 
     @staticmethod
     def backward(ctx, g):
@@ -338,10 +347,14 @@ class Custom(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["lanczos", "power"])
-@pytest.mark.parametrize(("function", "twice"), [(Once, False), (Backward, True)])
-def test_models_with_one_way_to_a_jvp(method, function, twice):
+@pytest.mark.parametrize(
+    ("function", "taped", "twice"),
+    [(Once, True, None), (Backward, True, None), (PastTorch, False, True), (InNumPy, False, False)],
+)
+def test_models_with_functions_of_their_own(method, function, taped, twice):
     net, plain, x = fv.Classifier(Custom(function.apply)), Custom(torch.tanh), pixels(3, 12)
     s = fv.spectrum(net, x, method=method)
+    assert net.repeatable is taped
     assert net.double_backward is twice
     assert torch.allclose(s.spectral_norm, truth(plain, x).spectral_norm, rtol=1e-5)
 

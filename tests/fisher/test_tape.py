@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 
@@ -95,6 +96,81 @@ def test_forward_mode_of_a_network():
     with torch.no_grad():
         _, again = repeatable(lambda v: tangent(net, x, v), v)
     assert torch.allclose(again(w), jvp(net, x, w)[1], atol=1e-6)
+
+
+CONVOLUTIONS = {
+    "strided": nn.Conv2d(4, 6, 3, stride=2, padding=1),
+    "one row more than strides reach": nn.Conv2d(4, 6, (2, 3), stride=3, padding=(0, 1)),
+    "dilated": nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+    "depthwise": nn.Conv2d(4, 8, 3, padding=1, groups=4),
+    "grouped": nn.Conv2d(4, 6, 3, stride=2, groups=2),
+    "transposed": nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1, groups=2),
+    "in one dimension": nn.Sequential(nn.Flatten(2), nn.Conv1d(4, 5, 5, stride=2, groups=1)),
+    "in three": nn.Conv3d(2, 3, (1, 3, 2), stride=(1, 2, 1), padding=(0, 1, 0)),
+}  # fmt: skip
+LAYERS = {
+    **CONVOLUTIONS,
+    **{f.__name__: f() for f in (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.ELU, nn.Mish)},
+    **{f.__name__: f() for f in (nn.LeakyReLU, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Softsign)},
+    "GELU by tanh": nn.GELU(approximate="tanh"),
+    "BatchNorm": nn.BatchNorm2d(4),
+    "BatchNorm without weights": nn.BatchNorm2d(4, affine=False),
+    "LayerNorm": nn.LayerNorm(8),
+    "softmax": nn.Softmax(1),
+    "pooled": nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(3, stride=1)),
+}
+
+
+def images(name):
+    return (2, 2, 2, 9, 8) if name == "in three" else (2, 4, 9, 8)
+
+
+class Ending(nn.Module):
+    """A layer whose input lies on both sides of its kinks, and a linear head."""
+
+    def __init__(self, layer, size):
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(size, 5)
+
+    def forward(self, x):
+        return self.head(self.layer(4 * x - 2).flatten(1))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_derivative_of_a_backward_pass_is_that_of_the_network(name):
+    torch.manual_seed(0)
+    layer = copy.deepcopy(LAYERS[name]).double()
+    if name.startswith("BatchNorm"):
+        layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2)
+    layer.eval()
+    x = torch.rand(images(name), dtype=torch.float64)
+    model = Ending(layer, layer(x)[0].numel()).double().eval()
+    net = fv.Classifier(model)
+    net.admit(x)
+    with net.at_rest():
+        passes = Linearisation(net, x, along=True)
+        for _ in range(3):  # the one that is recorded, and its repetitions
+            v = torch.randn_like(x)
+            assert torch.allclose(passes.jvp(v.flatten(1)), torch.func.jvp(model, (x,), (v,))[1], atol=1e-12)
+    assert net.repeatable
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_go_back_as_convolutions(name):
+    seen = []
+
+    class Seen(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.rand(images(name), requires_grad=True)
+    z = copy.deepcopy(CONVOLUTIONS[name]).requires_grad_(False)(x)
+    g, again = repeatable(lambda c: torch.autograd.grad(z, x, c, retain_graph=True)[0], torch.ones_like(z))
+    with Seen():
+        assert torch.allclose(again(torch.ones_like(z)), g, atol=1e-6)
+    assert torch.ops.aten.convolution.default in seen
+    assert torch.ops.aten.convolution_backward.default not in seen
 
 
 def test_graphs_that_did_not_fit_are_given_back_without_the_garbage_collector(monkeypatch):

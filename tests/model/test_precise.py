@@ -304,7 +304,7 @@ def test_models_without_products_along_directions():
         @staticmethod
         @torch.autograd.function.once_differentiable
         def backward(ctx, g):
-            return 2 * g
+            return torch.from_numpy(2 * g.detach().numpy())  # which no tape sees
 
     x, image = torch.rand(2, 6), torch.rand(4, 1, 28, 28)
     for model, inputs, error in ((Fn(Once.apply), x, NotImplementedError), (Powers(), image, FloatingPointError)):
