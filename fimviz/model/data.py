@@ -101,6 +101,7 @@ def _read(source: _Source, prepare: Callable[[Any], Tensor] | None) -> tuple[Any
                 if (part := next(parts, _END)) is _END:
                     break
                 image, label = _split(part, source.batched)
+                _an_image(image, 2 if source.batched else 1)
                 several = source.batched
                 if prepare is not None and not (source.batched and hasattr(image, "shape")):
                     image, several = prepare(image if source.batched else [image]), True
@@ -160,6 +161,15 @@ def _split(part: Any, batched: bool) -> tuple[Any, Any]:
             return part, None
         return part[0], part[1] if len(part) > 1 else None
     return part, None
+
+
+def _an_image(image: Any, least: int) -> None:
+    """Refuse what stands where an item's image should: an index, a tuple of several."""
+    if _is_raw(image) or isinstance(image, list) or getattr(image, "ndim", 0) >= least:
+        return
+    if least == 2 and isinstance(image, tuple):  # of pictures that nothing has collated
+        return
+    raise ValueError(f"an item begins with a {type(image).__name__}, expected (image, label): put the image first")
 
 
 def _is_item(one: Any) -> bool:

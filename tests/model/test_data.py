@@ -261,7 +261,14 @@ def test_a_black_box_and_several_models_take_one(net, batch, labels):
     loader = DataLoader(TensorDataset(x, y) if labels else TensorDataset(x), batch_size=4, shuffle=True)
     box = fv.BlackBox(lambda a: net(torch.from_numpy(a)).numpy())
     assert fv.spectrum(box, loader, k=1, probes=4).images.shape == x.shape
-    found = fv.explore({"a": net, "b": net}, loader, detail=1)
+    both = {"a": net, "b": net}
+    if labels:
+        few = {"attack_steps": 1, "attack_images": 1, "local_images": 1}
+        assert len(fv.compare_models(both, {"a": loader, "b": loader}, **few).models) == 2
+    else:
+        with pytest.raises(TypeError, match="labels is None, expected one for each of 6 images"):
+            fv.compare_models(both, loader)
+    found = fv.explore(both, loader, detail=1)
     assert torch.equal(*(model.spectrum.images for model in found.models.values()))
 
 
@@ -344,6 +351,10 @@ def test_what_is_wrong_is_said(net, batch, tmp_path):
         (TensorDataset((x * 255).byte(), y), "images are uint8"),
         ([(x[0], 0), (x[0, :, :9], 1)], "different shapes"),
         (DataLoader([x[0], x[0, :, :9]], batch_size=1), "different shapes"),
+        ([(0, x[0])], "whose parts have different shapes"),
+        (Table([(0, x[0], 1)], []), r"an item begins with a int, expected \(image, label\): put the image first"),
+        (DataLoader(TensorDataset(y, x)), "begins with a Tensor, expected"),
+        (Table([((x[0], x[1]), 1)], []), "begins with a tuple, expected"),
         (DataLoader(TensorDataset(x[:0])), "a DataLoader is empty"),
         (Table([{"text": "a"}], []), r"items have text, expected the image under one of pixel_values"),
         (tmp_path / "cats", r"the folder .* holds no pictures, expected files .bmp, .*webp$"),
