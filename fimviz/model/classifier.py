@@ -101,6 +101,7 @@ class Classifier:
         self.input_range = input_range
         self._names = read_names(classes)
         self._probed = self._told = False
+        self._sizes = 0, 0  # how many outputs the model has and how many logits they are: known after the first call
         self._draws = self._writes = self._caches = True  # what passes do besides; known after the first call
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another
