@@ -38,7 +38,8 @@ than 2 ms), by the time of the one thread that computes: other programs shared t
 use takes beside it, its probe, is not in it. A network that is not listed has not been measured yet.
 
 * **exact**: `fv.spectrum(net, x, method="exact")`, ten classes. The number is how far λ₁ is from that of
-  plain autograd in float64, relative. It lies within the stated error, or the cell says **wrong**.
+  plain autograd in float64, relative. It lies within the stated error, or the cell says **wrong**;
+  "void" is fimviz's word where it doubts that the gradient describes the network at all.
 * **lanczos**: `method="lanczos", k=1`, a thousand classes, likewise.
 * **bounds**: `local_bound` ("at x") and `network_bound` ("everywhere"), none below ‖∂z/∂x‖ of float64's autograd.
 * **certificate**: the radius of `fv.certified_radius(net, x, attack=False)`. It needs a bound that holds everywhere.

@@ -218,7 +218,7 @@ def _against(s: fv.Spectrum, truth: float) -> str:
     relative = away / truth if truth else math.inf if away else 0.0
     if away > error + 1e-8 * truth:
         raise _WrongError(f"{value:.9g} ± {error:.1g}, and float64 says {truth:.9g}")
-    return f"{relative:.0e}"
+    return f"{relative:.0e}" + (", void" if s.guarantee == "void" else "")
 
 
 def _bounds(here: Any, there: Any, plain: nn.Module, x: Tensor, network: Network) -> str:
