@@ -130,6 +130,8 @@ def table(known: dict[str, Any]) -> str:
              f"{datetime.date.today()}, {', '.join(versions)}. {summary(known)}", LEGEND]  # fmt: skip
     for kind in KINDS:
         names = [n for n, network in NETWORKS.items() if network.kind == kind and n in known]
+        if not names:
+            continue
         head = ["network", "input", "pass", *COLUMNS]
         rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for name in names:
