@@ -101,7 +101,8 @@ def test_random_weights_leave_the_random_stream_and_give_classes():
         )
     )
     assert named.classes == ["cat", "n2"]
-    several = fv.from_timm(timm.create_model("test_resnet", num_classes=5), likelihood="bernoulli")
+    several = fv.from_timm(timm.create_model("test_resnet", num_classes=5), likelihood="bernoulli", precision="float32")
+    assert several.precision == "float32"
     assert several(torch.rand(1, 3, 160, 160)).shape == (1, 5)
 
 
@@ -187,6 +188,7 @@ def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     torch.save([1, 2], tmp_path / "list.pth")
     for given, options, error, said in (
         ("resnet-18", {}, ValueError, "timm has no model 'resnet-18': did you mean resnet18"),
+        ("timm/resnet18", {}, ValueError, "no model 'timm/resnet18': 'hf-hub:timm/resnet18' for a repository"),
         (
             "test_resnet",
             {"pretrained": "nowhere.pth"},
