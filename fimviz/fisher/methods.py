@@ -215,7 +215,8 @@ def _at_once(
     if way.answers or isinstance(net, BlackBox):
         return 1, 1
     plain = ", fv.Classifier(…, precision='float32')" if precision.precise or precision.sharpens else ""
-    mend = f"use smaller images{plain} or {'a smaller max_steps=' if way.along else "method='lanczos'"}"
+    other = "a smaller max_steps=" if way.along else "method='lanczos'"
+    mend = f"use smaller images{plain} or {other}"
     inputs, cotangents = plan(
         net,
         x,
