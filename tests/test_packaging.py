@@ -79,7 +79,7 @@ def test_installed_wheel_renders_a_view_away_from_the_source_tree(wheel, tmp_pat
 
 def test_import_leaves_the_notebook_world_alone(tmp_path):
     heavy = ["anywidget", "ipywidgets", "plotly", "captum", "sklearn", "IPython", "matplotlib", "fimviz.views"]
-    heavy += ["lightning", "transformers"]
+    heavy += ["lightning", "transformers", "timm", "safetensors"]
     code = f"import fimviz, json, sys; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
     assert json.loads(python("-c", code, cwd=tmp_path)) == []
 

@@ -191,3 +191,19 @@ def _steep(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
         raise NoBoundError(f"{name} has no finite slope at this x")
     local = local.abs().cpu().double() * (1 + 1e-6) + 1e-12
     return x.elementwise(float(local.amax()), "the largest |f′| at x", kind=name, local=local)
+
+
+@rule(nn.GLU)
+def _glu(step: Step, x: Flow) -> Flow:
+    return _glu_function(step, x, step.op.dim)
+
+
+@rule(tf.glu)
+def _glu_function(step: Step, x: Flow, dim: int = -1) -> Flow:
+    """a·σ(b) of the two halves: rows (σ, a·σ(1 − σ)) that share no element, so that the longest is J's norm at x."""
+    if x.value is None:
+        raise NoBoundError("a gated linear unit is a product, which has a bound only at a given x")
+    a, b = x.value.cpu().double().chunk(2, dim)
+    gate = b.sigmoid()
+    longest = float((gate.square() + (a * gate * (1 - gate)).square()).amax().sqrt()) * (1 + 1e-9)
+    return x.times(longest, "the largest √(σ² + (aσ′)²) at x", kind="GLU")

@@ -73,9 +73,9 @@ def _mul(step: Step, x: Any, y: Any) -> Flow:
 @patient
 @rule(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "div_", "true_divide")
 def _div(step: Step, x: Any, y: Any) -> Flow:
-    if not isinstance(y, Flow):
-        return _by_constant(step, x, 1 / y if not isinstance(y, Tensor) else y.detach().cpu().double().reciprocal())
-    raise NoRuleError("a division by what depends on the input: write a rule for the module that holds it")
+    if isinstance(y, Flow):
+        return _quotient(x.settled() if isinstance(x, Flow) else x, y.settled())
+    return _by_constant(step, x, 1 / y if not isinstance(y, Tensor) else y.detach().cpu().double().reciprocal())
 
 
 def _by_constant(step: Step, x: Flow, c: Any) -> Flow:
@@ -103,6 +103,21 @@ def _product(step: Step, x: Flow, y: Flow) -> Flow:
     return Flow(total, note=("product", None, "‖v‖·a_u + ‖u‖·a_v with the values at x"))
 
 
+def _quotient(x: Any, y: Flow) -> Flow:
+    """d(u/v) = du/v − (u/v²) dv, with the values at x; where v may be 0 it is steep without limit."""
+    if y.value is None or (isinstance(x, Flow) and x.value is None):
+        raise NoBoundError("a division by what depends on the input has a bound only at a given x")
+    v = y.value.cpu().double()
+    if not (v.abs() > y.off).all():
+        raise NoBoundError("a division by what is 0 at this x, but for rounding")
+    numerator = x.value if isinstance(x, Flow) else x
+    u = torch.as_tensor(numerator).detach().cpu().double()
+    total = _gain(y, u / v.square()) + y.total
+    if isinstance(x, Flow):
+        total = log_sum([total, _gain(x, 1 / v) + x.total])
+    return Flow(total, note=("quotient", None, "a_u/|v| + |u/v²|·a_v with the values at x"))
+
+
 def _gain(u: Flow, v: Tensor) -> float:
     """The logarithm of ‖du ↦ v du‖; where v repeats the elements of u, the largest norm of what meets one element."""
     v = v.cpu().double()
@@ -113,6 +128,25 @@ def _gain(u: Flow, v: Tensor) -> float:
     if axes:
         squares = squares.sum(axes)
     return 0.5 * log(float(squares.amax())) + 1e-9
+
+
+@rule(torch.addcmul, "addcmul", "addcmul_")
+def _addcmul(step: Step, x: Any, u: Any, v: Any, *, value: float = 1) -> Flow:
+    """A sum with a product, x + c·u·v."""
+    if not any(isinstance(t, Flow) for t in (u, v)):
+        return _add(step, x, torch.zeros(()))
+    shape = torch.broadcast_shapes(u.shape, v.shape)
+    inner = _mul(replace(step, output=torch.empty(shape, device="meta")), u, v)
+    return _add(step, x, replace(inner, shape=shape), alpha=value)
+
+
+@rule(torch.maximum, torch.minimum, "maximum", "minimum", torch.where, "where")
+def _either(step: Step, *tensors: Any) -> Flow:
+    """Every element is one of two, or their mean where they tie: √(a² + b²), a against a constant."""
+    if step.op is torch.where or step.op == "where":
+        tensors = tuple(t for t in tensors if not (isinstance(t, Tensor) and t.dtype == torch.bool))
+    flows = [_broadcast(t.settled(), step.output.shape) for t in tensors if isinstance(t, Flow)]
+    return Flow(log_norm([f.total for f in flows]), note=("choice", None, "bounds add in squares"))
 
 
 @rule(torch.mean, torch.sum, "mean", "sum")

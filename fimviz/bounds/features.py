@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fimviz.bounds.graph import trace
+from fimviz.bounds.tracing import Run, trace
 from fimviz.fisher.block import inner
 from fimviz.model.at_rest import in_dtype
 from fimviz.model.classifier import Classifier
@@ -33,7 +33,7 @@ def feature_norms(net: Classifier, x: Tensor, source: str, width: int, max_memor
     x = x.double() if net.has_float64 else x
     with net.at_rest():
         inputs, cotangents = plan(net, x, 1, False, width, False, False, max_memory)
-        traced = trace(net.model)
+        traced = trace(net, x)
 
         def compute(places: list[int], cotangents: int) -> Tensor:
             return _norms(net, traced, source, x[places].to(net.device), cotangents)
@@ -42,7 +42,7 @@ def feature_norms(net: Classifier, x: Tensor, source: str, width: int, max_memor
             return torch.cat([norms for _, norms in by_rows(range(len(x)), inputs, cotangents, compute)])
 
 
-class _Until(fx.Interpreter):
+class _Until(Run):
     """Runs a graph and keeps one node's tensor."""
 
     seen: Any = None

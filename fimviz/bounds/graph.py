@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
 import operator
 from collections.abc import Iterator, Sequence
@@ -22,9 +20,10 @@ import fimviz.bounds.shapes
 import fimviz.bounds.tokens
 import fimviz.bounds.transformer  # noqa: F401
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Step
-from fimviz.bounds.layers import batch_norm_scale
-from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module, written_form
-from fimviz.model.models import called, unwrapped
+from fimviz.bounds.layers import batch_norm_factors, batch_norm_scale
+from fimviz.bounds.rules import is_patient, rule_of_function, rule_of_module
+from fimviz.bounds.tracing import Run
+from fimviz.model.models import called
 
 _HOW = (
     "add one with @fimviz.bounds.rule({0}): def my_rule(step, x): return x.times(norm, 'why'), where norm bounds the "
@@ -32,7 +31,6 @@ _HOW = (
 )
 
 _OVER_ON = "over the units that react at x"
-_UNHOOKED = "write what it does into the forward of a module, or remove it"
 # What rules raise on arguments that they were not written for.
 _FAILURES = (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError)
 
@@ -58,54 +56,6 @@ class Head:
     bias: Tensor | None
 
 
-class _Tracer(fx.Tracer):
-    """Looks into every module that has no rule, but for torch's own without children, which could not be bounded."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if rule_of_module(m) is not None:
-            return True
-        own = type(m).__module__.startswith("torch.nn.") and not isinstance(m, nn.Sequential)
-        return own and next(m.children(), None) is None
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if (form := written_form(m)) is not None:
-            twin = copy.copy(m)  # its hooks and parameters are those of the module
-            twin.forward = functools.partial(form, m)
-            forward = twin._call_impl
-        return super().call_module(m, forward, args, kwargs)
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The calls of a model in evaluation mode, by torch.fx."""
-    model = unwrapped(model)
-    try:
-        traced = fx.GraphModule(model, _Tracer().trace(model))
-    except NoRuleError:
-        raise
-    except Exception as error:
-        raise NoRuleError(
-            f"torch.fx cannot trace {type(model).__name__} ({error}): avoid decisions on the values or the type of a "
-            "tensor in forward, or give the module that makes them a rule (@fimviz.bounds.rule)"
-        ) from error
-    _refuse_changes(model, traced)
-    return traced
-
-
-def _refuse_changes(model: nn.Module, traced: fx.GraphModule) -> None:
-    """What works around the code of the model itself or of a module with a rule is in no graph, and no rule sees it."""
-    if model._forward_hooks:
-        raise NoRuleError(f"the model has a forward hook, which no graph shows: {_UNHOOKED}")
-    called = {str(node.target) for node in traced.graph.nodes if node.op == "call_module"}
-    leaves = [(f"{name}.{path}".rstrip("."), m) for name in called
-              for path, m in traced.get_submodule(name).named_modules()]  # fmt: skip
-    for name, m in [("the model", model), *leaves]:
-        # Those of torch.nn.utils (weight_norm, pruning) set weights, which a rule reads after the call.
-        if any(not type(hook).__module__.startswith("torch.nn.utils.") for hook in m._forward_pre_hooks.values()):
-            raise NoRuleError(f"{name} has a forward pre-hook, which no rule bounds: {_UNHOOKED}")
-        if "forward" in vars(m):
-            raise NoRuleError(f"{name} has a forward of its own, not its class's, which no rule bounds: {_UNHOOKED}")
-
-
 class Walk:
     """The rules carried over a traced model at one input, in graph order.
 
@@ -123,6 +73,7 @@ class Walk:
         self._pointwise = pointwise
         self._rounded = rounded or {}
         self._rows: dict[fx.Node, int] = {}
+        self._traced = traced
         self._modules = dict(traced.named_modules())
         self._flows: dict[fx.Node, Any] = {}
         self._values: dict[fx.Node, Any] = {}
@@ -257,10 +208,16 @@ class Walk:
 
     def _following(self, node: fx.Node) -> Tensor | None:
         """The factors of the batch normalisation that alone reads a node."""
-        if len(node.users) != 1 or node.op != "call_module":
+        if len(node.users) != 1 or not node.op.startswith("call"):
             return None
         (user,) = node.users
-        return batch_norm_scale(self._modules[str(user.target)]) if user.op == "call_module" else None
+        if user.op == "call_module":
+            return batch_norm_scale(self._modules[str(user.target)])
+        if user.target is not tf.batch_norm or user.args[:1] != (node,):
+            return None
+        known = {n: _attribute(self._traced, str(n.target)) for n in user.all_input_nodes if n.op == "get_attr"}
+        given: Any = fx.node.map_arg((user.args[1:], user.kwargs), lambda n: known.get(n, n))
+        return batch_norm_factors(*given[0], **given[1])
 
     def _settle(self, nodes: Sequence[fx.Node]) -> None:
         """Bound what has waited to be filtered, where a rule is to read it that hands nothing on."""
@@ -315,16 +272,12 @@ def _off(value: Tensor, rounded: Tensor | None) -> float:
     return off if math.isfinite(off) else math.inf
 
 
-class Rounded(fx.Interpreter):
+class Rounded(Run):
     """Runs a graph and keeps what every call returned, also where a later one writes into it."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
         self.seen: dict[str, Any] = {}
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A layer, whose hooks may ask for gradients."""
-        return called(self.fetch_attr(target), *args, **kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
         """One call; a copy of what it returned is kept."""
@@ -384,6 +337,8 @@ def _qualified(op: Any) -> str:
     """The name under which a class or function can be imported, or a method's name in quotes."""
     if isinstance(op, str):
         return f'"{op}"'
+    if isinstance(op, torch._ops.OpOverload):
+        return f"torch.ops.{op}"
     op = type(op) if isinstance(op, nn.Module) else op
     for home in (operator, torch, tf, torch.fft, torch.linalg, torch.special, nn):
         for name in dir(home):
@@ -396,7 +351,12 @@ def _name(node: fx.Node, modules: dict[str, nn.Module]) -> str:
     """The module's name in the model, or the function's with that of the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()] if stack else []
-    inside = paths[-1] if paths else ""
+    if "inside" in node.meta:  # of torch.export
+        inside = node.meta["inside"]
+        if inside and node.meta["alone"]:
+            return str(inside)
+    else:
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [path for path, _ in stack.values()] if stack else []
+        inside = paths[-1] if paths else ""
     return f"{inside}.{node.name}" if inside else node.name

@@ -236,13 +236,20 @@ def _batch_norm(step: Step, x: Flow) -> Flow:
 
 @patient
 @rule(tf.batch_norm)
-def _batch_norm_function(step: Step, x: Flow, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None,
-                         bias: Tensor | None = None, training: bool = False, momentum: float = 0.1,
-                         eps: float = 1e-5) -> Flow:  # fmt: skip
-    if training or var is None:
+def _batch_norm_function(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
+    scale = batch_norm_factors(*args, **kwargs)
+    if scale is None:
         raise NoBoundError("batch normalisation by the batch lets the inputs of a batch influence each other")
+    return normalised(x, scale)
+
+
+def batch_norm_factors(mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+                       momentum: float = 0.1, eps: float = 1e-5) -> Tensor | None:  # fmt: skip
+    """γ/√(σ² + ε) of the function, from its arguments behind the input; None where they are not constants."""
+    if training or not isinstance(var, Tensor) or not isinstance(weight, Tensor | None):
+        return None
     scale = (var.detach().cpu().double() + eps).rsqrt()
-    return normalised(x, scale if weight is None else scale * weight.detach().cpu().double())
+    return scale if weight is None else scale * weight.detach().cpu().double()
 
 
 def normalised(x: Flow, scale: Tensor) -> Flow:

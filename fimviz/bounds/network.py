@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 
 from fimviz._options import named_options
 from fimviz.bounds.flow import Channels, Flow, NoRuleError
-from fimviz.bounds.graph import Call, Head, Rounded, Walk, trace
+from fimviz.bounds.graph import Call, Head, Rounded, Walk
 from fimviz.bounds.layers import folded
 from fimviz.bounds.norms import matrix_norm
+from fimviz.bounds.tracing import trace
 from fimviz.model.at_rest import in_dtype
 from fimviz.model.classifier import Classifier, _tensor_of, as_classifier
 from fimviz.model.models import called
@@ -123,7 +124,8 @@ def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -
             used: how many pixels an average is taken over is no property of the weights.
 
     Raises:
-        NoRuleError: a layer without a rule, or a model that torch.fx cannot trace; the message names it.
+        NoRuleError: a layer without a rule, or a model that neither torch.fx nor torch.export can trace; the message
+            names it.
 
     Source: the composition is that of Szegedy et al. (2014), §4.3, per tensor of the graph; ours where it goes on.
 
@@ -142,7 +144,7 @@ def network_bound(net: Classifier | nn.Module, inputs: Tensor | Sequence[int]) -
         low, high = net.input_range or (0.0, 1.0)
         x = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0), dtype=net.dtype)
         x = (low + (high - low) * x).to(net.device)  # only its shape counts, but for the check of the graph
-        walk = _walk(net, trace(net.model), x, False)
+        walk = _walk(net, trace(net, x), x, False)
         parts = _parts(net, walk)
     steps = tuple(_layer(call) for call in walk.calls)
     return NetworkBound(*parts[:5], steps, parts[5])
@@ -163,7 +165,8 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
         images: (n, …) in pixels.
 
     Raises:
-        NoRuleError: a layer without a rule, or a model that torch.fx cannot trace; the message names it.
+        NoRuleError: a layer without a rule, or a model that neither torch.fx nor torch.export can trace; the message
+            names it.
         ValueError: the network cannot run in double precision.
 
     Source: for attention, the product rule of its three arguments at x; see `fimviz.bounds.tokens`.
@@ -176,13 +179,13 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
     """
     net = as_classifier(net)
     images = net.admit(images)
-    if net.dtype != torch.float64 and not net.has_float64:
-        raise ValueError(
-            "the network cannot run in float64, expected one that can: a dtype is written into its forward"
-        )
     rows = []
     with net.at_rest(), torch.no_grad():
-        traced = trace(net.model)  # which looks for parameters, and in_dtype puts plain tensors in their places
+        traced = trace(net, images)  # which looks for parameters, and in_dtype puts plain tensors in their places
+        if net.dtype != torch.float64 and not net.has_float64:
+            raise ValueError(
+                "the network cannot run in float64, expected one that can: a dtype is written into its forward"
+            )
         for image in images.detach().cpu().double().to(net.device).split(1):
             rounded = {} if net.dtype == torch.float64 else _rounded(net, traced, image)
             with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64):
@@ -196,7 +199,8 @@ def local_bound(net: Classifier | nn.Module, images: Tensor) -> LocalBound:
 def _rounded(net: Classifier, traced: fx.GraphModule, x: Tensor) -> dict[str, Any]:
     """What all calls return in the network's own precision."""
     run = Rounded(traced)
-    run.run(net.normalised(x.to(net.dtype)))
+    with in_dtype(traced, net.dtype):
+        run.run(net.normalised(x.to(net.dtype)))
     return run.seen
 
 

@@ -16,8 +16,8 @@ from fimviz.bounds.flow import NOTHING, Channels, Flow, NoBoundError, NoRuleErro
 from fimviz.bounds.rules import patient, rule
 
 _SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
-         "contiguous", "clone", "detach_", "to", "float", "double", "type", "type_as", "cpu", "cuda",
-         "requires_grad_", torch.clone)  # fmt: skip
+         "contiguous", "clone", "detach", "detach_", torch.detach, "to", "float", "double", "type", "type_as",
+         "cpu", "cuda", "requires_grad_", torch.clone)  # fmt: skip
 _DROPOUTS = (tf.dropout, tf.dropout1d, tf.dropout2d, tf.dropout3d, tf.alpha_dropout, torch.dropout)
 _MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
           torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.swapaxes, torch.movedim, torch.squeeze,
@@ -26,7 +26,9 @@ _MOVES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Chann
           torch.broadcast_to, torch.index_select, torch.swapdims, torch.moveaxis,
           "flatten", "unflatten", "reshape", "view", "permute", "transpose", "swapaxes", "swapdims", "movedim",
           "moveaxis", "squeeze", "unsqueeze", "roll", "flip", "narrow", "select", "chunk", "split", "unbind", "expand",
-          "expand_as", "repeat", "tile", "t", "reshape_as", "view_as", "index_select",
+          "repeat", "tile", "t", "index_select",
+          "unfold", "ravel", "split_with_sizes", "repeat_interleave", torch.ravel, torch.split_with_sizes,
+          torch.repeat_interleave,
           "torchvision.models.swin_transformer._patch_merging_pad",
          operator.getitem)  # fmt: skip
 
@@ -60,6 +62,21 @@ def _move(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow | tuple[Flow, 
         return step.op(t, *args, **kwargs)
 
     return moved(x, again)
+
+
+@patient
+@rule("expand_as", "reshape_as", "view_as")
+def _as_another(step: Step, x: Any, other: Any) -> Any:
+    """Of the other tensor the shape alone counts."""
+    kind, shape = step.op.removesuffix("_as"), step.output.shape
+    return moved(x, lambda t: getattr(t, kind)(shape)) if isinstance(x, Flow) else step.output
+
+
+@patient
+@rule(torch.zeros_like, torch.ones_like, torch.full_like, "new_zeros", "new_ones", "new_full")
+def _like(step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """A constant of the tensor's shape."""
+    return step.output
 
 
 @patient

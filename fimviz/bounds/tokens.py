@@ -120,6 +120,27 @@ def _normalize(step: Step, x: Flow, p: float = 2.0, dim: int = 1, eps: float = 1
     return flow if size is not None else replace(flow, longest=(SPARE, dim % len(x.shape)))
 
 
+@rule(torch.linalg.vector_norm, torch.norm, torch.functional.norm, "norm")
+def _vector_norm(step: Step, x: Flow, ord: Any = 2, dim: Any = None, keepdim: bool = False,  # noqa: A002
+                 **options: Any) -> Flow:  # fmt: skip
+    """J = xᵀ/‖x‖ for every vector: 1, at every x."""
+    ord = options.get("p", ord)  # noqa: A001
+    if ord not in (2, None, "fro") or options.get("dtype") is not None:
+        raise NoRuleError(f"the norm of power {ord}: write a rule for the module that uses it")
+    axes = list(range(len(x.shape))) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    axes = [a % len(x.shape) for a in axes]
+    grid = None if x.grid is None else collapsed(x.grid, axes)
+    if grid is not None and not keepdim:
+        grid = grid.reshape([n for i, n in enumerate(grid.shape) if i not in axes])
+    return x.gridded(grid, ("norm", 0.0, "1, for every vector"), x.total)
+
+
+@rule(torch.logsumexp, "logsumexp")
+def _log_sum_exp(step: Step, x: Flow, *args: Any, **kwargs: Any) -> Flow:
+    """J = softmax(x)ᵀ for every vector: at most 1."""
+    return x.times(1.0, "‖softmax‖", kind="logsumexp")
+
+
 @rule(nn.Softmax)
 def _softmax(step: Step, x: Flow) -> Flow:
     return _softmax_function(step, x, step.op.dim)

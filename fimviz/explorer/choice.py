@@ -1,8 +1,9 @@
-"""Which samples are shown in full detail, and how many a few seconds are enough for."""
+"""Which samples are shown in full detail, how many a few seconds are enough for, and how finely these are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,37 @@ if TYPE_CHECKING:
 
 # Bytes that passes keep, over all samples in full detail: a few seconds' work. Planes take more passes than the rest.
 DETAIL_WORK, PLANE_WORK = 2**25, 2**23
+LEAST = 8  # samples in full detail, however long one takes
 _FRAGILE = 0.75  # of the samples in detail; the others stand at even steps of the order
+_CHEAP = 12  # samples that DETAIL_WORK is enough for, from which on nothing is spared
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How finely a sample is asked.
+
+    Attributes:
+        nodes: distances along the leading direction, and along each other one.
+        points: of a plane on an axis.
+        open: the share of a divergence that rounding may move before its pass is taken again in float64.
+    """
+
+    nodes: tuple[int, int]
+    points: int
+    open: float
+
+    @property
+    def passes(self) -> list[int]:
+        """Roughly, of a sample: around it, along the leading direction, and along each other one."""
+        return [30, self.nodes[0] + 17, self.nodes[1] + 8]
+
+
+FULL, LARGE = Effort((33, 17), 21, 1e-3), Effort((17, 9), 9, 1e-2)
+
+
+def effort(nets: Iterable[Classifier], inputs: Iterable[Tensor]) -> Effort:
+    """All that a page can show, or of large networks on large images what half a minute is enough for."""
+    return FULL if affordable(nets, inputs, DETAIL_WORK) >= _CHEAP else LARGE
 
 
 def affordable(nets: Iterable[Classifier], inputs: Iterable[Tensor], work: int) -> int:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fimviz.explorer.choice import Effort, effort
 from fimviz.explorer.results import Detail, Explorer
 from fimviz.fisher.methods import spectrum
-from fimviz.fisher.plane import Plane
+from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.walk import walk
+from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import answers
 from fimviz.model.engine.progress import Tick, silent
 from fimviz.vulnerability import Vulnerability
-
-POINTS = 21  # of a plane, on each axis
-_NODES = 33, 17  # distances along the leading direction, and along each other one
 
 
 def nothing(s: Spectrum) -> Detail:
@@ -32,15 +32,21 @@ def examine(
     k: int,
     *,
     planes: int,
+    known: Mapping[str, Spectrum] = MappingProxyType({}),
     max_memory: float | None = None,
     progress: Tick = silent,
 ) -> dict[str, Detail]:
-    """Everything about some samples, for each model and as far out for all; planes for the first of them."""
+    """Everything about some samples, for each model and as far out for all; planes for the first of them.
+
+    `known` are spectra of the whole batch with these eigenvectors, of models for which they are there.
+    """
     deep = {}
     at, count = list(places), len(found.models)
     classes = len(found.first.spectrum.net.classes)
+    hard = effort_of(found)
     # Shares of the time, in forward passes of a sample: the spectrum, and what the model says around it.
-    own, around = 1 + 2 * min(classes - 1, 24), 30 + 50 + 25 * (k - 1) + POINTS**2 * planes / max(1, len(at))
+    around = sum(hard.passes[:2]) + hard.passes[2] * (k - 1) + hard.points**2 * planes / max(1, len(at))
+    own = 0 if known else 1 + 2 * min(classes - 1, 24)
     whole = 1000
     share = own / (own + around)
     for step, (name, m) in enumerate(found.models.items()):
@@ -49,6 +55,9 @@ def examine(
         def tick(done: int, total: int, before: int = step) -> None:
             progress(int(whole * share * (before + done / total) / count), whole)
 
+        if name in known:
+            deep[name] = known[name].take(at)
+            continue
         labels = s.labels_of(at)
         method = s.method if s.reason == "asked for" else "auto"
         options: dict[str, Any] = {"k": k, "labels": labels, "method": method, "seed": found.seed}
@@ -57,7 +66,8 @@ def examine(
             raise KeyboardInterrupt
     lost = {at[i] for s in deep.values() for i in s.failures}  # where directions of more of them fail than λ₁ did
     if lost and (kept := [place for place in at if place not in lost]):
-        return examine(found, kept, k, planes=min(planes, len(kept)), max_memory=max_memory, progress=progress)
+        options = {"known": known, "max_memory": max_memory, "progress": progress}
+        return examine(found, kept, k, planes=min(planes, len(kept)), **options)
     reach = torch.stack([s.reach for s in deep.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):
@@ -65,28 +75,37 @@ def examine(
         def told(part: float, before: int = step) -> None:
             progress(int(whole * (share + (1 - share) * (before + part) / count)), whole)
 
-        examined[name] = _examined(s, tuple(places), reach, planes, told)
+        examined[name] = _examined(s, tuple(places), reach, planes, hard, told)
     return examined
 
 
+def effort_of(found: Explorer) -> Effort:
+    """How finely the samples of an explorer are asked."""
+    spectra = [m.spectrum for m in found.models.values()]
+    nets = [s.net for s in spectra]
+    return effort([net for net in nets if isinstance(net, Classifier)], [s.images for s in spectra])
+
+
 def _examined(
-    deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int, told: Callable[[float], None]
+    deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int, hard: Effort, told: Callable[[float], None]
 ) -> Detail:
     """Walks along all eigenvectors of some samples, and the planes of the first of them; told what share is done."""
-    passes = [30, 50, *[25] * (deep.eigenvalues.shape[1] - 1)]
-    total, done = sum(passes) * len(places) + POINTS**2 * planes, passes[0] * len(places)
+    first, leading, other = hard.passes
+    passes = [first, leading, *[other] * (deep.eigenvalues.shape[1] - 1)]
+    total, done = sum(passes) * len(places) + hard.points**2 * planes, first * len(places)
+    told(done / total)
     walks = []
     for order in range(deep.eigenvalues.shape[1]):
-        nodes = _NODES[min(order, 1)]
+        nodes = hard.nodes[min(order, 1)]
         grid = torch.linspace(-1, 1, nodes, dtype=torch.float64) * reach[:, None]
-        walks.append(walk(deep, order, grid, with_flips=True))
+        walks.append(walk(deep, order, grid, with_flips=True, left_open=hard.open))
         done += passes[1 + order] * len(places)
         told(done / total)
     found = None
     if planes:
         some = deep.take(range(planes))
         across = 1 if deep.eigenvalues.shape[1] > 1 else some.images
-        found = some.plane(0, across, points=POINTS, reach=reach[:planes])
+        found = plane(some, 0, across, hard.points, reach[:planes], hard.open)
     told(1.0)
     return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
 
@@ -100,7 +119,9 @@ def struck(found: Vulnerability, rows: Sequence[int]) -> Tensor:
     return answers(net, moved.flatten(0, 1).to(net.dtype)).unflatten(0, moved.shape[:2])
 
 
-def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) -> tuple[tuple[int, ...], Plane] | None:
+def toward_attacks(
+    detail: Detail, found: Vulnerability, rows: Sequence[int], points: int
+) -> tuple[tuple[int, ...], Plane] | None:
     """The planes of v₁ and the smallest attack; `rows` are where the first samples in detail stand in `found`."""
     at = list(rows)
     best = found.epsilon[at].where(found.epsilon[at] > 0, torch.inf)
@@ -111,4 +132,4 @@ def toward_attacks(detail: Detail, found: Vulnerability, rows: Sequence[int]) ->
     shown = detail.spectrum.take(some)
     moves = torch.stack([found.moved[at[i], which[i]].to(shown.images) - shown.images[j] for j, i in enumerate(some)])
     reach = torch.maximum(detail.reach[some], 1.25 * moves.flatten(1).double().norm(dim=1))
-    return tuple(detail.places[i] for i in some), shown.plane(0, moves, points=POINTS, reach=reach)
+    return tuple(detail.places[i] for i in some), shown.plane(0, moves, points=points, reach=reach)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fimviz._options import named_options, whole
 from fimviz._tell import tell
 from fimviz._ways import named
-from fimviz.explorer.choice import DETAIL_WORK, PLANE_WORK, affordable, chosen
-from fimviz.explorer.detail import POINTS, examine, nothing
+from fimviz.explorer.choice import DETAIL_WORK, FULL, LEAST, PLANE_WORK, Effort, affordable, chosen, effort
+from fimviz.explorer.detail import examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
 from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
 from fimviz.fisher.matched import matched_with_errors
@@ -61,11 +61,12 @@ def explore(
         images: (n, …) floats, or a data set (see `Classifier`).
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
         k: how many directions of a sample in full detail; by default three, or as many as the method finds.
-        detail: how many samples in full detail, or which; by default as many as take a few seconds, up to 64.
+        detail: how many samples in full detail, or which; by default as many as take a few seconds, from 8 to 64.
+            Large networks on large images are asked more coarsely: at 17 distances and on planes of 9 × 9.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
             "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
-            of all samples. By default "plane" and "radius" where they are cheap.
+            of all samples. By default "plane", and "radius" where it is cheap.
         method: of λ₁, as in `spectrum`.
         max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
@@ -98,17 +99,18 @@ def explore(
     n = len(inputs[0])
     afford = affordable(nets.values(), inputs, DETAIL_WORK)
     if not isinstance(detail, Iterable):
-        detail = min(n, max(1, min(_DETAIL, afford)) if detail is None else whole("detail", detail, 1))
+        detail = min(n, max(LEAST, min(_DETAIL, afford)) if detail is None else whole("detail", detail, 1))
         count = detail
     else:
         detail = list(dict.fromkeys(whole("detail", place, 0) for place in detail))
         if not detail or max(detail) >= n:
             raise ValueError(f"detail is {detail}, expected places in the batch from 0 to {n - 1}")
         count = len(detail)
-    parts = (("plane", "radius") if afford >= 12 else ()) if include is None else tuple(include)
+    hard = effort(nets.values(), inputs)
+    parts = (("plane", "radius") if hard == FULL else ("plane",)) if include is None else tuple(include)
     planes = 0 if "plane" not in parts else count
     if include is None:
-        planes = min(planes, _PLANES, affordable(nets.values(), inputs, PLANE_WORK))
+        planes = min(planes, _PLANES, max(LEAST, affordable(nets.values(), inputs, PLANE_WORK)))
     later = [part for part in parts if part != "plane"]
     if (size := len(nets) * count * (1 + k) * inputs[0][0].numel()) > MAX_BYTES:
         warnings.warn(
@@ -117,14 +119,19 @@ def explore(
             f".view(max_bytes={math.ceil(1.2 * size / 1e6)}e6)",
             stacklevel=3,
         )
-    passes = [_passes(model, n, count, planes, k) for model in nets.values()]
+    whole_batch = count == n  # whose eigenvectors are wanted anyway: one spectrum of each model then
+    passes = [_passes(model, n, count, planes, k, hard, whole_batch) for model in nets.values()]
     stages = 2 * [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
     bar = Stages(progress, stages + [(part, p[part]) for p in passes for part in later])
 
     norms: dict[str, Spectrum] = {}
+    deep: dict[str, Spectrum] = {}
     options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors, "max_memory": max_memory}
     for (name, model), x in zip(nets.items(), inputs, strict=True):
-        norms[name] = spectrum(model, x, k=1, vectors=False, labels=labels, progress=bar.next(), **options)
+        wanted_of_it = {"k": k if whole_batch else 1, "vectors": whole_batch, "labels": labels, **options}
+        norms[name] = spectrum(model, x, progress=bar.next(), **wanted_of_it)
+        if whole_batch:
+            deep[name], norms[name] = norms[name], _leading(norms[name])
     shortest = min(len(s) for s in norms.values())
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
@@ -146,7 +153,8 @@ def explore(
             models[name] = replace(models[name], matched=norm, matched_error=error)
         found = Explorer(dict(models), seed)
         places = chosen(list(models.values()), detail)
-        details = examine(found, places, k, planes=min(planes, len(places)), max_memory=max_memory, progress=bar.next())
+        options = {"known": deep, "max_memory": max_memory, "progress": bar.next()}
+        details = examine(found, places, k, planes=min(planes, len(places)), **options)
         for name, detailed in details.items():
             models[name] = replace(models[name], detail=detailed)
         for name in nets:
@@ -158,16 +166,25 @@ def explore(
     return Explorer(models, seed)
 
 
-def _passes(net: Classifier, n: int, count: int, planes: int, k: int) -> dict[str, float]:
+def _leading(s: Spectrum) -> Spectrum:
+    """λ₁ alone, without its eigenvectors."""
+    first, error = s.eigenvalues[:, :1], s.error[:, :1]
+    return replace(s, eigenvalues=first, error=error, eigenvectors=None, _walks={}, _parts={})
+
+
+def _passes(
+    net: Classifier, n: int, count: int, planes: int, k: int, hard: Effort, whole_batch: bool
+) -> dict[str, float]:
     """Roughly how many forward passes the parts take; what counts is how they compare."""
     products = 2.0 * min(len(net.classes) - 1, _PRODUCTS)  # a pass back takes as long as two forward
     paths = 1 if len(net.classes) > 24 else len(net.classes) - 1
     return {
         "norms": n * (1 + products),
-        "detail": count * (1 + products + 80 + 25 * (k - 1)) + planes * POINTS**2,
+        "detail": count * ((0 if whole_batch else 1 + products) + sum(hard.passes[:2]) + hard.passes[2] * (k - 1))
+        + planes * hard.points**2,
         "radius": 2.0 * n,
         "bounds": count * (1 + products),
-        "attacks": float(n * ATTACK_PASSES + planes * POINTS**2),
+        "attacks": float(n * ATTACK_PASSES + planes * hard.points**2),
         "margins": count * paths * 20 * (1 + products),
         "attributions": count * 150.0,
     }

@@ -12,7 +12,8 @@ from fimviz.attributions import attributions
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.formulas import RUNGS
 from fimviz.comparison import compare_bounds
-from fimviz.explorer.detail import POINTS, struck, toward_attacks
+from fimviz.explorer.choice import effort
+from fimviz.explorer.detail import struck, toward_attacks
 from fimviz.explorer.results import Explored
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.trace import trace_margins
@@ -53,14 +54,17 @@ def extended(
         return replace(m, attributions=attributions(s.net, s.images[at], **options, **room))
     if part == "attacks":
         count = 0 if m.detail.planes is None else len(m.detail.planes.kl)
-        attacks, planes = ATTACK_PASSES * len(s), POINTS**2 * count
+        points = effort([s.net], [s.images]).points
+        attacks, planes = ATTACK_PASSES * len(s), points**2 * count
 
         def tried(done: int, total: int) -> None:
             if callable(progress):
                 progress(int(1000 * done / total * attacks / (attacks + planes)), 1000)
 
         found = attacks_of(s, range(len(s)), seed, max_memory, tried)
-        return replace(m, attacks=found, struck=struck(found, at), toward=toward_attacks(m.detail, found, at[:count]))
+        return replace(
+            m, attacks=found, struck=struck(found, at), toward=toward_attacks(m.detail, found, at[:count], points)
+        )
     return replace(m, margins=margins_of(s, at, seed, max_memory, progress))
 
 

@@ -78,10 +78,11 @@ def spectrum(
         verify: whether to take the forward pass in float64, so that rounding moves no input across a kink of the
             network, and to measure the rounding of the passes back. These stay in float32 where they go through
             convolutions, ReLUs, max pools and the like. Smooth networks run in float32 altogether, and again in float64
-            at inputs where that leaves more than 0.05 % of λ₁ open; other models in float64. By default done
-            wherever the model and the device can. Without it passes run in float32, `guarantee` is "unverified",
-            and `error` holds what rounding does at a neighbour of each input, kinks included, with one forward pass and
-            VJP more; where values are tied, as in a flat background before a max pool, that may be as much as λ itself.
+            at inputs where that leaves more than 0.05 % of λ₁ open; other models in float64. By default done unless the
+            classifier says precision="float32", wherever the model and the device can. Without it passes run in
+            float32, `guarantee` is "unverified", and `error` holds what rounding does at a neighbour of each input,
+            kinks included, with one forward pass and VJP more; where values are tied, as in a flat background before a
+            max pool, that may be as much as λ itself.
         max_memory: bytes that the computation may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its row is NaN and says why
             (`Spectrum.failures`, and the column `failure` of its frame), or "raise".
@@ -123,7 +124,8 @@ def spectrum(
     possible = net.has_float64 or net.dtype == torch.float64
     if verify and not possible:
         raise ValueError("verify=True needs a float64 pass, which this model or device cannot do: leave it out")
-    verify = possible if verify is None else bool(verify)
+    plain = isinstance(net, Classifier) and net.precision == "float32"
+    verify = possible and not plain if verify is None else bool(verify)
     precision = Precision.of(net, x.dtype, verify)
     rank = net.likelihood.rank(len(net.classes))
     way, reason = _choose(net, asked_for, k, rank)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fimviz.fisher.passes import Linearisation
-from fimviz.fisher.walk import logits_at, sharpened
+from fimviz.fisher.walk import ROUNDED, logits_at, sharpened
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import in_parts
 
@@ -42,7 +42,9 @@ class Plane:
     information: Tensor
 
 
-def plane(spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: Tensor) -> Plane:
+def plane(
+    spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: Tensor, left_open: float = ROUNDED
+) -> Plane:
     """The plane of eigenvector k and another, or the part of displacements (n, *input) that is orthogonal to it."""
     assert spectrum.eigenvectors is not None
     u = spectrum.eigenvectors[:, k]
@@ -58,7 +60,7 @@ def plane(spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: 
     b = distances[:, None, :].expand(-1, *grid).flatten()
     rows = torch.arange(len(u)).repeat_interleave(points**2)
     moves = [(u, a), (w, b)]
-    z, kl, kl_error = sharpened(spectrum, rows, moves, logits_at(spectrum, rows, moves))
+    z, kl, kl_error = sharpened(spectrum, rows, moves, logits_at(spectrum, rows, moves), left_open)
     likelihood = spectrum.net.likelihood
     return Plane(
         axes=torch.stack([u, w], 1),

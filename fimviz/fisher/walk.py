@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SERIES = [m * 10.0**e for e in range(-3, 1) for m in (1, 2, 5)]
 _WORK = 2**22  # bytes of input in a batch of forward passes
-_SHARE = 1e-3  # of a divergence, beyond which its rounding is worth a pass in float64
+ROUNDED = 1e-3  # of a divergence, beyond which its rounding is worth a pass in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,11 @@ class Walk:
     outcomes: Tensor
 
 
-def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) -> Walk:
+def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False, left_open: float = ROUNDED) -> Walk:
     """Walk along eigenvector k over epsilon (n, m), ascending; `with_flips` adds the flips to the distances.
 
-    A missing flip adds the end of the range once more, so that the shape stays.
+    A missing flip adds the end of the range once more, so that the shape stays. `left_open` is the share of a
+    divergence that rounding may move before its pass is taken again in float64.
     """
     likelihood = spectrum.net.likelihood
     rows = torch.arange(len(epsilon)).repeat_interleave(epsilon.shape[1])
@@ -73,7 +74,7 @@ def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) 
     moves = [(spectrum.eigenvectors[:, k], epsilon.flatten())]
     flat = z.flatten(0, 1)
     # The flips were found in this precision: another one would say of some of them that nothing has changed there yet.
-    _, kl, kl_error = sharpened(spectrum, rows, moves, flat)
+    _, kl, kl_error = sharpened(spectrum, rows, moves, flat, left_open)
     return Walk(
         epsilon=epsilon,
         logits=z,
@@ -88,12 +89,16 @@ def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False) 
 
 
 def sharpened(
-    spectrum: Spectrum, rows: Tensor, moves: Sequence[tuple[Tensor, Tensor]], z: Tensor
+    spectrum: Spectrum,
+    rows: Tensor,
+    moves: Sequence[tuple[Tensor, Tensor]],
+    z: Tensor,
+    left_open: float = ROUNDED,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (m, K) of moved inputs as of `logits_at`, again in float64 where KL needs it; KL (m,) and its error."""
     net = spectrum.net
     kl, error = _divergence(spectrum, rows, spectrum.logits, z, net.dtype)
-    rounded = error > _SHARE * kl
+    rounded = error > left_open * kl
     if net.has_float64 and bool(rounded.any()):
         z, some = z.clone(), rounded.nonzero()[:, 0]
         nowhere = [(v, torch.zeros(len(spectrum), dtype=torch.float64)) for v, _ in moves[:1]]

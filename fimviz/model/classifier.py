@@ -35,6 +35,8 @@ _TOKENS = (
     "it so that it takes the tokens' embeddings (inputs_embeds of Hugging Face), with input_range=None"
 )
 
+_PRECISIONS = "verified", "float32"
+
 
 class Classifier:
     """A torch model seen as p(y|x), from pixels to log-probabilities.
@@ -52,6 +54,12 @@ class Classifier:
             sigmoids; one logit is a binary model and becomes two classes), `fv.Gaussian(sigma=…)` (K real numbers with
             noise of that size: regression), or "poisson" (K counts, by the logarithms of their rates).
         input_range: smallest and largest valid input value; None for any.
+        precision: what every spectrum of it takes, also those that other functions make. "verified": rounding moves no
+            input across a kink of the network and is measured, by float64 where that is needed and the model and the
+            device can. "float32": passes in float32 alone, faster for networks with kinks, with `guarantee`
+            "unverified" (a float64 model stays one). `fimviz.spectrum(…, verify=…)` decides otherwise for one call.
+            Paths, attacks and attributions go in float32 with either; bounds and certificates, λ₁ that shares
+            their rows, and divergences over small steps mean nothing in float32, and take float64 with either.
 
     Wherever images go there may be tensors or arrays (n, …), lists of them or of PIL images; paths and a folder, where
     the model came with its geometry (`fimviz.from_torchvision` and its like); and a data set: torch's `DataLoader` or
@@ -82,6 +90,7 @@ class Classifier:
         temperature: float = 1.0,
         likelihood: str | Likelihood = "categorical",
         input_range: tuple[float, float] | None = (0.0, 1.0),
+        precision: str = "verified",
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(no_module(model))
@@ -92,7 +101,10 @@ class Classifier:
             raise ValueError(f"temperature is {temperature}, and {self.likelihood.words} have none: leave it out")
         if input_range is not None and not input_range[0] < input_range[1]:
             raise ValueError(f"input_range is {input_range}, expected (smallest, largest) or None")
+        if precision not in _PRECISIONS:
+            raise ValueError(f"precision is {precision!r}, expected one of {', '.join(_PRECISIONS)}")
         self.model = model
+        self.precision = precision
         self.mean = _channel_values("mean", mean, 0.0)
         self.std = _channel_values("std", std, 1.0)
         if not (self.std > 0).all():
@@ -101,6 +113,7 @@ class Classifier:
         self.input_range = input_range
         self._names = read_names(classes)
         self._probed = self._told = False
+        self._sizes = 0, 0  # how many outputs the model has and how many logits they are: known after the first call
         self._draws = self._writes = self._caches = True  # what passes do besides; known after the first call
         self.batched_vjp = True
         self._dtypes: set[torch.dtype] = set()  # that the network can run in although its weights are another

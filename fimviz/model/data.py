@@ -40,7 +40,7 @@ class _Source:
     count: int | None
     batched: bool
     what: str
-    names: Any = None
+    names: Sequence[str] | None = None
 
 
 def unpacked(images: Any, labels: Any = None, net: Any = None) -> tuple[Any, Any]:
@@ -58,8 +58,7 @@ def unpacked(images: Any, labels: Any = None, net: Any = None) -> tuple[Any, Any
         return images, labels
     with _random_states_kept(images), as_given():
         found, own = _read(source, getattr(net, "prepare", None))
-    names = None if callable(source.names) else source.names
-    return found, labels if own is None else Brought(own, names, labels)
+    return found, labels if own is None else Brought(own, source.names, labels)
 
 
 def _source(images: Any) -> _Source | None:
@@ -76,8 +75,14 @@ def _source(images: Any) -> _Source | None:
     if isinstance(images, str | PathLike) and (folder := Path(images).expanduser()).is_dir():
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
         if not files:
-            raise ValueError(f"the folder {str(images)!r} holds no pictures, expected files {', '.join(_SUFFIXES)}")
+            inner = any(file.is_dir() for file in folder.iterdir())
+            mend = ": pass torchvision.datasets.ImageFolder(folder), whose classes are its folders" if inner else ""
+            raise ValueError(
+                f"the folder {str(images)!r} holds no pictures, expected files {', '.join(_SUFFIXES)}{mend}"
+            )
         return _Source(files, len(files), False, f"the folder {str(images)!r}")
+    if hasattr(images, "_asdict"):  # a named tuple, as fimviz.zoo.digits() gives
+        images = images._asdict()
     if (isinstance(images, Mapping) and _key(images, _IMAGE)) or _is_pair(images):
         return _Source([images], 1, True, f"a {kind}")
     if isinstance(images, list | tuple) and images and _is_item(images[0]):
@@ -96,6 +101,7 @@ def _read(source: _Source, prepare: Callable[[Any], Tensor] | None) -> tuple[Any
                 if (part := next(parts, _END)) is _END:
                     break
                 image, label = _split(part, source.batched)
+                _an_image(image, 2 if source.batched else 1)
                 several = source.batched
                 if prepare is not None and not (source.batched and hasattr(image, "shape")):
                     image, several = prepare(image if source.batched else [image]), True
@@ -155,6 +161,15 @@ def _split(part: Any, batched: bool) -> tuple[Any, Any]:
             return part, None
         return part[0], part[1] if len(part) > 1 else None
     return part, None
+
+
+def _an_image(image: Any, least: int) -> None:
+    """Refuse what stands where an item's image should: an index, a tuple of several."""
+    if _is_raw(image) or isinstance(image, list) or getattr(image, "ndim", 0) >= least:
+        return
+    if least == 2 and isinstance(image, tuple):  # of pictures that nothing has collated
+        return
+    raise ValueError(f"an item begins with a {type(image).__name__}, expected (image, label): put the image first")
 
 
 def _is_item(one: Any) -> bool:

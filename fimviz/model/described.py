@@ -23,33 +23,53 @@ _UNEXPLAINED = 0.2  # of the change; a third of an image comes to 0.4, half of i
 _EXPLAINED = 0.1  # on a short part of a path: there an honest network is as good as linear
 _HALVINGS = 12  # of a path, after which a slope of thousands a pixel is seen to be one, and a jump still is a jump
 _NOISE = 64  # machine epsilons of the answers
+# At every pixel, in units of the input range: a step on which a network without kinks is as good as linear.
+_SHORT = 2.0**-8
+_FOLLOWS, _FEW = 0.1, 8  # of the change on it, and machine epsilons that it has to exceed
 
 _Score = Callable[[Tensor], Tensor]
 
 
-def unexplained(score: _Score, x: Tensor, box: tuple[float, float], eps: float) -> float:
+def follows(score: _Score, x: Tensor, slope: Tensor, box: tuple[float, float], eps: float) -> bool:
+    """Whether the answers of a network without kinks at inputs x (n, …) are seen to follow their gradient `slope`.
+
+    It has no levels that a short step would stay between. Costs two forward passes over x; False leaves it open.
+    """
+    low, high = box
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(1)).to(x) * 2 - 1
+    step = _SHORT * (high - low) * (signs + 0.5)  # in details, and everything at once
+    with torch.no_grad():  # two inputs at once cost large networks more than one after the other
+        ends = [torch.cat([score(one) for one in end.split(1)]) for end in (x + step, x - step)]
+    told, change = 2 * (slope * step).flatten(1).sum(1), ends[0] - ends[1]
+    if not slope.any():
+        return not change.any()  # a constant network
+    return bool(told.norm() > _FEW * eps * (1 + ends[0].norm()) and (change - told).norm() <= _FOLLOWS * told.norm())
+
+
+def unexplained(score: _Score, x: Tensor, known: Tensor, box: tuple[float, float], eps: float) -> float:
     """The share of what the answers change along a path that its gradient leaves unexplained; 0 up to a fifth.
 
     Args:
         score: inputs (m, …) → one number each (m,), differentiable.
         x: (n, …) inputs.
+        known: their scores (n,).
         box: the smallest and largest value of an input; steps that would leave it go the other way.
         eps: the machine epsilon of the scores.
 
-    Costs two forward passes and a gradient over three times x, and only where these leave it in doubt some more.
+    Costs a forward pass and a gradient over three times x, and only where these leave it in doubt some more.
     """
     low, high = box
     # Details, in random signs, and everything at once: a network may hide either from its gradient.
     random = torch.randint(0, 2, (_RANDOM, *x.shape), generator=torch.Generator().manual_seed(0)).to(x) * 2 - 1
     signs = torch.cat([random.flatten(0, 1), torch.ones_like(x)])
-    x = torch.cat([x] * (_RANDOM + 1))
+    x, start = torch.cat([x] * (_RANDOM + 1)), known.repeat(_RANDOM + 1)
     left = []
     for step in _STEPS:
         delta = step * (high - low) * signs
         outside = ((x + delta) < low) | ((x + delta) > high)
         delta = torch.where(outside, -delta, delta)
         with torch.no_grad():
-            start, end = score(x), score(x + delta)
+            end = score(x + delta)
         path = _Path(score, x, delta, (start.new_zeros(len(x)), start.new_ones(len(x))), (start, end))
         noise = _NOISE * eps * (1 + start.abs().max())
         if not path.change.norm() > noise:

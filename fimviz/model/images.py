@@ -140,7 +140,13 @@ def _tensor_from(images: Any) -> Tensor:
         shapes = " and ".join(sorted({str(tuple(part.shape)) for part in parts})[:3])
         mend = "take its first part" if len(parts) == 2 else "crop or resize them"
         raise ValueError(f"images is a {kind} of different shapes, {shapes}, expected a batch of one shape: {mend}")
-    if isinstance(images, str | PathLike):
+    if isinstance(images, list | tuple) and images and all(isinstance(one, str | PathLike) for one in images):
+        kind = f"{kind} of {type(images[0]).__name__}"
+        mend = (
+            "if these are files, make the model with fv.from_torchvision, from_timm or from_transformers, which read "
+            "and resize them"
+        )
+    elif isinstance(images, str | PathLike):
         mend = "read the file, torchvision.io.decode_image(path)[None] / 255"
     elif isinstance(images, Mapping):
         mend = "take the images out of it, for instance images['pixel_values']"

@@ -6,6 +6,7 @@ What passes may rely on afterwards (several cotangents at once, float64, one inp
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,23 +14,44 @@ import torch
 from torch import Tensor, nn
 
 from fimviz._tell import tell
-from fimviz.model.at_rest import recurs
-from fimviz.model.described import unexplained
+from fimviz.model.at_rest import lock_of, recurs
+from fimviz.model.described import follows, unexplained
 from fimviz.model.models import last_operations, quantised
 from fimviz.model.precise import Steady, Traits, float64_values
+from fimviz.model.remembered import Memory
 
 if TYPE_CHECKING:
     from fimviz.model.classifier import Classifier
 
 _PART = 16  # inputs at a time, of a batch that begins with some at which the model cannot be judged
 _FEW = 32  # machine epsilons; random networks had up to 22
-_REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to a dtype they do not know
+_REFUSALS = RuntimeError, TypeError, ValueError, AssertionError  # what models and torch say to what they do not know
+# Pixels a side from which on a network that takes other sizes is asked what it is made of at every fourth of them, and
+# numbers of an input from which on one that does not is asked no more than it has to be.
+_LARGE, _EVERY, _COSTLY = 128, 4, 2**14
+_COUPLED = (
+    "the inputs of a batch influence each other, so a Fisher information of one input does not exist. Look for batch "
+    "statistics that ignore model.eval()"
+)
 
 
 def probe(net: Classifier, images: Tensor) -> None:
     """Refuse a model whose Fisher information would not mean what it says; note what its passes can do."""
+    with lock_of(net.model):
+        memory = Memory(net, images.shape[1:])
+        if memory.recall():
+            _name(net)
+            return
+        told = _told(net, images)
+        _name(net)
+        if not told:  # what was told is told again
+            memory.keep()
+
+
+def _told(net: Classifier, images: Tensor) -> bool:
+    """What `probe` does; whether something had to be told."""
     try:
-        _probe(net, _sound(net, images)[:2].to(net.device))
+        return _probe(net, images)
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
@@ -39,52 +61,110 @@ def probe(net: Classifier, images: Tensor) -> None:
         ) from error
 
 
-def _sound(net: Classifier, x: Tensor) -> Tensor:
+class _Pass:
+    """A pass over inputs x (n, …) that keeps its graph: `outputs`, logits `z` (n, K) with `values`, `scores` (n,)."""
+
+    def __init__(self, net: Classifier, x: Tensor) -> None:
+        self.x = x.detach().clone().requires_grad_()
+        self.outputs = net._outputs(self.x)
+        net.likelihood = net._wanted.of(self.outputs.shape[1])
+        self.z = net.read_out(self.outputs).to(x.dtype)
+        self.values = self.z.detach()
+        # Plain sums are constant where the outputs are centred.
+        self.scores = (self.z * torch.linspace(1, 2, self.z.shape[1]).to(self.z)).sum(1)
+        self.blind = False  # whether there is no gradient: known after the first
+        self._slopes: dict[int | None, Tensor] = {}
+
+    def slope(self, of: int | None = None) -> Tensor:
+        """The gradient (n, …) of the score of one input, or of all."""
+        of = 0 if len(self.x) == 1 else of
+        if of not in self._slopes:
+            score, found = self.scores.sum() if of is None else self.scores[of], None
+            if score.requires_grad:
+                (found,) = torch.autograd.grad(score, self.x, retain_graph=True, allow_unused=True)
+            self.blind = found is None
+            self._slopes[of] = torch.zeros_like(self.x) if found is None else found
+        return self._slopes[of]
+
+    @property
+    def sound(self) -> bool:
+        """Whether logits and slopes are finite."""
+        if not self.values.isfinite().all():
+            return False
+        return all(bool(self.slope(i)[i].isfinite().all()) for i in range(len(self.x)))
+
+
+def _alone(net: Classifier, x: Tensor) -> _Pass | None:
+    """A pass over one input; None where the model refuses that, as batch statistics do in words of their own."""
+    with suppress(*_REFUSALS):
+        return _Pass(net, x[:1])
+    return None
+
+
+def _searched(net: Classifier, x: Tensor) -> Tensor:
     """The first two inputs or one with finite logits and slopes, by which the model is judged; else the first."""
     found = x[:0]
-    with net.at_rest():
-        for part in (x[:2], *(x[2:].split(_PART) if len(x) > 2 else ())):
-            here = part.to(net.device).requires_grad_()
-            z = net._outputs(here)
-            good = z.isfinite().all(1)
-            if z.requires_grad:
-                (g,) = torch.autograd.grad(z.sum(1).sum(), here, allow_unused=True)
-                good &= True if g is None else g.isfinite().flatten(1).all(1)
-            found = torch.cat([found, part[good.to(part.device)]])
-            if len(found) > 1:
-                break
-    return found if len(found) else x
+    for part in (x[:2], *(x[2:].split(_PART) if len(x) > 2 else ())):
+        here = part.to(net.device).requires_grad_()
+        z = net._outputs(here)
+        good = z.isfinite().all(1)
+        if z.requires_grad:
+            (g,) = torch.autograd.grad(z.sum(1).sum(), here, allow_unused=True)
+            good &= True if g is None else g.isfinite().flatten(1).all(1)
+        found = torch.cat([found, part[good.to(part.device)]])
+        if len(found) > 1:
+            break
+    return found[:2] if len(found) else x[:2]
 
 
-def _probe(net: Classifier, pair: Tensor) -> None:
-    """Refuse a model whose Fisher information would not mean what it says; at most two inputs, once."""
-    if len(pair) == 1:
-        pair = torch.cat([pair, 0.25 * pair + 0.5 * pair.flip(-1)])
+def _paired(x: Tensor) -> Tensor:
+    """Two inputs of which one may have been given."""
+    return x if len(x) > 1 else torch.cat([x, 0.25 * x + 0.5 * x.flip(-1)])
+
+
+def _judged(net: Classifier, pair: Tensor, outputs: int | None) -> _Pass:
+    """A pass over two inputs: of large images at fewer pixels, where the network takes these for as many outputs."""
+    if pair.ndim == 4 and min(pair.shape[2:]) >= _LARGE and outputs is not None:
+        with suppress(*_REFUSALS, IndexError):
+            fewer = _Pass(net, pair[..., ::_EVERY, ::_EVERY].contiguous())
+            if fewer.values.shape[1] == outputs and fewer.sound:
+                return fewer
+    return _Pass(net, pair)
+
+
+def _probe(net: Classifier, images: Tensor) -> bool:
+    """What `probe` asks, of two inputs; whether something had to be told."""
     with net.at_rest() as restored:
         before = _rng_state(net)
         own = net._weight_dtype
-        eps = torch.finfo(torch.float32 if own.itemsize < 4 and _runs_in(net, torch.float32, pair) else own).eps
-        x = pair.requires_grad_()
-        outputs = net._outputs(x)
-        net.likelihood = net._wanted.of(outputs.shape[1])
-        z = net.logits(x)
-        with Traits(pair) as traits:
-            again = net.logits(pair).detach()
-        values = z.detach()
-        if not values.isfinite().all():
+        pair = _paired(images[:2].to(net.device))
+        eps = torch.finfo(torch.float32 if own.itemsize < 4 and _in(net, torch.float32, pair) else own).eps
+        one, judged = _alone(net, pair), None
+        if one is not None and one.sound:
+            judged = _judged(net, pair, one.values.shape[1])
+        if one is None or judged is None or not judged.sound:
+            pair = _paired(_searched(net, images).to(net.device))
+            one = _alone(net, pair)
+            judged = _judged(net, pair, None if one is None else one.values.shape[1])
+        x, values = judged.x.detach(), judged.values
+        whole = x.shape == pair.shape
+        alone = one if one is None or whole else _alone(net, x)
+        some = judged if alone is None or pair[0].numel() <= _COSTLY else alone
+        with Traits(some.x) as traits:
+            again = net.logits(some.x).detach()
+        if not values.isfinite().all() or not (one is None or one.values.isfinite().all()):
             raise ValueError(
                 "the model returns NaN or infinite logits for these images, expected finite ones: look at its "
                 "weights and at mean= and std="
             )
         size = values.abs().amax().clamp_min(1e-6)
-        if (values - again).abs().amax() > max(1e-4, eps) * size:
+        if (some.values - again).abs().amax() > max(1e-4, eps) * size:
             raise ValueError(
                 "the model is random in evaluation mode: two calls on the same images differ. "
                 "Look for dropout or noise that ignores model.eval()"
             )
-        sums = z @ torch.linspace(1, 2, z.shape[1]).to(z)  # plain sums are constant where the outputs are centred
-        slopes = [torch.autograd.grad(s, x, retain_graph=True, allow_unused=True)[0] for s in sums if z.requires_grad]
-        if not slopes or slopes[0] is None:
+        slopes = judged.slope(0), judged.slope(1)
+        if judged.blind:
             if integers := quantised(net.model):
                 raise ValueError(
                     f"the model is quantised ({integers}) and integers have no gradient: pass the network of "
@@ -94,53 +174,56 @@ def _probe(net: Classifier, pair: Tensor) -> None:
                 "the logits do not depend on the images differentiably: look for detach() or no_grad(), integers "
                 "or comparisons, or ask for answers alone, fv.spectrum(fv.BlackBox(model, as_torch=True), images)"
             )
-        across = torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num()
+        if torch.stack([slopes[0][1], slopes[1][0]]).nan_to_num().any():
+            raise ValueError(_COUPLED)
         # One input alone is asked last: batch statistics may refuse it with words of their own.
-        one_by_one = [] if across.any() else [_sloped(net, one.detach()) for one in pair.split(1)]
-        away = values - torch.cat([z for z, _ in one_by_one] or [values])
-        if across.any() or away.abs().amax() > max(1e-2, 16 * eps) * size:
-            raise ValueError(
-                "the inputs of a batch influence each other, so a Fisher information of one input does not "
-                "exist. Look for batch statistics that ignore model.eval()"
-            )
-        given = outputs.detach().to(x.dtype)
-        ends = last_operations(outputs)
-        squashed = ends <= {"Sigmoid", "Hardsigmoid"} or _ends_in_sigmoid(net, given)
-        net._wanted.check(given, ends, squashed, max(1e-4, eps))
-        net.batched_vjp = _can_batch(z, x, max(1e-3, 4 * eps))
-        if all(slope.isfinite().all() for slope in (slopes[0][0], slopes[1][1])):
-            _compare(net, pair.detach(), eps)
+        alone = _Pass(net, x[:1]) if alone is None else alone
+        with torch.no_grad():
+            one_by_one = torch.cat([alone.values, net.logits(x[1:])])
+        if (values - one_by_one).abs().amax() > max(1e-2, 16 * eps) * size:
+            raise ValueError(_COUPLED)
+        ends = last_operations(judged.outputs)
+        outputs = judged.outputs.detach().to(x.dtype)
+        squashed = ends <= {"Sigmoid", "Hardsigmoid"} or _ends_in_sigmoid(net, outputs)
+        net._wanted.check(outputs, ends, squashed, max(1e-4, eps))
+        near = _close(alone.slope(0), slopes[0][:1], max(1e-4, 16 * eps))
+        some = some if near else judged
+        net.batched_vjp = _can_batch(some, max(1e-3, 4 * eps))
+        slope = torch.stack([slopes[0][0], slopes[1][1]])
+        plain = some is alone and traits.smooth and follows(_score(net), x, slope, _box(net, x), eps)
+        if bool(slope.isfinite().all()) and not plain:
+            _compare(net, judged, eps)
         if own != torch.float64 and net.device.type != "mps":
-            wide = _runs_in(net, torch.float64, pair)
-            net.smooth = wide and traits.smooth and _rounds_little(net, pair.detach(), values)
-            net.precise = wide and not traits.smooth and _takes_float64_values(net, pair.detach())
+            wide = _in(net, torch.float64, some.x.detach())
+            if wide is not None:
+                net.smooth = traits.smooth and _rounds_little(net, some.values, wide.values)
+                net.precise = not traits.smooth and _takes_float64_values(net, some.x, wide)
         # A kink may part the two in float32, but not in float64.
-        alike = _close(one_by_one[0][1], slopes[0][0], max(1e-4, 16 * eps))
-        if not alike and net.has_float64:
-            doubled = pair.detach().double()
-            alike = _close(_sloped(net, doubled[:1])[1], _sloped(net, doubled)[1], 1e-6)
-        net.alone = alike
+        if not near and net.has_float64:
+            doubled = x.double()
+            near = _close(_Pass(net, doubled[:1]).slope(0), _Pass(net, doubled).slope(0)[:1], 1e-6)
+        net.alone = near
         net._draws = not torch.equal(before, _rng_state(net))
     net._writes, net._caches = restored.writes, restored.caches
-    names = [str(i) for i in range(z.shape[1])] if net._names is None else net._names
-    if outputs.shape[1] < z.shape[1] and len(names) == 1:
+    net._sizes = outputs.shape[1], values.shape[1]
+    return squashed or bool(net.undescribed)
+
+
+def _name(net: Classifier) -> None:
+    """Note the names of the classes."""
+    outputs, count = net._sizes
+    names = [str(i) for i in range(count)] if net._names is None else net._names
+    if outputs < count and len(names) == 1:
         names = [f"not {names[0]}", names[0]]
-    if len(names) != z.shape[1]:
-        raise ValueError(
-            f"classes has {len(names)} names and the model has {z.shape[1]} outputs: give one name an output"
-        )
+    if len(names) != count:
+        raise ValueError(f"classes has {len(names)} names and the model has {count} outputs: give one name an output")
     net._names, net._probed = names, True
 
 
-def _compare(net: Classifier, x: Tensor, eps: float) -> None:
-    """Say so if the gradient at inputs x leaves much of what the answers do unexplained."""
-
-    def score(some: Tensor) -> Tensor:
-        z = net.logits(some)
-        return z @ torch.linspace(1, 2, z.shape[1]).to(z)
-
-    low, high = net.input_range or (float(v) for v in x.aminmax())
-    share = unexplained(score, x, (low, high if high > low else low + 1), eps)
+def _compare(net: Classifier, run: _Pass, eps: float) -> None:
+    """Say so if the gradient at some inputs leaves much of what the answers do unexplained."""
+    x = run.x.detach()
+    share = unexplained(_score(net), x, run.scores.detach(), _box(net, x), eps)
     if share:
         net.undescribed = (
             f"the gradient does not describe this model: it leaves {100 * share:.0f} % of how the answers change "
@@ -154,55 +237,54 @@ def _compare(net: Classifier, x: Tensor, eps: float) -> None:
         )
 
 
+def _score(net: Classifier) -> Callable[[Tensor], Tensor]:
+    def score(x: Tensor) -> Tensor:
+        z = net.logits(x)
+        return z @ torch.linspace(1, 2, z.shape[1]).to(z)
+
+    return score
+
+
+def _box(net: Classifier, x: Tensor) -> tuple[float, float]:
+    """The smallest and largest value of an input."""
+    low, high = net.input_range or (float(v) for v in x.aminmax())
+    return low, high if high > low else low + 1
+
+
 def _ends_in_sigmoid(net: Classifier, outputs: Tensor) -> bool:
     last = [m for m in net.model.modules() if next(m.children(), None) is None][-1]
     inside = bool(outputs.min() >= 0) and bool(outputs.max() <= 1)
     return isinstance(last, nn.Sigmoid) and inside
 
 
-def _runs_in(net: Classifier, dtype: torch.dtype, x: Tensor) -> bool:
-    """Whether the network can run in a precision that its weights do not have; noted for `_outputs`."""
+def _in(net: Classifier, dtype: torch.dtype, x: Tensor) -> _Pass | None:
+    """A pass and back in a precision that the network's weights do not have, if it can; noted for `_outputs`."""
     net._dtypes.add(dtype)
-    x = x.detach().to(dtype).requires_grad_()
     with suppress(*_REFUSALS):  # a dtype is written into the model's forward, or it computes again going back
-        z = net._outputs(x)
-        if z.dtype == dtype:
-            torch.autograd.grad(z.sum(), x)
-            return True
+        run = _Pass(net, x.to(dtype))
+        if run.outputs.dtype == dtype:
+            run.slope()
+            return run
     net._dtypes.remove(dtype)
-    return False
+    return None
 
 
-def _rounds_little(net: Classifier, x: Tensor, values: Tensor) -> bool:
+def _rounds_little(net: Classifier, values: Tensor, expected: Tensor) -> bool:
     """Whether logits are right to a few epsilons: where large numbers cancel, what is left has hidden the rounding."""
-    with torch.no_grad():
-        expected = net.logits(x.double())
     eps = torch.finfo(values.dtype).eps
     return bool(((values - expected).abs().amax(1) <= _FEW * eps * (1 + net.likelihood.size(expected))).all())
 
 
-def _takes_float64_values(net: Classifier, x: Tensor) -> bool:
+def _takes_float64_values(net: Classifier, x: Tensor, expected: _Pass) -> bool:
     """Whether operations in float64 beneath a float32 graph give what the network gives in float64."""
-    x, wide = x.clone().requires_grad_(), x.double().requires_grad_()
-    expected = net._outputs(wide)
     with suppress(*_REFUSALS):  # an operation that knows float32 alone
         with float64_values(recurrent=recurs(net.model)) as values:
-            z = net._outputs(x)
-            got = values.of(z.detach())
-        # Plain sums are constant where the outputs are centred. Made here, as its way to a card is not the model's.
-        c = torch.linspace(1, 2, z.shape[1]).to(z).expand_as(z)
+            run = _Pass(net, x)
+            got = values.of(run.outputs.detach())
         with Steady() as steady:
-            ours = torch.autograd.grad(z, x, c)[0]
-        theirs = torch.autograd.grad(expected, wide, c.to(expected))[0]
-        return steady.yes and _close(got, expected.detach(), 1e-6) and _close(ours, theirs, 1e-2)
+            ours = run.slope()
+        return steady.yes and _close(got, expected.outputs.detach(), 1e-6) and _close(ours, expected.slope(), 1e-2)
     return False
-
-
-def _sloped(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits of inputs, and the gradient at the first of a sum of its logits."""
-    x = x.clone().requires_grad_()
-    z = net.logits(x)
-    return z.detach(), torch.autograd.grad(z[0] @ torch.linspace(1, 2, z.shape[1]).to(z), x)[0][0]
 
 
 def _rng_state(net: Classifier) -> Tensor:
@@ -214,20 +296,23 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return bool((a - b).norm() <= tolerance * b.norm())
 
 
-def _can_batch(z: Tensor, x: Tensor, tolerance: float) -> bool:
+def _can_batch(run: _Pass, tolerance: float) -> bool:
     """Whether several cotangents can go back at once: not through custom or compiled backward passes."""
-    cotangents = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:2, None].expand(-1, *z.shape)
+    z = run.z
+    one, other = (torch.linspace(1, 2, z.shape[1]).to(z), torch.eye(1, z.shape[1])[0].to(z))
+    cotangents = torch.stack([one, other])[:, None].expand(-1, *z.shape)
 
     def pull(cotangent: Tensor) -> Tensor:
-        return torch.autograd.grad(z, x, cotangent, retain_graph=True)[0]
+        return torch.autograd.grad(z, run.x, cotangent, retain_graph=True)[0]
 
-    loop = torch.stack([pull(c) for c in cotangents])
+    first = run.slope()
     try:
         # grad's own is_grads_batched takes three times as long through convolutions of a single image.
         with warnings.catch_warnings(record=True) as slow:
             warnings.simplefilter("always")
             batched = torch.func.vmap(pull)(cotangents)
-        pull(cotangents[0])  # fails where a hook retains gradients: that of the batch stays, and none is added to it
+        # Fails where a hook retains gradients: that of the batch stays, and none is added to it.
+        loop = torch.stack([first, pull(cotangents[1])])
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):

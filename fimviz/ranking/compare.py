@@ -108,7 +108,12 @@ def compare_models(
         max_memory=limit(max_memory),
     )
     progress = wanted(progress)
-    if not isinstance(images, Mapping):
+    if isinstance(images, Mapping):
+        own = [name for name in models if name in images]
+        read = {name: unpacked(images[name], labels, as_classifier(models[name])) for name in own}
+        images = dict(images) | {name: one for name, (one, _) in read.items()}
+        labels = next((found for _, found in read.values() if found is not None), None)
+    else:
         images, labels = unpacked(images, labels)
     given = _by_model(models, images)
     stages = [stage for name in models for stage in forecast(len(given[name]), settings)]

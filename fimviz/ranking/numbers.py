@@ -19,6 +19,7 @@ from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.progress import Stages, Tick
+from fimviz.model.labels import read_labels
 
 _SPECTRUM = 30.0  # forward passes that a spectrum takes at an image, roughly
 
@@ -93,9 +94,12 @@ def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings,
     start = time.perf_counter()
     x = net.admit(images).detach()
     net.likelihood.one_of_classes("an attack needs one to miss")
+    truth = read_labels(labels, len(x), net)
+    if truth is None:
+        raise TypeError(f"labels is None, expected one for each of {len(x)} images: an attack needs one to miss")
     options: dict[str, Any] = {"k": 1, "method": settings.method, "vectors": False, "seed": settings.seed}
     options["max_memory"] = settings.max_memory
-    found = spectrum(net, x, labels=labels, errors=settings.errors, progress=bar.next(), **options)
+    found = spectrum(net, x, labels=truth, errors=settings.errors, progress=bar.next(), **options)
     every = _whole(found, len(x))
     s = every.sound
     x = x[every.computed.to(x.device)] if every.failures else x

@@ -99,6 +99,8 @@ def _made(name: str, pretrained: Any) -> nn.Module:
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), 1)
         hint = f"did you mean {near[0]}?" if near else "timm.list_models('*net*') lists those that it has"
+        if "/" in name:
+            hint = f"'hf-hub:{name}' for a repository of the hub, 'local-dir:{name}' for a folder"
         raise ValueError(f"timm has no model {name!r}: {hint}")
     mend = "run it once on a machine with a network, or pass pretrained= the path of a file of weights, or False"
     with torch.random.fork_rng(devices=[]):

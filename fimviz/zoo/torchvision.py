@@ -51,9 +51,14 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
     """
     from torchvision import models
 
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name is a {type(name).__name__}, expected that of a model, 'resnet18': a model that you have made goes "
+            "into fv.Classifier(model, mean=..., std=...)"
+        )
     valid = models.list_models(module=models)
     if name not in valid:
-        near = difflib.get_close_matches(str(name), valid, 1)
+        near = difflib.get_close_matches(name, valid, 1)
         hint = f"did you mean {near[0]}?" if near else ", ".join(valid)
         raise ValueError(f"torchvision.models has no classifier {name!r}: {hint}")
     known = models.get_model_weights(name)

@@ -180,6 +180,10 @@ def _made(name: str, pretrained: bool) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
+    # torch lists the functions that make tensors at their first use under a default device, and from_pretrained is one
+    # at a moment when transformers has another torch.linspace in place: the true one would be missing ever after.
+    with torch.device("cpu"):
+        torch.empty(0)
     with _fetching(name), torch.random.fork_rng(devices=[]):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:

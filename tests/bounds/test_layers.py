@@ -90,6 +90,58 @@ def randomised(layer, seed=0):
     return layer
 
 
+class Response(nn.Module):
+    """Global response normalisation of ConvNeXt V2: x + γ·x·‖x‖/(mean ‖x‖ + ε) + β, by channel."""
+
+    def __init__(self, width, last=False):
+        super().__init__()
+        self.axes, self.channel = ((1, 2), -1) if last else ((2, 3), 1)
+        self.weight, self.bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        size = x.norm(p=2, dim=self.axes, keepdim=True)
+        gate = size / (size.mean(dim=self.channel, keepdim=True) + 1e-6)
+        shape = (1, 1, 1, -1) if self.channel == -1 else (1, -1, 1, 1)
+        return x + torch.addcmul(self.bias.view(shape), self.weight.view(shape), x * gate)
+
+
+class LayerScale(nn.Module):
+    """A residual branch with small factors a channel."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.branch, self.gamma = nn.Conv2d(width, width, 3, padding=1), nn.Parameter(torch.zeros(width, 1, 1))
+
+    def forward(self, x):
+        return x + self.branch(x).mul(self.gamma)
+
+
+class ChannelAttention(nn.Module):
+    """Of ECA: a gate a channel from its neighbours' means, by a convolution."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        gate = self.conv(x.mean((2, 3)).view(x.shape[0], 1, -1)).sigmoid().view(x.shape[0], -1, 1, 1)
+        return x * gate.expand_as(x)
+
+
+class Selective(nn.Module):
+    """Of SKNet: branches of several kernels, mixed by a softmax over them."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(width, width, k, padding=k // 2) for k in (1, 3))
+        self.gate = nn.Conv2d(width, 2 * width, 1)
+
+    def forward(self, x):
+        both = torch.stack([branch(x) for branch in self.branches], 1)
+        gate = self.gate(both.sum(1).mean((2, 3), keepdim=True))
+        return (both * gate.view(x.shape[0], 2, x.shape[1], 1, 1).softmax(1)).sum(1)
+
+
 LINEAR = {
     "linear": (nn.Linear(5, 4), (5,), 1.02),
     "linear on tokens": (nn.Linear(5, 4), (3, 5), 1.02),
@@ -189,11 +241,35 @@ NONLINEAR = {
     "ELU": (nn.ELU(1.5), (9,)),
     "softplus": (nn.Softplus(3), (9,)),
     "maximum": (Call(lambda x: x.amax(-1)), (3, 5)),
+    "norm": (Call(lambda x: x.norm(dim=-1)), (3, 5)),
+    "norm of channels": (Call(lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)), (3, 2, 2)),
+    "logsumexp": (Call(lambda x: x.logsumexp(-1)), (3, 5)),
+    "the larger of two": (Call(lambda x: torch.maximum(x, 0.5 - 2 * x.flip(-1))), (5,)),
+    "at least": (Call(lambda x: torch.minimum(x, torch.tensor(0.3).double())), (5,)),
+    "chosen by a mask": (Call(lambda x: torch.where(torch.arange(5) > 2, x, 2 * x.flip(-1))), (5,)),
+    "GLU": (nn.GLU(1), (4, 3)),
+    "SwiGLU": (Call(lambda x: tf.silu(x[:, :3]) * x[:, 3:]), (6,)),
+    "quotient": (Call(lambda x: x / (x.square().sum(-1, keepdim=True) + 0.5)), (3, 4)),
+    "constant over": (Call(lambda x: 2 / (1 + x.exp())), (5,)),
+    "sum with a product": (Call(lambda x: torch.addcmul(x, x.flip(1), x.sum(1, keepdim=True), value=-2)), (4,)),
+    "sum with a constant's product": (Call(lambda x: torch.addcmul(x, torch.ones(4).double(), x, value=-2)), (4,)),
+    "hard-swish, written out": (Call(lambda x: x * tf.relu6(x + 3) / 6), (9,)),
+    "swish, written out": (Call(lambda x: x * torch.sigmoid(x)), (9,)),
+    "response norm": (Response(3), (3, 4, 4)),
+    "response norm of tokens": (Response(3, last=True), (2, 3, 3)),
+    "constants of its shape": (Call(lambda x: torch.ones_like(x) - x.new_zeros(1) + x.view_as(x)), (4,)),
+    "layer scale": (LayerScale(3), (3, 4, 4)),
+    "shuffle, written out": (Call(lambda x: x.view(-1, 2, 3, 4).transpose(1, 2).reshape(-1, 6, 4)), (6, 4)),
+    "channel attention": (ChannelAttention(4), (4, 3, 3)),
+    "selective kernels": (Selective(3), (3, 4, 4)),
     "windows": (ShiftedWindowAttention(6, [2, 2], [0, 0], 2), (4, 5, 6)),
     "shifted windows": (ShiftedWindowAttention(6, [2, 3], [1, 1], 3), (4, 5, 6)),
     "one shifted window": (ShiftedWindowAttention(6, [4, 4], [2, 2], 3), (3, 4, 6)),
 }  # fmt: skip
-BOUNDED = {"windows", "shifted windows", "one shifted window"}  # only at x, unless behind a layer normalisation
+# Only at x, for attention unless behind a layer normalisation.
+BOUNDED = {"windows", "shifted windows", "one shifted window", "GLU", "SwiGLU", "quotient", "constant over",
+           "sum with a product", "hard-swish, written out", "swish, written out", "response norm",
+           "response norm of tokens", "channel attention", "selective kernels"}  # fmt: skip
 
 
 @settings(max_examples=4, deadline=None)
@@ -202,6 +278,32 @@ BOUNDED = {"windows", "shifted windows", "one shifted window"}  # only at x, unl
 def test_nonlinear_layers(name, seed):
     layer, shape = NONLINEAR[name]
     check(randomised(layer, seed), 2 * drawn(1, *shape, seed=seed), anywhere=name not in BOUNDED)
+
+
+class Unfollowed(nn.Module):
+    """A layer behind a decision that torch.fx cannot follow."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) if x.shape[-1] > 0 else x
+
+
+EXPORTED = ["linear on tokens", "conv2d strided", "conv2d same", "conv, batch norm", "linear, batch norm", "average",
+            "adaptive", "zero padding", "nearest", "slice", "permute", "chunk", "stack", "constants"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*EXPORTED, "layer norm", "softmax", "leaky", "ELU", "CELU", "max", "GLU",
+                                  "response norm", "selective kernels", "hard-swish, written out"])  # fmt: skip
+def test_layers_by_export(name):
+    """The same bounds as by torch.fx, of the same rules."""
+    layer, shape = (LINEAR.get(name) or NONLINEAR[name])[:2]
+    x = drawn(1, *shape)
+    model = model_of(randomised(layer), x)
+    there = check(Unfollowed(layer), x, anywhere=name not in BOUNDED)
+    assert there.log10_features == pytest.approx(bounds.network_bound(bounds_net(model), shape).log10_features)
 
 
 def test_max_pooling_is_attained():

@@ -265,6 +265,131 @@ def test_what_has_no_rule_is_named():
         bounds.network_bound(Twice(), (3,))
 
 
+def test_a_failed_trace_prints_nothing(capfd):
+    with pytest.raises(bounds.NoRuleError, match=r"cannot trace Deciding \(.+; .+\): avoid decisions"):
+        bounds.network_bound(Deciding(), (3,))
+    assert capfd.readouterr() == ("", "")
+
+
+class Followed(nn.Module):
+    """What torch.fx can follow; the class below computes the same, and it cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.gate, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+        self.register_buffer("factor", torch.tensor([1.0, 2.0, -1.0, 0.5]))
+        self.register_parameter("offset", nn.Parameter(torch.ones(4)))
+
+    def features(self, x):
+        x = self.relu(self.norm(self.conv(x)))
+        return x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
+
+    def forward(self, x):
+        x = self.features(x).flatten(2)[:, :, 1:].amax(-1)
+        return self.head(x * self.factor + self.offset)
+
+
+class Unfollowed(Followed):
+    def forward(self, x):
+        if x.shape[-1] < 3:
+            x = torch.cat([x, x], -1)
+        with torch.no_grad():
+            names = {"factor": self.factor.to(x.dtype)}
+        x = self.features(x).flatten(2)[:, :, 1:].amax(-1)
+        return {"features": x, "logits": self.head(x * names["factor"] + self.offset)}
+
+
+def test_what_torch_fx_cannot_follow_is_exported():
+    torch.manual_seed(0)
+    followed, unfollowed = Followed(), Unfollowed()
+    unfollowed.load_state_dict(followed.state_dict())
+    unfollowed.train()
+    unfollowed.conv.weight.requires_grad_(False)
+    before = {name: (id(t), t._version) for name, t in [*unfollowed.named_parameters(), *unfollowed.named_buffers()]}
+    held = {name: set(vars(m)) for name, m in unfollowed.named_modules()}
+    images = torch.rand(2, 2, 5, 5)
+    a, b = (bounds.local_bound(net, images) for net in (followed, unfollowed))
+    assert torch.allclose(a.log10_features, b.log10_features, rtol=1e-9)
+    assert torch.allclose(a.log10_logits, b.log10_logits, rtol=1e-9)
+    c = fv.compare_bounds(unfollowed, images, methods=["exact", "L3", "L4"])
+    assert not c.reasons
+    assert (c.methods["exact"].value <= c.methods["L3"].value).all()
+    assert (c.methods["L3"].value <= c.methods["L4"].value).all()
+    assert [step.name for step in b.steps[0]][:3] == ["conv", "norm", "relu"]
+    assert "only at a given x" in bounds.network_bound(unfollowed, images).reason
+    assert unfollowed.training
+    assert not unfollowed.conv.weight.requires_grad
+    assert unfollowed.head.weight.requires_grad
+    assert {name: set(vars(m)) for name, m in unfollowed.named_modules()} == held
+    after = [*unfollowed.named_parameters(), *unfollowed.named_buffers()]
+    assert {name: (id(t), t._version) for name, t in after} == before
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_bounded_in_float64(half):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).to(half)
+    check(model, torch.rand(1, 1, 4, 4))
+    check(nn.Sequential(model[:3], Careful(), model[3]), torch.rand(1, 1, 4, 4))
+
+
+class Careful(nn.Module):
+    def forward(self, x):
+        return x if len(x) else -x
+
+
+def test_what_others_have_made_of_a_network():
+    torch.manual_seed(0)
+    model, images = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.rand(2, 3)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    for bound in (lambda m: bounds.network_bound(m, images), lambda m: bounds.local_bound(m, images[:1])):
+        assert float(bound(exported).log10_features) == pytest.approx(float(bound(model).log10_features))
+        with pytest.raises(bounds.NoRuleError, match=r"torch.jit.*pass the module that it was made from"):
+            bound(torch.jit.script(model))
+
+
+class Louder(torch.autograd.Function):
+    """The identity, and ten times its gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx, g):
+        return 10 * g
+
+
+class CallsLouder(nn.Module):
+    def __init__(self, followed):
+        super().__init__()
+        self.followed, self.head = followed, nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = Louder.apply(x)
+        return self.head(x if self.followed or x.shape[-1] > 0 else -x)
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_gradients_that_no_graph_shows_are_refused(followed):
+    """λ₁ is of what autograd gives, which is ten times what the graph of the forward says."""
+    for bound in (lambda m: bounds.network_bound(m, (3,)), lambda m: bounds.local_bound(m, torch.rand(1, 3))):
+        with pytest.raises(bounds.NoRuleError, match="goes back through Louder"):
+            bound(CallsLouder(followed))
+
+
+def test_a_rule_for_the_module_of_an_own_gradient_holds():
+    class Wrapped(CallsLouder):
+        pass
+
+    @bounds.rule(Wrapped)
+    def wrapped(step, x):
+        return x.times(10 * float(torch.linalg.matrix_norm(step.op.head.weight, 2)) * (1 + 1e-6), "ten times ‖W‖")
+
+    check(nn.Sequential(Wrapped(True), nn.Linear(2, 2)), torch.rand(2, 3))
+
+
 def test_a_subclass_that_computes_something_else_is_looked_into():
     class Doubled(nn.Linear):
         def forward(self, x):

@@ -74,7 +74,7 @@ def test_contrast_follows_one_rule_and_a_gain(opened, photographs):
     v = photographs.eigenvectors[photographs.fragile[0], 0]
     rule = page.locator(".fv-direction .fv-rule").first
     assert float(re.search(r"±([\d.]+)", rule.inner_text())[1]) == pytest.approx(contrast(v), rel=0.06)
-    assert "99.5 % of values lie within" in rule.inner_text()
+    assert "the 99.5th percentile" in rule.inner_text()
     before = rgba(page, ".fv-direction")
     page.get_by_label("Contrast of signed maps").select_option("4")
     size = v.abs().double()

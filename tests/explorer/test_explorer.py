@@ -393,13 +393,43 @@ def test_two_hundred_cifar_images_stay_under_three_megabytes():
     assert len(e.view().html().encode()) < 3_000_000
 
 
+def test_what_is_all_in_detail_takes_one_spectrum(monkeypatch):
+    images, labels = batch(n=3)
+    net = fv.Classifier(model())
+    alone, known = fv.spectrum(net, images, k=1), fv.spectrum(net, images, k=3)
+    monkeypatch.setattr(importlib.import_module("fimviz.explorer.detail"), "spectrum", lambda *given, **options: 1 / 0)
+    e = fv.explore(net, images, labels, include=[])
+    s, deep = e.first.spectrum, e.first.detail.spectrum
+    assert s.eigenvectors is None
+    assert torch.allclose(s.eigenvalues, alone.eigenvalues, rtol=1e-9)
+    assert torch.allclose(deep.eigenvalues, known.eigenvalues[list(e.places)], rtol=1e-9)
+
+
+def test_large_images_are_all_in_detail_and_asked_more_coarsely(monkeypatch):
+    choice = importlib.import_module("fimviz.explorer.choice")
+    explore = importlib.import_module("fimviz.explorer.explore")
+    for room in (choice, explore):
+        monkeypatch.setattr(room, "affordable", lambda nets, inputs, work: 0)
+    images, labels = batch(n=10)
+    e = fv.explore(model(), images, labels)
+    detail = e.first.detail
+    assert len(e.places) == len(detail.planes.kl) == 8
+    assert [w.epsilon.shape[1] for w in detail.walks] == [19, 11, 11]
+    assert detail.planes.distances.shape[1] == 9
+    assert e.first.radius is None
+    assert len(fv.explore(model(), images[:2]).places) == 2
+
+
 def test_large_images_travel_small_but_for_the_detail():
     images, _ = batch((3, 224, 224), n=6)
     e = fv.explore(model((3, 224, 224), 10), images, detail=1, k=1)
-    data, _ = unpacked(e.view())
+    data, arrays = unpacked(e.view())
     assert max(data["thumbs"]["shape"][:2]) <= 64
     assert data["thumbs"]["at"][1] == 6 * np.prod(data["thumbs"]["shape"])
-    assert data["models"][0]["details"][0]["image"][1] == 3 * 224 * 224
+    at, length = data["models"][0]["details"][0]["image"]
+    assert [at, length, 3, 0] in data["pictures"]
+    shown = np.asarray(Image.open(io.BytesIO(arrays[at : at + length])).convert("RGB"))
+    assert np.array_equal(shown, (255 * images[e.places[0]].double()).round().byte().permute(1, 2, 0).numpy())
 
 
 @pytest.mark.parametrize(

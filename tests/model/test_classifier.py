@@ -511,6 +511,7 @@ REFUSED = [
     (lambda x: call(linear(), {"pictures": x}), r"images is a dict, expected .*images\['pixel_values'\]"),
     (lambda x: call(linear(), "cat.png"), "images is a str, expected .*decode_image"),
     (lambda x: call(linear(), Path("cat.png")), "images is a .*Path, expected .*decode_image"),
+    (lambda x: call(linear(), ["cat.png"]), "images is a list of str, .*if these are files, make the model with"),
     (lambda x: call(linear(), None), r"images is a NoneType, expected a tensor or array \(n, …\)$"),
     (lambda x: call(linear(), 0.5), "images is a float, expected a tensor"),
     (lambda x: call(linear(), object()), "images is a object, expected a tensor"),

@@ -4,6 +4,8 @@ import copy
 import itertools
 import random
 import warnings
+from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,6 +43,11 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         return iter(self.items)
+
+
+class Batch(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
 
 
 class Table:
@@ -100,6 +107,7 @@ FORMS = {
     "names": lambda x, y: [(a, CLASSES[b]) for a, b in zip(x, y.tolist(), strict=True)],
     "pair": lambda x, y: (x, y),
     "one batch": lambda x, y: next(iter(DataLoader(TensorDataset(x, y), batch_size=6))),
+    "named tuple": lambda x, y: Batch(x, y),
     "one batch of dicts": lambda x, y: {"pixel_values": x, "labels": y},
 }
 
@@ -121,6 +129,7 @@ UNLABELLED = {
     "loader": lambda x: DataLoader(x, batch_size=4),
     "no class anywhere": lambda x: [(a, -1) for a in x],
     "dicts": lambda x: [{"img": a} for a in x],
+    "names that are no labels": lambda x: namedtuple("Photos", "images names")(x, ["a"] * 6),
     "generator": lambda x: (a for a in x),
 }
 
@@ -252,7 +261,14 @@ def test_a_black_box_and_several_models_take_one(net, batch, labels):
     loader = DataLoader(TensorDataset(x, y) if labels else TensorDataset(x), batch_size=4, shuffle=True)
     box = fv.BlackBox(lambda a: net(torch.from_numpy(a)).numpy())
     assert fv.spectrum(box, loader, k=1, probes=4).images.shape == x.shape
-    found = fv.explore({"a": net, "b": net}, loader, detail=1)
+    both = {"a": net, "b": net}
+    if labels:
+        few = {"attack_steps": 1, "attack_images": 1, "local_images": 1}
+        assert len(fv.compare_models(both, {"a": loader, "b": loader}, **few).models) == 2
+    else:
+        with pytest.raises(TypeError, match="labels is None, expected one for each of 6 images"):
+            fv.compare_models(both, loader)
+    found = fv.explore(both, loader, detail=1)
     assert torch.equal(*(model.spectrum.images for model in found.models.values()))
 
 
@@ -327,6 +343,7 @@ def test_what_fails_half_way_is_named(net, batch):
 
 def test_what_is_wrong_is_said(net, batch, tmp_path):
     x, y = batch
+    (tmp_path / "cats").mkdir()
     normalised = TensorDataset((x - 0.5) / 0.25, y)
     for form, said in (
         (DataLoader(normalised, batch_size=4), r"images run from -2 to 2, .*normalised already, pass the raw pixels"),
@@ -334,9 +351,14 @@ def test_what_is_wrong_is_said(net, batch, tmp_path):
         (TensorDataset((x * 255).byte(), y), "images are uint8"),
         ([(x[0], 0), (x[0, :, :9], 1)], "different shapes"),
         (DataLoader([x[0], x[0, :, :9]], batch_size=1), "different shapes"),
+        ([(0, x[0])], "whose parts have different shapes"),
+        (Table([(0, x[0], 1)], []), r"an item begins with a int, expected \(image, label\): put the image first"),
+        (DataLoader(TensorDataset(y, x)), "begins with a Tensor, expected"),
+        (Table([((x[0], x[1]), 1)], []), "begins with a tuple, expected"),
         (DataLoader(TensorDataset(x[:0])), "a DataLoader is empty"),
         (Table([{"text": "a"}], []), r"items have text, expected the image under one of pixel_values"),
-        (tmp_path, r"the folder .* holds no pictures, expected files .bmp"),
+        (tmp_path / "cats", r"the folder .* holds no pictures, expected files .bmp, .*webp$"),
+        (tmp_path, r"the folder .* holds no pictures, .*ImageFolder\(folder\)"),
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             fv.spectrum(net, form)

@@ -165,7 +165,7 @@ def test_the_interval_of_a_median_covers():
 
 
 class Undecided(nn.Module):
-    """torch.fx cannot follow a decision on a tensor's values."""
+    """No graph shows a decision on a tensor's values."""
 
     def __init__(self):
         super().__init__()
@@ -184,7 +184,7 @@ def test_a_model_without_a_closed_form_keeps_its_row(digits, tmp_path):
     assert math.isnan(row.weights_only)
     assert math.isnan(row.certified_radius)
     assert row.spectral_norm > 0
-    assert row.missing.count("torch.fx cannot trace Undecided") >= 1
+    assert row.missing.count("cannot trace Undecided") >= 1
     assert all(word in row.missing for word in ("log₁₀ L5", "log₁₀ L4", "certified"))
     assert c.correlations.set_index("column").loc["weights_only"].models == 1
     assert "is known for 1 of 2 models" in c.summary

@@ -187,6 +187,7 @@ def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     torch.save([1, 2], tmp_path / "list.pth")
     for given, options, error, said in (
         ("resnet-18", {}, ValueError, "timm has no model 'resnet-18': did you mean resnet18"),
+        ("timm/resnet18", {}, ValueError, "no model 'timm/resnet18': 'hf-hub:timm/resnet18' for a repository"),
         (
             "test_resnet",
             {"pretrained": "nowhere.pth"},

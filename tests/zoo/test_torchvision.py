@@ -142,6 +142,8 @@ def test_a_file_of_weights_may_have_other_classes_but_no_other_architecture(tmp_
 def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(ValueError, match="did you mean resnet18"):
         fv.from_torchvision("resnet-18")
+    with pytest.raises(TypeError, match=r"name is a Linear, expected .* goes into fv.Classifier\(model, mean="):
+        fv.from_torchvision(torch.nn.Linear(3, 2))
     with pytest.raises(FileNotFoundError, match="expected one of IMAGENET1K_V1, DEFAULT, a file"):
         fv.from_torchvision("resnet18", weights="IMAGENET21K")
     torch.save([1, 2], tmp_path / "list.pth")

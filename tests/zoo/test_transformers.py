@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from torch.utils._device import _device_constructors
 from transformers import (
     ConvNextImageProcessor,
     ResNetConfig,
@@ -120,6 +121,13 @@ def test_a_folder_comes_through_their_own_loading_code(folder):
     assert again.prepare.size == (32, 32)
     assert again.model is loaded
     assert loaded.training
+
+
+def test_default_devices_keep_all_their_functions(folder):
+    _device_constructors.cache_clear()  # as if nothing had been made under a default device yet
+    fv.from_transformers(folder[0])
+    with torch.device("meta"):
+        assert torch.linspace(0, 1, 3).device.type == "meta"
 
 
 def test_older_weights_are_read_without_running_what_they_hold(folder, capsys):

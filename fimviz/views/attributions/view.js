@@ -4,6 +4,7 @@ import { escape, series } from "../kit/chart.js";
 import { ends, gainControl } from "../kit/contrast.js";
 import { fixed, number, percent } from "../kit/numbers.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
+import { Lens, ofImage, ofMap, readings, strongest } from "../kit/lens.js";
 import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
 
 const missing = (gap, most) => (gap === null ? "" : ` · ${gap > most ? "not complete: " : ""}misses ${percent(gap, 2)} of f(x) − f(baseline)`);
@@ -18,7 +19,8 @@ class Attributions extends View {
     root.innerHTML = `<div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
         <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
       ${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div><div class="fv-contrast"></div>
-      <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-tables"></div>`;
+      <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-look"></div><div class="fv-tables"></div>`;
+    if (data.kind === "image") this.looking(["image", "worst direction v₁", ...maps]);
     this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
     this.$(".fv-contrast").hidden = data.kind === "series";
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
@@ -35,11 +37,21 @@ class Attributions extends View {
     this.$("input").value = at;
     this.$("output").textContent = `${sample.index}: ${sample.prediction}`;
     const figures = [...this.root.querySelectorAll("figure")];
+    this.bytes = [];
     const side = Math.max(96, Math.min(176, (this.width - 16 * (figures.length - 1)) / Math.min(figures.length, this.width >= 560 ? figures.length : 2)));
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
     this.draw(figures[1], sample.vector.map, sample.vector, side, `λ₁ = ${number(sample.norm)} · ±${this.end(sample.vector)}`, "worst direction");
     sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m, side,
       `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)} · ±${this.end(m)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
+    this.lens?.show();
+  }
+
+  /** A lens over all pictures of a sample. */
+  looking(names) {
+    const { shape, range } = this.data;
+    const plates = () => [...this.root.querySelectorAll(".fv-attributed .fv-plate")].map((plate, i) => [names[i], plate]);
+    const read = (row, column) => this.bytes.map(([bytes, map]) => readings(bytes, shape, row, column, map ? ofMap(map.scale) : ofImage(range)));
+    this.lens = new Lens(this.$(".fv-attributed"), this.$(".fv-look"), shape, { plates, read, start: () => strongest(this.bytes[1][0], shape) });
   }
 
   /** Where the colours of a map end, or its bars. */
@@ -58,8 +70,10 @@ class Attributions extends View {
     const canvas = canvasIn(plate, w, h, side, label);
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(w, h);
-    if (map === null) blend(pixels.data, new Uint8Array(this.part(code)), new Int8Array(h * w * channels), 0, channels);
-    else paint(pixels.data, signedMap(new Int8Array(this.part(code)), channels, "strongest"), w, 1, map.scale / ends(map, this.contrast.gain)[0] || 1);
+    const bytes = map === null ? new Uint8Array(this.part(code)) : new Int8Array(this.part(code));
+    this.bytes.push([bytes, map]);
+    if (map === null) blend(pixels.data, bytes, new Int8Array(h * w * channels), 0, channels);
+    else paint(pixels.data, signedMap(bytes, channels, "strongest"), w, 1, map.scale / ends(map, this.contrast.gain)[0] || 1);
     context.putImageData(pixels, 0, 0);
   }
 

@@ -169,7 +169,7 @@ export class Detail {
   plane(s, index, sample) {
     const plane = s.m.planes.get(index);
     if (!plane || !sample) {
-      this.missing(s, index, "plane", `The plane around sample ${index} is not in this view: it takes ${21 ** 2} forward passes, and is here for ${s.m.planes.size} samples.`);
+      this.missing(s, index, "plane", `The plane around sample ${index} is not in this view: it takes some hundred forward passes, and is here for ${s.m.planes.size} samples.`);
       return;
     }
     const box = this.boxOf(s, "plane", (made) => new PlanePanel(made, this.view, this.state));

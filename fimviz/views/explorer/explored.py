@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _THUMBS = 1_700_000  # bytes of all small pictures together
 _THUMB_SIDE = 64
+_ROOM = 570_000  # bytes of photographs in detail and their maps: the module of the page is large
 _REGIONS = 12  # outcomes that a plane names
 _LEAST_LOGP = -25.0
 CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "attack": "attack"}  # and their columns
@@ -50,7 +51,7 @@ def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any]
     deep = [m.detail.spectrum for m in found.models.values() if m.detail.places[:most]]
     if deep:
         maps = torch.cat([t.eigenvectors[:most].flatten(0, 1) for t in deep if t.eigenvectors is not None])
-        inputs.share_out(torch.cat([t.images[:most] for t in deep]), maps)
+        inputs.share_out(torch.cat([t.images[:most] for t in deep]), maps, _ROOM)
     small, thumbs = _small_pictures(inputs, s.images)
     ranks = {"matched": found.ranks, "raw": found.raw_ranks}
     models = [

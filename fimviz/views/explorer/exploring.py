@@ -173,7 +173,7 @@ class Exploring(Along, Working):
 
     def _compute(self, what: Any, index: Any, many: Any, tick: Tick, check: Check) -> None:
         """One part of the detail of one sample, for every model."""
-        from fimviz.explorer.detail import examine, struck, toward_attacks
+        from fimviz.explorer.detail import effort_of, examine, struck, toward_attacks
         from fimviz.explorer.parts import attacks_of, extended
 
         found = self._shown()
@@ -199,7 +199,7 @@ class Exploring(Along, Working):
             details = examine(found, [index], 1, planes=0, progress=tick)
             for model, detail in zip(models, details.values(), strict=True):
                 check()
-                toward = toward_attacks(detail, model.pop("tried"), [0])
+                toward = toward_attacks(detail, model.pop("tried"), [0], effort_of(found).points)
                 model["toward"] = toward_data(toward, detail.spectrum.net, inputs)
         elif what in ("bounds", "margins", "attributions"):
             models = []

@@ -34,7 +34,8 @@ export const withSummary = (Base) => class extends Base {
       const matched = own(m.table.matched).filter((v) => !Number.isNaN(v));
       return [m.name, data.lost.length ? `${data.indices.length} of ${data.total} samples` : `${data.total} samples`, `median λ₁ ${matched.length ? `${number(median(matched))} at confidence ${data.confidence}, ` : ""}${number(median(own(m.table.raw)))} as it is`, right, `mean confidence ${probability(1 - doubt, doubt)}`, `temperature ${number(m.temperature)}`].filter(Boolean).join(" · ");
     };
-    const left = data.left ? [document.createElement("br"), document.createTextNode(this.live ? data.left.replace(" shows all", " has all; here one is computed when it is opened") : data.left)] : [];
+    const said = [this.live ? data.left.replace(" shows all", " has all; here one is computed when it is opened") : data.left, data.stored].filter(Boolean);
+    const left = said.flatMap((words) => [document.createElement("br"), document.createTextNode(words)]);
     this.$(".fv-batch").replaceChildren(...data.models.flatMap((m, i) => [...(i ? [document.createElement("br")] : []), document.createTextNode(line(m))]), ...left);
   }
 

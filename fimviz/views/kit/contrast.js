@@ -14,8 +14,8 @@ export function ends({ scale, limit, beyond, bytes }, gain) {
 export function legend(map, gain, bar = true) {
   if (!bar) return colorBar(map.scale, { bar });
   const [most, beyond] = ends(map, gain);
-  const rule = gain === 1 ? "99.5 % of values lie within" : `contrast ×${number(gain, 2)}`;
-  return `${colorBar(most)}<span class="fv-quiet fv-rule">colours end at ±${number(most, 2)} (${rule})${beyond === null ? "" : beyond ? `; ${percent(beyond, 2)} beyond` : "; none beyond"}</span>`;
+  const rule = gain === 1 ? "the 99.5th percentile" : `contrast ×${number(gain, 2)}`;
+  return `${colorBar(most)}<span class="fv-quiet fv-rule">colours end at ±${number(most, 2)}, ${rule}${beyond === null ? "" : beyond ? `; ${percent(beyond, 2)} beyond` : "; none beyond"}</span>`;
 }
 
 const GAINS = [0.25, 0.5, 1, 2, 4, 8, 16, 32];

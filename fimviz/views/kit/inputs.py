@@ -20,7 +20,7 @@ from fimviz.views.kit.payload import Payload, compressed
 
 _SMALL = 128  # pixels a side, up to which an image travels as it is
 _STORED = "Photographs are stored with an error of 2 to 6 of 255 levels (root mean square), to save room."
-_ROOM = 660_000  # bytes of photographs and maps that make a page of a megabyte
+ROOM = 660_000  # bytes of photographs and maps that make a page of a megabyte
 # The quality of photographs and the steps of maps in their root mean squares (0: as fine as a byte is), the best first.
 _GRADES = ((None, 0.0), (None, 0.25), (95, 0.5), (90, 1.0), (90, 1.25), (85, 1.5), (85, 2.0))
 
@@ -52,10 +52,10 @@ class Inputs:
         """Bytes of a page that a value takes, of many inputs with their maps."""
         return 0.25 if self.photographs else 4 / 3
 
-    def share_out(self, images: Tensor, maps: Tensor) -> None:
+    def share_out(self, images: Tensor, maps: Tensor, room: int = ROOM) -> None:
         """Make room for photographs (n, …) and signed maps (m, …): as exactly as a page of a megabyte allows.
 
-        Two of each are weighed for all.
+        Two of each are weighed for all. `room` is what the rest of the page leaves them, in bytes.
         """
         if not self.photographs or not len(maps):
             return
@@ -68,7 +68,7 @@ class Inputs:
                     (maps, (self._levels(v, self._scale(v)).view(np.uint8) ^ 128 for v in signed), None),
                 )
             ]
-            if sum(weights) <= _ROOM:
+            if sum(weights) <= room:
                 break
 
     def pixels(self, x: Tensor) -> np.ndarray:

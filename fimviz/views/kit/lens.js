@@ -1,8 +1,27 @@
 // A lens over the images of a view: the same pixels of each, enlarged, with their values. Mouse, touch and keyboard move it.
 import { escape } from "./chart.js";
+import { number } from "./numbers.js";
 
 const ACROSS = 13; // pixels of an image in the lens
 const ZOOM = 8;
+
+/** The channels of a pixel in words, `of` each byte and its place. */
+export function readings(bytes, [, width, channels], row, column, of) {
+  const at = (row * width + column) * channels;
+  return Array.from(bytes.subarray(at, at + channels), (b, i) => `${channels === 3 ? `${"RGB"[i]} ` : ""}${of(b, at + i)}`);
+}
+
+/** How bytes of an image, and of a signed map, are said. */
+export const ofImage = ([low, high]) => (b) => number(low + (Math.max(0, Math.min(255, b)) / 255) * (high - low), 3);
+export const ofMap = (scale) => (b) => (b === -128 ? "–" : `${b * scale > 0 ? "+" : ""}${number((b * scale) / 127, 2)}`);
+
+/** The [row, column] where a map is strongest. */
+export function strongest(bytes, [, width, channels]) {
+  let most = 0;
+  for (let i = 1; i < bytes.length; i++) if (bytes[i] !== -128 && Math.abs(bytes[i]) > Math.abs(bytes[most])) most = i;
+  const pixel = Math.floor(most / channels);
+  return [Math.floor(pixel / width), pixel % width];
+}
 
 export class Lens {
   /**

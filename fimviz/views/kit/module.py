@@ -29,6 +29,7 @@ _IMPORT = re.compile(
     re.M,
 )
 _EXPORT = re.compile(r"^export (?:(?:async )?function|class|const) ([A-Za-z]\w*)\b", re.M)
+_COMMENT = re.compile(r"^[ \t]*(?://.*|/\*\*[\s\S]*?\*/[ \t]*)\n", re.M)
 _DEFAULT = re.compile(r"^export default (?=.*;$)", re.M)
 _ELSEWHERE = re.compile(
     r"\bimport\s*\((?=\s*[\"'`])|\bimport\.meta\b|^(?:export )?(?:(?:const|let|var) [^=\n]+= *)?await\b", re.M
@@ -142,13 +143,13 @@ def _scope(path: str) -> str:
 
 
 def _own(module: _Module) -> str:
-    """Its text, in which imports have become constants."""
+    """Its text, in which imports have become constants, without the comments that are for writers alone."""
 
     def taken(found: re.Match[str]) -> str:
         whole = not found["names"].startswith("{") and not found["json"]
         return f"const {found['names']} = {_scope(module.target(found))}{'.whole' if whole else ''};"
 
-    return _IMPORT.sub(taken, module.source)
+    return _COMMENT.sub("", _IMPORT.sub(taken, module.source))
 
 
 def _scoped(module: _Module) -> str:

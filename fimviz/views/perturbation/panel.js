@@ -5,7 +5,7 @@ import { number, probability } from "../kit/numbers.js";
 import { across, along, locate, ticks } from "../kit/axes.js";
 import { gainControl, legend } from "../kit/contrast.js";
 import { difference, picture, readDirection, readInput, signedPicture } from "../kit/inputs.js";
-import { Lens } from "../kit/lens.js";
+import { Lens, ofImage, ofMap, readings, strongest } from "../kit/lens.js";
 import { classColor } from "../kit/palette.js";
 import { columnsOf, fillTables } from "../kit/stage.js";
 
@@ -164,30 +164,18 @@ export class Panel {
       this.change();
     }));
     const plates = () => [...this.box.querySelectorAll(".fv-images figure")].map((f) => [f.querySelector("figcaption").textContent, f.querySelector(".fv-plate")]);
-    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), data.shape, { plates, read: (row, column) => this.values(row, column), start: () => this.strongest() });
-  }
-
-  /** The pixel that the direction changes most. */
-  strongest() {
-    const { bytes } = this.direction;
-    let most = 0;
-    for (let i = 1; i < bytes.length; i++) if (bytes[i] !== -128 && Math.abs(bytes[i]) > Math.abs(bytes[most])) most = i;
-    const pixel = Math.floor(most / this.data.shape[2]);
-    return [Math.floor(pixel / this.data.shape[1]), pixel % this.data.shape[1]];
+    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), data.shape, { plates, read: (row, column) => this.values(row, column), start: () => strongest(this.direction.bytes, data.shape) });
   }
 
   /** A pixel of each image in words. */
   values(row, column) {
-    const { shape: [, width, channels], range } = this.data;
-    const at = (row * width + column) * channels;
-    const x = [...this.sample.bytes.subarray(at, at + channels)].map((b) => range[0] + (b / 255) * (range[1] - range[0]));
-    const v = [...this.direction.bytes.subarray(at, at + channels)].map((b) => (b === -128 ? NaN : (this.sign * b * this.direction.scale) / 127));
-    const signed = (d) => `${d > 0 ? "+" : ""}${number(d, 2)}`;
-    const clip = (d) => Math.max(range[0], Math.min(range[1], d));
-    const step = v.map((d) => this.epsilon * d);
-    const words = { original: x.map((d) => number(d, 3)), direction: v.map(signed), moved: x.map((d, i) => number(clip(d + step[i]), 3)), changed: step.map(signed) };
-    const named = (list) => list.map((w, i) => (channels === 3 ? `${"RGB"[i]} ${w}` : w));
-    return [...this.box.querySelectorAll(".fv-images figure")].map((f) => named(words[f.className.slice(3)]));
+    const { data: { shape, range }, sample, direction, sign, epsilon } = this;
+    const v = ofMap(sign * direction.scale);
+    const x = readings(sample.bytes, shape, row, column, ofImage(range));
+    const step = (255 * sign * epsilon * direction.scale) / 127 / (range[1] - range[0]);
+    const moved = readings(sample.bytes, shape, row, column, (b, i) => ofImage(range)(b + (direction.bytes[i] === -128 ? 0 : step * direction.bytes[i])));
+    const words = { original: x, direction: readings(direction.bytes, shape, row, column, v), moved, changed: readings(direction.bytes, shape, row, column, ofMap(sign * epsilon * direction.scale)) };
+    return [...this.box.querySelectorAll(".fv-images figure")].map((f) => words[f.className.slice(3)]);
   }
 
   get order() { return Math.max(0, Math.min(this.state.get("direction"), this.sample.directions.length - 1)); }
@@ -383,7 +371,7 @@ export class Panel {
     if (Math.abs(width - this.width) < 2) return;
     this.width = width;
     const columns = columnsOf(width);
-    const images = columns === 3 ? (this.photographs ? 0.5 : 0.62) * width - 24 : width;
+    const images = columns === 3 ? (this.photographs ? (width > 1250 ? 0.5 : 0.6) : 0.62) * width - 24 : width;
     const row = !this.images ? 3 : this.photographs || columns === 1 ? 2 : 4;
     const gap = columns === 1 ? 8 : 24;
     this.target = Math.floor(Math.min(this.photographs ? (columns === 3 ? 336 : 448) : columns === 3 ? 224 : 256, (images - (row - 1) * gap) / row));

@@ -151,7 +151,7 @@ class Reconstruction extends View {
     this.root.dataset.columns = columns;
     const beside = columns === 3;
     this.root.dataset.beside = beside;
-    this.target = Math.max(72, Math.min(160, Math.floor(((beside ? 0.5 * width : width) - 48) / 3)));
+    this.target = Math.max(72, Math.min(Math.max(...this.data.shape) > 128 ? 224 : 160, Math.floor(((beside ? 0.5 * width : width) - 48) / 3)));
     this.chartWidth = Math.floor(beside ? width * 0.5 - 32 : Math.min(width, 640));
     this.gallery();
     this.show();
