@@ -41,6 +41,7 @@ class _Source:
     batched: bool
     what: str
     names: Sequence[str] | None = None
+    held: bool = False  # in memory already: nothing is read
 
 
 def unpacked(images: Any, labels: Any = None, net: Any = None) -> tuple[Any, Any]:
@@ -84,7 +85,7 @@ def _source(images: Any) -> _Source | None:
     if hasattr(images, "_asdict"):  # a named tuple, as fimviz.zoo.digits() gives
         images = images._asdict()
     if (isinstance(images, Mapping) and _key(images, _IMAGE)) or _is_pair(images):
-        return _Source([images], 1, True, f"a {kind}")
+        return _Source([images], 1, True, f"a {kind}", held=True)
     if isinstance(images, list | tuple) and images and _is_item(images[0]):
         return _Source(images, len(images), False, f"a {kind} of items")
     return None
@@ -135,7 +136,7 @@ def _joined(found: list[tuple[Any, bool]]) -> Any:
 def _bound(size: float, read: int, number: int, source: _Source) -> None:
     """Refuse to read on where all that is known to come, or what has come, is too much."""
     whole = size / read * max(source.count or 0, read)
-    if whole <= MOST:
+    if whole <= MOST or source.held:
         return
     length = f"{source.count * number} images, {readable(whole)}" if source.count else f"more than {readable(size)}"
     raise ValueError(

@@ -29,6 +29,7 @@ def from_timm(
     pretrained: bool | str | os.PathLike[str] = True,
     classes: Sequence[str] | None = None,
     likelihood: str | Likelihood = "categorical",
+    precision: str = "verified",
 ) -> Classifier:
     """A classifier of timm (pip install timm) with its weights, class names, geometry and normalisation.
 
@@ -40,6 +41,7 @@ def from_timm(
             .safetensors is read with weights_only=True: it cannot run code.
         classes: names, where the weights have other classes than ImageNet's and do not say which.
         likelihood: as of `Classifier`: "bernoulli" for several labels an image.
+        precision: as of `Classifier`.
 
     Returns:
         A `Classifier` from pixels in [0, 1], with the mean and std of `timm.data.resolve_model_data_config` folded in,
@@ -77,7 +79,7 @@ def from_timm(
     sides = tuple(getattr(getattr(inner, "patch_embed", None), "img_size", None) or config["input_size"][1:])
     mean, std = ([sum(v) / len(v)] if channels == 1 else v for v in (config["mean"], config["std"]))
     names = _names(inner) if classes is None else classes
-    net = Classifier(model, mean=mean, std=std, classes=names, likelihood=likelihood)
+    net = Classifier(model, mean=mean, std=std, classes=names, likelihood=likelihood, precision=precision)
     if channels in (1, 3):
         steps = create_transform(**config | {"input_size": (channels, *sides)}, is_training=False, normalize=False)
         if config["crop_mode"] == "border":  # pads with a colour of eight bits

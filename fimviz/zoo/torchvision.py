@@ -22,7 +22,9 @@ _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name o
 
 
 @named_options
-def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[str] | None = None) -> Classifier:
+def from_torchvision(
+    name: str, *, weights: Any = "DEFAULT", classes: Sequence[str] | None = None, precision: str = "verified"
+) -> Classifier:
     """A classifier of torchvision.models with its weights, class names and normalisation.
 
     Args:
@@ -31,6 +33,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
             a file .pth (loaded with weights_only=True) or .safetensors of a state dictionary for this architecture,
             whose number of classes may be another; None for random weights.
         classes: names, where the file has other classes than ImageNet's.
+        precision: as of `Classifier`.
 
     Returns:
         A `Classifier` from pixels in [0, 1], with the weights' mean and std folded in, in evaluation mode. Its
@@ -74,7 +77,7 @@ def from_torchvision(name: str, *, weights: Any = "DEFAULT", classes: Sequence[s
     names: Sequence[str] | None = classes
     if names is None and len(head) == len(member.meta["categories"]):
         names = member.meta["categories"]
-    net = Classifier(model.eval(), mean=preset.mean, std=preset.std, classes=names)
+    net = Classifier(model.eval(), mean=preset.mean, std=preset.std, classes=names, precision=precision)
     net.prepare = middle(preset.resize_size[0], preset.crop_size[0], preset.interpolation, preset.antialias)
     return net
 

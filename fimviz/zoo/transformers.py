@@ -32,6 +32,7 @@ def from_transformers(
     processor: Any = None,
     classes: Sequence[str] | Mapping[Any, Any] | None = None,
     likelihood: str | Likelihood | None = None,
+    precision: str = "verified",
 ) -> Classifier:
     """An image classifier of transformers (pip install transformers) with its own image processor.
 
@@ -44,6 +45,7 @@ def from_transformers(
         classes: names in place of the configuration's id2label.
         likelihood: as of `Classifier`; by default "bernoulli" where the configuration says that an image has several
             labels, else "categorical".
+        precision: as of `Classifier`.
 
     Returns:
         A `Classifier` from pixels in [0, 1]. The processor's rescaling and normalisation are folded into `mean` and
@@ -90,6 +92,7 @@ def from_transformers(
         std=std,
         classes=names,
         likelihood=_likelihood(config) if likelihood is None else likelihood,
+        precision=precision,
     )
     steps = _Steps(processor, mean, std, reverse)
     wide, high = (steps(Image.new("RGB", size, _COLOUR)).shape for size in ((96, 64), (64, 96)))

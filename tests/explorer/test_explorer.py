@@ -483,6 +483,16 @@ def test_swarm_overlaps_nowhere_and_stays_in_its_lane():
     assert in_modules("return strip.swarm([5, 5, 5], 3, 20)") == pytest.approx([0, -6.6, 6.6])
 
 
+def test_kl_between_the_nodes_of_a_plane_follows_what_f_predicts():
+    a, b = np.meshgrid(np.linspace(-2, 2, 9), np.linspace(-2, 2, 9), indexing="ij")
+    kl = 0.5 * (6 * a**2 + b**2) * (1 + 0.1 * a - 0.2 * b)
+    known = {"kl": kl.ravel().tolist(), "points": 9, "reach": 2, "information": [6, 1]}
+    places = [[1.3, -0.2], [0, 0], [-2, 2], [0.77, 1.9]]
+    found = in_modules("return data.places.map(p => plane.klAt(data.known, ...p))", known=known, places=places)
+    wanted = [0.5 * (6 * x**2 + y**2) * (1 + 0.1 * x - 0.2 * y) for x, y in places]
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
 def test_contour_of_a_paraboloid_is_its_ellipse():
     t = np.linspace(-1, 1, 21)
     grid = 0.5 * (4 * t[:, None] ** 2 + 1 * t[None] ** 2)

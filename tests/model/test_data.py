@@ -318,6 +318,7 @@ def test_what_does_not_fit_is_refused_before_it_is_read(net, batch, monkeypatch)
         with pytest.raises(ValueError, match=r"of more than 1\.\d+ MB as float32, expected at most 1 MB.*islice"):
             fv.spectrum(net, form)
         assert Endless.read <= 96
+    assert len(net.admit((batch[0].repeat(20, 1, 1, 1), batch[1].repeat(20)))) == 120  # is in memory already
     first = fv.spectrum(net, list(itertools.islice(Endless(), 4)), k=1)
     assert first.labels.tolist() == [0] * 4
 

@@ -101,7 +101,8 @@ def test_random_weights_leave_the_random_stream_and_give_classes():
         )
     )
     assert named.classes == ["cat", "n2"]
-    several = fv.from_timm(timm.create_model("test_resnet", num_classes=5), likelihood="bernoulli")
+    several = fv.from_timm(timm.create_model("test_resnet", num_classes=5), likelihood="bernoulli", precision="float32")
+    assert several.precision == "float32"
     assert several(torch.rand(1, 3, 160, 160)).shape == (1, 5)
 
 

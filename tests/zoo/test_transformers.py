@@ -112,7 +112,8 @@ def test_a_folder_comes_through_their_own_loading_code(folder):
     assert net.prepare.size == (32, 32)
     assert not net.model.training
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in net.model.state_dict().items())
-    drawn = fv.from_transformers(str(path), pretrained=False, classes=["a", "b", "c"])
+    drawn = fv.from_transformers(str(path), pretrained=False, classes=["a", "b", "c"], precision="float32")
+    assert drawn.precision == "float32"
     assert drawn.classes == ["a", "b", "c"]
     assert not torch.equal(*(next(n.parameters()) for n in (drawn.model, model)))
     loaded = ResNetForImageClassification.from_pretrained(path)

@@ -13,6 +13,21 @@ export function between(grid, m, u, v) {
   return (1 - s) * ((1 - t) * grid[at] + t * grid[at + 1]) + s * ((1 - t) * grid[at + m] + t * grid[at + m + 1]);
 }
 
+/** KL at [a, b] of the plane: between nodes through its ratio to F's prediction, which varies slowly where KL spans decades. */
+export function klAt({ kl, points: m, reach, information }, a, b) {
+  const [u, v] = [a, b].map((t) => ((t / reach + 1) / 2) * (m - 1));
+  const predicted = (x, y) => 0.5 * (x ** 2 * information[0] + y ** 2 * information[1]);
+  const at = (i) => ((2 * i) / (m - 1) - 1) * reach;
+  const [i, j] = [Math.min(m - 2, Math.floor(u)), Math.min(m - 2, Math.floor(v))];
+  const corners = [[i, j], [i + 1, j], [i, j + 1], [i + 1, j + 1]].map(([p, q]) => kl[p * m + q] / predicted(at(p), at(q)));
+  const known = corners.filter(Number.isFinite); // at the origin 0 is divided by 0
+  if (known.length < 3) return between(kl, m, u, v);
+  const mean = known.reduce((sum, r) => sum + r, 0) / known.length;
+  const [r, s, t, w] = corners.map((c) => (Number.isFinite(c) ? c : mean));
+  const [x, y] = [u - i, v - j];
+  return predicted(a, b) * ((1 - y) * ((1 - x) * r + x * s) + y * ((1 - x) * t + x * w));
+}
+
 /** The outcome at a place of the plane: which of the shown ones, and its log-probability. */
 export function outcomeAt(plane, u, v) {
   let [best, most] = [0, -Infinity];

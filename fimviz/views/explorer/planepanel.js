@@ -3,7 +3,7 @@ import { escape } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
 import { picture } from "../kit/inputs.js";
 import { outcomeOf } from "../perturbation/panel.js";
-import { between, inside, outcomeAt, paintRegions, placeAt, planeOverlay } from "./plane.js";
+import { inside, klAt, outcomeAt, paintRegions, placeAt, planeOverlay } from "./plane.js";
 
 let made = 0; // names of clipping paths are the page's
 
@@ -109,7 +109,7 @@ export class PlanePanel {
     const [u, v] = place.map((t) => ((t / plane.reach + 1) / 2) * (m - 1));
     const [c, logp] = outcomeAt(plane, u, v);
     const predicted = 0.5 * (a ** 2 * plane.information[0] + b ** 2 * plane.information[1]);
-    const measured = between(plane.kl, m, u, v);
+    const measured = klAt(plane, a, b);
     const same = String(plane.shown[c]) === String(sample.prediction);
     const words = `now: ${this.names[c]} (p = ${probability(Math.exp(logp), -Math.expm1(logp))})`;
     this.$(".fv-over").innerHTML = planeOverlay({ size, plane, names: this.names, at: place, xLabel: "along v₁ (L2, pixel units)", yLabel: this.attack ? "across v₁, toward the smallest attack found" : plane.across ? "across v₁, toward more contrast" : "along v₂ (L2, pixel units)",
