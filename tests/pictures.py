@@ -148,8 +148,8 @@ def embedded(image):
 
 
 def photographs(target):
-    """The photographs in the explorer, as a page that needs no kernel."""
-    fv.explore(fv.zoo.load("photo-lite0"), fv.zoo.photographs().images).save(target)
+    """The photographs and their worst directions, as a page that needs no kernel."""
+    fv.spectrum(fv.zoo.load("photo-lite0"), fv.zoo.photographs().images, k=1).save(target)
 
 
 def explorer(target, width=1200):
