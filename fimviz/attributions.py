@@ -100,7 +100,7 @@ def attributions(
     errors, seed = known(errors), whole("seed", seed, 0)
     progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
-    x = net.admit(images).detach()
+    x = net.admit(images, max_memory).detach()
     net.likelihood.one_of_classes("an attribution explains one")
     classes = read_labels(targets, len(x), net)
     kinds = [(name, _passes(name, x, extra.get(name, {}))) for name in names]

@@ -220,7 +220,7 @@ def compare_bounds(
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(listed)} for this model")
     progress, max_memory = wanted(progress), limit(max_memory)
     net = net if isinstance(net, BlackBox) else as_classifier(net)
-    x = net.admit(images).detach()
+    x = net.admit(images, max_memory).detach()
     count = len(x)
     asked = {name: listed[name] for name in chosen}
     bar = Stages(progress, [("check", 3.0 * count), *_forecast(net, x, asked, probes, feature_vjps)])

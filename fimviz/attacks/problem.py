@@ -127,7 +127,7 @@ def pose(net: Classifier | nn.Module, images: Any, labels: Any, norm: str, max_m
         raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
     net = as_classifier(net)
     images, labels = unpacked(images, labels, net)
-    x = net.admit(images).detach()
+    x = net.admit(images, max_memory).detach()
     truth = read_labels(labels, len(x), net)
     if truth is None:
         net.likelihood.an_outcome("pass the numbers that the model should miss as labels")

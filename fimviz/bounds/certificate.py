@@ -138,7 +138,7 @@ def certified_radius(
     net = as_classifier(net)
     steps, restarts, seed = whole("steps", steps, 1), whole("restarts", restarts, 1), whole("seed", seed, 0)
     errors, progress, max_memory = known(errors), wanted(progress), limit(max_memory)
-    x = net.admit(images).detach()
+    x = net.admit(images, max_memory).detach()
     count = len(x)
     attacks = 3.0 * count * (3 * restarts + 1) * steps if attack else 0.0
     bar = Stages(progress, [("check", 3.0 * count), ("bound", _BOUND), ("attacks", attacks)])

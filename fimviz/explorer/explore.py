@@ -93,7 +93,7 @@ def explore(
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     images, labels = unpacked(images, labels, next(iter(nets.values())) if len(nets) == 1 else None)
-    inputs = [model.admit(images).detach() for model in nets.values()]
+    inputs = [model.admit(images, max_memory).detach() for model in nets.values()]
     _same_classes(nets)
     next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])

@@ -119,7 +119,7 @@ def spectrum(
         raise ValueError(f"tolerance is {tolerance}, expected a number between 0 and 1")
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     images, labels = unpacked(images, labels, net)
-    x = net.admit(images).detach()
+    x = net.admit(images, max_memory).detach()
     truth = read_labels(labels, len(x), net)
     possible = net.has_float64 or net.dtype == torch.float64
     if verify and not possible:
@@ -214,7 +214,9 @@ def _at_once(
     """How many inputs, and how many cotangents of each, a method takes at a time."""
     if way.answers or isinstance(net, BlackBox):
         return 1, 1
-    mend = "use smaller images" + ("" if way.along else ", or method='lanczos'")
+    plain = ", fv.Classifier(…, precision='float32')" if precision.precise or precision.sharpens else ""
+    other = "a smaller max_steps=" if way.along else "method='lanczos'"
+    mend = f"use smaller images{plain} or {other}"
     inputs, cotangents = plan(
         net,
         x,

@@ -134,7 +134,7 @@ def trace_margins(
     progress, max_memory = wanted(progress), limit(max_memory)
     net = as_classifier(net)
     images, labels = unpacked(images, labels, net)
-    x = net.admit(images).detach().cpu()
+    x = net.admit(images, max_memory).detach().cpu()
     classes = len(net.classes)
     net.likelihood.one_of_classes("a margin needs one predicted class")
     truth = read_labels(labels, len(x), net)

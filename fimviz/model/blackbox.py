@@ -146,7 +146,7 @@ class BlackBox:
         return list(self._names)
 
     @in_ordinary
-    def admit(self, images: Any) -> Tensor:
+    def admit(self, images: Any, max_memory: float | None = None) -> Tensor:
         """Check a batch, and on first use the model (2 queries); return it on the CPU in the queries' precision."""
         x = self._checked(images)
         with self._use:

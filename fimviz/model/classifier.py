@@ -172,16 +172,17 @@ class Classifier:
         """Whether the network, not one of float64, can run in float64 too; known after the first call."""
         return torch.float64 in self._dtypes
 
-    def admit(self, images: Any) -> Tensor:
+    def admit(self, images: Any, max_memory: float | None = None) -> Tensor:
         """Check a batch, and on first use the model, before any work starts; return it in the passes' dtype.
 
         The batch stays on its device, which is the CPU's or the model's. A model with a geometry of its own takes
-        paths, PIL images, lists and data sets too: whatever `prepare` takes.
+        paths, PIL images, lists and data sets too: whatever `prepare` takes. `max_memory` is what the first use may
+        take, in bytes, without end by default.
         """
         with ordinary(grad=False):
             x = self._checked(images)
             if not self._probed:
-                probe(self, x.detach())
+                probe(self, x.detach(), max_memory)
             return x
 
     def apart(self) -> Classifier:

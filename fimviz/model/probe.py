@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from fimviz._tell import tell
 from fimviz.model.at_rest import lock_of, recurs
 from fimviz.model.described import follows, unexplained
+from fimviz.model.engine.memory import enough
+from fimviz.model.engine.plan import footprint
 from fimviz.model.models import last_operations, quantised
 from fimviz.model.precise import Steady, Traits, float64_values
 from fimviz.model.remembered import Memory
@@ -35,23 +37,23 @@ _COUPLED = (
 )
 
 
-def probe(net: Classifier, images: Tensor) -> None:
+def probe(net: Classifier, images: Tensor, max_memory: float | None = None) -> None:
     """Refuse a model whose Fisher information would not mean what it says; note what its passes can do."""
     with lock_of(net.model):
         memory = Memory(net, images.shape[1:])
         if memory.recall():
             _name(net)
             return
-        told = _told(net, images)
+        told = _told(net, images, max_memory)
         _name(net)
         if not told:  # what was told is told again
             memory.keep()
 
 
-def _told(net: Classifier, images: Tensor) -> bool:
+def _told(net: Classifier, images: Tensor, max_memory: float | None) -> bool:
     """What `probe` does; whether something had to be told."""
     try:
-        return _probe(net, images)
+        return _probe(net, images, max_memory)
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
@@ -94,6 +96,16 @@ class _Pass:
         return all(bool(self.slope(i)[i].isfinite().all()) for i in range(len(self.x)))
 
 
+def _fits(net: Classifier, x: Tensor, graphs: int, smooth: bool, max_memory: float) -> None:
+    """Refuse a budget that is too small for what is asked at an input x (1, …)."""
+    weights = [t for t in net._state() if t.is_floating_point()]
+    copies = sum(t.nbytes for t in weights)  # by which writes into them are seen
+    if net.dtype != torch.float64 and net.device.type != "mps":
+        copies += 8 * (1 if smooth else 2) * sum(t.numel() for t in weights)
+    what = "asking the model at its first use what its passes can do, in float64 too"
+    enough(copies + graphs * footprint(net, x)[0], net.device, max_memory, what, "use smaller images")
+
+
 def _alone(net: Classifier, x: Tensor) -> _Pass | None:
     """A pass over one input; None where the model refuses that, as batch statistics do in words of their own."""
     with suppress(*_REFUSALS):
@@ -132,7 +144,7 @@ def _judged(net: Classifier, pair: Tensor, outputs: int | None) -> _Pass:
     return _Pass(net, pair)
 
 
-def _probe(net: Classifier, images: Tensor) -> bool:
+def _probe(net: Classifier, images: Tensor, max_memory: float | None) -> bool:
     """What `probe` asks, of two inputs; whether something had to be told."""
     with net.at_rest() as restored:
         before = _rng_state(net)
@@ -152,6 +164,8 @@ def _probe(net: Classifier, images: Tensor) -> bool:
         some = judged if alone is None or pair[0].numel() <= _COSTLY else alone
         with Traits(some.x) as traits:
             again = net.logits(some.x).detach()
+        if one is not None and max_memory is not None:
+            _fits(net, pair[:1], 5 if whole else 2, traits.smooth, max_memory)
         if not values.isfinite().all() or not (one is None or one.values.isfinite().all()):
             raise ValueError(
                 "the model returns NaN or infinite logits for these images, expected finite ones: look at its "

@@ -92,7 +92,7 @@ def forecast(count: int, settings: Settings) -> list[tuple[str, float]]:
 def model_numbers(net: Classifier, images: Any, labels: Any, settings: Settings, bar: Stages) -> ModelNumbers:
     """All numbers of one model; `KeyboardInterrupt` where they are not complete."""
     start = time.perf_counter()
-    x = net.admit(images).detach()
+    x = net.admit(images, settings.max_memory).detach()
     net.likelihood.one_of_classes("an attack needs one to miss")
     truth = read_labels(labels, len(x), net)
     if truth is None:

@@ -96,7 +96,7 @@ class FisherMonitor:
         max_memory = limit(max_memory)
         self.net = as_classifier(net)
         images, labels = unpacked(images, labels, self.net)
-        self._images = self.net.admit(images).detach().clone()
+        self._images = self.net.admit(images, max_memory).detach().clone()
         self.net.likelihood.one_of_classes("CCKL compares images of different classes")
         truth = read_labels(labels, len(self._images), self.net)
         if truth is None:

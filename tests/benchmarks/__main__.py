@@ -37,6 +37,10 @@ with one VJP and with the number that the note says are continued in a straight 
 fimviz's and the floor. fimviz's `Classifier` was made before: probing a new model is not counted."""
 
 
+# What another command has made of the file, and this one leaves there (tests/benchmarks/photographs.py).
+APART = "## Networks at their own size"
+
+
 class Report:
     """Parts as they come, with the goals in front at the end."""
 
@@ -119,11 +123,12 @@ def run(sizes: Sizes, command: str, out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     report = Report(head(command))
+    apart = "".join(out.read_text().partition(APART)[1:]) if out is not None and out.exists() else ""
 
     def lap(what: str) -> None:
         print(f"[{time.perf_counter() - begin:.0f} s: {what}]", flush=True)
         if out is not None:
-            out.write_text(report.text())
+            out.write_text(f"{report.text()}\n{apart}" if apart else report.text())
 
     for name, net, count in (
         ("ResNet-20", "cifar10-resnet20", sizes.cifar),

@@ -345,6 +345,14 @@ class TestCareAndChunks:
     def test_too_little_memory_is_said_before_any_work(self):
         with pytest.raises(MemoryError, match=r"at least \d.* kB are needed, .*and 100 B may be taken.*max_memory="):
             fv.spectrum(small_net(), torch.rand(4, 6), max_memory=100)
+        net, x = small_net(inputs=2000), torch.rand(4, 2000)
+        fv.Classifier(net).admit(x)
+        for method, mends in (
+            ("exact", "precision='float32'.* or method='lanczos'"),
+            ("lanczos", "a smaller max_steps="),
+        ):
+            with pytest.raises(MemoryError, match=mends):
+                fv.spectrum(net, x, method=method, k=1, max_memory=1000)
         with pytest.raises(MemoryError, match="vectors=False"):
             fv.spectrum(small_net(inputs=2000), torch.rand(3000, 2000), max_memory=20_000_000)
 

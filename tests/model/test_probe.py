@@ -106,3 +106,15 @@ def test_how_many_pixels_are_asked(act, fixed, most):
     model.register_forward_pre_hook(lambda m, args: seen.append(args[0].numel()))
     fv.Classifier(model).admit(X)
     assert sum(seen) <= most * X.numel()
+
+
+def test_what_is_asked_stays_within_the_budget():
+    net = fv.Classifier(Large(act=nn.functional.relu))
+    with pytest.raises(
+        MemoryError, match=r"at least .* are needed, for asking the model at its first use .* max_memory= or"
+    ):
+        net.admit(X, 1000)
+    with pytest.raises(MemoryError, match="for asking the model"):
+        fv.spectrum(Large(), X, max_memory=1000)
+    assert net.admit(X, 1e8).shape == X.shape
+    net.admit(X, 1000)  # it has been asked

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fimviz.model.classifier import Classifier
 from fimviz.model.engine.memory import enough
+
+if TYPE_CHECKING:
+    from fimviz.model.classifier import Classifier
 
 _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 _TOGETHER = 64  # inputs in a batch of passes there and back, beyond which nothing is gained
