@@ -136,8 +136,10 @@ def _unit(model: nn.Module, x: Tensor) -> float:
 
 
 def _logits(model: nn.Module, x: Tensor, network: Network) -> Tensor:
-    z: Any = model(x)
+    # Twice: torch 2.15 goes back through some networks wrongly for one input alone (`Classifier.in_company`).
+    z: Any = model(torch.cat([x, x.detach()]))
     z = z["logits"] if isinstance(z, dict) else getattr(z, "logits", z)
+    z = z[:1]
     if network.options.get("likelihood") == "bernoulli" and z.shape[1] == 1:
         return torch.cat([torch.zeros_like(z), z], 1)
     return z
