@@ -206,10 +206,14 @@ def _metric(z: Tensor, network: Network) -> Callable[[Tensor], Tensor]:
     if isinstance(likelihood, fv.Gaussian):
         return lambda w: w / likelihood.sigma**2
     if likelihood == "bernoulli" and network.classes is not None:
-        p = z.sigmoid()
-        return lambda w: (w.T * (p * (1 - p))).T
-    p = z.softmax(0)
-    return lambda w: (p * (w - p @ w).T).T
+        return lambda w: (w.T * (z.sigmoid() * (-z).sigmoid())).T
+    p, top = z.softmax(0), z.argmax()
+
+    def metric(w: Tensor) -> Tensor:
+        w = w - w[top]  # what all classes share does not count, and in a sure answer would cancel to the last digit
+        return (p * (w - p @ w).T).T
+
+    return metric
 
 
 def _against(s: fv.Spectrum, truth: float) -> str:
