@@ -172,7 +172,7 @@ def compare_bounds(
     *,
     methods: Sequence[str] | None = None,
     probes: int = 100,
-    tolerance: float = 1e-6,
+    tolerance: float | None = None,
     max_steps: int = 100,
     seed: int = 0,
     feature_vjps: int = 256,

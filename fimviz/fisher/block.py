@@ -150,8 +150,12 @@ class Ground:
 
     def noise(self, size: Tensor, apart: Tensor) -> Tensor:
         """The noise of rows of that size, if a measurement showed so much of it."""
-        usual = (_ROW_ROUNDING if self.precise else _PLAIN_ROW_ROUNDING) * self.eps * size
-        return torch.maximum(usual, _SAMPLE * apart)
+        return torch.maximum(self.usual * size, _SAMPLE * apart)
+
+    @property
+    def usual(self) -> float:
+        """The relative noise of rows that is stated at least."""
+        return (_ROW_ROUNDING if self.precise else _PLAIN_ROW_ROUNDING) * self.eps
 
     def uncertainty(self) -> Tensor:
         """The relative error (n,) that the logits' own rounding adds to an eigenvalue."""

@@ -25,6 +25,9 @@ from fimviz.fisher.method import Asked, Method
 from fimviz.fisher.rest import Rest, orthogonal, rest
 from fimviz.model.classifier import Classifier
 
+_TOLERANCE = 1e-6
+# Of a start, what is random.
+_RANDOM = 1e-3
 # Of the smallest wanted value. Of 540 spectra with two values moved together, three steps missed 6, and so does this.
 _FAR = 0.2
 # Of the trace that a basis leaves: of one that was confirmed, and of one that was not.
@@ -32,10 +35,21 @@ _PROBES, _PROBES_UNCONFIRMED = 4, 8
 
 
 def lanczos(
-    net: Classifier, x: Tensor, k: int, vectors: bool, tolerance: float, max_steps: int, seed: int, precise: bool
+    net: Classifier,
+    x: Tensor,
+    k: int,
+    vectors: bool,
+    tolerance: float | None,
+    max_steps: int,
+    seed: int,
+    precise: bool,
 ) -> Block:
-    """The k largest eigenvalues at every input of x (n, …) to a relative iteration error, inside `at_rest()`."""
+    """The k largest eigenvalues at every input of x (n, …) to a relative iteration error, inside `at_rest()`.
+
+    By default to 1e-6, or where rounding alone is stated to move an eigenvalue by twice as much.
+    """
     ground = Ground(net, x, precise, along=True)
+    tolerance = max(_TOLERANCE, ground.usual) if tolerance is None else tolerance
     search = _search(ground, k, tolerance, max_steps, torch.Generator().manual_seed(seed))
     u = search.basis @ search.turn[..., :k]
     rows = x.new_zeros(len(x), u.shape[2], x[0].numel())
@@ -109,9 +123,9 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
     def random(n: int) -> Tensor:
         return torch.randn(n, factor.rank, 1, dtype=torch.float64, generator=generator)
 
-    # RᵀR leans toward where F would be large if all logits moved alike: some steps fewer than from noise.
-    q = factor.from_logits(factor.to_logits(factor.a[..., None] * random(1)))[..., 0]
-    q = unit(q)
+    # A network of ReLUs without biases has J x = z. Biased or not, one to three steps fewer than from noise.
+    q = unit(factor.from_logits(ground.logits[..., None])[..., 0])
+    q = unit(q + _RANDOM * random(1)[..., 0])
     exploring, confirmed = 0, False
     settled = allowed = apart = q.new_zeros(count, 0)
     captured = squares = q.new_zeros(count)

@@ -18,7 +18,7 @@ class Asked:
 
     k: int
     vectors: bool
-    tolerance: float
+    tolerance: float | None
     max_steps: int
     probes: int
     step: float | None

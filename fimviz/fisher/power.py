@@ -16,12 +16,15 @@ from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_err
 from fimviz.fisher.method import Asked, Method
 from fimviz.model.classifier import Classifier
 
+_TOLERANCE = 1e-6
+
 
 def power(
-    net: Classifier, x: Tensor, vectors: bool, tolerance: float, max_steps: int, seed: int, precise: bool
+    net: Classifier, x: Tensor, vectors: bool, tolerance: float | None, max_steps: int, seed: int, precise: bool
 ) -> Block:
     """The leading eigenvalue at every input of x (n, …), to a relative residual, inside `at_rest()`."""
     ground = Ground(net, x, precise)
+    tolerance = tolerance or _TOLERANCE
     factor = ground.factor
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(1, x[0].numel(), generator=generator).to(x).expand(len(x), -1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from fimviz.fisher.plain import plainer
 from fimviz.model.precise import computes_values
@@ -43,16 +43,14 @@ class _Step:
 
     def __init__(self, func: OpOverload, args: Any, kwargs: Any, out: Any) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
-        self.leaves: list[Any]
-        self.spec: TreeSpec
-        self.leaves, self.spec = tree_flatten((args, kwargs))
-        self.made = tree_leaves(out)
+        self.tensors = list(_tensors((*args, *kwargs.values())))
+        self.made = _results(out)
         written: list[Any] = []
         for at, slot in enumerate(func._schema.arguments):
             if slot.alias_info is not None and slot.alias_info.is_write:
-                written += tree_leaves(args[at] if at < len(args) else kwargs.get(slot.name))
+                written += _results(args[at] if at < len(args) else kwargs.get(slot.name))
         self.changed = {_home(t) for t in (*self.made, *written) if isinstance(t, Tensor)}
-        self.taken = {_home(t) for t in self.leaves if isinstance(t, Tensor)}
+        self.taken = {_home(t) for t in self.tensors}
 
 
 class _Recorder(TorchDispatchMode):
@@ -95,6 +93,11 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
+def _results(out: Any) -> list[Any]:
+    """What an operation returned, one by one."""
+    return [out] if isinstance(out, Tensor) else tree_leaves(out)
+
+
 @cache
 def _makes_blank(func: OpOverload) -> bool:
     name = func.overloadpacket.__name__
@@ -116,26 +119,25 @@ def _program(steps: list[_Step], moving: set[int], v: Tensor, result: Tensor) ->
             needed |= step.taken & moving
     slots, lines = {id(v): 0}, []
     for step in reversed(kept):
-        moves = [isinstance(leaf, Tensor) and _home(leaf) in moving for leaf in step.leaves]
-        if any(moved and id(leaf) not in slots for leaf, moved in zip(step.leaves, moves, strict=True)):
+        moved = [t for t in step.tensors if _home(t) in moving]
+        if any(id(t) not in slots for t in moved):
             raise RepeatError(f"{step.func} takes a tensor that no recorded operation made")
-        ins = [slots[id(leaf)] if moved else None for leaf, moved in zip(step.leaves, moves, strict=True)]
-        made = step.made
-        if moves[:1] == [True] and sum(moves) == 1 and (plain := plainer(step.func, step.args, step.kwargs)):
-            step, made = _Step(*plain, {}, None), made[:1]
-            ins = [ins[0], *[None] * (len(step.leaves) - 1)]
+        ins = {id(t): slots[id(t)] for t in moved}
+        func, args, kwargs, made = step.func, step.args, step.kwargs, step.made
+        if len(moved) == 1 and moved[0] is args[0] and (plain := plainer(func, args, kwargs)):
+            (func, args), kwargs, made = plain, {}, made[:1]
         outs = [slots.setdefault(id(t), len(slots)) if isinstance(t, Tensor) else None for t in made]
-        lines.append((step.func, _arguments(step, ins), ins, outs))
+        lines.append((func, _arguments(args, kwargs, ins), list(ins.values()), outs))
     if id(result) not in slots:
         raise RepeatError("the result was not made by a recorded operation")
     end = slots[id(result)]
-    last = {slot: at for at, line in enumerate(lines) for slot in (*line[3], *line[2]) if slot is not None}
+    last = {slot: at for at, line in enumerate(lines) for slot in (*line[3], *line[2])}
 
     def run(v: Tensor) -> Tensor:
         values = {0: v}
         for at, (func, arguments, sources, targets) in enumerate(lines):
             args, kwargs = arguments(values)
-            for slot, made in zip(targets, tree_leaves(func(*args, **kwargs)), strict=True):
+            for slot, made in zip(targets, _results(func(*args, **kwargs)), strict=True):
                 if slot is not None:
                     values[slot] = made
             for slot in (*sources, *targets):
@@ -146,30 +148,37 @@ def _program(steps: list[_Step], moving: set[int], v: Tensor, result: Tensor) ->
     return run
 
 
-def _arguments(step: _Step, sources: list[int | None]) -> Callable[[dict[int, Tensor]], tuple[Any, Any]]:
-    """What gives an operation's arguments from the values of the slots that its leaves come from."""
-    fixed = [leaf if slot is None else None for leaf, slot in zip(step.leaves, sources, strict=True)]
-    spec = step.spec
+class _Slot(int):
+    """Where in an operation's arguments a value goes, and which."""
 
-    def anywhere(values: dict[int, Tensor]) -> tuple[Any, Any]:
-        leaves = [leaf if slot is None else values[slot] for leaf, slot in zip(fixed, sources, strict=True)]
-        args, kwargs = tree_unflatten(leaves, spec)
+
+def _arguments(args: Any, kwargs: dict[str, Any], slots: dict[int, int]) -> Callable[[dict[int, Tensor]], Any]:
+    """What gives an operation's arguments, with the values of slots in the places of tensors of these ids."""
+    given = [_marked(value, slots) for value in args]
+    named = {name: _marked(value, slots) for name, value in kwargs.items()}
+    places = [at for at, (value, marked) in enumerate(zip(args, given, strict=True)) if marked is not value]
+    names = [name for name, marked in named.items() if marked is not kwargs[name]]
+
+    def arguments(values: dict[int, Tensor]) -> tuple[list[Any], dict[str, Any]]:
+        args, kwargs = given.copy(), named.copy()
+        for at in places:
+            args[at] = _filled(given[at], values)
+        for name in names:
+            kwargs[name] = _filled(named[name], values)
         return args, kwargs
 
-    plain = list(step.args)
-    slots = {id(leaf): slot for leaf, slot in zip(step.leaves, sources, strict=True) if slot is not None}
-    places = [(at, slots[id(given)]) for at, given in enumerate(plain) if id(given) in slots]
-    if len(places) < sum(slot is not None for slot in sources):
-        return anywhere  # in a list of tensors, say
-    kwargs = step.kwargs
-    for at, _ in places:
-        plain[at] = None
+    return arguments
 
-    def direct(values: dict[int, Tensor]) -> tuple[Any, Any]:
-        # Putting a tree together takes as long as a small operation.
-        args = plain.copy()
-        for at, slot in places:
-            args[at] = values[slot]
-        return args, kwargs
 
-    return direct
+def _marked(value: Any, slots: dict[int, int]) -> Any:
+    """An argument with slots in the places of tensors of these ids; itself if there are none in it."""
+    if isinstance(value, list | tuple):
+        marked = [_marked(part, slots) for part in value]
+        return marked if any(a is not b for a, b in zip(marked, value, strict=True)) else value
+    return _Slot(slots[id(value)]) if isinstance(value, Tensor) and id(value) in slots else value
+
+
+def _filled(value: Any, values: dict[int, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_filled(part, values) for part in value]
+    return values[value] if isinstance(value, _Slot) else value

@@ -179,9 +179,9 @@ class Float64Values(TorchDispatchMode):
 
     def _keep_sides(self, t: Tensor, edges: tuple[float, ...]) -> None:
         """Move numbers that were rounded onto an edge back to the side where float64 has them."""
-        for edge in edges:
+        for edge in filter(None, edges):  # only what underflows is rounded to 0
             there = t == edge
-            if edge and bool(there.any()):  # only what underflows is rounded to 0
+            if bool(there.any()):
                 wide, at = self.of(t), torch.tensor(edge, dtype=t.dtype)
                 for beyond, side in (wide < edge, -torch.inf), (wide > edge, torch.inf):
                     next_to_it = torch.nextafter(at, torch.tensor(side, dtype=t.dtype))
