@@ -136,8 +136,10 @@ def _unit(model: nn.Module, x: Tensor) -> float:
 
 
 def _logits(model: nn.Module, x: Tensor, network: Network) -> Tensor:
-    z: Any = model(x)
+    # Twice: torch 2.15 goes back through some networks wrongly for one input alone (`Classifier.in_company`).
+    z: Any = model(torch.cat([x, x.detach()]))
     z = z["logits"] if isinstance(z, dict) else getattr(z, "logits", z)
+    z = z[:1]
     if network.options.get("likelihood") == "bernoulli" and z.shape[1] == 1:
         return torch.cat([torch.zeros_like(z), z], 1)
     return z
@@ -204,10 +206,14 @@ def _metric(z: Tensor, network: Network) -> Callable[[Tensor], Tensor]:
     if isinstance(likelihood, fv.Gaussian):
         return lambda w: w / likelihood.sigma**2
     if likelihood == "bernoulli" and network.classes is not None:
-        p = z.sigmoid()
-        return lambda w: (w.T * (p * (1 - p))).T
-    p = z.softmax(0)
-    return lambda w: (p * (w - p @ w).T).T
+        return lambda w: (w.T * (z.sigmoid() * (-z).sigmoid())).T
+    p, top = z.softmax(0), z.argmax()
+
+    def metric(w: Tensor) -> Tensor:
+        w = w - w[top]  # what all classes share does not count, and in a sure answer would cancel to the last digit
+        return (p * (w - p @ w).T).T
+
+    return metric
 
 
 def _against(s: fv.Spectrum, truth: float) -> str:

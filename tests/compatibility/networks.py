@@ -43,6 +43,9 @@ class Network:
             warnings.simplefilter("ignore")
             model = self.build(classes)
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+        for m in norms:  # an idle channel is to lie beside the kink of the ReLU behind it, not on it
+            if m.bias is not None:
+                nn.init.normal_(m.bias, std=0.1)
         if norms:
             momenta = [m.momentum for m in norms]
             for m in norms:
