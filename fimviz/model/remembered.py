@@ -180,7 +180,7 @@ class _State:
                     self._values.append((name, held))
 
 
-def _named(kind: type) -> Iterator[Any]:
+def _named(kind: type[nn.Module]) -> Iterator[Any]:
     """What a class's forward names of the class and of the file, and what the functions among these name in turn."""
     home = _package(kind)
     if home == "torch":
