@@ -30,19 +30,25 @@ class Effort:
         nodes: distances along the leading direction, and along each other one.
         points: of a plane on an axis.
         open: the share of a divergence that rounding may move before its pass is taken again in float64.
+        close: the share of the gap between two distances to which a flip is located.
+        coarse: whether `reach` looks at every third distance first.
     """
 
     nodes: tuple[int, int]
     points: int
     open: float
+    close: float
+    coarse: bool
 
     @property
     def passes(self) -> list[int]:
         """Roughly, of a sample: around it, along the leading direction, and along each other one."""
-        return [30, self.nodes[0] + 17, self.nodes[1] + 8]
+        return [15 if self.coarse else 30, self.nodes[0] + 17, self.nodes[1] + 8]
 
 
-FULL, LARGE = Effort((33, 17), 21, 1e-3), Effort((17, 9), 9, 1e-2)
+# Where a pass is long, the nodes of planes on their axes are among those of walks, which are asked once, and
+# divergences, which are drawn over decades, may be off by a tenth: no more than a line is wide.
+FULL, LARGE = Effort((33, 17), 21, 1e-3, 1e-4, False), Effort((13, 7), 7, 0.1, 1e-2, True)
 
 
 def effort(nets: Iterable[Classifier], inputs: Iterable[Tensor]) -> Effort:

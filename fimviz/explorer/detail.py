@@ -14,7 +14,8 @@ from fimviz.explorer.results import Detail, Explorer
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.spectrum import Spectrum
-from fimviz.fisher.walk import walk
+from fimviz.fisher.walk import evenly, walk
+from fimviz.fisher.walk import reach as far
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import answers
 from fimviz.model.engine.progress import Tick, silent
@@ -68,7 +69,7 @@ def examine(
     if lost and (kept := [place for place in at if place not in lost]):
         options = {"known": known, "max_memory": max_memory, "progress": progress}
         return examine(found, kept, k, planes=min(planes, len(kept)), **options)
-    reach = torch.stack([s.reach for s in deep.values()]).amax(0)
+    reach = torch.stack([far(s, coarse=True) if hard.coarse else s.reach for s in deep.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):
 
@@ -96,16 +97,15 @@ def _examined(
     told(done / total)
     walks = []
     for order in range(deep.eigenvalues.shape[1]):
-        nodes = hard.nodes[min(order, 1)]
-        grid = torch.linspace(-1, 1, nodes, dtype=torch.float64) * reach[:, None]
-        walks.append(walk(deep, order, grid, with_flips=True, left_open=hard.open))
+        grid = evenly(hard.nodes[min(order, 1)], reach)
+        walks.append(walk(deep, order, grid, with_flips=True, left_open=hard.open, close=hard.close))
         done += passes[1 + order] * len(places)
         told(done / total)
     found = None
     if planes:
-        some = deep.take(range(planes))
+        some = deep if planes == len(places) else deep.take(range(planes))
         across = 1 if deep.eigenvalues.shape[1] > 1 else some.images
-        found = plane(some, 0, across, hard.points, reach[:planes], hard.open)
+        found = plane(some, 0, across, hard.points, reach[:planes], hard.open, walks[:2])
     told(1.0)
     return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
 

@@ -62,7 +62,7 @@ def explore(
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
         k: how many directions of a sample in full detail; by default three, or as many as the method finds.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, from 8 to 64.
-            Large networks on large images are asked more coarsely: at 17 distances and on planes of 9 × 9.
+            Large networks on large images are asked more coarsely: at 13 distances and on planes of 7 × 7.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
             "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),

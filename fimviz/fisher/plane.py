@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fimviz.fisher.passes import Linearisation
-from fimviz.fisher.walk import ROUNDED, logits_at, sharpened
+from fimviz.fisher.walk import ROUNDED, Walk, evenly, logits_at, sharpened
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import in_parts
 
@@ -43,9 +44,18 @@ class Plane:
 
 
 def plane(
-    spectrum: Spectrum, k: int, across: int | Tensor, points: int, reach: Tensor, left_open: float = ROUNDED
+    spectrum: Spectrum,
+    k: int,
+    across: int | Tensor,
+    points: int,
+    reach: Tensor,
+    left_open: float = ROUNDED,
+    walks: Sequence[Walk] = (),
 ) -> Plane:
-    """The plane of eigenvector k and another, or the part of displacements (n, *input) that is orthogonal to it."""
+    """The plane of eigenvector k and another, or the part of displacements (n, *input) that is orthogonal to it.
+
+    `walks` along the axes, of these inputs and maybe more behind them, are taken for what they say there.
+    """
     assert spectrum.eigenvectors is not None
     u = spectrum.eigenvectors[:, k]
     if isinstance(across, int):
@@ -53,22 +63,29 @@ def plane(
     else:
         w = _orthogonal(across.to(u), u)
         other = _information(spectrum, w)
-    distances = torch.linspace(-1, 1, points, dtype=torch.float64) * reach[:, None]
-    distances[:, points // 2] = 0.0
-    grid = (points, points)
-    a = distances[:, :, None].expand(-1, *grid).flatten()
-    b = distances[:, None, :].expand(-1, *grid).flatten()
-    rows = torch.arange(len(u)).repeat_interleave(points**2)
-    moves = [(u, a), (w, b)]
-    z, kl, kl_error = sharpened(spectrum, rows, moves, logits_at(spectrum, rows, moves), left_open)
-    likelihood = spectrum.net.likelihood
+    distances = evenly(points, reach)
+    count, middle = len(u), points // 2
+    z = spectrum.logits[:, None, None].repeat(1, points, points, 1)
+    kl, kl_error = (torch.zeros(count, points, points, dtype=torch.float64) for _ in range(2))
+    asked = torch.ones(count, points, points, dtype=torch.bool)
+    asked[:, middle, middle] = False
+    for axis, walked in enumerate(walks):
+        near, at = (walked.epsilon[:count, None] - distances[..., None]).abs().min(2)
+        known = near <= 1e-9 * reach[:, None]
+        for grid, said in ((z, walked.logits), (kl, walked.kl), (kl_error, walked.kl_error)):
+            line = grid.select(2 - axis, middle)
+            line[known] = said[torch.arange(count)[:, None], at][known]
+        asked.select(2 - axis, middle)[known] = False
+    rows, i, j = asked.nonzero(as_tuple=True)
+    moves = [(u, distances[rows, i]), (w, distances[rows, j])]
+    z[asked], kl[asked], kl_error[asked] = sharpened(spectrum, rows, moves, logits_at(spectrum, rows, moves), left_open)
     return Plane(
         axes=torch.stack([u, w], 1),
         distances=distances,
-        logits=z.view(len(u), *grid, -1),
-        kl=kl.view(len(u), *grid),
-        kl_error=kl_error.view(len(u), *grid),
-        outcomes=likelihood.predict(z).unflatten(0, (len(u), *grid)),
+        logits=z,
+        kl=kl,
+        kl_error=kl_error,
+        outcomes=spectrum.net.likelihood.predict(z.flatten(0, 2)).unflatten(0, (count, points, points)),
         information=torch.stack([spectrum.eigenvalues[:, k], other], 1),
     )
 

@@ -15,7 +15,7 @@ from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
 from fimviz.fisher.block import padded
 from fimviz.fisher.plane import Plane, plane
-from fimviz.fisher.walk import Walk, one_sided, reach, unasked, walk
+from fimviz.fisher.walk import Walk, logits_at, one_sided, reach, unasked, walk
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.progress import SOON, reporter
@@ -376,6 +376,11 @@ class Spectrum(ModelResult):
         """
         self.unchanged("one_sided")
         return spread(one_sided(self.sound), self.computed, len(self)) if self.failures else one_sided(self)
+
+    @cached_property
+    def _float64_logits(self) -> Tensor:
+        """Logits (n, K) of the inputs by one float64 pass, which walks and planes take differences from."""
+        return logits_at(self, torch.arange(len(self)), (), torch.float64)
 
     @cached_property
     def reach(self) -> Tensor:

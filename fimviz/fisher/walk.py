@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
 
 _SERIES = [m * 10.0**e for e in range(-3, 1) for m in (1, 2, 5)]
-_WORK = 2**22  # bytes of input in a batch of forward passes
+# Bytes of input in a batch of forward passes: on a processor as many photographs as its caches hold, three.
+_WORK, _CARD_WORK = 2**21, 2**22
 ROUNDED = 1e-3  # of a divergence, beyond which its rounding is worth a pass in float64
+CLOSE = 1e-4  # of the gap between two distances, to which a flip is located
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +34,13 @@ class Walk:
         epsilon: (n, m) distances in L2 pixel units.
         logits, probabilities: (n, m, K); of a likelihood of numbers their means.
         kl: (n, m) KL(p(x) ‖ p(x + εv)) in nats; kl_error: (n, m) how far rounding may have moved it. Where float32
-            would move it by more than a thousandth, the pass is taken again in float64, where the network can.
+            would move it by more than a thousandth, in `explore` of large networks a tenth, the pass is taken again in
+            float64, where the network can.
         quadratic: (n, m) its second-order prediction ½ ε² λ.
         flips: (n, 2) the ε nearest to 0 on the negative and on the positive side at which the prediction changes:
-            the first change seen between neighbouring distances, located there to 1e-4 of their gap, just behind
-            the change; infinite where the prediction stays. A change and return between two distances is not seen.
+            the first change seen between neighbouring distances, located there to 1e-4 of their gap, in `explore`
+            of large networks to 1e-2, just behind the change; infinite where the prediction stays. A change and return
+            between two distances is not seen.
         becomes: the prediction there, (n, 2), or (n, 2, K) booleans for several yes/no labels.
         outcomes: the prediction at every distance, (n, m), or (n, m, K) booleans; numbers, which have no flips, too.
     """
@@ -52,18 +56,27 @@ class Walk:
     outcomes: Tensor
 
 
-def walk(spectrum: Spectrum, k: int, epsilon: Tensor, with_flips: bool = False, left_open: float = ROUNDED) -> Walk:
+def walk(
+    spectrum: Spectrum,
+    k: int,
+    epsilon: Tensor,
+    with_flips: bool = False,
+    left_open: float = ROUNDED,
+    close: float = CLOSE,
+) -> Walk:
     """Walk along eigenvector k over epsilon (n, m), ascending; `with_flips` adds the flips to the distances.
 
     A missing flip adds the end of the range once more, so that the shape stays. `left_open` is the share of a
-    divergence that rounding may move before its pass is taken again in float64.
+    divergence that rounding may move before its pass is taken again in float64, `close` the share of a gap to which a
+    flip is located.
     """
     likelihood = spectrum.net.likelihood
     rows = torch.arange(len(epsilon)).repeat_interleave(epsilon.shape[1])
-    z = _logits(spectrum, k, rows, epsilon.flatten())
+    z, moved = spectrum.logits[rows], (epsilon.flatten() != 0).nonzero()[:, 0]
+    z[moved] = _logits(spectrum, k, rows[moved], epsilon.flatten()[moved])
     margin = likelihood.margin(z, spectrum.predictions[rows]).view(epsilon.shape)
     z = z.view(*epsilon.shape, -1)
-    sides = [_first_change(spectrum, k, epsilon, z, margin, sign) for sign in (-1, 1)]
+    sides = [_first_change(spectrum, k, epsilon, z, margin, sign, close) for sign in (-1, 1)]
     flips, at, at_flips = (torch.stack(both, 1) for both in zip(*sides, strict=True))
     becomes = torch.where(flips.isfinite()[..., None], at_flips, spectrum.logits[:, None])
     if with_flips:
@@ -98,11 +111,11 @@ def sharpened(
     """Logits (m, K) of moved inputs as of `logits_at`, again in float64 where KL needs it; KL (m,) and its error."""
     net = spectrum.net
     kl, error = _divergence(spectrum, rows, spectrum.logits, z, net.dtype)
+    nowhere = torch.stack([step == 0 for _, step in moves]).all(0)
+    kl[nowhere], error[nowhere] = 0.0, 0.0
     rounded = error > left_open * kl
     if net.has_float64 and bool(rounded.any()):
-        z, some = z.clone(), rounded.nonzero()[:, 0]
-        nowhere = [(v, torch.zeros(len(spectrum), dtype=torch.float64)) for v, _ in moves[:1]]
-        here = logits_at(spectrum, torch.arange(len(spectrum)), nowhere, torch.float64)
+        z, some, here = z.clone(), rounded.nonzero()[:, 0], spectrum._float64_logits
         there = [(v, step[some]) for v, step in moves]
         z[some] = logits_at(spectrum, rows[some], there, torch.float64)
         kl[some], error[some] = _divergence(spectrum, rows[some], here, z[some], torch.float64)
@@ -144,16 +157,41 @@ def unasked(spectrum: Spectrum, k: int, epsilon: Tensor) -> Walk:
     )
 
 
-def reach(spectrum: Spectrum) -> Tensor:
-    """The next but one of 0.001, 0.002, 0.005 … 5 beyond the change of prediction along ±v₁; 1 where none is seen."""
-    likelihood, (low, high) = spectrum.net.likelihood, spectrum.pixel_range
+def reach(spectrum: Spectrum, coarse: bool = False) -> Tensor:
+    """The next but one of 0.001, 0.002, 0.005 … 5 beyond the change of prediction along ±v₁; 1 where none is seen.
+
+    `coarse` looks at every third of them first, and only before the first change that it sees there at the others: half
+    as many passes, which miss a change and return between two of those.
+    """
+    low, high = spectrum.pixel_range
     series = (high - low) * torch.tensor(_SERIES, dtype=torch.float64)
-    both = torch.cat([-series, series])
-    rows = torch.arange(len(spectrum)).repeat_interleave(len(both))
-    z = _logits(spectrum, 0, rows, both.repeat(len(spectrum)))
-    changed = (likelihood.margin(z, spectrum.predictions[rows]) < 0).view(-1, 2, len(series)).any(1)
+    every = torch.arange(len(spectrum))
+    changed = torch.zeros(len(spectrum), len(series), dtype=torch.bool)
+    thirds = torch.arange(2, len(series), 3)
+    first = thirds if coarse else torch.arange(len(series))
+    changed[:, first] = _changes(spectrum, every, series[first].expand(len(every), -1))
+    if coarse:
+        some = changed.any(1).nonzero()[:, 0]
+        before = changed[some].int().argmax(1)[:, None] - torch.tensor([2, 1])
+        changed[some[:, None], before] = _changes(spectrum, some, series[before])
     beyond = series[(changed.int().argmax(1) + 1).clamp_max(len(series) - 1)]
     return torch.where(changed.any(1), beyond, torch.tensor(high - low, dtype=torch.float64))
+
+
+def _changes(spectrum: Spectrum, some: Tensor, distances: Tensor) -> Tensor:
+    """Whether predictions (n,) differ at distances (n, m) from inputs, on either side along v₁: (n, m)."""
+    both = torch.cat([-distances, distances], 1)
+    rows = some.repeat_interleave(both.shape[1])
+    z = _logits(spectrum, 0, rows, both.flatten())
+    likelihood = spectrum.net.likelihood
+    return (likelihood.margin(z, spectrum.predictions[rows]) < 0).view(len(some), 2, -1).any(1)
+
+
+def evenly(points: int, reach: Tensor) -> Tensor:
+    """An odd number of distances from −reach to reach (n,): (n, points), the middle one exactly 0."""
+    distances = torch.linspace(-1, 1, points, dtype=torch.float64) * reach[:, None]
+    distances[:, points // 2] = 0.0
+    return distances
 
 
 def one_sided(spectrum: Spectrum) -> Tensor:
@@ -162,8 +200,7 @@ def one_sided(spectrum: Spectrum) -> Tensor:
     unknown = torch.full((len(spectrum), 2), torch.nan, dtype=torch.float64)
     if not (net.has_float64 or net.dtype == torch.float64):
         return unknown
-    rows = torch.arange(len(spectrum))
-    here = _logits(spectrum, 0, rows, torch.zeros(len(rows), dtype=torch.float64), torch.float64)
+    rows, here = torch.arange(len(spectrum)), spectrum._float64_logits
     quadratic = 0.5 * step**2 * spectrum.spectral_norm
     for side, sign in enumerate((-1.0, 1.0)):
         there = _logits(spectrum, 0, rows, torch.full((len(rows),), sign * step).double(), torch.float64)
@@ -174,7 +211,7 @@ def one_sided(spectrum: Spectrum) -> Tensor:
 
 
 def _first_change(
-    spectrum: Spectrum, k: int, epsilon: Tensor, z: Tensor, margin: Tensor, sign: int
+    spectrum: Spectrum, k: int, epsilon: Tensor, z: Tensor, margin: Tensor, sign: int, close: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The smallest ε (n,) on one side whose prediction differs: bracketed on the grid, closed in by regula falsi.
 
@@ -196,7 +233,7 @@ def _first_change(
     a, b = outward[rows, first[rows] - 1], outward[rows, first[rows]]
     fa, fb = margin[rows, first[rows] - 1], margin[rows, first[rows]]
     at_logits[rows] = logits[rows, first[rows]]
-    narrow = 1e-4 * (b - a)
+    narrow = close * (b - a)
     while len(live := ((b - a) > narrow).nonzero()[:, 0]):
         share = (fa[live] / (fa[live] - fb[live])).clamp(0.01, 0.99)
         middle = a[live] + share * (b[live] - a[live])
@@ -223,7 +260,8 @@ def logits_at(
     """Logits (m, K), float64, of inputs `rows` (m,), moved by distances (m,) along directions (n, *input)."""
     net = spectrum.net
     precision = precision or net.dtype
-    size = max(1, min(256, _WORK // (4 * spectrum.images[0].numel())))
+    work = _WORK if net.device.type == "cpu" else _CARD_WORK
+    size = max(1, min(256, work // (4 * spectrum.images[0].numel())))
     if not len(rows):
         return torch.zeros(0, spectrum.logits.shape[1], dtype=torch.float64)
 

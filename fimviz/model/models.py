@@ -114,6 +114,17 @@ def last_operations(output: Tensor) -> set[str]:
     return found
 
 
+def operations(output: Tensor) -> set[str]:
+    """All that a tensor came out of, by torch's names, except what moves, casts or clips."""
+    seen, nodes = set(), [output.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [source for source, _ in node.next_functions]
+    return {node.name().partition("Backward")[0] for node in seen} - _SHAPING
+
+
 def quantised(model: nn.Module) -> str:
     """What in a model computes in integers, which have no derivative; empty if nothing does."""
     for name, module in model.named_modules():

@@ -18,7 +18,7 @@ from fimviz.model.at_rest import lock_of, recurs
 from fimviz.model.described import follows, unexplained
 from fimviz.model.engine.memory import enough
 from fimviz.model.engine.plan import footprint
-from fimviz.model.models import last_operations, quantised
+from fimviz.model.models import last_operations, operations, quantised
 from fimviz.model.precise import Steady, Traits, float64_values
 from fimviz.model.remembered import Memory
 
@@ -134,14 +134,25 @@ def _paired(x: Tensor) -> Tensor:
     return x if len(x) > 1 else torch.cat([x, 0.25 * x + 0.5 * x.flip(-1)])
 
 
-def _judged(net: Classifier, pair: Tensor, outputs: int | None) -> _Pass:
-    """A pass over two inputs: of large images at fewer pixels, where the network takes these for as many outputs."""
-    if pair.ndim == 4 and min(pair.shape[2:]) >= _LARGE and outputs is not None:
+def _judged(net: Classifier, pair: Tensor, one: _Pass | None) -> _Pass:
+    """A pass over two inputs: of large images at fewer pixels, where the network does the same with these."""
+    if pair.ndim == 4 and min(pair.shape[2:]) >= _LARGE and one is not None:
         with suppress(*_REFUSALS, IndexError):
             fewer = _Pass(net, pair[..., ::_EVERY, ::_EVERY].contiguous())
-            if fewer.values.shape[1] == outputs and fewer.sound:
+            if fewer.sound and _alike(net, pair, one, fewer):
                 return fewer
     return _Pass(net, pair)
+
+
+def _alike(net: Classifier, pair: Tensor, one: _Pass, fewer: _Pass) -> bool:
+    """Whether fewer pixels went through all that one whole input goes through, which answers in a pair as it does."""
+    if fewer.values.shape[1] != one.values.shape[1] or not operations(one.outputs) <= operations(fewer.outputs):
+        return False
+    if one.outputs.requires_grad != fewer.outputs.requires_grad:
+        return False
+    with torch.no_grad():
+        together = net.logits(pair)[:1]
+    return bool((together - one.values).abs().amax() <= 1e-3 * one.values.abs().amax().clamp_min(1e-6))
 
 
 def _probe(net: Classifier, images: Tensor, max_memory: float | None) -> bool:
@@ -153,11 +164,11 @@ def _probe(net: Classifier, images: Tensor, max_memory: float | None) -> bool:
         eps = torch.finfo(torch.float32 if own.itemsize < 4 and _in(net, torch.float32, pair) else own).eps
         one, judged = _alone(net, pair), None
         if one is not None and one.sound:
-            judged = _judged(net, pair, one.values.shape[1])
+            judged = _judged(net, pair, one)
         if one is None or judged is None or not judged.sound:
             pair = _paired(_searched(net, images).to(net.device))
             one = _alone(net, pair)
-            judged = _judged(net, pair, None if one is None else one.values.shape[1])
+            judged = _judged(net, pair, one)
         x, values = judged.x.detach(), judged.values
         whole = x.shape == pair.shape
         alone = one if one is None or whole else _alone(net, x)

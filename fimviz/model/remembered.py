@@ -2,18 +2,20 @@
 
 A bare module makes a classifier at every call, and asking a network what its passes can do costs as much as many of
 them. The memory is weak and outside the module: it dies with it, and copies and pickles do not carry it. Whatever a
-pass may depend on is compared: modules, modes, hooks and plain attributes one by one, weights by versions and by
-fingerprints. Where something stands in a module that cannot be compared, nothing is remembered.
+pass may depend on is compared: modules, modes, hooks and plain attributes one by one, tensors by versions and by
+fingerprints, and what forward names of its class and its file. Where something stands in a module that cannot be
+compared, nothing is remembered.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import threading
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -86,18 +88,25 @@ class _State:
         self._things: list[weakref.ref[Any]] = []  # what has to be the very same
         self._values: list[Any] = [torch.get_default_dtype()]  # what has to be equal
         self._seen: dict[int, int] = {}
+        self._tensors: dict[int, Tensor] = {}
+        self._classes: set[type] = set()
         self._left = _MANY * (1 + sum(1 for _ in model.modules()))
         self._all(chain([model], (getattr(everywhere, name) for name in _HOOKS)))
-        del self._seen
+        weights = list(weights_of(model))
+        for _, t in weights:
+            self._tensors.pop(id(t), None)
         with torch.no_grad():
-            self._print = Print.of(weights_of(model))
+            self._prints = Print.of(weights), Print.of(("", t.detach().cpu()) for t in self._tensors.values())
+        del self._seen, self._tensors, self._classes
 
     def same(self, other: _State) -> bool:
         """Whether both are of the very same things with the same values."""
         if self._values != other._values or len(self._things) != len(other._things):
             return False
         pairs = ((a(), b()) for a, b in zip(self._things, other._things, strict=True))
-        return all(a is not None and a is b for a, b in pairs) and self._print.agrees(other._print)
+        if not all(a is not None and a is b for a, b in pairs):
+            return False
+        return all(a.agrees(b) for a, b in zip(self._prints, other._prints, strict=True))
 
     def _all(self, values: Iterable[Any]) -> None:
         for value in values:
@@ -130,7 +139,7 @@ class _State:
             self._all(_contents(cell) for cell in value.__closure__ or ())
         elif isinstance(value, functools.partial):
             self._all((value.func, value.args, value.keywords))
-        elif not isinstance(value, type | types.BuiltinFunctionType | types.CodeType):
+        elif not isinstance(value, type | enum.Enum | types.BuiltinFunctionType | types.CodeType):
             self._object(value)
 
     def _same(self, value: Any) -> None:
@@ -140,8 +149,9 @@ class _State:
             raise _IncomparableError from None
 
     def _tensor(self, t: Tensor) -> None:
-        if t.layout != torch.strided or t.is_inference():
+        if t.layout != torch.strided or t.is_inference() or t.is_meta:
             raise _IncomparableError
+        self._tensors[id(t)] = t
         self._values.append((t._version, t.data_ptr(), t.dtype, t.shape, t.stride()))
 
     def _object(self, value: Any) -> None:
@@ -153,7 +163,53 @@ class _State:
         self._same(kind)
         if isinstance(value, nn.Module):
             self._look(kind.forward)
+            if kind not in self._classes:
+                self._classes.add(kind)
+                for named in _named(kind):
+                    self._beside(named)
         self._all(chain.from_iterable(vars(value).items()))
+
+    def _beside(self, value: Any) -> None:
+        """What stands beside a module: of objects and classes what is plain, since they may lead anywhere."""
+        if type(value) in (*_PLAIN, *_CONTAINERS, types.FunctionType) or isinstance(value, Tensor):
+            self._look(value)
+        elif not isinstance(value, types.ModuleType) and id(value) not in self._seen:
+            self._seen[id(value)] = len(self._seen)
+            for name, held in dict(getattr(value, "__dict__", {})).items():
+                if type(held) in _PLAIN and not name.startswith("__"):
+                    self._values.append((name, held))
+
+
+def _named(kind: type[nn.Module]) -> Iterator[Any]:
+    """What a class's forward names of the class and of the file, and what the functions among these name in turn."""
+    home = _package(kind)
+    if home == "torch":
+        return
+    own = [vars(c) for c in kind.__mro__[:-1] if _package(c) != "torch"]
+    left, seen = [kind.forward, kind.__call__], set()
+    while left:
+        value = left.pop()
+        value = getattr(value, "fget", getattr(value, "__func__", value))  # of properties, of static and class methods
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        if isinstance(value, types.FunctionType) and _package(value) == home:
+            names = set(_names(value.__code__))
+            for held in (*own, value.__globals__):
+                left += [held[name] for name in sorted(names & held.keys())]
+            left += [c for c in map(_contents, value.__closure__ or ()) if isinstance(c, types.FunctionType)]
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
+
+
+def _package(thing: Any) -> str:
+    return (thing.__module__ or "").partition(".")[0]
 
 
 def _contents(cell: types.CellType) -> Any:

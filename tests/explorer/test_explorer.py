@@ -21,6 +21,9 @@ from scipy.stats import spearmanr
 import fimviz as fv
 from fimviz.explorer.detail import examine
 from fimviz.fisher.matched import matched_spectral_norm
+from fimviz.fisher.plane import plane
+from fimviz.fisher.walk import evenly, logits_at, reach, walk
+from fimviz.model.engine.parts import answers_to
 from fimviz.views.explorer.view import Exploring
 from fimviz.views.kit import module as modules
 from tests.views.test_views import in_node, unpacked
@@ -414,10 +417,46 @@ def test_large_images_are_all_in_detail_and_asked_more_coarsely(monkeypatch):
     e = fv.explore(model(), images, labels)
     detail = e.first.detail
     assert len(e.places) == len(detail.planes.kl) == 8
-    assert [w.epsilon.shape[1] for w in detail.walks] == [19, 11, 11]
-    assert detail.planes.distances.shape[1] == 9
+    assert [w.epsilon.shape[1] for w in detail.walks] == [15, 9, 9]
+    assert detail.planes.distances.shape[1] == 7
     assert e.first.radius is None
     assert len(fv.explore(model(), images[:2]).places) == 2
+
+
+def test_what_walks_say_on_the_axes_of_a_plane_is_not_asked_again(monkeypatch):
+    images, _ = batch(n=3)
+    s = fv.spectrum(model().double(), images.double(), k=2)
+    reach = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    alone = plane(s, 0, 1, 7, reach)
+    walks = [walk(s, order, evenly(nodes, reach), with_flips=True) for order, nodes in enumerate((13, 7))]
+    asked = []
+    module, ask = importlib.import_module("fimviz.fisher.plane"), logits_at
+    monkeypatch.setattr(module, "logits_at", lambda s, rows, *rest: asked.append(len(rows)) or ask(s, rows, *rest))
+    told = plane(s, 0, 1, 7, reach, walks=walks)
+    assert asked == [3 * (7 - 1) ** 2]
+    for name in ("logits", "kl", "outcomes"):
+        torch.testing.assert_close(getattr(told, name), getattr(alone, name), rtol=1e-9, atol=1e-12)
+    assert not told.kl[:, 3, 3].any()
+    assert not told.kl_error[:, 3, 3].any()
+    first_two = plane(s.take([0, 1]), 0, 1, 7, reach[:2], walks=walks)
+    torch.testing.assert_close(first_two.kl, alone.kl[:2], rtol=1e-9, atol=1e-12)
+
+
+def test_a_coarse_look_reaches_as_far_where_a_prediction_changes_once(monkeypatch):
+    images, _ = batch()
+    s = fv.spectrum(model().double(), images.double(), k=1)
+    asked = []
+    monkeypatch.setattr(
+        importlib.import_module("fimviz.fisher.walk"),
+        "answers_to",
+        lambda net, count, *rest: asked.append(count) or answers_to(net, count, *rest),
+    )
+    coarse = reach(s, coarse=True)
+    count = sum(asked)
+    assert len(set(coarse.tolist())) > 2
+    assert torch.equal(coarse, reach(s))
+    assert count <= 12 * len(s)
+    assert sum(asked) - count == 24 * len(s)
 
 
 def test_large_images_travel_small_but_for_the_detail():

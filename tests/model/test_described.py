@@ -173,7 +173,17 @@ def pooled():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)).eval()
 
 
+def rough():
+    """Deep, of random weights, each layer brought back to unit scale: a slope holds for a thousandth of a level."""
+    layers = [layer for _ in range(30) for layer in (nn.Linear(64, 64), nn.BatchNorm1d(64, momentum=1.0), nn.ReLU())]
+    net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 10))
+    with torch.no_grad():
+        net(torch.rand(256, 1, 8, 8))
+    return net
+
+
 HONEST = {
+    "rough": rough,
     "constant": constant,
     "dead": dead,
     "nearly dead": nearly_dead,

@@ -50,6 +50,31 @@ def test_what_is_refused(inner, said, fixed):
         fv.Classifier(Large(inner=inner, fixed=fixed)).admit(X)
 
 
+def when_large(inner):
+    return lambda x: inner(x) if x.shape[-1] > 8 else x
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (lambda x: tf.dropout(x, 0.5, training=True), "random in evaluation mode"),
+        (lambda x: x - x.mean(0, keepdim=True), "influence each other"),
+        (lambda x: x.detach(), "do not depend on the images differentiably"),
+    ],
+)
+def test_what_is_done_to_large_images_alone_is_refused(inner, said):
+    with pytest.raises(ValueError, match=said):
+        fv.Classifier(Large(inner=when_large(inner))).admit(X)
+
+
+def test_what_is_done_to_large_images_alone_is_told_and_understood():
+    with pytest.warns(UserWarning, match="the gradient does not describe this model"):
+        fv.Classifier(Large(inner=when_large(lambda x: (x * 8).round() / 8 + 1e-6 * x))).admit(X)
+    net = fv.Classifier(Large(inner=when_large(torch.relu)))
+    net.admit(X)
+    assert not net.smooth
+
+
 def hidden(x):
     """Half of what comes through has no gradient, as a hook of the user's has taken it away."""
     y = x * 1

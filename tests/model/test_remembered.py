@@ -1,8 +1,10 @@
 """What a first call has found of a model is remembered with it, and asked again once anything has changed."""
 
 import copy
+import enum
 import gc
 import pickle
+import sys
 import threading
 import weakref
 
@@ -14,19 +16,36 @@ from torch.nn.utils import parametrizations
 import fimviz as fv
 from fimviz.model import probe as probing
 
+SHIFT = 0.0
+
+
+def shift():
+    return SHIFT
+
+
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+class Kind(enum.Enum):
+    IMAGE = "image"
+
+
 class Net(nn.Module):
+    gain = 1.0
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
+        self.kind, self.held = Kind.IMAGE, [torch.zeros(3)]
         self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
         self.scale, self.table = 1.0, {"shift": [0.0]}
 
     def forward(self, x):
         x = self.norm(self.conv(x)).relu().mean((2, 3))
-        return self.scale * self.last(x) + self.table["shift"][0]
+        return self.read(x) + self.table["shift"][0] + self.held[0]
+
+    def read(self, x):
+        return self.gain * self.scale * self.last(x) + shift()
 
 
 @pytest.fixture
@@ -91,6 +110,11 @@ CHANGES = {
     "a new attribute": lambda m: setattr(m, "anything", object),
     "a patched forward": lambda m: setattr(m.norm, "forward", lambda x: x),
     "a class that was edited": lambda m: setattr(Net, "forward", lambda self, x: self.last(self.conv(x).mean((2, 3)))),
+    "a method that forward calls": lambda m: setattr(Net, "read", lambda self, x: self.last(x)),
+    "a number of the class": lambda m: setattr(Net, "gain", 2.0),
+    "a number of the file": lambda m: setattr(sys.modules[__name__], "SHIFT", 1.0),
+    "a function of the file": lambda m: setattr(sys.modules[__name__], "shift", lambda: 1.0),
+    "a write past autograd into a tensor in a list": lambda m: m.held[0].data.add_(1),
     "the precision": lambda m: m.double(),
     "a number of a layer": lambda m: setattr(m.norm, "eps", 1e-3),
 }
@@ -98,7 +122,10 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_has_changed_is_asked_again(change, asked, monkeypatch):
-    monkeypatch.setattr(Net, "forward", Net.forward)
+    for name in ("forward", "read", "gain"):  # which some changes set
+        monkeypatch.setattr(Net, name, vars(Net)[name])
+    for name in ("SHIFT", "shift"):
+        monkeypatch.setattr(sys.modules[__name__], name, globals()[name])
     model = Net()
     model(X).sum().backward()  # gradients are no change of a model
     fv.Classifier(model)(X)
