@@ -36,7 +36,7 @@ def session(lab, chromium):
 
 
 def static_view(page):
-    return page.locator(f"{HTML} .fimviz").first
+    return page.locator(f"{HTML} .fimviz", has=page.locator(".fv-thumb")).first  # the photograph's has none
 
 
 def live_view(page):
