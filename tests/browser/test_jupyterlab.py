@@ -36,7 +36,8 @@ def session(lab, chromium):
 
 
 def static_view(page):
-    return page.locator(f"{HTML} .fimviz", has=page.locator(".fv-thumb")).first  # the photograph's has none
+    """That of the digits: the photograph's, above it, has one sample alone."""
+    return page.locator(f"{HTML} .fimviz:has(.fv-thumb + .fv-thumb)").first
 
 
 def live_view(page):
