@@ -109,7 +109,7 @@ def _own_functions(output: Any) -> Counter[str]:
 
 def _line(error: Exception) -> str:
     """What an error says first."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = next((" ".join(line.split()) for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return first if len(first) <= 160 else first[:159] + "…"
 
 

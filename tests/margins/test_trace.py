@@ -14,6 +14,7 @@ from torch import nn
 import fimviz as fv
 from fimviz.margins import length as lengths
 from fimviz.margins import simplex, stepper
+from fimviz.margins.collect import collect
 from fimviz.margins.state import Attempt, OpenPath, fallbacks
 from fimviz.margins.trace import trace_margins
 
@@ -119,6 +120,26 @@ class TestInvariants:
         check(t)
         assert t.ends.min() >= 0
         assert t.ends.max() <= 1
+
+    @given(st.integers(0, 10**5), st.integers(2, 6), st.floats(0.5, 30))
+    @settings(max_examples=8, deadline=None)
+    def test_the_error_of_a_length_covers_half_the_steps(self, seed, classes, scale):
+        """Always, of the paths that it was made from, each from its start by what made its like."""
+        net, kept = fv.Classifier(small_net(seed, classes, scale=scale)), []
+
+        def collected(*args):
+            kept.append(collect(*args))
+            halved = [args[5][id(path)] for path in args[4]]
+            length = torch.tensor([sum(s.fr for s in path.steps) for path in halved]).double()
+            assert [path.attempt for path in halved] == [path.attempt for path in args[4]]
+            assert ((length - kept[0].length).abs() <= kept[0].length_error).all()
+            return kept[0]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fimviz.margins.trace.collect", collected)
+            x = torch.rand(3, 6, generator=torch.Generator().manual_seed(seed)).double()
+            trace_margins(net, x, max_steps=60)
+        assert kept
 
     @pytest.mark.parametrize("method", ["natural", "gradient", "geodesic"])
     def test_the_error_of_a_length_is_an_estimate_that_mostly_holds(self, method):
