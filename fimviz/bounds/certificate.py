@@ -18,6 +18,7 @@ from fimviz.attacks.descent import STEPS, TARGETS, known_inputs, smallest
 from fimviz.attacks.problem import Problem
 from fimviz.attacks.within import smallest_margin
 from fimviz.bounds.ladder import Ladder, log10
+from fimviz.bounds.linear import by_lines
 from fimviz.fisher.contrasts import precise_logits
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier, as_classifier
@@ -29,6 +30,8 @@ from fimviz.model.failures import column, known, others, said, settle, spread
 if TYPE_CHECKING:
     import pandas as pd
 
+_METHODS = ("auto", "norms", "linear")
+_LINEAR = 1000.0  # forward passes that linear bounds of one input take as long as, roughly
 _BOUND = 100.0  # forward passes that a bound from the weights takes as long as, roughly
 _SPARE = 1e-8  # relative, for the double precision of the formulas themselves
 
@@ -39,11 +42,14 @@ class CertifiedRadius:
     """Below these L2 radii no perturbation whatever changes the predicted class (or set of labels), at n inputs.
 
     Attributes:
-        radius: (n,) the larger of the two forms, in pixel units; NaN where there is no certificate, for the `reason`.
-        logit_form: (n,) min over other classes k of (z_y − z_k)/(‖w_y − w_k‖ L_h).
-        fisher_rao_form: (n,) 2 arcsin((√p₁ − √p₂)/√2)/√L5, a length on the simplex over the most that a pixel unit
-            can be worth.
+        radius: (n,) the largest of the three forms, in pixel units; NaN where there is none, for the `reason`.
+        logit_form: (n,) from the norms, min over other classes k of (z_y − z_k)/(‖w_y − w_k‖ L_h).
+        fisher_rao_form: (n,) from the norms, 2 arcsin((√p₁ − √p₂)/√2)/√L5, a length on the simplex over the most that
+            a pixel unit can be worth.
+        by_class: (n, K) from linear bounds, within which no change makes class k overtake the prediction (or label k
+            change); infinite for the predicted class, NaN where there are no linear bounds.
         reason: why there is no certificate; empty if there is.
+        reasons: why a method gave none, by its name.
         attack: (n,) the L2 length of the smallest change found that does change the prediction, inside the input
             range; infinite where none was found, NaN where none was looked for.
         margin_inside: (n,) the smallest margin of the logits that an attack within the radius reached: above 0, or the
@@ -55,7 +61,9 @@ class CertifiedRadius:
     radius: Tensor
     logit_form: Tensor
     fisher_rao_form: Tensor
+    by_class: Tensor
     reason: str
+    reasons: dict[str, str]
     attack: Tensor
     margin_inside: Tensor
     predictions: Tensor
@@ -72,18 +80,36 @@ class CertifiedRadius:
         return f"CertifiedRadius({size}: from {low:.3g} to {high:.3g})"
 
     @property
+    def linear_form(self) -> Tensor:
+        """(n,) the smallest of `by_class`: outside the input range as well, it promises nothing."""
+        return self.by_class.amin(1)
+
+    @property
+    def method(self) -> list[str]:
+        """(n,) where the radius is from: "linear" or "norms"; empty where there is none."""
+        norms = torch.maximum(self.logit_form, self.fisher_rao_form).nan_to_num(-1.0)
+        better = (self.linear_form.nan_to_num(-1.0) > norms).tolist()
+        known = self.radius.isfinite().tolist()
+        return ["" if not k else "linear" if b else "norms" for k, b in zip(known, better, strict=True)]
+
+    @property
     def holds(self) -> Tensor:
         """(n,) whether no attack within the radius has changed the prediction; true where none was tried."""
         return ~((self.margin_inside <= 0) & (self.radius > 0) | (self.attack < self.radius))
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample: radius, logit_form, fisher_rao_form, attack, margin_inside, holds, failure."""
+        """One row a sample.
+
+        Columns: sample, radius, method, logit_form, fisher_rao_form, linear_form, attack, margin_inside, holds and
+        failure.
+        """
         import pandas as pd
 
-        columns = ("radius", "logit_form", "fisher_rao_form", "attack", "margin_inside", "holds")
+        columns = ("logit_form", "fisher_rao_form", "linear_form", "attack", "margin_inside", "holds")
+        first = {"sample": range(len(self)), "radius": self.radius.tolist(), "method": self.method}
         values = {c: getattr(self, c).tolist() for c in columns}
-        return pd.DataFrame({"sample": range(len(self)), **values, "failure": column(self.failures, len(self))})
+        return pd.DataFrame({**first, **values, "failure": column(self.failures, len(self))})
 
 
 @named_options
@@ -91,6 +117,7 @@ def certified_radius(
     net: Classifier | nn.Module,
     images: Any,
     *,
+    method: str = "auto",
     attack: bool = True,
     steps: int = STEPS,
     restarts: int = TARGETS,
@@ -101,14 +128,18 @@ def certified_radius(
 ) -> CertifiedRadius:
     """Certified L2 radii at each input, with the attack that fails inside and the smallest that succeeds outside.
 
-    The bounds L_h and L5 hold at every x, so that the certificate holds for every perturbation, inside the input range
-    or not. Where a network has a bound at given inputs only (some with attention or products), there is no
-    certificate: `reason` says why. It is one for the network in exact arithmetic; the rounding of the logits here is
-    taken off the margin. Products of layer norms are large, so that the radii are small.
+    From the norms of the layers, L_h and L5 hold at every x, and so does the certificate, for perturbations inside the
+    input range or not. Products of norms are large, so that these radii are small. Linear bounds enclose what every
+    layer can be over the ball around one input, and give radii that are ten to ten thousand times larger, for
+    perturbations that stay in the input range; they take seconds an input. Where neither is to be had (attention,
+    products of what depends on the input), there is no certificate: `reason` says why. It is one for the network in
+    exact arithmetic; all that this computation rounds is taken off.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats, or a data set (see `Classifier`).
+        method: "norms", "linear" or "auto": both, and the better of the two for each input, but no linear bounds of
+            networks that they would take minutes an input for, which `reasons` then tells.
         attack: whether to attack too, which takes some 3 · `steps` · `restarts` forward and backward passes.
         steps: of every descent.
         restarts: how many descents look for the smallest change, as the attack "descent" of `fimviz.vulnerability`
@@ -124,7 +155,7 @@ def certified_radius(
 
     Source: the logit form is that of Tsuzuku et al. (2018), class by class; the Fisher–Rao form is ours: the closed
     form is the Fisher–Rao distance from p to where another class draws level, and KL's metric can be stretched by at
-    most √L5 a pixel unit.
+    most √L5 a pixel unit. Linear bounds are those of Zhang et al. (2018): see `fimviz.bounds.linear`.
 
     Example, two classes apart by a plane at a distance of ½, which the radius reaches:
         >>> import torch, fimviz as fv
@@ -136,12 +167,15 @@ def certified_radius(
         (0.5, 0.5, True)
     """
     net = as_classifier(net)
+    if method not in _METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(map(repr, _METHODS))}")
     steps, restarts, seed = whole("steps", steps, 1), whole("restarts", restarts, 1), whole("seed", seed, 0)
     errors, progress, max_memory = known(errors), wanted(progress), limit(max_memory)
     x = net.admit(images, max_memory).detach()
     count = len(x)
     attacks = 3.0 * count * (3 * restarts + 1) * steps if attack else 0.0
-    bar = Stages(progress, [("check", 3.0 * count), ("bound", _BOUND), ("attacks", attacks)])
+    linear = _LINEAR * count if method != "norms" else 0.0
+    bar = Stages(progress, [("check", 3.0 * count), ("bound", _BOUND), ("linear", linear), ("attacks", attacks)])
     failures = unsound(net, x, slopes=attack, max_memory=max_memory, progress=bar.next())
     settle(failures, count, errors)
     places = others(failures, count)
@@ -150,8 +184,15 @@ def certified_radius(
     net.likelihood.an_outcome("a certificate is of one that stays")
     z, error = precise_logits(net, x, max_memory)
     mode = net.likelihood.predict(z)
-    logit_form, fisher_form, reason = _radii(net, x, z, error, mode, max_memory)
-    radius = torch.maximum(logit_form, fisher_form)
+    none, reasons = torch.full((len(x),), torch.nan, dtype=torch.float64), {}
+    logit_form, fisher_form, by_class = none, none.clone(), none[:, None].expand(z.shape).clone()
+    if method != "linear":
+        logit_form, fisher_form, reasons["norms"] = _radii(net, x, z, error, mode, max_memory)
+    tick = bar.next()
+    if method != "norms":
+        by_class, reasons["linear"] = by_lines(net, x, z, mode, method == "auto", tick)
+    radius = torch.maximum(torch.fmax(logit_form, by_class.amin(1)), fisher_form.nan_to_num(-torch.inf))
+    reason = "; ".join(dict.fromkeys(reasons.values())) if all(reasons.values()) else ""
     lengths, margins = torch.full((2, len(x)), torch.nan, dtype=torch.float64)
     if attack:
         wide = x.to(torch.float64 if net.has_float64 else x.dtype)
@@ -172,7 +213,7 @@ def certified_radius(
                 work.reached(work.done + len(at))
         if work.stopped:
             tell(f"{work.stopped}: the result holds attacks of the first {work.done} of {len(x)} inputs")
-    found = CertifiedRadius(radius, logit_form, fisher_form, reason, lengths, margins, mode)
+    found = CertifiedRadius(radius, logit_form, fisher_form, by_class, reason, reasons, lengths, margins, mode)
     if not attack or not work.stopped:
         bar.end()
     return replace(spread(found, places, count), failures=failures) if failures else found

@@ -40,7 +40,7 @@ def extended(
     assert isinstance(s.net, Classifier)
     room: dict[str, Any] = {"max_memory": max_memory}
     if part == "radius":
-        certificate = certified_radius(s.net, s.images, attack=False, progress=progress, **room)
+        certificate = certified_radius(s.net, s.images, method="norms", attack=False, progress=progress, **room)
         if certificate.reason:
             return replace(m, notes={**m.notes, part: certificate.reason})
         return replace(m, radius=certificate.radius)

@@ -171,7 +171,7 @@ def _closed_forms(
     progress(1, 4)
     local = ladder.rung(RUNGS["L4"])
     progress(3, 4)
-    certificate = certified_radius(net, x, attack=False, max_memory=settings.max_memory)
+    certificate = certified_radius(net, x, method="norms", attack=False, max_memory=settings.max_memory)
     found = {"weights_only": weights.reason, "at_images": local.reason, "certified_radius": certificate.reason}
     reasons |= {name: why for name, why in found.items() if why}
     return (

@@ -1,0 +1,67 @@
+"""Linear bounds of a network over a ball of inputs, and the radii up to which they prove a prediction.
+
+Data flow: `recorded` turns a network into steps, `curves` and `lines` enclose those that bend, `enclosed` carries rows
+back to the input, `radius` looks for the largest ball.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fimviz._tell import tell
+from fimviz.bounds.flow import NoBoundError, NoRuleError
+from fimviz.bounds.linear.radius import numbers, proved
+from fimviz.bounds.linear.recorded import recorded
+from fimviz.model.classifier import Classifier
+from fimviz.model.engine.parts import Work
+
+_MANY = 4e9  # numbers that rows are: from here on, minutes an input
+
+
+def by_lines(net: Classifier, x: Tensor, z: Tensor, outcome: Tensor, affordable: bool,
+             tick: Callable[[int, int], None]) -> tuple[Tensor, str]:  # fmt: skip
+    """The radii (n, K) up to which linear bounds prove an outcome against each class, and why there are none.
+
+    Args:
+        net: the classifier.
+        x: (n, …) inputs.
+        z: (n, K) their logits in float64.
+        outcome: (n, …) what is to stay.
+        affordable: whether to leave it where it would take minutes an input.
+        tick: told after every input.
+    """
+    none = torch.full(z.shape, torch.nan, dtype=torch.float64)
+    if net.dtype != torch.float64 and not net.has_float64:
+        return none, "linear bounds need a network that can run in float64"
+    with net.at_rest(), torch.no_grad():
+        try:
+            steps = recorded(net, x)
+        except (NoRuleError, NoBoundError) as error:
+            return none, f"{error}"
+        if affordable and (count := numbers(steps)) > _MANY:
+            return none, (
+                f"linear bounds would compute up to {count:.1g} numbers several times for each input: "
+                "method='linear' does"
+            )
+        flat, found, work = x.detach().cpu().double().flatten(1), torch.zeros_like(none), Work(len(x))
+        gaps = torch.func.vmap(torch.func.jacrev(lambda row, given: net.likelihood.gaps(row[None], given[None])[0]))
+        slopes = gaps(z, outcome)
+        heights = net.likelihood.gaps(z, outcome)
+        with work:
+            for i in range(len(x)):
+                asked = heights[i].isfinite()
+                rows = slopes[i][asked]
+                found[i, asked] = proved(steps, flat[i : i + 1], rows, heights[i][asked] - rows @ z[i], net.input_range)
+                found[i, ~asked] = torch.inf
+                work.reached(i + 1)
+                tick(i + 1, len(x))
+    if work.stopped:
+        found[work.done :] = torch.nan
+        tell(f"{work.stopped}: linear bounds of the first {work.done} of {len(x)} inputs")
+    return found, ""
+
+
+__all__ = ["by_lines", "numbers", "recorded"]

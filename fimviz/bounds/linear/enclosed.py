@@ -1,0 +1,254 @@
+"""What the steps of a network can be over a ball of inputs, by lines carried back from every step to the input.
+
+A row c of a step's numbers is replaced, step by step, by a row of what that step reads: an affine step hands on cL and
+adds c·b; one that bends hands on the slopes of its lines, the lower one where c ≥ 0, the upper one elsewhere. At the
+input a row is bounded over the ball and the box of the pixels in closed form (Zhang et al. 2018, *Efficient neural
+network robustness certification with general activation functions*; Xu et al. 2020, *Automatic perturbation analysis
+for scalable certified robustness*). Before lines can be drawn around a step, what it reads is bounded: by intervals,
+and where these leave open on which side of a kink a number lies, by a row of its own. For these two parallel lines are
+taken, with which one row bounds a number from both sides (Weng et al. 2018, *Towards fast computation of certified
+robustness for ReLU networks*).
+
+Rounding. A row as computed is itself the row that goes on: what it is off from what the step behind it hands on exactly
+is at most γ_n|c||L|, n the number of terms of a sum (Higham 2002, §3.1), and so it changes the bound by at most
+γ_n|c|·(|L||h| + |b|) ≤ γ_n‖c‖‖|L||h| + |b|‖, with the largest |h| that there is over the ball. Twice that is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from fimviz.bounds.linear.curves import Curve
+from fimviz.bounds.linear.lines import Band, around_curve, around_largest
+from fimviz.bounds.linear.recorded import Affine, Largest, Step
+
+_UNIT = torch.finfo(torch.float64).eps
+_NUMBERS = 2**19  # of a chunk of rows at the widest step: what stays in a processor's cache
+_TURNS = 3  # in search of the price of the box
+
+
+@dataclass(frozen=True)
+class Region:
+    """n balls in L2 around inputs x (n, d), of the given radii (n,), and the box (low, high) that the inputs are in."""
+
+    x: Tensor
+    radius: Tensor
+    box: tuple[float, float] | None
+
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """The smallest and largest number of every pixel."""
+        r = self.radius[:, None] * (1 + 4 * _UNIT)
+        low, high = self.x - r, self.x + r
+        if self.box is not None:
+            low, high = low.clamp_min(self.box[0]), high.clamp_max(self.box[1])
+        return torch.minimum(low, self.x), torch.maximum(high, self.x)
+
+
+@dataclass
+class Rows:
+    """What p rows can be over a ball.
+
+    Attributes:
+        under, over: A·x at its centre with what the lines add, from below and from above.
+        norm: ‖A‖.
+        less, more: how far below and above that they can be elsewhere in the ball; `more` of two-sided rows alone.
+    """
+
+    under: Tensor
+    over: Tensor
+    norm: Tensor
+    less: Tensor
+    more: Tensor
+
+    def low(self, radius: Tensor) -> Tensor:
+        """Lower bounds; those of a smaller ball follow from the same lines."""
+        return self.under - torch.minimum(self.less, radius * self.norm)
+
+    def high(self, radius: Tensor) -> Tensor:
+        """Upper bounds."""
+        return self.over + torch.minimum(self.more, radius * self.norm)
+
+
+@dataclass
+class Known:
+    """Some numbers (image, place) of a step, and their rows."""
+
+    image: Tensor
+    place: Tensor
+    rows: Rows
+
+
+@dataclass
+class Enclosed:
+    """What was found of the steps over a region: intervals (n, numbers), bands around those that bend, and rows."""
+
+    region: Region
+    low: list[Tensor] = field(default_factory=list)
+    high: list[Tensor] = field(default_factory=list)
+    bands: dict[int, Band] = field(default_factory=dict)
+    off: dict[int, tuple[float, Tensor]] = field(default_factory=dict)  # γ_n, and ‖|L||h| + |b|‖ (n,)
+    known: dict[int, Known] = field(default_factory=dict)
+
+
+def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | None = None) -> Enclosed:
+    """Intervals of all steps over a region; with what is `known` of a larger one, no row is carried back."""
+    found = Enclosed(region)
+    for place, step in enumerate(steps):
+        does = step.does
+        if does is None:
+            low, high = region.interval()
+        elif isinstance(does, Affine):
+            low, high = _carried(steps, step, does, found, place)
+        else:
+            source = step.reads[0]
+            if source not in found.known:
+                _narrow(steps, source, does, found, known)
+            low, high = found.low[source], found.high[source]
+            drawn = around_curve(does, low, high) if isinstance(does, Curve) else around_largest(does, low, high)
+            found.bands[place], (low, high), size = drawn
+            found.off[place] = _gamma(size.shape[1] + 16), size.norm(dim=1)
+        found.low.append(low)
+        found.high.append(high)
+    return found
+
+
+def _gamma(terms: int) -> float:
+    return terms * _UNIT
+
+
+def _each(run: Callable[..., Tensor], shapes: Sequence[torch.Size], given: Sequence[Tensor]) -> Tensor:
+    """A step's function of one input, of many: flat numbers (n, …) to flat numbers."""
+    shaped = [g.reshape(len(g), *shape) for g, shape in zip(given, shapes, strict=True)]
+    return torch.func.vmap(run)(*shaped).reshape(len(given[0]), -1)
+
+
+def _carried(steps: Sequence[Step], step: Step, does: Affine, found: Enclosed, place: int) -> tuple[Tensor, Tensor]:
+    """The interval of an affine step, from those of what it reads."""
+    shapes = [steps[r].shape for r in step.reads]
+    low, high = [found.low[r] for r in step.reads], [found.high[r] for r in step.reads]
+    middle = [a + (b - a) / 2 for a, b in zip(low, high, strict=True)]
+    half = [torch.maximum(b - m, m - a) for a, b, m in zip(low, high, middle, strict=True)]
+    size = [torch.maximum(a.abs(), b.abs()) for a, b in zip(low, high, strict=True)]
+    off = _each(does.magnitude, shapes, size) + does.offset.abs().view(1, -1)
+    found.off[place] = _gamma(does.terms + 8), off.norm(dim=1)
+    centre = _each(does.run, shapes, middle)
+    around = _each(does.magnitude, shapes, half) * (1 + 1e-12) + 2 * _gamma(does.terms + 8) * off
+    return centre - around, centre + around
+
+
+def _narrow(steps: Sequence[Step], source: int, does: Curve | Largest, found: Enclosed,
+            known: dict[int, Known] | None) -> None:  # fmt: skip
+    """Better intervals of what a curve or a pool reads, where they matter."""
+    low, high = found.low[source], found.high[source]
+    if known is None:
+        image, place = _open(does, low, high).nonzero(as_tuple=True)
+        have = Known(image, place, _single(steps, source, image, place, found))
+    else:
+        have = known[source]
+    found.known[source] = have
+    if len(have.image):
+        at, radius = (have.image, have.place), found.region.radius[have.image]
+        low, high = low.clone(), high.clone()
+        low[at] = torch.maximum(low[at], have.rows.low(radius))
+        high[at] = torch.minimum(high[at], have.rows.high(radius))
+        found.low[source], found.high[source] = low, torch.maximum(low, high)  # rounding may have crossed them
+
+
+def _open(does: Curve | Largest, low: Tensor, high: Tensor) -> Tensor:
+    """(n, numbers): whether a narrower interval would change what is drawn around a step."""
+    if isinstance(does, Curve):
+        if does.bend:
+            return high - low > 1e-9
+        return torch.stack([(low < k) & (k < high) for k in does.kinks]).any(0)
+    rivals = high[:, does.places] > low[:, does.places].amax(2, keepdim=True)
+    several = rivals & (rivals.sum(2, keepdim=True) > 1)
+    places = does.places.reshape(1, -1).expand(len(low), -1)
+    return torch.zeros_like(low).scatter_add_(1, places, several.flatten(1).to(low)) > 0
+
+
+def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, found: Enclosed) -> Rows:
+    """Both bounds of single numbers of a step; those of an image lie together."""
+    parts = [Rows(*torch.zeros(5, 0, dtype=torch.float64))]
+    counts = image.bincount(minlength=len(found.region.x)).tolist()
+    together = max(1, _NUMBERS // max(s.shape.numel() for s in steps[: source + 1]))
+    for i, own in enumerate(place.split(counts)):
+        for some in own.split(together) if len(own) else ():
+            rows = torch.zeros(len(some), steps[source].shape.numel(), dtype=torch.float64)
+            rows[torch.arange(len(some)), some] = 1.0
+            parts.append(carried(steps, source, rows, i, found, parallel=True))
+    return Rows(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Rows)))
+
+
+def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found: Enclosed,
+            parallel: bool = False) -> Rows:  # fmt: skip
+    """Bounds of rows (p, numbers) of a step over the ball around one input, from below.
+
+    With `parallel` lines, which are looser, they are bounds from both sides.
+    """
+    waiting = {source: rows}
+    under, over, off = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(3))
+    for place in range(source, 0, -1):
+        if (c := waiting.pop(place, None)) is None:
+            continue
+        step, (gamma, size) = steps[place], found.off[place]
+        off += 2 * gamma * size[image] * torch.linalg.vector_norm(c, dim=1)
+        if isinstance(step.does, Affine):
+            handed = _pulled(steps, step, step.does, c)
+            added = c @ step.does.offset.view(-1)
+            around = torch.zeros_like(added)
+        else:
+            back = found.bands[place].both if parallel else found.bands[place].lower
+            part, added, around = back(c, image, steps[step.reads[0]].shape.numel())
+            handed = [part]
+        under += added - around
+        over += added + around
+        for target, part in zip(step.reads, handed, strict=True):
+            waiting[target] = waiting[target] + part if target in waiting else part
+    a = waiting.pop(0, None)
+    if a is None:
+        return Rows(under - off, over + off, *torch.zeros(3, len(rows), dtype=torch.float64))
+    region = found.region
+    x, radius = region.x[image], region.radius[image]
+    norm = torch.linalg.vector_norm(a, dim=1) * (1 + _gamma(a.shape[1] + 8))
+    off += 2 * _gamma(a.shape[1] + 64) * (norm * x.norm() + under.abs() + over.abs())
+    centre = a @ x
+    less = _less(a, x, radius, norm, region.box)
+    more = _less(-a, x, radius, norm, region.box) if parallel else less
+    return Rows(centre + under - off, centre + over + off, norm, less, more)
+
+
+def _pulled(steps: Sequence[Step], step: Step, does: Affine, c: Tensor) -> list[Tensor]:
+    """cL, for each of what an affine step reads."""
+    zeros = [torch.zeros(steps[r].shape, dtype=torch.float64) for r in step.reads]
+    parts = torch.func.vmap(torch.func.vjp(does.run, *zeros)[1])(c.reshape(len(c), *step.shape))
+    return [p.reshape(len(c), -1) for p in parts]
+
+
+def _less(a: Tensor, x: Tensor, radius: Tensor, norm: Tensor, box: tuple[float, float] | None) -> Tensor:
+    """How much less than at its centre A·x can be over ball and box, at most: by any price μ of a unit of length².
+
+    min A·δ over ‖δ‖ ≤ ε and the box is at least min over the box of A·δ + μ(‖δ‖² − ε²)/2, whose minimiser is −A/μ, cut
+    off at the box. The best μ makes that as long as ε.
+    """
+    reach = radius * norm
+    if box is None:
+        return reach
+    low, high = (box[0] - x).clamp_max(0), (box[1] - x).clamp_min(0)
+    if bool(((low <= -radius) & (high >= radius)).all()):
+        return reach
+    price = (norm / radius.clamp_min(1e-300)).clamp_min(1e-300)
+    for _ in range(_TURNS):
+        free = -a / price[:, None]
+        inside = (free >= low) & (free <= high)
+        spare = radius.square() - torch.where(inside, 0.0, free.clamp(low, high)).square().sum(1)
+        better = torch.where(inside, a, 0.0).norm(dim=1) / spare.clamp_min(1e-300).sqrt()
+        price = torch.where((spare > 0) & (better > 0), better, price / 2).clamp_min(1e-300)
+    step = (-a / price[:, None]).clamp(low, high)
+    along, square = (a * step).sum(1), step.square().sum(1)
+    size = (a * step).abs().sum(1) + price * (square + radius.square())
+    value = -along - price * (square - radius.square()) / 2 + _gamma(a.shape[1] + 16) * size
+    return torch.minimum(reach, value.clamp_min(0))

@@ -1,0 +1,292 @@
+"""A network from pixels to logits as steps that are affine, bend, take a largest number, or have no linear bounds.
+
+It is recorded in ATen's operations, in float64 and for one input, from the graph that the older bounds are carried
+over: so a layer is known by what it computes and not by the module that it was written as, and normalisation is a step
+like any other. The transpose of an affine step is its vector–Jacobian product, which torch knows.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fimviz.bounds.flow import NoRuleError
+from fimviz.bounds.linear.curves import CURVES, Curve
+from fimviz.bounds.tracing import trace
+from fimviz.model.at_rest import in_dtype
+from fimviz.model.classifier import Classifier, _tensor_of
+
+aten = torch.ops.aten
+# Sums of what they are given with coefficients of at least 0, in an order that only numbers and shapes choose.
+_GATHERING = {
+    *("view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "t", "squeeze", "unsqueeze", "select"),
+    *("slice", "split", "split_with_sizes", "unbind", "cat", "stack", "clone", "alias", "detach", "_to_copy", "flip"),
+    *("roll", "constant_pad_nd", "add", "sum", "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "repeat", "unfold"),
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+    *("reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d", "lift_fresh_copy"),
+}
+_PRODUCTS = {"mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "convolution", "native_batch_norm", "neg"}
+_DIFFERENCES = {"sub", "rsub"}
+_SHAPES = {"full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+_WAITS = -1  # no place of a step
+_POOLS = ("max_pool2d_with_indices", "max_pool1d", "max_pool3d_with_indices")
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A step L(…) + b of the steps that it reads.
+
+    Attributes:
+        run: of tensors as those steps return, for one input.
+        offset: b, as large as one output.
+        magnitude: |L|, with the absolute values of all coefficients, of tensors that are at least 0.
+        terms: at least as many as any number of an output, or of its transpose, is summed from.
+    """
+
+    run: Callable[..., Tensor]
+    offset: Tensor
+    magnitude: Callable[..., Tensor]
+    terms: int
+
+
+@dataclass(frozen=True, eq=False)
+class Largest:
+    """The largest number of every window; `places` (outputs, window) are those in the input, and may repeat."""
+
+    places: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What the network does next: `reads` are places of earlier steps, of which 0 is the input."""
+
+    name: str
+    shape: torch.Size
+    reads: tuple[int, ...]
+    does: Affine | Curve | Largest | None
+
+
+def recorded(net: Classifier, x: Tensor) -> list[Step]:
+    """The steps of a network at rest for inputs of the shape of x (n, …), up to the logits; the first is the input.
+
+    Raises:
+        NoRuleError: an operation that no linear bound is known of; the message names it.
+    """
+    traced, x = trace(net, x), x[:1].double().cpu()
+
+    def logits(x: Tensor) -> Tensor:
+        return net.read_out(_tensor_of(traced(net.normalised(x))))
+
+    with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64), torch.no_grad():
+        graph = make_fx(torch.func.functionalize(logits, remove="mutations"))(x)
+    graph.graph.eliminate_dead_code()
+    return _steps(graph, x)
+
+
+def _steps(graph: fx.GraphModule, x: Tensor) -> list[Step]:
+    values: dict[fx.Node, Any] = {}  # at x; those of constants hold at every x
+    places: dict[fx.Node, int] = {}
+    steps: list[Step] = []
+    last = None
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node], places[node] = x, 0
+            steps.append(Step("the input", x.shape, (), None))
+        elif node.op == "get_attr":
+            values[node] = getattr(graph, node.target)
+        elif node.op == "output":
+            last = node.args[0]
+        else:
+            values[node] = _run(node, values)
+            if any(source in places for source in node.all_input_nodes) and _name(node) not in _SHAPES:
+                places[node] = _append(node, values, places, steps)
+    if last not in places:
+        raise NoRuleError("the logits do not depend on the input in the traced graph")
+    return steps[: places[last] + 1]
+
+
+def _name(node: Any) -> str:
+    return getattr(node.target, "overloadpacket", node.target).__name__
+
+
+def _run(node: Any, values: dict[fx.Node, Any]) -> Any:
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    return node.target(*args, **kwargs)
+
+
+def _append(node: Any, values: dict[fx.Node, Any], places: dict[fx.Node, int], steps: list[Step]) -> int:
+    """The place of what a call returns, or of its first item; −1 for what waits to be read with its reader."""
+    name, out = _name(node), values[node]
+    if _waits(node) or isinstance(out, list):
+        return _WAITS
+    if name == "native_batch_norm" and _waits(node.args[0]):
+        (source,) = [n for n in node.args[0].all_input_nodes if n in places]
+        does = _normalised(node.args[0], node, values)
+        steps.append(Step(name, out[0].shape, (places[source],), does))
+        return len(steps) - 1
+    if node.target is operator.getitem:
+        made, which = node.args
+        if not isinstance(values[made], list):
+            return places[made] if which == 0 else _WAITS  # what a pool or a normalisation remembers
+        if _name(made) not in _GATHERING:
+            raise NoRuleError(f"no linear bounds of {_name(made)} are known")
+        sources = [n for n in made.all_input_nodes if n in places]
+        whole = _affine(made, _name(made), sources, values, which)
+        steps.append(Step(_name(made), out.shape, tuple(places[s] for s in sources), whole))
+        return len(steps) - 1
+    sources = list(dict.fromkeys(source for source in node.all_input_nodes if source in places))
+    reads = tuple(places[source] for source in sources)
+    if _WAITS in reads:
+        raise NoRuleError(f"no linear bounds of what {name} reads are known")
+    shape = _first(out).shape
+    steps.append(Step(name, shape, reads, _kind(node, name, sources, values)))
+    return len(steps) - 1
+
+
+def _waits(node: Any) -> bool:
+    """Whether a convolution is read by a normalisation alone, with which it is one."""
+    if not isinstance(node, fx.Node) or node.target is not aten.convolution.default or len(node.users) != 1:
+        return False
+    (user,) = node.users
+    if user.target is not aten.native_batch_norm.default or user.args[0] is not node or user.args[5]:
+        return False
+    given: Any = node.args
+    return all(a.op == "get_attr" for a in given[1:3] if a is not None) and given[0].op != "get_attr"
+
+
+def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affine:
+    """A convolution and the normalisation of its channels, in evaluation mode, as one step."""
+    weight, bias, *rest = (values.get(a, a) if isinstance(a, fx.Node) else a for a in convolution.args[1:])
+    gain, shift, mean, var = (values.get(a) if isinstance(a, fx.Node) else a for a in norm.args[1:5])
+    scale = (var + norm.args[7]).rsqrt() * (1.0 if gain is None else gain)
+    bias = (0.0 if bias is None else bias) * scale - mean * scale + (0.0 if shift is None else shift)
+    each = scale.view(-1, *[1] * (weight.ndim - 1))
+    transposed = rest[3]
+    weight = weight * (each if not transposed else scale.view(1, -1, *[1] * (weight.ndim - 2)))
+    x = values[convolution.args[0]]
+
+    def run(x: Tensor) -> Tensor:
+        return aten.convolution.default(x, weight, bias, *rest)
+
+    offset = run(torch.zeros_like(x)).contiguous()
+    terms = weight.numel() + x.numel() + offset.numel() + 64
+    return Affine(run, offset, lambda given: aten.convolution.default(given, weight.abs(), None, *rest), terms)
+
+
+def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, Any]) -> Affine | Curve | Largest:
+    bare = name.removesuffix("_")
+    if bare in CURVES and len(sources) == 1:
+        given = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args[1:]]
+        if (curve := CURVES[bare](*given, **node.kwargs)) is not None:
+            return curve
+    if name in _POOLS and len(values[sources[0]].shape) > 3:
+        return Largest(_windows(values[sources[0]].shape, values[node][0].shape, *node.args[1:], **node.kwargs))
+    turned = node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("beta", 1) != 1
+    sums = bare in _GATHERING or bare in _DIFFERENCES
+    if not turned and (sums or (bare in _PRODUCTS and _one_factor(node, bare, sources))):
+        return _affine(node, bare, sources, values)
+    raise NoRuleError(
+        f"no linear bounds of {name} are known"
+        + (" where both of what it multiplies depend on the input" if bare in _PRODUCTS else "")
+    )
+
+
+def _one_factor(node: Any, name: str, sources: list[fx.Node]) -> bool:
+    """Whether a product is one with constants alone."""
+    factors: Any = {"addmm": node.args[1:3], "baddbmm": node.args[1:3], "native_batch_norm": ()}
+    held = [a for a in factors.get(name, node.args[:2]) if a in sources]
+    if name == "native_batch_norm" and node.args[5]:
+        return False  # statistics of the batch
+    return len(held) < 2 and not (name in ("div", "convolution") and node.args[1] in sources)
+
+
+def _affine(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, Any], which: int = 0) -> Affine:
+    """A call, or one of the items that it returns."""
+    # What rows are carried through may lie otherwise in memory than what was recorded.
+    target: Any = aten.reshape.default if name in ("view", "_unsafe_view") else node.target
+
+    def with_inputs(change: Callable[[Any, int], Any]) -> Callable[..., Tensor]:
+        """The call, as a function of what depends on the input; `change` of the other arguments and their places."""
+
+        def run(*given: Tensor) -> Tensor:
+            known = dict(zip(sources, given, strict=True))
+
+            def at(n: fx.Node) -> Any:
+                return known[n] if n in known else change(values[n], _place(node, n))
+
+            args = [fx.node.map_arg(a, at) if _holds_nodes(a) else change(a, i) for i, a in enumerate(node.args)]
+            out = target(*args, **fx.node.map_arg(node.kwargs, at))
+            return out[which] if isinstance(out, (tuple, list)) else out
+
+        return run
+
+    run = with_inputs(lambda value, place: value)
+    zeros = [torch.zeros_like(_first(values[s])) for s in sources]
+    offset = run(*zeros).contiguous()
+    terms = sum(t.numel() for t in _tensors(values, node)) + offset.numel() + 16
+    return Affine(run, offset, _magnitude(node, name, with_inputs), terms)
+
+
+def _magnitude(node: Any, name: str, with_inputs: Any) -> Callable[..., Tensor]:
+    added = {"addmm": {0}, "baddbmm": {0}, "convolution": {2}, "native_batch_norm": {2, 3}}.get(name, set())
+    factors = {"mul": {0, 1}, "div": {1}, "mm": {0, 1}, "bmm": {0, 1}, "mv": {0, 1}, "addmm": {1, 2}}
+    factors |= {"baddbmm": {1, 2}, "convolution": {1}, "native_batch_norm": {1}}
+    signed = factors.get(name, set())
+    sums = name in _GATHERING or name in _DIFFERENCES
+
+    def change(value: Any, place: int) -> Any:
+        if isinstance(value, Tensor) and (sums or place in added):
+            return torch.zeros_like(value)
+        if name in ("add", "sub", "rsub") and isinstance(value, (int, float)):
+            return 0
+        return abs(value) if place in signed and isinstance(value, (Tensor, int, float)) else value
+
+    run = with_inputs(change)
+    if name == "neg":
+        return lambda given: given
+    if name in _DIFFERENCES:
+        return lambda *given: run(given[0], *(-g for g in given[1:])).abs()
+    return run
+
+
+def _windows(shape: torch.Size, out: torch.Size, kernel: Any, stride: Any = (), padding: Any = 0,
+             dilation: Any = 1, ceil_mode: bool = False) -> Tensor:  # fmt: skip
+    """What a pool's outputs take the largest of; a window's last place stands for those beyond the edges."""
+    axes = len(shape) - 2
+
+    def each(value: Any) -> list[int]:
+        return [value] * axes if isinstance(value, int) else list(value) * (axes if len(value) == 1 else 1)
+
+    kernel, padding, dilation = each(kernel), each(padding), each(dilation)
+    stride = each(stride) if stride else kernel
+    grid = torch.arange(shape.numel()).view(shape)
+    beyond = [s * (o - 1) + d * (k - 1) + 1 for s, o, d, k in zip(stride, out[2:], dilation, kernel, strict=True)]
+    ends = [max(0, b - n - p) for b, n, p in zip(beyond, shape[2:], padding, strict=True)]
+    sides = [side for p, end in zip(reversed(padding), reversed(ends), strict=True) for side in (p, end)]
+    grid = torch.nn.functional.pad(grid, sides, value=-1)
+    for axis, (k, s, d, o) in enumerate(zip(kernel, stride, dilation, out[2:], strict=True), 2):
+        grid = grid.unfold(axis, d * (k - 1) + 1, s)[..., ::d].narrow(axis, 0, o)
+    places = grid.reshape(out.numel(), -1)
+    return torch.where(places < 0, places.amax(1, keepdim=True), places)
+
+
+def _first(value: Any) -> Tensor:
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def _holds_nodes(value: Any) -> bool:
+    return isinstance(value, fx.Node) or (isinstance(value, (tuple, list)) and any(map(_holds_nodes, value)))
+
+
+def _place(node: Any, source: fx.Node) -> int:
+    return next((i for i, a in enumerate(node.args) if a is source), -1)
+
+
+def _tensors(values: dict[fx.Node, Any], node: Any) -> list[Tensor]:
+    return [_first(values[n]) for n in node.all_input_nodes if isinstance(_first(values[n]), Tensor)]

@@ -1,0 +1,285 @@
+"""Linear bounds: what must hold for every network, and against exact answers."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+from torch import nn
+
+import fimviz as fv
+from fimviz.bounds import NoRuleError
+from fimviz.bounds.linear import numbers, recorded
+from fimviz.bounds.linear.curves import CURVES, between, extent
+from fimviz.bounds.linear.enclosed import Region, carried, enclose
+from fimviz.bounds.linear.recorded import Affine
+
+
+class Both(nn.Module):
+    """Parts side by side, joined by a function."""
+
+    def __init__(self, join, *parts):
+        super().__init__()
+        self.join, self.parts = join, nn.ModuleList(parts)
+
+    def forward(self, x):
+        return self.join(*(part(x) for part in self.parts))
+
+
+def small(*layers, channels=2, size=6):
+    """A network of some layers on (channels, size, size), with a head of three classes."""
+    torch.manual_seed(len(layers))
+    body = nn.Sequential(*layers).double().eval()
+    for m in body.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_().mul_(0.1)
+            m.running_var.uniform_(0.5, 2)
+            m.weight.data.normal_()
+    with torch.no_grad():
+        count = body(torch.rand(1, channels, size, size).double()).numel()
+    return nn.Sequential(body, nn.Flatten(), nn.Linear(count, 3)).double().eval()
+
+
+def conv(i, o, k=3, **options):
+    return nn.Conv2d(i, o, k, **options)
+
+
+LAYERS = {
+    "a strided convolution with groups": lambda: (conv(2, 4, stride=2, groups=2, padding=1), nn.ReLU()),
+    "a dilated one": lambda: (conv(2, 3, dilation=2), nn.ReLU6(), conv(3, 2, 1)),
+    "a transposed one": lambda: (nn.ConvTranspose2d(2, 3, 2, stride=2), nn.ReLU(), conv(3, 2)),
+    "normalised": lambda: (conv(2, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.LeakyReLU(0.2)),
+    "largest of windows": lambda: (conv(2, 3), nn.ReLU(), nn.MaxPool2d(2)),
+    "largest of windows that overlap": lambda: (conv(2, 3), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Tanh()),
+    "averages": lambda: (conv(2, 3), nn.Sigmoid(), nn.AvgPool2d(2), nn.Softplus(), nn.AdaptiveAvgPool2d(1)),
+    "smooth": lambda: (conv(2, 3), nn.GELU(), conv(3, 3, 1), nn.SiLU(), conv(3, 2, 1), nn.ELU()),
+    "smooth by a formula": lambda: (conv(2, 3), nn.GELU("tanh"), conv(3, 3, 1), nn.Hardswish(), nn.Hardsigmoid()),
+    "a residual sum": lambda: (
+        conv(2, 4, padding=1),
+        nn.ReLU(),
+        Both(torch.add, nn.Sequential(conv(4, 4, padding=1), nn.ReLU()), nn.Identity()),
+    ),
+    "a difference": lambda: (Both(lambda a, b: 2.0 - a * 3 - b / 2, conv(2, 3), conv(2, 3)), nn.ReLU()),
+    "concatenated": lambda: (Both(lambda a, b: torch.cat([a, b], 1), conv(2, 3), conv(2, 2)), nn.ReLU(), conv(5, 3)),
+    "turned and cut": lambda: (conv(2, 4), Both(lambda a: a.chunk(2, 1)[1].permute(0, 2, 3, 1)[:, 1:], nn.ReLU())),
+    "clamped and squared": lambda: (conv(2, 3), Both(lambda a: a.clamp(-0.2, 0.4).square() + a.abs(), nn.Identity())),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_step_and_row_is_enclosed(name):
+    net = fv.Classifier(small(*LAYERS[name]()), mean=(0.4, 0.5), std=(0.2, 0.3))
+    g = torch.Generator().manual_seed(1)
+    x = torch.rand(3, 2, 6, 6, generator=g).double().round(decimals=1)  # some at the edges of the box
+    x[0, 0, 0] = 0.0
+    steps = recorded(net, x)
+    for radius in (0.0, 0.02, 0.3):
+        region = Region(x.flatten(1), torch.full((3,), radius).double(), (0.0, 1.0))
+        found = enclose(steps, region)
+        delta = torch.randn(200, 3, 72, generator=g).double()
+        points = (region.x + radius * delta / delta.norm(dim=2, keepdim=True)).clamp(0, 1)
+        values = ran(steps, points.flatten(0, 1))
+        rows = torch.randn(4, 3, generator=g).double()
+        assert torch.allclose(values[-1], net.logits(points.view(-1, 2, 6, 6)), rtol=1e-10, atol=1e-12)
+        for low, high, value in zip(found.low, found.high, values, strict=True):
+            seen = value.view(200, 3, -1)
+            assert (low <= seen.amin(0)).all()
+            assert (seen.amax(0) <= high).all()
+        for i in range(3):
+            seen = values[-1].view(200, 3, -1)[:, i] @ rows.T
+            for parallel in (False, True):
+                got = carried(steps, len(steps) - 1, rows, i, found, parallel)
+                assert (got.low(region.radius[i]) <= seen.amin(0)).all()
+                if parallel:
+                    assert (seen.amax(0) <= got.high(region.radius[i])).all()
+                if radius == 0:
+                    assert torch.allclose(got.low(region.radius[i]), seen[0], atol=1e-6)
+        # What is known of a ball holds in a smaller one.
+        less = enclose(steps, Region(region.x, region.radius / 2, region.box), found.known)
+        inner = ran(steps, (region.x + (points - region.x) / 2).flatten(0, 1))
+        for low, high, value in zip(less.low, less.high, inner, strict=True):
+            assert (low <= value.view(200, 3, -1).amin(0)).all()
+            assert (value.view(200, 3, -1).amax(0) <= high).all()
+
+
+def ran(steps, x):
+    """What every step gives of flat inputs (n, d), flat."""
+    values = [x]
+    for step in steps[1:]:
+        given = [values[r].reshape(len(x), *steps[r].shape) for r in step.reads]
+        if isinstance(step.does, Affine):
+            out = torch.func.vmap(step.does.run)(*given)
+        elif hasattr(step.does, "run"):
+            out = step.does.run(given[0])
+        else:
+            out = values[step.reads[0]][:, step.does.places].amax(2)
+        values.append(out.reshape(len(x), -1))
+    return values
+
+
+@pytest.mark.parametrize("name", CURVES)
+@given(st.floats(-9, 9), st.floats(0, 12))
+@settings(max_examples=40, deadline=None)
+def test_lines_enclose_the_curve(name, middle, width):
+    args = {"clamp": (-0.5, 1.5), "clamp_min": (0.3,), "pow": (2,), "elu": (0.7, 1.2, 1.5)}.get(name, ())
+    curve = CURVES[name](*args)
+    low, high = torch.tensor([middle - width / 2]).double(), torch.tensor([middle + width / 2]).double()
+    t = low + (high - low) * torch.linspace(0, 1, 4001).double()
+    f = curve.run(t)
+    for below, under, above, over in between(curve, low, high):
+        assert (below * t + under <= f).all()
+        assert (f <= above * t + over).all()
+    least, most = extent(curve, low, high)
+    assert least <= f.min()
+    assert f.max() <= most
+    assert most - least <= (f.max() - f.min()) * 1.2 + 0.02 * width**2 + 1e-6, "not loose either"
+
+
+def exact_distance(weights, x, mode):
+    """The L2 distance to where another class draws level, of a ReLU network with one hidden layer, by its patterns."""
+    (w, b), (v, c) = weights
+    best = np.inf
+    for pattern in itertools.product((0.0, 1.0), repeat=len(w)):
+        on = np.array(pattern)
+        linear, constant = v @ (on[:, None] * w), v @ (on * b) + c
+        sides = np.where(on > 0, 1.0, -1.0)
+        for k in set(range(len(v))) - {mode}:
+            a = np.vstack([sides[:, None] * w, (linear[k] - linear[mode])[None]])
+            h = -np.append(sides * b, constant[k] - constant[mode]) - a @ x  # a δ ≥ h
+            u, left = nnls(np.vstack([a.T, h[None]]), np.append(np.zeros(len(x)), 1.0))
+            if left < 1e-10:
+                continue  # no point of this pattern is one of class k
+            r = np.vstack([a.T, h[None]]) @ u - np.append(np.zeros(len(x)), 1.0)
+            best = min(best, float(np.linalg.norm(-r[:-1] / r[-1])))
+    return best
+
+
+def test_below_the_distance_that_all_patterns_of_a_network_give():
+    ratios = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+        x = torch.rand(2, 3).double()
+        found = fv.certified_radius(fv.Classifier(model, input_range=None), x, method="linear", attack=False)
+        for i in range(2):
+            weights = [(m.weight.detach().numpy(), m.bias.detach().numpy()) for m in (model[0], model[2])]
+            exact = exact_distance(weights, x[i].numpy(), int(found.predictions[i]))
+            assert found.radius[i] <= exact * (1 + 1e-9)
+            ratios.append(float(found.radius[i]) / exact)
+    assert np.median(ratios) > 0.8
+
+
+def test_one_layer_is_exact():
+    """A linear network's radius is its gap over the norm of the difference of two rows, class by class."""
+    model = nn.Linear(4, 3).double()
+    x = torch.rand(5, 4).double()
+    found = fv.certified_radius(fv.Classifier(model, input_range=None), x, method="linear", attack=False)
+    z, y = model(x).detach(), found.predictions
+    gaps = z.gather(1, y[:, None]) - z
+    norms = (model.weight[y][:, None] - model.weight[None]).norm(dim=2).detach()
+    other = torch.arange(3) != y[:, None]
+    assert (found.by_class[other] <= (gaps / norms)[other] * (1 + 1e-12)).all()
+    assert (found.linear_form > 0.9 * (gaps / norms).masked_fill(~other, torch.inf).amin(1)).all()
+    assert found.by_class[~other].isinf().all()
+    assert found.method == ["linear"] * 5
+
+
+def test_the_box_of_the_pixels_lengthens_the_radius():
+    """At x = 0 a half of all directions leaves the box: what then is to be overcome takes a longer way."""
+    model = nn.Linear(8, 2, bias=False).double()
+    model.weight.data = torch.tensor([[1.0] * 4 + [-1.0] * 4, [0.0] * 8]).double()
+    x = torch.tensor([[0.3] * 4 + [0.02] * 4]).double()
+    free, boxed = (
+        float(fv.certified_radius(fv.Classifier(model, input_range=r), x, method="linear", attack=False).radius)
+        for r in (None, (0.0, 1.0))
+    )
+    assert free == pytest.approx(1.12 / 8**0.5, rel=0.1)
+    assert free <= 1.12 / 8**0.5
+    assert boxed <= 1.12 / 8**0.5
+    edge = torch.zeros(1, 8).double()
+    edge[0, :4] = 0.3  # the first half can only be made darker until it is black: 0.3 each, and the other half brighter
+    boxed = float(fv.certified_radius(fv.Classifier(model), edge, method="linear", attack=False).radius)
+    assert boxed == pytest.approx(1.2 / 8**0.5, rel=0.1)
+    model.weight.data[0, 4:] = 1.0  # now the other half would have to be darker than black
+    boxed = float(fv.certified_radius(fv.Classifier(model), edge, method="linear", attack=False).radius)
+    assert 0.9 * 0.6 < boxed <= 0.6, "four pixels by 0.3 each, and not 1.2/√8 = 0.42"
+
+
+def test_rounding_breaks_no_claim():
+    """In float32 x + 2²⁵ − 2²⁵ is 0 for every x below 2; in float64 the same happens at 2⁵⁴."""
+
+    class Shifted(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            z = torch.relu(x + self.by) - self.by
+            return torch.cat([z, torch.full_like(z, 0.5)], 1)
+
+    x = torch.tensor([[1.4]])
+    assert Shifted(2.0**25)(x)[0, 0] == 0
+    r = fv.certified_radius(fv.Classifier(Shifted(2.0**25), input_range=(0, 2)), x, method="linear", attack=False)
+    assert int(r.predictions) == 0
+    assert 0.8 < float(r.radius) <= 0.9
+    r = fv.certified_radius(fv.Classifier(Shifted(2.0**54), input_range=(0, 2)), x, method="linear", attack=False)
+    assert float(r.radius) == 0, "nothing is proved of what double precision cannot tell"
+
+
+def test_the_better_of_two_methods_for_each_input():
+    images, _ = fv.zoo.digits()
+    net = fv.zoo.load("digits-mlp")
+    both, norms, linear = (
+        fv.certified_radius(net, images[:4], method=m, attack=False) for m in ("auto", "norms", "linear")
+    )
+    assert torch.equal(both.radius, torch.maximum(norms.radius, linear.radius))
+    assert (linear.radius > 2 * norms.radius).all()
+    assert set(both.method) == {"linear"}
+    assert norms.by_class.isnan().all()
+    assert linear.logit_form.isnan().all()
+    assert list(both.frame.columns[:3]) == ["sample", "radius", "method"]
+
+
+def test_yes_no_labels_keep_each_of_their_answers():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x = torch.rand(3, 4).double()
+    net = fv.Classifier(model, likelihood="bernoulli", input_range=None)
+    found = fv.certified_radius(net, x, method="linear", steps=20)
+    assert found.holds.all()
+    assert found.by_class.isfinite().all()
+    assert (found.radius > 0).all()
+
+
+def test_what_has_no_linear_bounds_says_so_and_keeps_the_older_certificate():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2)).double()
+    found = fv.certified_radius(model, torch.rand(2, 4).double(), method="linear", attack=False)
+    assert found.radius.isnan().all()
+    assert "native_layer_norm" in found.reason
+    with pytest.raises(NoRuleError, match="native_layer_norm"):
+        recorded(fv.Classifier(model), torch.rand(2, 4).double())
+    with pytest.raises(ValueError, match="method is 'crown', expected one of 'auto', 'norms', 'linear'"):
+        fv.certified_radius(model, torch.rand(2, 4).double(), method="crown")
+
+
+def test_a_network_that_would_take_minutes_keeps_the_older_certificate(monkeypatch):
+    images, _ = fv.zoo.digits()
+    net = fv.zoo.load("digits-mlp")
+    assert 0 < numbers(recorded(net, images[:1])) < 1e6
+    monkeypatch.setattr("fimviz.bounds.linear._MANY", 10.0)
+    found = fv.certified_radius(net, images[:2], attack=False)
+    assert found.method == ["norms", "norms"]
+    assert "method='linear'" in found.reasons["linear"]
+    assert found.reason == ""
+
+
+@pytest.mark.parametrize("name", ["digits-resnet", "digits-vgg-robust", "digits-mlp-robust"])
+def test_no_attack_succeeds_within_a_linear_radius(name):
+    images, _ = fv.zoo.digits()
+    found = fv.certified_radius(fv.zoo.load(name), images[10:12], method="linear", steps=15, restarts=4)
+    assert found.holds.all()
+    assert (found.attack > found.radius).all()
+    assert (found.attack < 100 * found.radius).all()
