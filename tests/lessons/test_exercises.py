@@ -74,10 +74,10 @@ def test_every_lesson_has_its_parts(name):
 
 
 def test_a_kernel_shows_the_sentence_alone():
-    source = "from fimviz.lessons import check\nF = ...\ncheck.fisher(F, None, [None])"
+    source = "from fimviz.lessons import check\nF = ...\ncheck.two_classes(F, None, None)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     NotebookClient(notebook, timeout=120, allow_errors=True, kernel_name="python3").execute()
     (output,) = notebook.cells[0].outputs
     assert output.output_type == "error"
     (said,) = output.traceback
-    assert said == "✗ F is still a blank: replace the ... by your answer, then run this cell again."
+    assert said == "✗ lambda1 is still a blank: replace the ... by your answer, then run this cell again."
