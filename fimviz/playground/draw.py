@@ -94,7 +94,7 @@ def playground(
     else:
         x, labels = unpacked(images, labels, first)
         x = first.batch(x)
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 2 or x[0].numel() > _INPUTS:
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 2 or x.shape[1:].numel() > _INPUTS:
         raise ValueError(
             f"images have shape {tuple(x.shape)}, expected (n, 1 or 3, height, width) of at most {_INPUTS:,} numbers "
             "each, such as 28×28 or 16×16×3: a page draws no others"
