@@ -40,6 +40,8 @@ def test_samples_with_labels_and_norms(pair):
     for one, net in zip(data["networks"], pair.values(), strict=True):
         truth = fv.spectrum(net, images[5:9]).spectral_norm
         torch.testing.assert_close(torch.tensor(one["norms"], dtype=torch.float64), truth)
+    shown = figure.numbers().query("name == 'λ₁ of robust'")
+    assert shown.value.tolist() == data["networks"][1]["norms"]
     loader = torch.utils.data.DataLoader(list(zip(images[:3], labels[:3], strict=True)), batch_size=2)
     assert unpacked(fv.playground(pair, loader))[0]["labels"] == labels[:3].tolist()
 

@@ -16,6 +16,7 @@ from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, picture
 from fimviz.views.kit.numbers import number
 from fimviz.views.kit.payload import Payload
+from fimviz.views.playground.numbers import numbers
 
 if TYPE_CHECKING:
     from fimviz.playground import Playground as Given
@@ -34,6 +35,7 @@ class Playground(Widget):
     samples: int | None = None
 
     _module = "playground/view.js"
+    _numbers = staticmethod(numbers)
 
     @traitlets.validate("sample")
     def _known(self, proposal: Any) -> int:
