@@ -16,7 +16,7 @@ FLOORS = [
     ["views"],
     ["explorer"],
     ["vulnerability", "attributions", "comparison"],
-    ["ranking", "training", "divergence"],
+    ["ranking", "training", "divergence", "playground"],
     ["bounds", "margins"],
     ["attacks"],
     ["fisher", "zoo"],
@@ -29,7 +29,7 @@ VIEWS = [
     ["views"],
     ["explorer"],
     ["attributions", "comparison", "margins", "perturbation"],
-    ["localaccuracy", "prediction", "ranking", "reconstruction", "training", "vulnerability"],
+    ["localaccuracy", "playground", "prediction", "ranking", "reconstruction", "training", "vulnerability"],
     ["divergence"],
     ["kit", "uploads"],
 ]

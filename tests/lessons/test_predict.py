@@ -31,6 +31,7 @@ def test_a_guess_is_locked_once():
         widget.set_state({"guess": 4})
     assert widget.guess == 2.5
     assert "0x" not in repr(widget)
+    assert widget.numbers().value.dropna().tolist() == [2.5, 3]
 
 
 def test_a_guess_among_choices_is_one_of_them():
@@ -38,8 +39,10 @@ def test_a_guess_among_choices_is_one_of_them():
     for wrong in (2, -1, 0.5, float("nan")):
         with pytest.raises(traitlets.TraitError, match="guess is"):
             widget.guess = wrong
-    widget.guess = 1
-    assert widget.guess == 1
+    assert widget.numbers().text.tolist() == ["Which?"], "the answer comes with the guess"
+    widget.guess = 0
+    assert widget.guess == 0
+    assert widget.numbers().text.tolist() == ["Which?", "a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import traitlets
@@ -12,12 +12,25 @@ from fimviz.views.kit.figure import WARN_BYTES, Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.numbers import number
 from fimviz.views.kit.payload import Payload
+from fimviz.views.kit.shown import Page, Row, cell, rows, words
+
+
+def numbers(page: Page) -> Iterator[Row]:
+    """The question; the guess and the answer once there is a guess, and not before."""
+    data, guess = page.data, page.state["guess"]
+    yield from rows("question", "all", {"question": words(data["question"])})
+    if guess is not None:
+        listed = data["choices"]
+        said = {"guess": guess, "answer": data["answer"]}
+        cells = {name: words(listed[int(v)]) if listed else cell(v) for name, v in said.items()}
+        yield from rows("answer", data["unit"] or "all", cells)
 
 
 class PredictionView(Widget):
     """The live prediction view."""
 
     _module = "prediction/view.js"
+    _numbers = staticmethod(numbers)
     guess = traitlets.Float(
         None,
         allow_none=True,
