@@ -216,11 +216,11 @@ def _walk(net: Classifier, traced: Any, x: Tensor, pointwise: bool, rounded: dic
         values = values.to(next((p.dtype for p in net.model.parameters() if p.is_floating_point()), values.dtype))
     walk = Walk(traced, values.clone(), start, pointwise, rounded)
     if not walk.reason:
-        _check(_tensor_of(called(net.model, values)), walk.value())
+        check(_tensor_of(called(net.model, values)), walk.value())
     return walk
 
 
-def _check(z: Tensor, again: Tensor) -> None:
+def check(z: Tensor, again: Tensor) -> None:
     """Refuse a graph that computes other logits than the model, whose bounds would be those of another network."""
     tolerance = min(max(256 * torch.finfo(z.dtype).eps, 1e-9), 1e-2)
     size = float(z.abs().nan_to_num(0.0, 0.0).amax())

@@ -70,8 +70,9 @@ def _exported(model: nn.Module, x: Tensor, cause: Exception) -> fx.GraphModule:
     except NoRuleError:
         raise
     except Exception as error:
+        why = f"{first_line(cause)}; {first_line(error)}"
         raise NoRuleError(
-            f"torch.fx and torch.export cannot trace {type(model).__name__} ({_line(cause)}; {_line(error)}): "
+            f"torch.fx and torch.export cannot trace {type(model).__name__} ({why}): "
             "avoid decisions on the values or the type of a tensor in forward, or give the module that makes them a "
             "rule (@fimviz.bounds.rule)"
         ) from error
@@ -107,7 +108,7 @@ def _own_functions(output: Any) -> Counter[str]:
     return found
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What an error says first."""
     first = next((" ".join(line.split()) for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return first if len(first) <= 160 else first[:159] + "…"

@@ -15,7 +15,7 @@ from fimviz.bounds import NoRuleError
 from fimviz.bounds.linear import numbers, recorded
 from fimviz.bounds.linear.curves import CURVES, between, extent
 from fimviz.bounds.linear.enclosed import Region, carried, enclose
-from fimviz.bounds.linear.recorded import Affine
+from fimviz.bounds.linear.recorded import values
 
 
 class Both(nn.Module):
@@ -81,15 +81,15 @@ def test_every_step_and_row_is_enclosed(name):
         found = enclose(steps, region)
         delta = torch.randn(200, 3, 72, generator=g).double()
         points = (region.x + radius * delta / delta.norm(dim=2, keepdim=True)).clamp(0, 1)
-        values = ran(steps, points.flatten(0, 1))
+        seen_at = values(steps, points.flatten(0, 1))
         rows = torch.randn(4, 3, generator=g).double()
-        assert torch.allclose(values[-1], net.logits(points.view(-1, 2, 6, 6)), rtol=1e-10, atol=1e-12)
-        for low, high, value in zip(found.low, found.high, values, strict=True):
+        assert torch.allclose(seen_at[-1], net.logits(points.view(-1, 2, 6, 6)), rtol=1e-10, atol=1e-12)
+        for low, high, value in zip(found.low, found.high, seen_at, strict=True):
             seen = value.view(200, 3, -1)
             assert (low <= seen.amin(0)).all()
             assert (seen.amax(0) <= high).all()
         for i in range(3):
-            seen = values[-1].view(200, 3, -1)[:, i] @ rows.T
+            seen = seen_at[-1].view(200, 3, -1)[:, i] @ rows.T
             for parallel in (False, True):
                 got = carried(steps, len(steps) - 1, rows, i, found, parallel)
                 assert (got.low(region.radius[i]) <= seen.amin(0)).all()
@@ -99,25 +99,10 @@ def test_every_step_and_row_is_enclosed(name):
                     assert torch.allclose(got.low(region.radius[i]), seen[0], atol=1e-6)
         # What is known of a ball holds in a smaller one.
         less = enclose(steps, Region(region.x, region.radius / 2, region.box), found.known)
-        inner = ran(steps, (region.x + (points - region.x) / 2).flatten(0, 1))
+        inner = values(steps, (region.x + (points - region.x) / 2).flatten(0, 1))
         for low, high, value in zip(less.low, less.high, inner, strict=True):
             assert (low <= value.view(200, 3, -1).amin(0)).all()
             assert (value.view(200, 3, -1).amax(0) <= high).all()
-
-
-def ran(steps, x):
-    """What every step gives of flat inputs (n, d), flat."""
-    values = [x]
-    for step in steps[1:]:
-        given = [values[r].reshape(len(x), *steps[r].shape) for r in step.reads]
-        if isinstance(step.does, Affine):
-            out = torch.func.vmap(step.does.run)(*given)
-        elif hasattr(step.does, "run"):
-            out = step.does.run(given[0])
-        else:
-            out = values[step.reads[0]][:, step.does.places].amax(2)
-        values.append(out.reshape(len(x), -1))
-    return values
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -263,6 +248,14 @@ def test_what_has_no_linear_bounds_says_so_and_keeps_the_older_certificate():
         recorded(fv.Classifier(model), torch.rand(2, 4).double())
     with pytest.raises(ValueError, match="method is 'crown', expected one of 'auto', 'norms', 'linear'"):
         fv.certified_radius(model, torch.rand(2, 4).double(), method="crown")
+
+
+def test_a_hook_that_the_graph_does_not_see_is_found():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model.register_forward_hook(lambda module, given, z: 2 * z.flip(1) + 1)
+    found = fv.certified_radius(model, torch.rand(2, 4).double(), method="linear", attack=False)
+    assert found.radius.isnan().all()
+    assert "other logits than its traced graph" in found.reason
 
 
 def test_a_network_that_would_take_minutes_keeps_the_older_certificate(monkeypatch):

@@ -8,7 +8,7 @@ like any other. The transpose of an affine step is its vector–Jacobian product
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fimviz.bounds.flow import NoRuleError
 from fimviz.bounds.linear.curves import CURVES, Curve
-from fimviz.bounds.tracing import trace
+from fimviz.bounds.network import check
+from fimviz.bounds.tracing import first_line, trace
 from fimviz.model.at_rest import in_dtype
 from fimviz.model.classifier import Classifier, _tensor_of
+from fimviz.model.models import called
 
 aten = torch.ops.aten
 # Sums of what they are given with coefficients of at least 0, in an order that only numbers and shapes choose.
@@ -84,9 +86,50 @@ def recorded(net: Classifier, x: Tensor) -> list[Step]:
         return net.read_out(_tensor_of(traced(net.normalised(x))))
 
     with in_dtype(net.model, torch.float64), in_dtype(traced, torch.float64), torch.no_grad():
-        graph = make_fx(torch.func.functionalize(logits, remove="mutations"))(x)
-    graph.graph.eliminate_dead_code()
-    return _steps(graph, x)
+        try:
+            graph = make_fx(torch.func.functionalize(logits, remove="mutations"))(x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever the model's code raises on tensors that write down what is done to them
+            raise NoRuleError(f"torch cannot record the operations of the network ({first_line(error)})") from error
+        graph.graph.eliminate_dead_code()
+        steps = _steps(graph, x)
+        for step in steps:
+            _try(steps, step)
+        z = net.read_out(_tensor_of(called(net.model, net.normalised(x))))
+    check(z, values(steps, x.flatten(1))[-1].view_as(z))
+    return steps
+
+
+def values(steps: Sequence[Step], x: Tensor) -> list[Tensor]:
+    """What every step gives of flat inputs (n, d), flat."""
+    found = [x]
+    for step in steps[1:]:
+        given = [found[r].reshape(len(x), *steps[r].shape) for r in step.reads]
+        if isinstance(step.does, Largest):
+            out = found[step.reads[0]][:, step.does.places].amax(2)
+        else:
+            assert step.does is not None
+            out = torch.func.vmap(step.does.run)(*given) if isinstance(step.does, Affine) else step.does.run(given[0])
+        found.append(out.reshape(len(x), -1))
+    return found
+
+
+def _try(steps: Sequence[Step], step: Step) -> None:
+    """Refuse an operation that torch cannot transpose, or not for many rows together."""
+    if not isinstance(step.does, Affine):
+        return
+    zeros = [torch.zeros(steps[r].shape, dtype=torch.float64) for r in step.reads]
+    try:
+        pull = torch.func.vjp(step.does.run, *zeros)[1]
+        torch.func.vmap(pull)(torch.zeros(1, *step.shape, dtype=torch.float64))
+        torch.func.vmap(step.does.magnitude)(*(z[None] for z in zeros))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        raise NoRuleError(
+            f"no linear bounds of {step.name}, which torch cannot transpose: {first_line(error)}"
+        ) from error
 
 
 def _steps(graph: fx.GraphModule, x: Tensor) -> list[Step]:
