@@ -4,7 +4,7 @@ import { measured, number } from "../kit/numbers.js";
 import { Gallery, shares } from "../kit/gallery.js";
 import { picture, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
-import { mounted, View } from "../kit/stage.js";
+import { limitsOf, mounted, View } from "../kit/stage.js";
 
 const LAYOUT = `
     <div class="fv-head"><h3 class="fv-title"></h3>
@@ -25,8 +25,7 @@ class Perturbation extends View {
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
     this.$(".fv-toward").hidden = data.numbers;
-    const left = [data.left, data.stored].filter(Boolean).join(" ");
-    Object.assign(this.$(".fv-left"), { textContent: left, hidden: !left });
+    Object.assign(this.$(".fv-left"), { textContent: limitsOf(data), hidden: !limitsOf(data) });
     const lengths = shares(data.samples.map((s) => s.directions[0].value));
     const items = data.samples.map((s, i) => {
       const wrong = s.correct === false;
