@@ -218,7 +218,11 @@ class Spectrum(ModelResult):
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
         failures = among(self.failures, at.tolist())
-        return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
+        walks = {k: walk.take(at) for k, walk in self._walks.items()}
+        part = replace(self, **per_input, cost=cost, failures=failures, _walks=walks, _parts={})
+        known = {name: self.__dict__[name][at] for name in ("reach", "one_sided") if name in self.__dict__}
+        part.__dict__.update(known)  # what was asked of the whole batch is not asked again
+        return part
 
     def joined(self, other: Spectrum) -> Spectrum:
         """The spectrum of both batches, one after the other, with the labels of each.

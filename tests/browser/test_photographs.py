@@ -57,7 +57,8 @@ def test_eight_photographs_with_three_directions_take_a_megabyte(photographs):
 def test_other_views_hold_eight_photographs_in_a_megabyte_too(photographs, look):
     figure = look(photographs).view()
     data = read(figure.state["payload"])
-    assert len(data["samples"]) == 8 and not data["left"]
+    assert len(data["samples"]) == 8
+    assert not data["left"]
     assert "stored with an error" in data["stored"]
     assert len(figure.html().encode()) < 1_000_000
 
