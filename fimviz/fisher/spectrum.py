@@ -220,8 +220,8 @@ class Spectrum(ModelResult):
         failures = among(self.failures, at.tolist())
         walks = {k: walk.take(at) for k, walk in self._walks.items()}
         part = replace(self, **per_input, cost=cost, failures=failures, _walks=walks, _parts={})
-        known = {name: self.__dict__[name][at] for name in ("reach", "one_sided") if name in self.__dict__}
-        part.__dict__.update(known)  # what was asked of the whole batch is not asked again
+        for name in {"reach", "one_sided"} & self.__dict__.keys():  # what was asked of the whole is not asked again
+            part.__dict__[name] = self.__dict__[name][at]
         return part
 
     def joined(self, other: Spectrum) -> Spectrum:

@@ -48,8 +48,8 @@ def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure
         each = (2 + len(result.methods)) * inputs.weight * s.images[0].numel()
         samples = max(1, min(32, int(WARN_BYTES / each)))
     shown = s.computed[:samples].tolist()
-    maps = torch.cat([s.eigenvectors[shown, :1], result.maps[shown]], 1)
-    inputs.share_out(s.images[shown], maps.flatten(0, 1))
+    every = torch.cat([s.eigenvectors[shown, :1], result.maps[shown]], 1)
+    inputs.share_out(s.images[shown], every.flatten(0, 1))
     for i in shown:
         maps = []
         for j, name in enumerate(result.methods):

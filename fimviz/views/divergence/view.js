@@ -50,7 +50,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
     if (data.kind === "image") this.looking();
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => this.set("position", Number(this.range.value)));
-    this.$("select").addEventListener("change", (event) => this.set("quantity", event.target.value));
+    this.$(".fv-set select").addEventListener("change", (event) => this.set("quantity", event.target.value));
     roving(this.$(".fv-examples"), (option) => this.set("pair", Number(option.dataset.place)));
     this.mapKeys();
     this.dragging();
@@ -116,7 +116,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
   }
 
   quantityChanged() {
-    this.$("select").value = this.model.get("quantity");
+    this.$(".fv-set select").value = this.model.get("quantity");
     if (!this.width) return;
     this.map();
     fillTables(this.$(".fv-tables"), this.tables());

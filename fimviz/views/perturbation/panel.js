@@ -368,7 +368,7 @@ export class Panel {
     const columns = columnsOf(width);
     const images = columns === 3 ? (this.photographs ? (width > 1250 ? 0.5 : 0.6) : 0.62) * width - 24 : width;
     const row = !this.images ? 3 : this.photographs || columns === 1 ? 2 : 4;
-    const gap = columns === 1 ? 8 : 24;
+    const gap = columns === 1 ? 8 : 16;
     this.target = Math.floor(Math.min(this.photographs ? (columns === 3 ? 336 : 448) : columns === 3 ? 224 : 256, (images - (row - 1) * gap) / row));
     const hand = row * this.target + (row - 1) * gap;
     if (this.photographs) this.box.style.setProperty("--fv-bar", `${this.target}px`);
