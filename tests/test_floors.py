@@ -15,7 +15,7 @@ FLOORS = [
     ["views"],
     ["explorer"],
     ["vulnerability", "attributions", "comparison"],
-    ["ranking", "training", "divergence"],
+    ["ranking", "training", "divergence", "playground"],
     ["bounds", "margins"],
     ["attacks"],
     ["fisher", "zoo"],
@@ -28,7 +28,7 @@ VIEWS = [
     ["views"],
     ["explorer"],
     ["attributions", "comparison", "margins", "perturbation"],
-    ["localaccuracy", "ranking", "reconstruction", "training", "vulnerability"],
+    ["localaccuracy", "playground", "ranking", "reconstruction", "training", "vulnerability"],
     ["divergence"],
     ["kit", "uploads"],
 ]
