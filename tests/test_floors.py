@@ -12,6 +12,7 @@ PACKAGE = Path(fimviz.__file__).parent
 # From the top; rooms of one floor do not import each other. "_" are the modules with such names, which all may use.
 FLOORS = [
     ["fimviz"],
+    ["lessons"],
     ["views"],
     ["explorer"],
     ["vulnerability", "attributions", "comparison"],
@@ -28,7 +29,7 @@ VIEWS = [
     ["views"],
     ["explorer"],
     ["attributions", "comparison", "margins", "perturbation"],
-    ["localaccuracy", "playground", "ranking", "reconstruction", "training", "vulnerability"],
+    ["localaccuracy", "playground", "prediction", "ranking", "reconstruction", "training", "vulnerability"],
     ["divergence"],
     ["kit", "uploads"],
 ]
