@@ -55,8 +55,11 @@ class Attributions extends View {
     this.lens = new Lens(this.$(".fv-attributed"), this.$(".fv-look"), shape, { read, map: () => this.bytes[1][0] });
   }
 
-  /** Where the colours of a map end, or its bars. */
-  end(map) { return number(this.data.kind === "series" ? map.scale : ends(map, this.contrast.gain)[0], 2); }
+  /** Where the colours of a map end, or its bars; of a photograph's also how exactly it is stored. */
+  end(map) {
+    const end = number(this.data.kind === "series" ? map.scale : ends(map, this.contrast.gain)[0], 2);
+    return photographic(this.data) ? `${end} (stored to ±${number(map.scale / 254, 1)})` : end;
+  }
 
   draw(figure, code, map, side, text, label) {
     const plate = figure.querySelector(".fv-plate");
