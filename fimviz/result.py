@@ -52,6 +52,26 @@ class Result(ABC):
 
         return drawn(self, "view", options)
 
+    def numbers(self, **options: Any) -> pd.DataFrame:
+        """What the view prints and draws, as a frame made from its payload; see `Figure.numbers` of the view.
+
+        Args:
+            options: of `view`.
+
+        Returns:
+            one row a number: `part`, `item`, `name`, `value` (float64) and the `text` that is printed.
+
+        Example, of a linear model, whose page says λ₁ in its title:
+            >>> import torch
+            >>> import fimviz as fv
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False))
+            >>> _ = torch.nn.init.eye_(net[1].weight)
+            >>> shown = fv.spectrum(net, torch.full((1, 1, 2, 2), 0.5), k=1).numbers()
+            >>> shown[shown.part == "title"][["item", "name", "text"]].values.tolist()
+            [['sample 0', 'λ₁', '0.5'], ['sample 0', 'place', '1'], ['sample 0', 'of', '1']]
+        """
+        return self.view(**options).numbers()
+
     def widget(self, **options: Any) -> anywidget.AnyWidget:
         """The live widget: its selection is in traits that Python can read, set and observe.
 

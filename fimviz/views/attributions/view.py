@@ -9,6 +9,7 @@ import traitlets
 
 from fimviz._quantile import median
 from fimviz.attributions import INCOMPLETE
+from fimviz.views.attributions.numbers import numbers
 from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
@@ -30,6 +31,7 @@ class AttributionView(Widget):
     """The live attribution view."""
 
     _module = "attributions/view.js"
+    _numbers = staticmethod(numbers)
     sample = traitlets.Int(0, help="Which sample of those shown, by its place in the batch. Default: 0.").tag(sync=True)
 
     @traitlets.validate("sample")

@@ -14,6 +14,7 @@ from torch import Tensor
 from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.bounds.ladder import Formula
 from fimviz.comparison import ways
+from fimviz.views.comparison.numbers import numbers
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import finite, lost, still_of_lost
@@ -31,6 +32,7 @@ class Comparison(Widget):
     """The live bound view."""
 
     _module = "comparison/view.js"
+    _numbers = staticmethod(numbers)
     index = traitlets.Int(0, help="Which sample, by its place in the batch. Default: the most fragile.").tag(sync=True)
     method = traitlets.Unicode(help="The chosen row: a method or rung. Default: the bound from weights only.").tag(
         sync=True

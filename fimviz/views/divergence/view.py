@@ -16,6 +16,7 @@ from fimviz._options import whole
 from fimviz._quantile import median
 from fimviz.divergence.path import Path
 from fimviz.views.divergence.distributions import Distribution, distributions
+from fimviz.views.divergence.numbers import numbers
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
@@ -36,6 +37,7 @@ class Divergence(Widget):
     """The live divergence view."""
 
     _module = "divergence/view.js"
+    _numbers = staticmethod(numbers)
     quantity = traitlets.Enum(QUANTITIES, "kl", help="What the map shows. Default: kl.").tag(sync=True)
     pair = traitlets.Int(-1, help="The chosen pair, by its place in the result; −1 for none.").tag(sync=True)
     position = traitlets.Int(0, help="How far along its line, from 0 to steps. Default: halfway.").tag(sync=True)

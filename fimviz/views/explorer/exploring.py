@@ -23,6 +23,7 @@ from fimviz.views.explorer.explored import (
     planes_data,
     toward_data,
 )
+from fimviz.views.explorer.numbers import numbers
 from fimviz.views.kit.inputs import Inputs
 from fimviz.views.kit.working import Check, Tick, Working
 from fimviz.views.perturbation.view import Along, extent_of
@@ -40,6 +41,7 @@ class Exploring(Along, Working):
     """The live explorer."""
 
     _module = "explorer/view.js"
+    _numbers = staticmethod(numbers)
     tab = traitlets.Enum(TABS, "direction", help="Which part of the detail. Default: direction.").tag(sync=True)
     color = traitlets.Enum(COLORS, "class", help="What colours the dots. Default: class.").tag(sync=True)
     against = traitlets.Unicode("confidence", help="What λ₁ is plotted against. Default: confidence.").tag(sync=True)

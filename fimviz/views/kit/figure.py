@@ -14,12 +14,16 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fimviz._files import destination, write_whole
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.module import module_source, style_source
 from fimviz.views.kit.payload import deflated
+from fimviz.views.kit.shown import frame_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WARN_BYTES = 5_000_000
 _NAMED = 12  # samples that a page does not hold, up to which it names them
@@ -75,6 +79,15 @@ class Figure:
             f'<script type="application/json">{content}</script></div>\n'
             f"<script>{{\n{host}}}</script>"  # a block, whose names meet nothing of the page
         )
+
+    def numbers(self) -> pd.DataFrame:
+        """What the view prints and draws as it opens, read from its payload as the page reads it.
+
+        Returns:
+            one row a number: `part` of the page (a table by its caption), `item` that it is of, its `name`, its
+            `value` (float64; NaN for words) and the `text` that the page prints.
+        """
+        return frame_of(self.widget_class._numbers, self.state)
 
     def save(self, path: str | Path) -> Path:
         """Write one HTML file that needs no kernel and no network, whole or not at all; return its path.

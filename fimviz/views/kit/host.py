@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
 from fimviz.views.kit import reload
 from fimviz.views.kit.module import module_source, style_source
+from fimviz.views.kit.shown import Page, Row, frame_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Widget(anywidget.AnyWidget):
     """The live host of a view. Its payload is made once; what the reader moves is in the other traits."""
 
     _module = ""  # the path of the view's module in fimviz/views/
+    _numbers: Callable[[Page], Iterator[Row]]  # what its page prints and draws
     _css = style_source()
     payload = traitlets.Unicode(help="What the view shows, packed; never changed by the front end.").tag(sync=True)
     summary = "widget"
@@ -63,6 +68,10 @@ class Widget(anywidget.AnyWidget):
         finally:
             if differing := [name for name, sent in sync_data.items() if getattr(self, name, sent) != sent]:
                 self.send_state(differing)
+
+    def numbers(self) -> pd.DataFrame:
+        """What the page prints and draws now: see `fimviz.views.kit.figure.Figure.numbers`."""
+        return frame_of(self._numbers, {name: getattr(self, name) for name in self.trait_names(sync=True)})
 
     def __repr__(self) -> str:
         # anywidget's own holds a memory address, which no stored notebook output can match

@@ -28,6 +28,13 @@ def compressed(plate: np.ndarray, quality: int | None = None) -> bytes:
     return file.getvalue()
 
 
+def unpacked(packed: str) -> tuple[dict[str, Any], bytes]:
+    """The JSON value and the bytes of the arrays of what a `Payload` packed, as `unpack` of pixels.js gives them."""
+    whole = zlib.decompress(base64.b64decode(packed))
+    start = 4 + int.from_bytes(whole[:4], "little")
+    return json.loads(whole[4:start]), whole[start:]
+
+
 class Payload:
     """A JSON value and arrays as one string that both hosts can carry: deflated, in base64.
 

@@ -15,6 +15,7 @@ from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
 from fimviz.views.kit.numbers import near_one, percent
 from fimviz.views.kit.palette import PALETTE
 from fimviz.views.kit.payload import Payload
+from fimviz.views.localaccuracy.numbers import numbers
 
 if TYPE_CHECKING:
     from fimviz.divergence.localaccuracy import LocalAccuracy
@@ -26,6 +27,7 @@ class LocalAccuracyView(Widget):
     """The live view of local accuracy."""
 
     _module = "localaccuracy/view.js"
+    _numbers = staticmethod(numbers)
     position = traitlets.Int(0, help="Which budget, by its place among them. Default: the last.").tag(sync=True)
 
     @traitlets.validate("position")

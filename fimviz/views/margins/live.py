@@ -13,6 +13,7 @@ from fimviz.margins.curve import shielding_curve
 from fimviz.margins.trace import trace_margins
 from fimviz.views.kit.inputs import inputs_of
 from fimviz.views.kit.working import Check, Working
+from fimviz.views.margins.numbers import numbers
 from fimviz.views.margins.traced import FRAMES, made_with, point, trace_data
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Margins(Working):
     """
 
     _module = "margins/view.js"
+    _numbers = staticmethod(numbers)
     trace = traitlets.Int(
         0, help="Which path, by its place in the result, or a new one; one that is shown. Default: 0."
     ).tag(sync=True)

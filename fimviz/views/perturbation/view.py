@@ -17,6 +17,7 @@ from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
 from fimviz.views.kit.numbers import measured, number, probability
 from fimviz.views.kit.palette import class_order
+from fimviz.views.perturbation.numbers import numbers
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -81,6 +82,7 @@ class Perturbation(Along):
     samples: tuple[int, ...] = ()
 
     _module = "perturbation/view.js"
+    _numbers = staticmethod(numbers)
 
     @traitlets.validate("index")
     def _known(self, proposal: Any) -> int:

@@ -14,6 +14,7 @@ from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.numbers import fixed, number
 from fimviz.views.kit.payload import Payload
+from fimviz.views.ranking.numbers import numbers
 
 if TYPE_CHECKING:
     from fimviz.ranking.comparison import ModelComparison
@@ -33,6 +34,7 @@ class Ranking(Widget):
     """The live ranking view."""
 
     _module = "ranking/view.js"
+    _numbers = staticmethod(numbers)
     column = traitlets.Enum(
         [name for name, q in QUANTITIES.items() if q.kind != "measured"],
         "weights_only",

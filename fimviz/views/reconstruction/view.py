@@ -12,6 +12,7 @@ from fimviz.views.kit.figure import WARN_BYTES, Figure, left_out
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, still_of_lost
 from fimviz.views.kit.numbers import number, percent
+from fimviz.views.reconstruction.numbers import numbers
 
 if TYPE_CHECKING:
     from fimviz.divergence.reconstruction import Reconstruction
@@ -24,6 +25,7 @@ class ReconstructionView(Widget):
     """The live view of a reconstruction."""
 
     _module = "reconstruction/view.js"
+    _numbers = staticmethod(numbers)
     sample = traitlets.Int(0, help="Which input, by its place among those shown. Default: 0.").tag(sync=True)
     draws = traitlets.Float(
         1.0, help="How many labels are drawn, from 1 to 10⁹: what lies beyond becomes it. Default: the result's."

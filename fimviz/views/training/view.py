@@ -13,6 +13,7 @@ from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.numbers import number
 from fimviz.views.kit.payload import Payload
+from fimviz.views.training.numbers import numbers
 
 if TYPE_CHECKING:
     from fimviz.training.history import TrainingHistory
@@ -32,6 +33,7 @@ class Training(Widget):
     """The live training view; its payload grows with the run."""
 
     _module = "training/view.js"
+    _numbers = staticmethod(numbers)
     step = traitlets.Int(
         -1,
         help="At which step the numbers are read, −1 at the newest record; between two records it becomes the earlier. "
