@@ -23,6 +23,7 @@ from fimviz.margins.traces import MarginTraces
 from fimviz.model.blackbox import BlackBox, BudgetExceeded
 from fimviz.model.classifier import Classifier
 from fimviz.model.likelihoods import Gaussian
+from fimviz.playground import playground
 from fimviz.ranking import ModelComparison, compare_models
 from fimviz.training import FisherMonitor, TrainingHistory
 from fimviz.vulnerability import Vulnerability, vulnerability
@@ -61,6 +62,7 @@ __all__ = [
     "from_torchvision",
     "from_transformers",
     "local_accuracy",
+    "playground",
     "reconstruction",
     "shielding_curve",
     "spectrum",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from fimviz.views.kit.figure import Figure
+    from fimviz.views.kit.figure import Figure as Figure
 
 
 class Result(ABC):
@@ -48,9 +48,7 @@ class Result(ABC):
 
     def _viewed(self, **options: Any) -> Figure:
         """What `view` in the room of this type of result gives."""
-        from fimviz.views import drawn
-
-        return drawn(self, "view", options)
+        return viewed(self, **options)
 
     def numbers(self, **options: Any) -> pd.DataFrame:
         """What the view prints and draws, as a frame made from its payload; see `Figure.numbers` of the view.
@@ -91,3 +89,11 @@ class Result(ABC):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.view().html()}
+
+
+def viewed(thing: Any, **options: Any) -> Figure:
+    """What `view` in the room of something's type gives: the way up to the views."""
+    from fimviz.views import drawn
+
+    view: Figure = drawn(thing, "view", options)
+    return view

@@ -12,10 +12,11 @@ PACKAGE = Path(fimviz.__file__).parent
 # From the top; rooms of one floor do not import each other. "_" are the modules with such names, which all may use.
 FLOORS = [
     ["fimviz"],
+    ["lessons"],
     ["views"],
     ["explorer"],
     ["vulnerability", "attributions", "comparison"],
-    ["ranking", "training", "divergence"],
+    ["ranking", "training", "divergence", "playground"],
     ["bounds", "margins"],
     ["attacks"],
     ["fisher", "zoo"],
@@ -28,7 +29,7 @@ VIEWS = [
     ["views"],
     ["explorer"],
     ["attributions", "comparison", "margins", "perturbation"],
-    ["localaccuracy", "ranking", "reconstruction", "training", "vulnerability"],
+    ["localaccuracy", "playground", "prediction", "ranking", "reconstruction", "training", "vulnerability"],
     ["divergence"],
     ["kit", "uploads"],
 ]

@@ -13,12 +13,12 @@ from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.curve import ShieldingCurve
 from fimviz.margins.shielding import Shielding
 from fimviz.margins.traces import MarginTraces
+from fimviz.playground import Playground
 from fimviz.ranking import ModelComparison
-from fimviz.result import Result
 from fimviz.training import TrainingHistory
 from fimviz.vulnerability import Vulnerability
 
-ROOMS: dict[type[Result], str] = {
+ROOMS: dict[type, str] = {
     Attributions: "attributions",
     BoundComparison: "comparison",
     CrossCategoryKL: "divergence",
@@ -26,6 +26,7 @@ ROOMS: dict[type[Result], str] = {
     LocalAccuracy: "localaccuracy",
     MarginTraces: "margins",
     ModelComparison: "ranking",
+    Playground: "playground",
     Reconstruction: "reconstruction",
     Shielding: "margins",
     ShieldingCurve: "margins",
@@ -35,7 +36,7 @@ ROOMS: dict[type[Result], str] = {
 }
 
 
-def drawn(result: Result, kind: Literal["view", "plot"], options: dict[str, Any]) -> Any:
+def drawn(result: Any, kind: Literal["view", "plot"], options: dict[str, Any]) -> Any:
     """The view or the plotly figure of a result: the function of that name in the module of that name in its room."""
     room = next(ROOMS[t] for t in type(result).__mro__ if t in ROOMS)
     return getattr(import_module(f"fimviz.views.{room}.{kind}"), kind)(result, **options)

@@ -137,8 +137,13 @@ def explorer():
     )
 
 
+def playground():
+    return fv.playground({"standard": fv.zoo.load("digits-mlp"), "robust": fv.zoo.load("digits-mlp-robust")})
+
+
 VIEWS = [
     perturbation,
+    playground,
     comparison,
     ranking,
     margins,

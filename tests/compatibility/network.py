@@ -40,6 +40,9 @@ class Network:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = self.build(classes)
+        for m in model.modules():
+            if isinstance(m, nn.Linear) and not m.weight.any():  # a head that begins with zeros says nothing
+                nn.init.normal_(m.weight, std=0.1)
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         for m in norms:  # an idle channel is to lie beside the kink of the ReLU behind it, not on it
             if m.bias is not None:

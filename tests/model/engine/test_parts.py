@@ -11,8 +11,8 @@ from fimviz.model.engine.parts import Work, answers, by_rows, in_parts
 from fimviz.model.engine.plan import footprint
 from fimviz.model.failures import NonFiniteError
 
-# Doors that only read, wrap or load.
-SHORT = ("from_timm", "from_torchvision", "from_transformers", "reconstruction")
+# Doors that only read, wrap or load, or take small networks alone.
+SHORT = ("from_timm", "from_torchvision", "from_transformers", "playground", "reconstruction")
 
 
 def scarce(most):

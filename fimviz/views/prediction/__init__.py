@@ -1,0 +1,1 @@
+"""What do you expect, before you see it?"""

@@ -1,0 +1,97 @@
+"""Pages and slides of lessons hold all they need."""
+
+import re
+
+import nbformat
+import pytest
+
+from fimviz.lessons import predict
+from fimviz.lessons.__main__ import main
+from fimviz.lessons.page import page, slides
+
+v4 = nbformat.v4
+
+
+def shown(figure):
+    return v4.new_output("execute_result", {"text/html": figure.html(), "text/plain": repr(figure)})
+
+
+@pytest.fixture
+def lesson(tmp_path):
+    """A notebook of given cells as a file."""
+
+    def write(*cells, name="lesson.ipynb"):
+        nbformat.write(v4.new_notebook(cells=[*cells]), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_a_lesson_as_a_page_and_as_slides(lesson):
+    question = predict("How many?", answer=3)
+    hidden = {"jupyter": {"source_hidden": True}}
+    path = lesson(
+        v4.new_markdown_cell("# A lesson on $F$\n\nWith *words*."),
+        v4.new_markdown_cell(
+            "## Part\n\n$$\\lambda_1 \\le \\tfrac14 \\lVert w \\rVert^2$$\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+        ),
+        v4.new_code_cell("x = 1  # <one>", outputs=[v4.new_output("stream", text="1 < 2\n")]),
+        v4.new_code_cell("predict(...)", metadata=hidden, outputs=[shown(question)]),
+        v4.new_markdown_cell("**Exercise.**"),
+        v4.new_code_cell("F = ...  # ✎ build it\n\ncheck(F)", metadata={"tags": ["solution"]}),
+        v4.new_code_cell("predict(...)", metadata=hidden, outputs=[shown(predict("And now?", answer=4))]),
+    )
+    for make in (page, slides):
+        made = make(path)
+        assert "<title>A lesson on F</title>" in made
+        assert made.count("<math ") == 2
+        assert "$" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", made, flags=re.S)
+        assert not re.search(r"https?://", made)
+        assert "1 &lt; 2" in made
+        assert "predict(" not in re.sub(r"<script.*?</script>", "", made, flags=re.S)
+        assert "Exercise: replace each" in made
+        assert made.count("<div data-fimviz=") == 2
+        assert made.count(".fv-predict {") == 1, "one sheet for all views"
+    assert '<a href="#s1">Part</a>' in page(path)
+    assert "Slide 3 of 3: Part" in slides(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (v4.new_markdown_cell("$\\nonesuch{x}$"), r"'\\nonesuch{x}' has \nonesuch"),
+        (v4.new_markdown_cell("$x^a^b$"), "is not understood"),
+        (v4.new_markdown_cell("![a](https://example.org/a.png)"), "cell 1 loads 'https://example.org/a.png'"),
+        (
+            v4.new_code_cell(
+                "1", outputs=[v4.new_output("display_data", {"text/html": "<script src='//x.org/y.js'></script>"})]
+            ),
+            "cell 1 loads '//x.org/y.js'",
+        ),
+    ],
+)
+def test_what_a_page_cannot_carry_is_refused(lesson, cell, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        page(lesson(cell))
+
+
+def test_the_command_builds_a_folder(lesson, tmp_path, capsys):
+    lesson(v4.new_markdown_cell("# One"), name="1.ipynb")
+    lesson(v4.new_markdown_cell("# Two [there](https://example.org)"), name="2.ipynb")
+    main(["build", str(tmp_path), "--out", str(tmp_path / "out")])
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["1-slides.html", "1.html", "2-slides.html", "2.html"]
+    assert "2-slides.html" in capsys.readouterr().out
+    assert "<h1>Two" in (tmp_path / "out" / "2.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("none", "no file or folder"), ("empty", "no notebook in the folder"), ("a.txt", "ends in .ipynb")],
+)
+def test_the_command_says_what_it_cannot_find(tmp_path, capsys, source, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(SystemExit):
+        main(["build", str(tmp_path / source)])
+    assert words in capsys.readouterr().err
