@@ -320,7 +320,7 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.root.style.setProperty("--fv-across", across);
     this.target = Math.floor(Math.min(large ? 288 : 192, (hand - (across - 1) * gap) / across));
     if (large) this.root.style.setProperty("--fv-bar", `${this.target}px`);
-    this.triangleWidth = beside ? 300 : Math.min(300, columns === 1 ? width : 300);
+    this.triangleWidth = beside ? Math.min(300, large ? this.target : 300) : Math.min(300, columns === 1 ? width : 300);
     this.chartWidth = Math.floor(beside ? this.right - hand - 32 : this.right);
     const two = this.chartWidth >= 520;
     this.root.dataset.small = two ? 2 : 1;
