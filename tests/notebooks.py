@@ -16,7 +16,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def run(path):
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(Path(path).parent)}}
-    NotebookClient(notebook, timeout=300, resources=folder, store_widget_state=False).execute()
+    NotebookClient(notebook, timeout=300, resources=folder).execute()
+    notebook.metadata.pop("widgets", None)  # which an `Output` needs while it runs
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps

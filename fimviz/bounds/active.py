@@ -4,14 +4,17 @@ Behind an activation the Jacobian is diag(s) A diag(1_on) J_u: A is the layer be
 the columns of A that read units which are off are left out. Its norm, ‖diag(s) A diag(1_on)‖ ‖J_u‖ at most, is that of
 a smaller matrix, written down with its zeros where that fits. The bound of the largest eigenvalue t of its Gram
 matrix G is certified by a Cholesky factorisation of tI − G, as in `fimviz.bounds.certify`: units in the order of their
-place in the image make G a band. A layer that is too large for that leaves out the channels that are off throughout.
+place in the image make G a band. Where no two windows of a convolution overlap, as in one of 1×1, A falls into a small
+matrix for every place, and its norm is the largest of theirs. A layer that is too large for either leaves out the
+channels that are off throughout.
 
 A unit counts as off only if rounding cannot switch it on: `Flow.off` is how far a value may be off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +27,7 @@ from torch.nn import functional as tf
 from fimviz.bounds.certify import largest_singular_value
 
 _WORK = 4e9  # operations that a factorisation may cost; larger layers keep the norm of all units
+_CHUNK = 2**22  # numbers of blocks that are formed at once
 _ENTRIES = 2e7  # of a matrix
 _PAIRS = 5e8  # products of entries, one by one, that a sparse Gram matrix may cost
 _SLOWER = 30  # times that one of these takes, of one in a dense product
@@ -32,20 +36,19 @@ _SPARE = 1 + 1e-9  # for the double precision sums, roots and quotients of the f
 _U = 2.0**-53
 NOTHING = -np.inf
 Rows = Callable[[np.ndarray, np.ndarray], Any]
+Blocks = Callable[[np.ndarray, np.ndarray], Iterator[Tensor]]
 
 
 @dataclass(eq=False)
-class Read:
-    """A layer A with weights, and the bounds of what it reads.
+class Layer:
+    """A layer with weights as a matrix A.
 
     Attributes:
         rows: gives rows of A, by their numbers and times factors, with all columns; a number is a unit's place.
         entries: how many numbers a row has.
         outputs, inputs: (channels, places) of the two tensors.
-        on: (inputs,) which units react; None for all.
-        parts: columns that are bounded apart, as how many channels each has.
-        logs: ln of a bound of every part.
-        base: ln of a bound of all inputs.
+        groups: of channels that read nothing of each other.
+        blocks: gives the matrices that diag(slopes) A diag(on) falls into, in stacks; None where windows overlap.
         remaining: the norm of the layer with some output and some input channels alone (two masks); None where that
             costs as much as the units themselves.
     """
@@ -54,42 +57,68 @@ class Read:
     entries: int
     outputs: tuple[int, int]
     inputs: tuple[int, int]
+    groups: int = 1
+    blocks: Blocks | None = None
+    remaining: Callable[[np.ndarray, np.ndarray], float] | None = None
+
+    def norm(self, slopes: np.ndarray) -> Callable[[np.ndarray], float] | None:
+        """Of diag(slopes) A diag(on), a function of `on`; None where A is too large."""
+        small, large = sorted((self.outputs[0] // self.groups, self.entries))
+        if (blocks := self.blocks) is not None and self.outputs[1] * self.groups * small**2 * large <= _WORK:
+            return lambda on: largest_singular_value(blocks(slopes, on), _ABOVE)
+        rows = _by_place(slopes != 0, self.outputs[0], self.groups)
+        if max(len(rows), self.outputs[1]) * self.entries > _ENTRIES:
+            return None
+        matrix = self.rows(rows, slopes[rows])
+        return lambda on: norm(matrix[:, _by_place(on, self.inputs[0], self.groups)])
+
+
+@dataclass(eq=False)
+class Read:
+    """A layer with weights, and the bounds of what it reads.
+
+    Attributes:
+        layer: A.
+        on: (inputs,) which units react; None for all.
+        parts: columns that are bounded apart, as how many channels each has.
+        logs: ln of a bound of every part.
+        base: ln of a bound of all inputs.
+    """
+
+    layer: Layer
     on: Tensor | None
     parts: Sequence[int]
     logs: Sequence[float]
     base: float
-    remaining: Callable[[np.ndarray, np.ndarray], float] | None = None
 
     def bound(self, slopes: Tensor | None) -> float:
         """The logarithm of a bound on the norm of diag(slopes) A diag(on) J; infinite where it would cost too much.
 
         A layer that is too large to be written down is bounded without the channels that are off throughout.
         """
-        channels, places = self.outputs
-        s = np.ones(channels * places) if slopes is None else slopes.numpy()
-        rows = _by_place(s != 0, channels)
-        on = np.ones(self.inputs[0] * self.inputs[1], dtype=bool) if self.on is None else self.on.numpy()
-        columns = _by_place(on, self.inputs[0])
-        if not len(rows) or not len(columns):
+        places = self.layer.inputs[1]
+        s = np.ones(math.prod(self.layer.outputs)) if slopes is None else slopes.numpy()
+        on = np.ones(math.prod(self.layer.inputs), dtype=bool) if self.on is None else self.on.numpy()
+        if not s.any() or not on.any():
             return NOTHING
-        if max(len(rows), places) * self.entries > _ENTRIES:
+        norm_of = self.layer.norm(s)
+        if norm_of is None:
             return self._by_channel(s, on)
-        matrix = self.rows(rows, s[rows])
-        whole = _log(norm(matrix[:, columns])) + self.base
-        if np.isinf(whole):
+        whole = _log(norm_of(on)) + self.base
+        if whole == np.inf:
             whole = self._by_channel(s, on)
         if len(self.parts) < 2:
             return whole
-        owner = np.repeat(np.arange(len(self.parts)), np.array(self.parts) * self.inputs[1])[columns]
-        each = [a + _log(norm(matrix[:, columns[owner == i]])) for i, a in enumerate(self.logs)]
+        owner = np.repeat(np.arange(len(self.parts)), np.array(self.parts) * places)
+        each = [a + _log(norm_of(on & (owner == i))) for i, a in enumerate(self.logs)]
         return min(whole, float(np.logaddexp.reduce(each)))
 
     def _by_channel(self, slopes: np.ndarray, on: np.ndarray) -> float:
-        out = np.count_nonzero(slopes.reshape(self.outputs[0], -1), axis=1) > 0
-        read = np.count_nonzero(on.reshape(self.inputs[0], -1), axis=1) > 0
-        if self.remaining is None or (out.all() and read.all()):
+        out = np.count_nonzero(slopes.reshape(self.layer.outputs[0], -1), axis=1) > 0
+        read = np.count_nonzero(on.reshape(self.layer.inputs[0], -1), axis=1) > 0
+        if self.layer.remaining is None or (out.all() and read.all()):
             return np.inf
-        return _log(float(slopes.max())) + _log(self.remaining(out, read)) + self.base
+        return _log(float(slopes.max())) + _log(self.layer.remaining(out, read)) + self.base
 
 
 @dataclass(eq=False)
@@ -167,6 +196,25 @@ def conv_rows(weight: Tensor, read: Callable[[], Tensor], groups: int, inputs: i
         return matrix
 
     return rows
+
+
+def conv_blocks(weight: Tensor, read: Callable[[], Tensor], groups: int) -> Blocks:
+    """A matrix for every place and group of a convolution whose windows do not overlap: (n, out / groups, taps).
+
+    `read` as in `conv_rows`.
+    """
+    flat = weight.cpu().flatten(1).unflatten(0, (groups, -1))
+
+    def blocks(slopes: np.ndarray, on: np.ndarray) -> Iterator[Tensor]:
+        at = read()
+        reacts = torch.cat([torch.zeros(1, dtype=torch.bool), torch.from_numpy(on)])[at]
+        columns = reacts.unflatten(0, (groups, -1)).permute(2, 0, 1, 3).flatten(2)
+        rows = torch.from_numpy(slopes).view(groups, flat.shape[1], -1).permute(2, 0, 1)
+        step = max(1, _CHUNK // flat.numel())
+        pairs = zip(rows.split(step), columns.split(step), strict=True)
+        return ((r[..., None] * flat * c[..., None, :]).flatten(0, 1) for r, c in pairs)
+
+    return blocks
 
 
 def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
@@ -264,9 +312,9 @@ def _guess(matrix: Any, least: float) -> float:
         return least
 
 
-def _by_place(on: np.ndarray, channels: int) -> np.ndarray:
-    """The numbers of the units that are on, those of one place side by side."""
-    order = np.arange(on.size).reshape(channels, -1).T.ravel()
+def _by_place(on: np.ndarray, channels: int, groups: int) -> np.ndarray:
+    """The numbers of the units that are on, group by group, those of one place side by side."""
+    order = np.arange(on.size).reshape(groups, channels // groups, -1).transpose(0, 2, 1).ravel()
     return order[on[order]]
 
 
@@ -274,4 +322,4 @@ def _log(x: float) -> float:
     return float(np.log(x)) if x > 0 else NOTHING
 
 
-__all__ = ["Read", "Term", "conv_rows", "linear_rows", "norm", "numbered", "patches"]
+__all__ = ["Layer", "Read", "Term", "conv_blocks", "conv_rows", "linear_rows", "norm", "numbered", "patches"]

@@ -21,20 +21,23 @@ EXACT = 64  # up to this rank the eigenvalues of the Gram matrix are computed, i
 _BLOCK = 512
 _LARGE = 2048  # rows from which a single Gram matrix is formed in blocks
 _STEPS = 12  # of the power iteration that guesses
-_ABOVE = 1.01  # by how much a guess of λ_max is raised before it is tried
+_ABOVE = 1.01
 _SPARE = 1 + 1e-9  # for the double precision sums, roots and quotients of the formulas themselves
 
 
-def largest_singular_value(stacks: Iterable[Tensor]) -> float:
-    """An upper bound of the largest spectral norm among the matrices (f, m, q) of all stacks."""
+def largest_singular_value(stacks: Iterable[Tensor], above: float = _ABOVE) -> float:
+    """An upper bound of the largest spectral norm among the matrices (f, m, q) of all stacks.
+
+    `above`: by how much a guess of the largest eigenvalue is raised before it is tried; less costs more tries.
+    """
     top = 0.0
     for stack in stacks:
         if stack.numel():
-            top = max(top, _bound(stack if stack.shape[1] <= stack.shape[2] else stack.mH, top))
+            top = max(top, _bound(stack if stack.shape[1] <= stack.shape[2] else stack.mH, top, above))
     return top
 
 
-def _bound(k: Tensor, known: float) -> float:
+def _bound(k: Tensor, known: float, above: float) -> float:
     """The same for one stack (f, r, q) with r ≤ q; a result of at most `known` need not be tight."""
     r, q = k.shape[1:]
     if r == 1:
@@ -57,7 +60,7 @@ def _bound(k: Tensor, known: float) -> float:
         value = float(torch.linalg.eigvalsh(gram).amax()) + 64 * r * u * frobenius
     else:
         # Margins must not pile up from stack to stack: what was known is tried without those that are added here.
-        value = _certified(gram, (known / _SPARE) ** 2 - rounding, wide * (r + 8) * u)
+        value = _certified(gram, (known / _SPARE) ** 2 - rounding, wide * (r + 8) * u, above)
     return (value + rounding) ** 0.5 * _SPARE
 
 
@@ -78,14 +81,14 @@ def _large_gram(k: Tensor) -> tuple[Tensor, float]:
     return gram[None], (_BLOCK + 8) * torch.finfo(torch.float32).eps / 2
 
 
-def _certified(gram: Tensor, known: float, unit: float) -> float:
+def _certified(gram: Tensor, known: float, unit: float, above: float) -> float:
     """A t above every eigenvalue of the matrices of the stack, of which the factorisations are the proof."""
     if unit * gram.shape[1] > 0.1:  # the rounding term would be felt
         unit *= torch.finfo(torch.float64).eps / torch.finfo(gram.dtype).eps
         gram = gram.to(torch.complex128 if gram.is_complex() else torch.float64)
     trace = gram.diagonal(dim1=1, dim2=2).real.double().sum(1)
     added = 1 + unit * (gram.shape[1] + 2)
-    top = min(max(_ABOVE * float(_guess(gram).amax()), known / added), float(trace.amax()))
+    top = min(max(above * float(_guess(gram).amax()), known / added), float(trace.amax()))
     left = torch.arange(len(gram))
     while len(left):
         shifted = -gram[left]
@@ -93,7 +96,7 @@ def _certified(gram: Tensor, known: float, unit: float) -> float:
         info = torch.linalg.cholesky_ex(shifted)[1]
         left = left[info != 0]
         if len(left):
-            top *= 1.02
+            top *= 2 * above - 1
     # The diagonal t − g was rounded once more; the trace of tI − G is at most r t.
     return top * added
 

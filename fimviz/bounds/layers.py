@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from fimviz.bounds.active import Read, Term, conv_rows, linear_rows, numbered, patches
+from fimviz.bounds.active import Layer, Read, Term, conv_blocks, conv_rows, linear_rows, numbered, patches
 from fimviz.bounds.flow import Flow, NoBoundError, NoRuleError, Origin, Projection, Step, log, log_sum
 from fimviz.bounds.heads import of_heads
 from fimviz.bounds.norms import Shape, conv_norm, matrix_norm
@@ -58,28 +58,20 @@ def linear(step: Step, x: Flow, weight: Tensor, bias: Tensor | None = None) -> F
     note = ("linear", up, "‖W‖, certified" + _batch_norm_words(scale))
     terms = None
     if step.pointwise and last == 1:
-        size = (weight.shape[0], 1), (weight.shape[1], 1)
-        terms = (_term(x, total, weight, linear_rows, weight.shape[1], *size),)
+        out, read = weight.shape
+        terms = (_term(x, total, weight, lambda w: Layer(linear_rows(w), read, (out, 1), (read, 1))),)
     origin = None if last < 2 else Origin(Projection(x, weight, offset))
     return Flow(total, grid=grid, longest=longest, origin=origin, terms=terms, normed=scale is not None, note=note)
 
 
-def _term(x: Flow, total: float, weight: Tensor, rows: Callable[[Tensor], Any], entries: int,
-          outputs: tuple[int, int], inputs: tuple[int, int], norm: Callable[[Tensor], float] | None = None
-          ) -> Term:  # fmt: skip
+def _term(x: Flow, total: float, weight: Tensor, layer: Callable[[Tensor], Layer]) -> Term:
     """A layer that waits to be bounded over the units that react: with the factors that wait for it, and without."""
     on, c = None if x.on is None else x.on.flatten(), x.channels
-
-    def remaining(weight: Tensor) -> Callable[[Any, Any], float] | None:
-        return None if norm is None else (lambda out, read: norm(weight[out][:, read]))
-
-    reads = [Read(rows(weight), entries, outputs, inputs, on, (weight.shape[1],), (x.total,), x.total,
-                  remaining(weight))]  # fmt: skip
-    if c is not None and c.axis == 1 and sum(c.sizes) == inputs[0] and weight.shape[1] == inputs[0]:
-        scaled = weight * c.scale.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
-        reads = [*(reads if x.terms else []),
-                 Read(rows(scaled), entries, outputs, inputs, on, c.sizes, c.logs, c.base,
-                      remaining(scaled))]  # fmt: skip
+    own = layer(weight)
+    reads = [Read(own, on, own.inputs[:1], (x.total,), x.total)]
+    if c is not None and c.axis == 1 and sum(c.sizes) == own.inputs[0] == weight.shape[1]:
+        scaled = layer(weight * c.scale.to(weight).view(1, -1, *[1] * (weight.ndim - 2)))
+        reads = [*(reads if x.terms else []), Read(scaled, on, c.sizes, c.logs, c.base)]
     return Term(total, tuple(reads))
 
 
@@ -163,10 +155,16 @@ def _convolved(step: Step, x: Flow, weight: Tensor, shape: Shape, groups: int, g
     words = "sup‖K̂(ω)‖ from a grid of frequencies, certified" + _batch_norm_words(step.following)
     terms = None
     if reads is not None:
-        places, inputs = math.prod(step.output.shape[2:]), x.shape[1:]
-        terms = (_term(x, total, weight, lambda w: conv_rows(w, reads, groups, inputs.numel()), weight[0].numel(),
-                       (len(weight), places), (inputs[0], inputs[1:].numel()),
-                       (lambda w: norm(w) * gain) if groups == 1 else None),)  # fmt: skip
+        size = (len(weight), math.prod(step.output.shape[2:])), (x.shape[1], x.shape[2:].numel())
+        windows = zip(shape.stride, shape.dilation, weight.shape[2:], strict=True)
+        apart = gain == 1 and all(s > d * (k - 1) for s, d, k in windows)
+
+        def layer(w: Tensor) -> Layer:
+            rows, blocks = conv_rows(w, reads, groups, x.shape[1:].numel()), conv_blocks(w, reads, groups)
+            remaining = (lambda out, read: norm(w[out][:, read]) * gain) if groups == 1 else None
+            return Layer(rows, w[0].numel(), *size, groups, blocks if apart else None, remaining)
+
+        terms = (_term(x, total, weight, layer),)
     return Flow(total, grid=grid, terms=terms, normed=step.following is not None,
                 note=("convolution", log(own), words))  # fmt: skip
 

@@ -81,7 +81,7 @@ def _exported(model: nn.Module, x: Tensor, cause: Exception) -> fx.GraphModule:
 def _refuse_gradients(model: nn.Module, traced: fx.GraphModule, x: Tensor) -> None:
     """Tracing looks into an autograd function of the model's own: what it does on the way back is in no graph."""
     with torch.enable_grad():
-        lost = _own_functions(called(model, _recorded(x))) - _own_functions(Run(traced).run(_recorded(x)))
+        lost = own_functions(called(model, _recorded(x))) - own_functions(Run(traced).run(_recorded(x)))
     if lost:
         raise NoRuleError(
             f"the model goes back through {next(iter(lost))}, an autograd function of its own, whose gradient no rule "
@@ -93,7 +93,7 @@ def _recorded(x: Tensor) -> Tensor:
     return x.clone().requires_grad_().clone()  # which a first layer may work in
 
 
-def _own_functions(output: Any) -> Counter[str]:
+def own_functions(output: Any) -> Counter[str]:
     """Autograd functions written in Python that a model's logits have gone through."""
     found: Counter[str] = Counter()
     seen, nodes = set(), [_tensor_of(output).grad_fn]
@@ -137,4 +137,4 @@ def _refuse_changes(model: nn.Module, traced: fx.GraphModule) -> None:
             raise NoRuleError(f"{name} has a forward of its own, not its class's, which no rule bounds: {_UNHOOKED}")
 
 
-__all__ = ["Run", "trace"]
+__all__ = ["Run", "own_functions", "trace"]

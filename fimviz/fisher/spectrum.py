@@ -218,7 +218,11 @@ class Spectrum(ModelResult):
         }
         cost = Cost(self.cost.forwards[at], self.cost.vjps[at], self.cost.jvps[at], self.cost.seconds)
         failures = among(self.failures, at.tolist())
-        return replace(self, **per_input, cost=cost, failures=failures, _walks={}, _parts={})
+        walks = {k: walk.take(at) for k, walk in self._walks.items()}
+        part = replace(self, **per_input, cost=cost, failures=failures, _walks=walks, _parts={})
+        for name in {"reach", "one_sided"} & self.__dict__.keys():  # what was asked of the whole is not asked again
+            part.__dict__[name] = self.__dict__[name][at]
+        return part
 
     def joined(self, other: Spectrum) -> Spectrum:
         """The spectrum of both batches, one after the other, with the labels of each.

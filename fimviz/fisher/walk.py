@@ -7,7 +7,7 @@ speaks of. Views count such pixels. Only a `BlackBox` stops them at the range, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,6 +54,10 @@ class Walk:
     flips: Tensor
     becomes: Tensor
     outcomes: Tensor
+
+    def take(self, at: Tensor) -> Walk:
+        """The walks of some of the inputs."""
+        return replace(self, **{f.name: getattr(self, f.name)[at] for f in fields(self)})
 
 
 def walk(

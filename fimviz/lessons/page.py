@@ -16,8 +16,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fimviz.views.kit.module import style_source
-
 try:
     import nbformat
     from latex2mathml.converter import convert
@@ -131,8 +129,14 @@ def _whole(sections: list[_Section], kind: str, body: str, after: str = "") -> s
     title = _plain(sections[0].title) if sections else "Lesson"
     style = files("fimviz.lessons").joinpath("page.css").read_text(encoding="utf-8")
     script = files("fimviz.lessons").joinpath("slides.js").read_text(encoding="utf-8")
-    first, *later = body.split(views := f"<style>{style_source()}</style>\n")  # one sheet serves all views
-    body = first + (views if later else "") + "".join(later)
+    sheets: set[str] = set()
+
+    def once(found: re.Match[str]) -> str:
+        new = found[0] not in sheets
+        sheets.add(found[0])
+        return found[0] if new else ""
+
+    body = re.sub(r"<style>.*?</style>", once, body, flags=re.S)  # every view brings the same sheet
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -22,7 +22,7 @@ from fimviz._surroundings import as_given, ordinary
 from fimviz._tell import tell
 from fimviz.model.apart import apart
 from fimviz.model.at_rest import Restored, at_rest, in_dtype
-from fimviz.model.data import unpacked
+from fimviz.model.data import is_raw, unpacked
 from fimviz.model.images import check_values, likely_mistake, likely_units, read
 from fimviz.model.labels import read_names
 from fimviz.model.likelihoods import Likelihood, likelihood_of
@@ -287,7 +287,7 @@ class Classifier:
         if takes_tokens(self.model, images):
             raise TypeError(_TOKENS)
         images, _ = unpacked(images, net=self)
-        if self.prepare is not None and not hasattr(images, "shape"):
+        if self.prepare is not None and is_raw(images):
             images = self.prepare(images)
         return read(images)
 

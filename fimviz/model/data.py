@@ -62,6 +62,11 @@ def unpacked(images: Any, labels: Any = None, net: Any = None) -> tuple[Any, Any
     return found, labels if own is None else Brought(own, source.names, labels)
 
 
+def is_raw(images: Any) -> bool:
+    """Whether images are none that a model takes yet: paths, pictures, bytes."""
+    return str(getattr(images, "dtype", "uint8")).removeprefix("torch.") == "uint8"
+
+
 def _source(images: Any) -> _Source | None:
     kind = type(images).__name__
     if isinstance(images, DataLoader):
@@ -104,7 +109,7 @@ def _read(source: _Source, prepare: Callable[[Any], Tensor] | None) -> tuple[Any
                 image, label = _split(part, source.batched)
                 _an_image(image, 2 if source.batched else 1)
                 several = source.batched
-                if prepare is not None and not (source.batched and hasattr(image, "shape")):
+                if prepare is not None and (is_raw(image) or not source.batched):
                     image, several = prepare(image if source.batched else [image]), True
             except Exception as error:
                 error.add_note(f"fimviz was reading {unit} {len(found)} of {source.what}")
@@ -158,7 +163,7 @@ def _split(part: Any, batched: bool) -> tuple[Any, Any]:
         label = _key(part, _LABEL)
         return part[key], None if label is None else part[label]
     if isinstance(part, list | tuple) and part:
-        if batched and _is_raw(part[0]):  # a batch of pictures that nothing has collated
+        if batched and _is_picture_or_path(part[0]):  # a batch of pictures that nothing has collated
             return part, None
         return part[0], part[1] if len(part) > 1 else None
     return part, None
@@ -166,7 +171,7 @@ def _split(part: Any, batched: bool) -> tuple[Any, Any]:
 
 def _an_image(image: Any, least: int) -> None:
     """Refuse what stands where an item's image should: an index, a tuple of several."""
-    if _is_raw(image) or isinstance(image, list) or getattr(image, "ndim", 0) >= least:
+    if _is_picture_or_path(image) or isinstance(image, list) or getattr(image, "ndim", 0) >= least:
         return
     if least == 2 and isinstance(image, tuple):  # of pictures that nothing has collated
         return
@@ -176,10 +181,10 @@ def _an_image(image: Any, least: int) -> None:
 def _is_item(one: Any) -> bool:
     if isinstance(one, Mapping):
         return _key(one, _IMAGE) is not None
-    return isinstance(one, tuple) and bool(one) and (_is_raw(one[0]) or getattr(one[0], "ndim", 0) > 0)
+    return isinstance(one, tuple) and bool(one) and (_is_picture_or_path(one[0]) or getattr(one[0], "ndim", 0) > 0)
 
 
-def _is_raw(image: Any) -> bool:
+def _is_picture_or_path(image: Any) -> bool:
     return is_picture(image) or isinstance(image, str | PathLike)
 
 

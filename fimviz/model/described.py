@@ -18,7 +18,7 @@ from torch import Tensor
 # of them is enough: a network with straight-through estimators is described at steps of many levels only.
 _STEPS = 2.0**-4, 0.6
 _RANDOM = 2  # directions an input
-_NODES = 1, 4, 16, 64  # of the integral; more where fewer leave it in doubt
+_NODES, _FINE = (1, 4), (16, 64)  # of the integral; more where fewer leave it in doubt
 _UNEXPLAINED = 0.2  # of the change; a third of an image comes to 0.4, half of it to 0.5
 _EXPLAINED = 0.1  # on a short part of a path: there an honest network is as good as linear
 _HALVINGS = 12  # of a path, after which a slope of thousands a pixel is seen to be one, and a jump still is a jump
@@ -75,11 +75,11 @@ def unexplained(score: _Score, x: Tensor, known: Tensor, box: tuple[float, float
         noise = _NOISE * eps * (1 + start.abs().max())
         if not path.change.norm() > noise:
             continue
-        for nodes in _NODES:
-            share = _share(path.change, path.told(nodes))
-            if share <= _UNEXPLAINED:
-                return 0.0
-        if _is_steep(path, noise):
+        # A short part of a rough path costs less than a fine integral along all of it.
+        if _least(path, _NODES) <= _UNEXPLAINED or _is_steep(path, noise):
+            return 0.0
+        share = _least(path, _FINE)
+        if share <= _UNEXPLAINED:
             return 0.0
         left.append(share)
     return min(left, default=0.0)
@@ -99,6 +99,16 @@ def _share(change: Tensor, told: Tensor) -> float:
     """In the direction of which most is unexplained."""
     rest, told = ((t.view(_RANDOM + 1, -1)).norm(dim=1) for t in (change - told, told))
     return float((rest / (rest + told)).nan_to_num(0.0).amax())
+
+
+def _least(path: _Path, some: tuple[int, ...]) -> float:
+    """The share that an integral leaves unexplained, of as many nodes as explain it, or of the most."""
+    share = 1.0
+    for nodes in some:
+        share = _share(path.change, path.told(nodes))
+        if share <= _UNEXPLAINED:
+            break
+    return share
 
 
 @dataclass(frozen=True)
@@ -124,19 +134,21 @@ class _Path:
             total += (slope * self.delta).flatten(1).sum(1) * length
         return total
 
-    def worse_half(self) -> _Path:
-        """Of every line the half of which the gradient leaves more unexplained."""
+    def worse_half(self) -> tuple[_Path, Tensor]:
+        """Of every line the half of which the gradient leaves more unexplained, and what it tells of that."""
         (start, end), middle = self.places, (self.places[0] + self.places[1]) / 2
         with torch.no_grad():
             between = _each(self.score, self._at(middle))
         first = replace(self, places=(start, middle), scores=(self.scores[0], between))
         second = replace(self, places=(middle, end), scores=(between, self.scores[1]))
-        worse = (second.change - second.told(1)).abs() > (first.change - first.told(1)).abs()
+        told = first.told(1), second.told(1)
+        worse = (second.change - told[1]).abs() > (first.change - told[0]).abs()
 
         def chosen(of_second: tuple[Tensor, Tensor], of_first: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return torch.where(worse, of_second[0], of_first[0]), torch.where(worse, of_second[1], of_first[1])
 
-        return replace(self, places=chosen(second.places, first.places), scores=chosen(second.scores, first.scores))
+        places, scores = chosen(second.places, first.places), chosen(second.scores, first.scores)
+        return replace(self, places=places, scores=scores), torch.where(worse, told[1], told[0])
 
     def _at(self, places: Tensor) -> Tensor:
         return (self.x + places.view(-1, *[1] * (self.x.ndim - 1)) * self.delta).detach()
@@ -145,10 +157,10 @@ class _Path:
 def _is_steep(path: _Path, noise: Tensor) -> bool:
     """Whether the gradient explains what happens on some short enough part of the worst of a path."""
     for _ in range(_HALVINGS):
-        path = path.worse_half()
+        path, told = path.worse_half()
         if path.change.norm() <= noise:
             return False
-        if _share(path.change, path.told(1)) <= _EXPLAINED:
+        if _share(path.change, told) <= _EXPLAINED:
             return True
     # What a rough landscape still does on the last part is explained by a finer integral; what is hidden is not.
-    return any(_share(path.change, path.told(nodes)) <= _UNEXPLAINED for nodes in _NODES)
+    return _least(path, _NODES + _FINE) <= _UNEXPLAINED

@@ -27,7 +27,10 @@ def read(images: Any) -> Tensor:
     if images.layout != torch.strided:
         raise TypeError(f"images are sparse ({images.layout}), expected a dense tensor: pass images.to_dense()")
     if images.dtype == torch.uint8:
-        raise TypeError(f"images are uint8 (0…255), expected floats: pass {name} / 255")
+        raise TypeError(
+            f"images are uint8 (0…255), expected floats: pass {name} / 255, or give the data set that they come from "
+            "the transform torchvision.transforms.v2.ToDtype(torch.float32, scale=True)"
+        )
     if not images.is_floating_point():
         mend = (
             "images.abs(), for instance" if images.is_complex() else "images / 255 for values 0…255, else images * 1.0"

@@ -138,6 +138,12 @@ class Brought:
                 f"the data set has {len(self.names)} classes ({', '.join(self.names[:3])}, …) and the model "
                 f"{len(net.classes)}: pass labels= in the model's"
             )
+        apart = next((i for i, pair in enumerate(zip(self.names, net.classes, strict=True)) if pair[0] != pair[1]), -1)
+        if apart >= 0 and net.classes != list(map(str, range(len(net.classes)))):  # which are no names
+            tell(
+                f"the labels that come with the images are taken by their numbers: class {apart} is "
+                f"{self.names[apart]!r} in the data set and {net.classes[apart]!r} in the model"
+            )
         return places
 
 

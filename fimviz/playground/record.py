@@ -16,6 +16,7 @@ from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fimviz.bounds.tracing import own_functions
 from fimviz.model.at_rest import in_dtype
 from fimviz.model.classifier import Classifier, _tensor_of
 from fimviz.model.models import called
@@ -38,6 +39,14 @@ def record(net: Classifier, images: Tensor) -> Program:
     own = in_dtype(net.model, dtype) if net.dtype != dtype else nullcontext()
     with net.at_rest(), torch.no_grad(), own:
         program, again = (_recorded(net, values) for values in (x, other))
+    with net.at_rest(), torch.enable_grad():
+        leaf = images[:1].detach().to(net.device, net.dtype).clone().requires_grad_()
+        lost = own_functions(called(net.model, net.normalised(leaf)))
+    if lost:
+        raise NoRuleError(
+            f"{type(net.model).__name__} goes back through {next(iter(lost))}, an autograd function of its own, whose "
+            "gradient no rule carries into a page"
+        )
     if not program.same_as(again):
         raise NoRuleError(
             f"{type(net.model).__name__} does other things to other inputs, which a page cannot follow: expected the "

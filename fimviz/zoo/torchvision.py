@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fimviz._options import named_options
 from fimviz.model.classifier import Classifier
+from fimviz.model.likelihoods import Likelihood
 from fimviz.zoo.geometry import middle
 
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name of torchvision's files
@@ -23,7 +24,12 @@ _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # of the file's content, in the name o
 
 @named_options
 def from_torchvision(
-    name: str, *, weights: Any = "DEFAULT", classes: Sequence[str] | None = None, precision: str = "verified"
+    name: str,
+    *,
+    weights: Any = "DEFAULT",
+    classes: Sequence[str] | None = None,
+    likelihood: str | Likelihood = "categorical",
+    precision: str = "verified",
 ) -> Classifier:
     """A classifier of torchvision.models with its weights, class names and normalisation.
 
@@ -33,6 +39,7 @@ def from_torchvision(
             a file .pth (loaded with weights_only=True) or .safetensors of a state dictionary for this architecture,
             whose number of classes may be another; None for random weights.
         classes: names, where the file has other classes than ImageNet's.
+        likelihood: as of `Classifier`: "bernoulli" for several labels an image.
         precision: as of `Classifier`.
 
     Returns:
@@ -77,7 +84,9 @@ def from_torchvision(
     names: Sequence[str] | None = classes
     if names is None and len(head) == len(member.meta["categories"]):
         names = member.meta["categories"]
-    net = Classifier(model.eval(), mean=preset.mean, std=preset.std, classes=names, precision=precision)
+    net = Classifier(
+        model.eval(), mean=preset.mean, std=preset.std, classes=names, likelihood=likelihood, precision=precision
+    )
     net.prepare = middle(preset.resize_size[0], preset.crop_size[0], preset.interpolation, preset.antialias)
     return net
 

@@ -14,7 +14,7 @@ from torch.nn import functional as tf
 import fimviz as fv
 import fimviz.bounds as bounds
 from fimviz.bounds import active
-from fimviz.bounds.active import conv_rows, norm, numbered, patches
+from fimviz.bounds.active import conv_blocks, conv_rows, norm, numbered, patches
 
 from .test_layers import Call, drawn, randomised
 from .test_network import REAL, check
@@ -50,6 +50,41 @@ def test_rows_are_those_of_the_dense_matrix(seed, spatial, mode):
     assert np.allclose(rows.toarray(), factors[:, None] * matrix.numpy()[numbers])
     assert np.linalg.norm(matrix.numpy(), 2) <= norm(conv_rows(weight, read, groups, inputs)(
         np.arange(len(matrix)), np.ones(len(matrix))))  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), spatial=st.integers(1, 3))
+def test_blocks_are_what_a_convolution_without_overlaps_falls_into(seed, spatial):
+    draw = np.random.default_rng(seed)
+    kernel = tuple(int(n) for n in draw.integers(1, 4, spatial))
+    stride = tuple(k + int(draw.integers(0, 2)) for k in kernel)
+    size = tuple(int(n) for n in draw.integers(5, 8 if spatial < 3 else 6, spatial))
+    groups, pad = int(draw.integers(1, 3)), tuple(int(draw.integers(0, k // 2 + 1)) for k in kernel)
+    weight = drawn(2 * groups, int(draw.integers(1, 3)), *kernel, seed=seed)
+    channels = weight.shape[1] * groups
+    inputs = math.prod(size) * channels
+    eye = torch.eye(inputs, dtype=torch.float64).view(-1, channels, *size)
+    matrix = CONVS[spatial](eye, weight, None, stride, pad, 1, groups).flatten(1).T.numpy()
+    slopes, on = draw.random(len(matrix)), draw.random(inputs) < 0.6
+
+    def read():
+        return patches(numbered((channels, *size), pad, pad), kernel, stride, (1,) * spatial)
+
+    blocks = torch.cat(list(conv_blocks(weight, read, groups)(slopes, on)))
+    assert len(blocks) == groups * len(matrix) // len(weight)
+    whole = slopes[:, None] * matrix * on
+    assert torch.linalg.matrix_norm(blocks, 2).amax().item() == pytest.approx(np.linalg.norm(whole, 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(256, 1024, 1), nn.Conv2d(256, 256, 3, padding=1, groups=256)])
+def test_places_and_groups_apart_are_bounded_by_their_units(layer, monkeypatch):
+    """Of wide layers, whose matrices as a whole would be too large."""
+    monkeypatch.setattr(active, "_WORK", 4e8)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 256, 1), nn.ReLU(), layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(layer.out_channels, 2))  # fmt: skip
+    steps = bounds.local_bound(net, torch.rand(1, 1, 4, 4)).steps[0]
+    assert "units that react" in steps[3].formula
 
 
 def sparse(draw, shape, density):
@@ -128,7 +163,8 @@ class Net(nn.Module):
             pick(pools),
         )
         self.norm, self.left, self.b = randomised(nn.BatchNorm2d(4), seed), nn.Conv2d(4, 4, 3, padding=1), pick(act)
-        self.right = nn.Conv2d(4, 4, 1, groups=2) if seed % 2 else nn.Identity()
+        right = [nn.Identity(), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, 1, 1, groups=4)]
+        self.right = right[seed % 4]
         self.c, self.last, self.last_pool = pick(act), nn.Conv2d(8, 3, 2), pick(pools[:2] + pools[4:])
         self.order, self.flat = seed % 3, nn.Flatten()
         with torch.no_grad():

@@ -37,7 +37,7 @@ def test_driven_by_keyboard(results, open_page, tmp_path, width):
     assert page.locator(".fv-heat button[aria-pressed=true]").get_attribute("data-b") == str(labels[3])
     a, b = result.net.classes[labels[2]], result.net.classes[labels[3]]
     assert page.locator(".fv-pairname").inner_text().startswith(f"{a} → {b}: KL = ")
-    page.locator("select").select_option("g2")
+    page.get_by_label("What the map shows").select_option("g2")
     said = page.locator(".fv-heat button[aria-pressed=true]").get_attribute("aria-label")
     value = float(said.split("G2 ")[1].split(",")[0].replace("−", "-"))
     assert value == pytest.approx(result.by_class["g2"].values[labels[2], labels[3]], rel=6e-3)

@@ -1,11 +1,15 @@
 """Live views within other people's widgets, in a real JupyterLab: boxes, tabs, links, `interact` and `Output`."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
 
 pytest.importorskip("jupyterlab", reason="JupyterLab is absent: pip install 'fimviz[lab]'")
 expect = pytest.importorskip("playwright.sync_api").expect
 from tests.browser.lab import ASK, PATIENCE, call, opened, write_notebook  # noqa: E402
 
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "08_among_other_widgets.ipynb"
 MADE = """
 import ipywidgets as W
 import torch
@@ -27,34 +31,14 @@ BOXES = [
     "W.Tab(views()[:2])",
     "W.Accordion(views()[:1], selected_index=0)",
 ]
-LINKED = """
-a, b = s.widget(), s.widget(samples=3)
-slider = W.FloatSlider(min=-1, max=1, step=0.01)
-link = W.jslink((a, "epsilon"), (slider, "value"))
-other = W.jslink((a, "epsilon"), (b, "epsilon"))
-W.VBox([slider, a, b])
-"""
-INTERACT = """
-@W.interact(order=(0, 1))
-def show(order):
-    w = s.widget()
-    w.direction = order
-    display(w)
-"""
-OUTPUT = """
-out = W.Output()
-with out:
-    display(s)
-    display(s.widget())
-W.HBox([out])
-"""
 SEEN = "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().width)"
 
 
 @pytest.fixture(scope="module")
 def boxes(lab, chromium):
     expect.set_options(timeout=PATIENCE)
-    write_notebook(lab.root / "boxes.ipynb", MADE, *BOXES, LINKED, INTERACT, OUTPUT)
+    taught = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    write_notebook(lab.root / "boxes.ipynb", MADE, *BOXES, *taught)
     page, complaints = lab.page(chromium)
     yield opened(page, "boxes.ipynb")
     page.context.close()
@@ -99,16 +83,26 @@ def test_views_take_their_share_of_a_box(boxes, at):
         assert min(widths(area)) > 0.75 * room
 
 
-def test_links_and_interact_and_output(boxes):
-    linked = output(boxes, 1 + len(BOXES))
+def test_the_notebook_among_other_widgets(boxes):
+    """What it teaches, by hand: `jslink`, `observe`, `interact` and `Output`."""
+    linked, words, shown, captured = (output(boxes, 1 + len(BOXES) + at) for at in (1, 3, 5, 7))
+    output(boxes, 2 + len(BOXES))
     expect(linked.locator(".fimviz h3")).to_have_count(2)
     call(boxes, ASK, ["slider.value = 0.03", "0"])
     for view in linked.locator(".fimviz").all():
         expect(view.locator(".fv-slider output")).to_have_text("ε = 0.03")
-    shown = output(boxes, 2 + len(BOXES))
+    linked.locator(".fv-zero").last.click()
+    expect(linked.locator(".fimviz").first.locator(".fv-slider output")).to_have_text("ε = 0")
+    linked.locator("[role=option]").nth(2).click()
+    place = call(boxes, ASK, ["", "a.index"])
+    expect(linked.locator(".fimviz").last.locator(".fv-sub")).to_contain_text(f"Sample {place}:")
+    output(boxes, 4 + len(BOXES))
+    expect(words.locator(".widget-html-content")).to_contain_text(f"Digit {place}, moved by")
+    output(boxes, 6 + len(BOXES))
     expect(shown.locator(".fv-direction figcaption")).to_have_text("direction v₁")
-    call(boxes, ASK, ["show.widget.children[0].value = 1", "0"])
+    shown.locator("select").nth(1).select_option("2")
     expect(shown.locator(".fv-direction figcaption")).to_have_text("direction v₂")
-    captured = output(boxes, 3 + len(BOXES))
-    expect(captured.locator(".fimviz:not(.fimviz-still) h3")).to_have_count(2)
+    output(boxes, 8 + len(BOXES))
+    captured.get_by_role("button", name="show", exact=True).click()
+    expect(captured.locator(".fimviz:not(.fimviz-still) h3")).to_have_count(1)
     assert min(widths(captured)) > 500

@@ -22,6 +22,12 @@ def smooth(n, side=224, seed=3):
     return (clouds + 0.01 * torch.randn(n, 3, side, side, generator=generator)).clamp(0, 1)
 
 
+def read(payload):
+    """The JSON value of a payload."""
+    packed = zlib.decompress(b64decode(payload))
+    return json.loads(packed[4 : 4 + int.from_bytes(packed[:4], "little")])
+
+
 @pytest.fixture(scope="module")
 def photographs():
     names = [f"class {c} with a name of forty characters" for c in range(7)]
@@ -35,6 +41,24 @@ def photographs():
 def test_eight_photographs_with_three_directions_take_a_megabyte(photographs):
     figure = photographs.view()
     assert len(figure.setup["samples"]) == 8
+    assert len(figure.html().encode()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        fv.reconstruction,
+        lambda s: fv.attributions(s.net, s.images, methods=("Saliency", "InputXGradient"), spectrum=s),
+        lambda s: fv.trace_margins(s.net, s.images, targets="runner-up", damping=1.0, verify=False),
+        lambda s: fv.cckl(s.net, s.images, [c % 7 for c in range(8)]),
+    ],
+    ids=["reconstruction", "attributions", "margins", "divergence"],
+)
+def test_other_views_hold_eight_photographs_in_a_megabyte_too(photographs, look):
+    figure = look(photographs).view()
+    data = read(figure.state["payload"])
+    assert len(data["samples"]) == 8
+    assert not data["left"]
     assert len(figure.html().encode()) < 1_000_000
 
 
@@ -109,6 +133,47 @@ def test_the_lens_reads_pixels_by_keyboard_and_by_pointer(opened, photographs):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def asked(view):
+    """A result whose view shows images, and what the lens is to read of each."""
+    torch.manual_seed(1)
+    shape = (3, 24, 16)
+    net, images = fv.Classifier(linear(shape, 4, gain=8.0)), torch.rand(2, *shape)
+    if view == "margins":
+        result = fv.trace_margins(net, images[:1], targets="runner-up", damping=1.0, verify=False)
+        change = result.ends[0] - images[0]
+        return result, {"start": images[0], "here": images[0] + change, "difference": change}
+    if view == "divergence":
+        result = fv.cckl(net, images, [0, 1])
+        y, x = images  # from sample 1 to sample 0, whose KL is nearer to the median of all
+        ends = {"x_i, sample 1": x, "on the way": (x + y) / 2, "x_j, sample 0": y}
+        return result, {**ends, "difference x_j − x_i": y - x}
+    result = fv.reconstruction(fv.spectrum(net, images[:1], k=3))
+    seen = result.visible[0]
+    return result, {"image": images[0], "visible part": seen, "mean + visible": images[0].mean() + seen}
+
+
+@pytest.mark.parametrize("view", ["margins", "divergence", "reconstruction"])
+def test_every_view_of_images_has_a_lens_and_a_contrast(opened, view):
+    result, pictures = asked(view)
+    page = opened(result, viewport={"width": 480, "height": 900})
+    page.get_by_role("button", name="lens").click()
+    page.get_by_label("Row of the pixel in the lens").fill("17")
+    page.get_by_label("Column of the pixel in the lens").fill("9")
+    crops = [crop.split("\n") for crop in page.locator(".fv-crop").all_inner_texts()]
+    assert [name for name, *_ in crops] == list(pictures)
+    for (_, *words), picture in zip(crops, pictures.values(), strict=True):
+        read = [float(word.split()[1].replace("−", "-").replace("×10⁻", "e-")) for word in words]
+        # half a step of a byte, and two digits
+        assert read == pytest.approx(picture[:, 17, 9].tolist(), rel=0.05, abs=0.006 * float(picture.abs().amax()))
+    rule = page.locator(".fv-direction .fv-rule").first
+    assert "the 99.5th percentile" in rule.inner_text()
+    before = rgba(page, ".fv-images .fv-direction")
+    page.get_by_label("Contrast of signed maps").select_option("4")
+    assert "contrast ×4" in rule.inner_text()
+    assert not np.array_equal(before, rgba(page, ".fv-images .fv-direction"))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_maps_are_as_fine_as_the_room_allows():
     v = torch.randn(24, 3, 224, 224, dtype=torch.float64)
     steps = []
@@ -120,7 +185,5 @@ def test_maps_are_as_fine_as_the_room_allows():
         assert found["limit"] == contrast(v[0])
         size = v[0].abs()
         assert found["beyond"] == pytest.approx(float((size > contrast(v[0])).double().mean()))
-        packed = zlib.decompress(b64decode(inputs.payload.pack({})))
-        length = int.from_bytes(packed[:4], "little")
-        assert json.loads(packed[4 : 4 + length])["pictures"][0][2:] == [3, 1]
+        assert read(inputs.payload.pack({}))["pictures"][0][2:] == [3, 1]
     assert steps[0] < 0.3 < 1 < steps[1]

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fimviz as fv
 import fimviz.bounds as bounds
-from tests.compatibility.networks import Network
+from tests.compatibility.network import Network
 
 COLUMNS = ("exact", "lanczos", "bounds", "certificate", "paths", "view")
 Cell = dict[str, Any]  # verdict: "works", "refused", "failed" or "wrong"; words; forwards: cost, or None

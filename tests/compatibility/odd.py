@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import fimviz as fv
-
-
-@dataclass(frozen=True)
-class Odd:
-    """As `tests.compatibility.networks.Network`."""
-
-    name: str
-    build: Callable[[int], nn.Module]
-    shape: tuple[int, ...]
-    handed: Callable[[nn.Module], nn.Module] = lambda model: model
-    options: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[int, int] | None = (10, 1000)
-    tokens: bool = False
+from tests.compatibility.network import Network
 
 
 def _cnn(classes: int) -> nn.Module:
@@ -220,32 +206,36 @@ def _exported(model: nn.Module) -> nn.Module:
 _FREE = {"input_range": None}
 _IMAGE = (3, 32, 32)
 NETWORKS = [
-    Odd("recurrent (LSTM)", lambda k: _Recurrent(nn.LSTM, k), (12, 16), options=_FREE),
-    Odd("recurrent (GRU)", lambda k: _Recurrent(nn.GRU, k), (12, 16), options=_FREE),
-    Odd("one-dimensional", _one_dimensional, (2, 64), options=_FREE),
-    Odd("tabular", _table, (20,), options=_FREE),
-    Odd("tabular, gated (GLU)", _Gated, (20,), options=_FREE),
-    Odd("tabular, a soft tree", _Forest, (20,), options=_FREE),
-    Odd("multi-label", _cnn, _IMAGE, options={"likelihood": "bernoulli"}),
-    Odd("one logit, yes or no", lambda k: _cnn(1), _IMAGE, options={"likelihood": "bernoulli"}, classes=None),
-    Odd("regression", lambda k: _cnn(3), _IMAGE, options={"likelihood": fv.Gaussian(sigma=0.5)}, classes=None),
-    Odd("text over embeddings", _Text, (6, 32), options=_FREE),
-    Odd("text over embeddings (BERT)", _Bert, (6, 32), options=_FREE),
-    Odd("text over tokens", _Tokens, (6,), options=_FREE, tokens=True),
-    Odd("scripted", _cnn, _IMAGE, torch.jit.script),
-    Odd("traced by torch.jit", _cnn, _IMAGE, lambda m: torch.jit.trace(m, torch.rand(2, *_IMAGE))),
-    Odd("compiled", _cnn, _IMAGE, lambda m: torch.compile(m, backend="eager")),
-    Odd("exported", _cnn, _IMAGE, _exported),
-    Odd("in DataParallel", _cnn, _IMAGE, nn.DataParallel),
-    Odd("bfloat16", _cnn, _IMAGE, lambda m: m.bfloat16()),
-    Odd("quantised", _cnn, _IMAGE, _quantised),
-    Odd("weight norm, spectral norm", _weight_norm, _IMAGE),
-    Odd("frozen backbone", _frozen, _IMAGE),
-    Odd("with a forward hook", _cnn, _IMAGE, _hooked),
-    Odd("a mapping of outputs", _Outputs, _IMAGE),
-    Odd("custom autograd.Function", _Custom, (12,), options=_FREE),
-    Odd("looks at its input's values", _Careful, (12,), options=_FREE),
-    Odd("Fourier transform", _Fourier, (64,), options=_FREE),
-    Odd("random in evaluation mode", _Random, _IMAGE),
-    Odd("coupled by its batch", _coupled, _IMAGE),
+    Network("recurrent (LSTM)", "others", lambda k: _Recurrent(nn.LSTM, k), (12, 16), options=_FREE),
+    Network("recurrent (GRU)", "others", lambda k: _Recurrent(nn.GRU, k), (12, 16), options=_FREE),
+    Network("one-dimensional", "others", _one_dimensional, (2, 64), options=_FREE),
+    Network("tabular", "others", _table, (20,), options=_FREE),
+    Network("tabular, gated (GLU)", "others", _Gated, (20,), options=_FREE),
+    Network("tabular, a soft tree", "others", _Forest, (20,), options=_FREE),
+    Network("multi-label", "others", _cnn, _IMAGE, options={"likelihood": "bernoulli"}),
+    Network(
+        "one logit, yes or no", "others", lambda k: _cnn(1), _IMAGE, options={"likelihood": "bernoulli"}, classes=None
+    ),
+    Network(
+        "regression", "others", lambda k: _cnn(3), _IMAGE, options={"likelihood": fv.Gaussian(sigma=0.5)}, classes=None
+    ),
+    Network("text over embeddings", "others", _Text, (6, 32), options=_FREE),
+    Network("text over embeddings (BERT)", "others", _Bert, (6, 32), options=_FREE),
+    Network("text over tokens", "others", _Tokens, (6,), options=_FREE, tokens=True),
+    Network("scripted", "others", _cnn, _IMAGE, torch.jit.script),
+    Network("traced by torch.jit", "others", _cnn, _IMAGE, lambda m: torch.jit.trace(m, torch.rand(2, *_IMAGE))),
+    Network("compiled", "others", _cnn, _IMAGE, lambda m: torch.compile(m, backend="eager")),
+    Network("exported", "others", _cnn, _IMAGE, _exported),
+    Network("in DataParallel", "others", _cnn, _IMAGE, nn.DataParallel),
+    Network("bfloat16", "others", _cnn, _IMAGE, lambda m: m.bfloat16()),
+    Network("quantised", "others", _cnn, _IMAGE, _quantised),
+    Network("weight norm, spectral norm", "others", _weight_norm, _IMAGE),
+    Network("frozen backbone", "others", _frozen, _IMAGE),
+    Network("with a forward hook", "others", _cnn, _IMAGE, _hooked),
+    Network("a mapping of outputs", "others", _Outputs, _IMAGE),
+    Network("custom autograd.Function", "others", _Custom, (12,), options=_FREE),
+    Network("looks at its input's values", "others", _Careful, (12,), options=_FREE),
+    Network("Fourier transform", "others", _Fourier, (64,), options=_FREE),
+    Network("random in evaluation mode", "others", _Random, _IMAGE),
+    Network("coupled by its batch", "others", _coupled, _IMAGE),
 ]

@@ -213,7 +213,10 @@ def test_labels_follow_the_names_of_the_data_set(net, batch):
     other.classes = ["dog", "cat", "cow", "owl"]
     assert fv.spectrum(net, other, k=1).labels.tolist() == [[1, 0, 3, 2][i] for i in y]
     other.classes = ["Felis", "Canis", "Bubo", "Bos"]  # as many: their order is all there is
-    assert fv.spectrum(net, other, k=1).labels.tolist() == y.tolist()
+    with pytest.warns(
+        UserWarning, match=r"by their numbers: class 0 is 'Felis' in the data set and 'cat' in the model"
+    ):
+        assert fv.spectrum(net, other, k=1).labels.tolist() == y.tolist()
     other.classes = ["cat", "dog"]
     assert fv.spectrum(net, Subset(other, [0, 1]), k=1).labels.tolist() == [0, 1]
     other.classes = [f"thing {i}" for i in range(9)]
@@ -279,6 +282,9 @@ def test_raw_pictures_are_prepared_by_the_model(batch, tmp_path):
     assert net.admit(loader).shape == net.admit(raw).shape == (6, 3, 160, 160)
     prepared = Pictures(*batch, lambda image: net.prepare(image)[0])
     assert torch.equal(net.admit(DataLoader(prepared, batch_size=4)), net.admit([prepared[i][0] for i in range(6)]))
+    images = (batch[0] * 255).byte()
+    for form in (DataLoader(TensorDataset(images, batch[1]), batch_size=3), (images, batch[1]), images):
+        assert torch.equal(net.admit(form), net.prepare(images))
     for i in (1, 0):
         raw[i][0].save(tmp_path / f"{i}.png")
     (tmp_path / "notes.txt").write_text("no picture")
@@ -350,6 +356,10 @@ def test_what_is_wrong_is_said(net, batch, tmp_path):
         (DataLoader(normalised, batch_size=4), r"images run from -2 to 2, .*normalised already, pass the raw pixels"),
         (normalised, "normalised already"),
         (TensorDataset((x * 255).byte(), y), "images are uint8"),
+        (
+            DataLoader(TensorDataset((x * 255).byte(), y)),
+            r"uint8 .*data set .* transform .*ToDtype\(torch.float32, scale=T",
+        ),
         ([(x[0], 0), (x[0, :, :9], 1)], "different shapes"),
         (DataLoader([x[0], x[0, :, :9]], batch_size=1), "different shapes"),
         ([(0, x[0])], "whose parts have different shapes"),

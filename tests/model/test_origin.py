@@ -144,6 +144,21 @@ def test_a_part_a_copy_and_a_pickle_are_of_the_same_weights():
     assert twin.changed == stored.changed == ""
 
 
+def test_what_was_asked_of_a_batch_is_known_of_its_parts():
+    model, net, x = network()
+    s = fv.spectrum(net, x, k=2)
+    walk, reach, one_sided = s.walk(), s.reach, s.one_sided
+    part = s.take([2, 0])
+    with torch.no_grad():
+        model[0].weight.mul_(1.1)  # so that it cannot be asked again
+    for name in ("epsilon", "kl", "flips", "becomes", "outcomes"):
+        assert torch.equal(getattr(part.walk(), name), getattr(walk, name)[[2, 0]])
+    assert torch.equal(part.reach, reach[[2, 0]])
+    assert torch.equal(part.one_sided, one_sided[[2, 0]])
+    with pytest.raises(RuntimeError, match="has to ask the model"):
+        part.walk(1)
+
+
 def test_caches_that_are_not_saved_with_the_model_are_no_weights():
     model, net, x = network()
     model.register_buffer("table", torch.zeros(3), persistent=False)

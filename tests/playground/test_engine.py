@@ -218,16 +218,27 @@ class Odd(nn.Module):
         return self.head(self.run(x).flatten(1))
 
 
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
 @pytest.mark.parametrize(
     ("net", "named"),
     [
+        (Odd(Straight.apply), "goes back through Straight, an autograd function of its own"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3), nn.Flatten(), nn.Linear(64, 3)),
          "no rule carries the transposed convolution of 1 (ConvTranspose2d)"),
         (Odd(lambda x: x.cumsum(-1)), "no rule carries cumsum of Odd"),
         (Odd(lambda x: x * 2 if float(x.sum()) > 1 else x), "Odd decides by the values"),
         (Odd(lambda x: x.unflatten(2, (2, 4)).amax(2).repeat(1, 1, 2, 1)), "no rule carries amax of Odd"),
     ],
-    ids=["transposed", "cumsum", "decides", "largest"],
+    ids=["straight", "transposed", "cumsum", "decides", "largest"],
 )  # fmt: skip
 def test_a_layer_without_a_rule_is_refused_by_name(net, named):
     with pytest.raises(NoRuleError) as refused:

@@ -90,8 +90,8 @@ def test_random_weights_leave_the_random_stream_and_give_classes(name):
 
 
 def test_vit_is_built_and_prepared():
-    net = fv.from_torchvision("vit_b_16", weights=None, precision="float32")
-    assert net.precision == "float32"
+    net = fv.from_torchvision("vit_b_16", weights=None, precision="float32", likelihood="bernoulli")
+    assert (net.precision, net.likelihood.name) == ("float32", "bernoulli")
     assert net.prepare.size == (224, 224)
     assert len(net.prepare(photo())) == 1
     assert sum(p.numel() for p in net.model.parameters()) == 86_567_656

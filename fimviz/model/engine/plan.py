@@ -44,22 +44,24 @@ def plan(
     size, classes = x[0].numel(), len(net.classes)
     width = passes.itemsize
     kept = 2 * len(x) * x.dtype.itemsize * size * k if vectors and net.device.type == "cpu" else 0
-    # What was measured as peaks of resnet18 (tests/fisher/test_spectrum.py): copies of weights in another precision,
-    # float64's values in the forward pass, graphs and the tape later, float64 inputs, rows, vectors in float64 on their
-    # way.
+    # What was measured as peaks (tests/fisher/test_spectrum.py, tests/benchmarks/memory.py): copies of weights in
+    # another precision, float64's values in the forward pass and after them the tape, or graphs of graphs where there
+    # can be none, float64 inputs, rows, vectors in float64 on their way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
     copies = sum(t.numel() * (8 * (precise or sharpens) + width * (t.dtype != passes)) for t in weights)
-    own = saved * (1 + 2 * precise + 9 * twice) + 24 * size + (1 if twice else 2) * width * rows * size
+    graphs = 2 * (precise or twice) + 9 * (twice and net.repeatable is False)
+    own = saved * (1 + graphs) + 24 * size + (1 if twice else 2) * width * rows * size
     own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, precise * (8 * largest + patches))
-    need = max(kept, copies + (1 + sharpens) * one_input + kept // 2)
+    aside = copies + sharpens * one_input + kept // 2
+    need = max(kept, aside + one_input)
     what = f"{rows} gradients of {size} values at one input"
     if vectors:
         what += f" and {k} eigenvectors of {len(x)}"
     if kept >= need / 2:
         mend = "ask for fewer eigenvectors with k= or vectors=False, or pass fewer images"
-    room = enough(need, net.device, max_memory, what, mend) - copies - kept // 2
+    room = enough(need, net.device, max_memory, what, mend) - aside
     # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.
     if net.device.type == "cpu":
         # An iteration goes on until the slowest input of a batch has converged, so that small batches waste less.

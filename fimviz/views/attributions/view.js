@@ -4,8 +4,8 @@ import { escape, series } from "../kit/chart.js";
 import { ends, gainControl } from "../kit/contrast.js";
 import { fixed, number, percent } from "../kit/numbers.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
-import { Lens, ofImage, ofMap, readings, strongest } from "../kit/lens.js";
-import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
+import { Lens, ofImage, ofMap } from "../kit/lens.js";
+import { canvasIn, fillTables, limitsOf, mounted, photographic, View } from "../kit/stage.js";
 
 const missing = (gap, most) => (gap === null ? "" : ` · ${gap > most ? "not complete: " : ""}misses ${percent(gap, 2)} of f(x) − f(baseline)`);
 
@@ -18,9 +18,9 @@ class Attributions extends View {
     const figure = (name) => `<figure><figcaption>${escape(name)}</figcaption><div class="fv-plate"></div><p class="fv-quiet"></p></figure>`;
     root.innerHTML = `<div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
         <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
-      ${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div><div class="fv-contrast"></div>
+      ${limitsOf(data) ? `<p class="fv-quiet fv-left">${escape(limitsOf(data))}</p>` : ""}<div class="fv-slider"><label>sample <input type="range" min="0" max="${count - 1}" step="1"></label><output></output></div><div class="fv-contrast"></div>
       <div class="fv-attributed">${["image", "worst direction v₁", ...maps].map(figure).join("")}</div><div class="fv-look"></div><div class="fv-tables"></div>`;
-    if (data.kind === "image") this.looking(["image", "worst direction v₁", ...maps]);
+    if (data.kind === "image") this.looking();
     this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
     this.$(".fv-contrast").hidden = data.kind === "series";
     this.$("input").addEventListener("input", (event) => this.set("sample", Number(event.target.value)));
@@ -38,7 +38,9 @@ class Attributions extends View {
     this.$("output").textContent = `${sample.index}: ${sample.prediction}`;
     const figures = [...this.root.querySelectorAll("figure")];
     this.bytes = [];
-    const side = Math.max(96, Math.min(176, (this.width - 16 * (figures.length - 1)) / Math.min(figures.length, this.width >= 560 ? figures.length : 2)));
+    const across = this.columns === 1 ? 2 : this.columns === 2 ? Math.min(4, figures.length) : figures.length;
+    const side = Math.max(96, Math.min(photographic(data) ? 240 : 176, Math.floor((this.width - 16 * (across - 1)) / across)));
+    this.root.style.setProperty("--fv-side", `${side}px`);
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
     this.draw(figures[1], sample.vector.map, sample.vector, side, `λ₁ = ${number(sample.norm)} · ±${this.end(sample.vector)}`, "worst direction");
     sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m, side,
@@ -47,15 +49,17 @@ class Attributions extends View {
   }
 
   /** A lens over all pictures of a sample. */
-  looking(names) {
+  looking() {
     const { shape, range } = this.data;
-    const plates = () => [...this.root.querySelectorAll(".fv-attributed .fv-plate")].map((plate, i) => [names[i], plate]);
-    const read = (row, column) => this.bytes.map(([bytes, map]) => readings(bytes, shape, row, column, map ? ofMap(map.scale) : ofImage(range)));
-    this.lens = new Lens(this.$(".fv-attributed"), this.$(".fv-look"), shape, { plates, read, start: () => strongest(this.bytes[1][0], shape) });
+    const read = () => this.bytes.map(([bytes, map]) => [bytes, map ? ofMap(map.scale) : ofImage(range)]);
+    this.lens = new Lens(this.$(".fv-attributed"), this.$(".fv-look"), shape, { read, map: () => this.bytes[1][0] });
   }
 
-  /** Where the colours of a map end, or its bars. */
-  end(map) { return number(this.data.kind === "series" ? map.scale : ends(map, this.contrast.gain)[0], 2); }
+  /** Where the colours of a map end, or its bars; of a photograph's also how exactly it is stored. */
+  end(map) {
+    const end = number(this.data.kind === "series" ? map.scale : ends(map, this.contrast.gain)[0], 2);
+    return photographic(this.data) ? `${end} (stored to ±${number(map.scale / 254, 1)})` : end;
+  }
 
   draw(figure, code, map, side, text, label) {
     const plate = figure.querySelector(".fv-plate");

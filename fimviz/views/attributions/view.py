@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+import torch
 import traitlets
 
 from fimviz._quantile import median
@@ -46,8 +47,11 @@ def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
     rows: list[dict[str, Any]] = []
     if samples is None:
-        samples = max(1, min(32, WARN_BYTES // (4 * (2 + len(result.methods)) * s.images[0].numel() // 3)))
+        each = (2 + len(result.methods)) * inputs.weight * s.images[0].numel()
+        samples = max(1, min(32, int(WARN_BYTES / each)))
     shown = s.computed[:samples].tolist()
+    every = torch.cat([s.eigenvectors[shown, :1], result.maps[shown]], 1)
+    inputs.share_out(s.images[shown], every.flatten(0, 1))
     for i in shown:
         maps = []
         for j, name in enumerate(result.methods):

@@ -123,8 +123,9 @@ export const withClassPairs = (Base) => class extends Base {
       item.className = "fv-example";
       item.setAttribute("role", "option");
       item.dataset.place = p.place;
-      item.innerHTML = `<span class="fv-plate"></span><span class="fv-plate"></span><span><b>${escape(p.role)} KL</b><br>${number(p.kl)} nats</span>`;
-      item.setAttribute("aria-label", `${p.role} KL, ${number(p.kl)} nats: samples ${p.i} and ${p.j}`);
+      const role = p.role === "only" ? "only pair, KL" : `${p.role} KL`;
+      item.innerHTML = `<span class="fv-plate"></span><span class="fv-plate"></span><span><b>${escape(role)}</b><br>${number(p.kl)} nats</span>`;
+      item.setAttribute("aria-label", `${role}, ${number(p.kl)} nats: samples ${p.i} and ${p.j}`);
       this.ends(p).forEach((s, k) => this.picture(item.children[k], s.values, 40, ""));
       box.append(item);
     });

@@ -1,6 +1,9 @@
 // The divergence view, right: what the model says along the line between the two samples of a pair.
 import { escape, lineChart } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
+import { legend } from "../kit/contrast.js";
+import { signedPicture } from "../kit/inputs.js";
+import { Lens, ofImage, ofMap } from "../kit/lens.js";
 import { locate, MARGIN, scale, ticks } from "../kit/axes.js";
 
 /** The view with this part of it. @param {any} Base @returns {any} */
@@ -21,9 +24,38 @@ export const withLine = (Base) => class extends Base {
       const right = s.prediction === s.label ? "" : `, the label says ${escape(this.name(s.label))}`;
       box.querySelector(".fv-under").innerHTML = `<strong>${escape(this.name(s.prediction))}</strong><br>p = ${probability(s.confidence, s.doubt)}${right}<br>λ₁ = ${number(s.norm)}`;
     });
+    this.differ();
+    if (this.opened !== pair) this.lens?.forget();
+    this.opened = pair;
     this.range.max = this.steps;
     this.chart();
     this.move();
+  }
+
+  /** What sets the second sample of the pair apart from the first, as it is drawn. */
+  differ() {
+    const { pair, data } = this;
+    const [a, b] = this.ends(pair);
+    const change = Float32Array.from(b.values, (v, k) => v - a.values[k]);
+    pair.difference = data.kind === "series"
+      ? { values: change, scale: Math.max(1e-300, ...change.map(Math.abs)) }
+      : { ...pair.difference, bytes: Int8Array.from(change, (v) => Math.round((127 * v) / 255)), scale: data.range[1] - data.range[0] };
+    const box = this.$(".fv-images .fv-direction");
+    box.querySelector("figcaption").textContent = "difference x_j − x_i";
+    signedPicture(box.querySelector(".fv-plate"), pair.difference, data, { target: this.target, name: "difference", gain: this.contrast.gain });
+    box.querySelector(".fv-under").innerHTML = legend(pair.difference, this.contrast.gain, data, false);
+    this.lens?.show();
+  }
+
+  /** A lens over the line and the difference of its ends. */
+  looking() {
+    const { shape, range } = this.data;
+    const read = () => {
+      const [a, b] = this.ends(this.pair);
+      const differs = ofMap(range[1] - range[0]);
+      return [...[a.values, this.mixed, b.values].map((values) => [values, ofImage(range)]), [a.values, (v, k) => differs((127 * (b.values[k] - v)) / 255)]];
+    };
+    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), shape, { read, map: () => this.pair.difference.bytes });
   }
 
   chart() {
@@ -49,13 +81,14 @@ export const withLine = (Base) => class extends Base {
     this.keep({ position });
     const t = position / steps;
     const [a, b] = this.ends(pair);
-    const mixed = a.values.map === undefined ? [] : Float32Array.from(a.values, (v, k) => v + t * (b.values[k] - v));
+    this.mixed = Float32Array.from(a.values, (v, k) => v + t * (b.values[k] - v));
     this.range.value = position;
     const [name, p] = pair.p[position] === null ? ["not known", "–"] : [this.name(pair.says[position]), probability(pair.p[position])];
     const said = `${name} (p = ${p})`;
     this.$(".fv-moved figcaption").textContent = "on the way";
-    this.picture(this.$(".fv-moved .fv-plate"), mixed, this.target, `the image ${Math.round(100 * t)} % of the way, read as ${said}`);
+    this.picture(this.$(".fv-moved .fv-plate"), this.mixed, this.target, `the image ${Math.round(100 * t)} % of the way, read as ${said}`);
     this.$(".fv-moved .fv-under").innerHTML = `<strong>${escape(name)}</strong><br>p = ${p}`;
+    this.lens?.show();
     this.$(".fv-slider output").textContent = `t = ${t.toFixed(2)}`;
     const text = `At t = ${t.toFixed(2)} KL is ${number(pair.along[position])} nats, the quadratic part ${number(t * t * pair.g1)}; the model says ${said}.`;
     this.$(".fv-step").textContent = text;

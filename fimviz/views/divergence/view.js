@@ -4,13 +4,14 @@ import { roving } from "../kit/keys.js";
 import { escape, series } from "../kit/chart.js";
 import { nearOne, number, probability } from "../kit/numbers.js";
 import { blend } from "../kit/pixels.js";
-import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
+import { gainControl } from "../kit/contrast.js";
+import { canvasIn, fillTables, limitsOf, mounted, photographic, View } from "../kit/stage.js";
 import { QUANTITIES, withClassPairs } from "./classpairs.js";
 import { withDistributions } from "./distributions.js";
 import { withLine } from "./pairline.js";
 
 function layout(data) {
-  const image = (part) => `<figure class="fv-${part}"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>`;
+  const image = (part, more = "") => `<figure class="fv-${part}"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div>${more}</figure>`;
   const options = Object.entries(QUANTITIES).map(([key, q]) => `<option value="${key}">${q.name}</option>`).join("");
   return `
     <div class="fv-head"><h3 class="fv-title">${escape(data.title)}</h3>
@@ -18,7 +19,7 @@ function layout(data) {
       Σ p_i log(p_i/p_j) says how well the model’s answers tell x_i from x_j; its mean over pairs is <b>CCKL</b>. <b>G1</b> = ½ (x_j − x_i)ᵀF(x_i)(x_j − x_i)
       is what the Fisher information at x_i alone promises, the part that a small perturbation can use too. <b>G2</b> = KL − G1 is all the rest; it is negative
       where the quadratic form promises more than there is, and G1 ≤ ½ λ₁ ‖x_j − x_i‖² always.</p></details></div>
-    <p class="fv-sub">${escape(data.summary)}</p>${data.left ? `<p class="fv-quiet fv-left">${escape(data.left)}</p>` : ""}<p class="fv-quiet fv-bound">${escape(data.theorem)}</p>
+    <p class="fv-sub">${escape(data.summary)}</p>${limitsOf(data) ? `<p class="fv-quiet fv-left">${escape(limitsOf(data))}</p>` : ""}<p class="fv-quiet fv-bound">${escape(data.theorem)}</p>
     <div class="fv-dists">${data.distributions.map((d) => `<div class="fv-dist"><h4>${escape(d.title)}</h4><div class="fv-hist"></div><ul></ul></div>`).join("")}</div>
     <div class="fv-cross">
       <div class="fv-classes"><h4>By class${data.of ? `, ${escape(data.of)}` : ""}: from (row) to (column)</h4>
@@ -26,10 +27,11 @@ function layout(data) {
         <div class="fv-matrix fv-heat"></div><p class="fv-quiet fv-legend"></p>
         <h4 class="fv-listed"></h4><div class="fv-examples" role="listbox"></div></div>
       <div class="fv-line"><h4 class="fv-pairname"></h4>
-        <div class="fv-path"><div class="fv-hand"><div class="fv-images">${image("start")}${image("moved")}${image("end")}</div></div>
-        <div class="fv-charts"><div class="fv-keys"><span><i></i>KL from x_i</span><span><i class="fv-dashed"></i>its quadratic part, t² G1</span></div><div class="fv-kl"></div></div></div>
         <div class="fv-slider"><label>from x_i <input type="range" aria-label="Share of the way from x_i to x_j" min="0" step="1"> to x_j</label><output></output></div>
-        <p class="fv-step" aria-live="polite"></p></div>
+        <p class="fv-step" aria-live="polite"></p>
+        <div class="fv-path"><div class="fv-hand"><div class="fv-images">${image("start")}${image("moved")}${image("end")}${image("direction", `<div class="fv-contrast"></div>`)}</div><div class="fv-look"></div></div>
+        <div class="fv-charts"><div class="fv-keys"><span><i></i>KL from x_i</span><span><i class="fv-dashed"></i>its quadratic part, t² G1</span></div><div class="fv-kl"></div></div></div>
+      </div>
     </div>
     <div class="fv-tables"></div>`;
 }
@@ -43,9 +45,12 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
     const Kind = data.kind === "series" ? Float32Array : Uint8Array;
     data.samples.forEach((s) => (s.values = new Kind(part(s.image))));
     root.innerHTML = layout(data);
+    this.contrast = gainControl(this.$(".fv-contrast"), () => this.differ());
+    this.$(".fv-contrast").hidden = data.kind === "series";
+    if (data.kind === "image") this.looking();
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => this.set("position", Number(this.range.value)));
-    this.$("select").addEventListener("change", (event) => this.set("quantity", event.target.value));
+    this.$(".fv-set select").addEventListener("change", (event) => this.set("quantity", event.target.value));
     roving(this.$(".fv-examples"), (option) => this.set("pair", Number(option.dataset.place)));
     this.mapKeys();
     this.dragging();
@@ -111,7 +116,7 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
   }
 
   quantityChanged() {
-    this.$("select").value = this.model.get("quantity");
+    this.$(".fv-set select").value = this.model.get("quantity");
     if (!this.width) return;
     this.map();
     fillTables(this.$(".fv-tables"), this.tables());
@@ -121,12 +126,20 @@ class Divergence extends withLine(withClassPairs(withDistributions(View))) {
     const { width, columns } = this;
     this.root.dataset.columns = columns;
     this.mapWidth = columns === 3 ? Math.min(0.46 * width, 110 + 40 * this.data.shown.length) : width;
-    this.root.style.setProperty("--fv-matrix", `${Math.max(320, this.mapWidth)}px`);
-    const right = columns === 3 ? width - Math.max(320, this.mapWidth) - 32 : width;
+    const matrix = Math.max(320, this.mapWidth);
+    this.root.style.setProperty("--fv-matrix", `${matrix}px`);
+    this.root.style.setProperty("--fv-names", `${Math.max(84, Math.min(matrix, width) - 44 * this.data.shown.length - 16)}px`);
+    const right = columns === 3 ? width - matrix - 32 : width;
     const beside = right >= 760;
     this.root.dataset.beside = beside;
-    this.target = Math.max(72, Math.min(128, Math.floor(((beside ? 376 : right) - 32) / 3)));
-    this.chartWidth = Math.floor(beside ? right - 376 - 32 : Math.min(right, 720));
+    const large = photographic(this.data);
+    const hand = beside ? (large ? Math.min(480, right / 2) : 376) : right;
+    const [across, gap] = [columns === 2 ? 4 : 2, columns === 1 ? 8 : 16];
+    this.root.style.setProperty("--fv-hand", `${hand}px`);
+    this.root.style.setProperty("--fv-across", across);
+    this.target = Math.floor(Math.max(72, Math.min(large ? 232 : 128, (hand - (across - 1) * gap) / across)));
+    if (large) this.root.style.setProperty("--fv-bar", `${this.target}px`);
+    this.chartWidth = Math.floor(beside ? right - hand - 32 : Math.min(right, 720));
     this.distributions();
     this.quantityChanged();
     this.show();

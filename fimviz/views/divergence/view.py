@@ -17,6 +17,7 @@ from fimviz._quantile import median
 from fimviz.divergence.path import Path
 from fimviz.views.divergence.distributions import Distribution, distributions
 from fimviz.views.divergence.numbers import numbers
+from fimviz.views.kit.contrast import colours
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, inputs_of, lost, picture, short, still_of_lost
@@ -30,7 +31,7 @@ QUANTITIES = ("kl", "g1", "g2", "ratio")
 _CLASSES = 24  # that the map shows, those of the most pairs
 _STEPS = 20  # of a line
 _PAIRS = 270  # lines of a page: three for each pair of ten classes
-_PAGE = 700_000  # bytes of images before packing that a page takes by default
+_PAGE = 700_000  # bytes of images that a page takes by default
 
 
 class Divergence(Widget):
@@ -88,6 +89,7 @@ def view(
     lines, changed = result.known([place for place, _ in chosen], _STEPS)
     ends_only = f" The lines between samples are known at their ends only: {changed}." if changed else ""
     samples = sorted({s for line in lines for s in (line.i, line.j)})
+    inputs.share_out(result.images[samples])
     modes = net.likelihood.predict(result.logits)
     confidence = net.likelihood.confidence(result.logits)
     bound = result.theorem()
@@ -162,7 +164,7 @@ def _chosen(
         groups.setdefault(cells[place], []).append(place)
     order = sorted(groups, key=lambda cell: -len(groups[cell]))
     roles: dict[int, list[str]] = {}
-    size = (1 if inputs.kind == "image" else 4) * int(np.prod(inputs.shape))
+    size = (inputs.weight if inputs.photographs else 1 if inputs.kind == "image" else 4) * int(np.prod(inputs.shape))
     images: set[int] = set()
     for role, at in (("median", None), ("smallest", 0), ("largest", -1)):
         for cell in order:
@@ -208,11 +210,12 @@ def _pair(result: CrossCategoryKL, place: int, roles: list[str], line: Path) -> 
         "place": place,
         "i": line.i,
         "j": line.j,
-        "role": " and ".join(roles),
+        "role": "only" if len(roles) == 3 else " and ".join(roles),
         "kl": float(result.kl[place]),
         "g1": float(result.g1[place]),
         "limit": float(result.limit[place]),
         "l2": float(result.l2[place]),
+        "difference": colours(result.images[line.j].double() - result.images[line.i].double()),
         "along": short(line.kl, 6),
         "says": top.indices.tolist(),
         "p": short(top.values, 6),

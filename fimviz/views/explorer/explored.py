@@ -51,7 +51,7 @@ def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any]
     deep = [m.detail.spectrum for m in found.models.values() if m.detail.places[:most]]
     if deep:
         maps = torch.cat([t.eigenvectors[:most].flatten(0, 1) for t in deep if t.eigenvectors is not None])
-        inputs.share_out(torch.cat([t.images[:most] for t in deep]), maps, _ROOM)
+        inputs.share_out(torch.cat([t.images[:most] for t in deep]), maps, room=_ROOM)
     small, thumbs = _small_pictures(inputs, s.images)
     ranks = {"matched": found.ranks, "raw": found.raw_ranks}
     models = [

@@ -154,7 +154,7 @@ export class Overview {
     this.cloudPlaces = norm.map((v, i) => [this.cloudAxis.at(v > 0 ? Math.log10(v) : -Infinity), Number.isNaN(v) ? NaN : sy.at(values[i])]);
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
-    const corner = !rank || rank[0] === null ? ["too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
+    const corner = !rank || rank[0] === null ? [this.cloudWidth < 320 ? "too few for ρ" : "too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
     box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `${this.view.title}${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel: `${title}${kind === "linear" ? "" : kind === "log" ? ", log axis" : ""}`,
       corner, chosen: `<g class="fv-mark"></g>`, label: `${title} against ${this.view.title} of ${data.total} samples, rank correlation ${corner.join(", ")}` });
   }

@@ -10,6 +10,12 @@ export function escape(text) {
 /** About how many pixels a text of 12 pixels takes: capitals are wide, and W and other scripts' signs wider. */
 export const widthOf = (text) => [...text].reduce((sum, c) => sum + (c > "\u2e7f" || "WM@%".includes(c) ? 12.5 : c === "…" ? 12 : c !== c.toLowerCase() ? 8.6 : 6.6), 0);
 
+/** As much of a text as fits into so many pixels. */
+function fitting(text, most) {
+  while (widthOf(text) > most && text.length > 1) text = `${text.replace(/.…?$/u, "")}…`;
+  return text;
+}
+
 /** Marks [value, text] of a horizontal axis: their lines from `top` to `bottom`, their texts below. */
 export const marksBelow = (marks, sx, [top, bottom]) => marks.map(([value, text]) =>
   `<line class="grid" x1="${sx(value).toFixed(1)}" x2="${sx(value).toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
@@ -32,10 +38,11 @@ export function lineChart({ width, height, x, y, xLabel, xTicks = null, xText = 
   const grid = marksBeside(yTicks.map((t) => [t, yText(t)]), sy, [MARGIN.left, inner.right]);
   const axis = (xTicks ?? ticks(...x, width < 300 ? 2 : 4)).map((t) =>
     `<text class="tick" x="${sx(t)}" y="${inner.bottom + 14}" text-anchor="middle">${xText(t)}</text>`);
-  const above = beside(marks.map((m) => [sx(m.x), widthOf(m.label)]), width);
+  const named = marks.map((m) => fitting(m.label, width / marks.length - 8));
+  const above = beside(marks.map((m, i) => [sx(m.x), widthOf(named[i])]), width);
   const dotted = marks.map((m, i) =>
     `<line class="mark" x1="${sx(m.x)}" x2="${sx(m.x)}" y1="${MARGIN.top}" y2="${inner.bottom}"/>` +
-    `<text class="tick" x="${above[i]}" y="${MARGIN.top - 5}" text-anchor="middle">${escape(m.label)}</text>`);
+    `<text class="tick" x="${above[i]}" y="${MARGIN.top - 5}" text-anchor="middle">${escape(named[i])}</text>`);
   const paths = lines.map((l) =>
     `<path fill="none" stroke="${l.color}" stroke-width="${l.width}" ${l.dash ? `stroke-dasharray="${l.dash}"` : ""} ` +
     `d="${l.points.map(([a, b], i) => Number.isNaN(b) ? "" : // a gap where the model returned no number
@@ -53,8 +60,7 @@ function peakLabels(lines, sx, sy, clip, inner) {
   return lines.filter((l) => l.label && l.points.some((p) => !Number.isNaN(p[1]))).map((l) => {
     const [px, py] = l.points.filter((p) => !Number.isNaN(p[1])).reduce((best, p) => (p[1] > best[1] * 1.001 ? p : best));
     const most = Math.min(140, 0.45 * (inner.right - MARGIN.left));
-    let name = l.label;
-    while (widthOf(name) > most) name = `${name.replace(/.…?$/u, "")}…`;
+    const name = fitting(l.label, most);
     const wide = widthOf(name) + 12;
     const atX = Math.max(MARGIN.left + 4, Math.min(inner.right - wide, sx(px) - wide / 2));
     const wished = Math.min(inner.bottom - 4, sy(clip(py)) + 13);

@@ -22,3 +22,9 @@ def contrast(v: Tensor) -> float:
     """
     size = v.double().nan_to_num(0.0).abs().flatten()
     return float(quantiles(size, [SHARE])[0]) or float(size.amax())
+
+
+def colours(v: Tensor) -> dict[str, float]:
+    """Where the colours of a map end, `limit`, and the share of its values `beyond`."""
+    limit = contrast(v)
+    return {"limit": limit, "beyond": float((v.double().nan_to_num(0.0).abs() > limit).double().mean())}

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fimviz.model.classifier import Classifier
-from fimviz.views.kit.contrast import contrast
+from fimviz.views.kit.contrast import colours
 from fimviz.views.kit.payload import Payload, compressed
 
 _SMALL = 128  # pixels a side, up to which an image travels as it is
@@ -52,24 +52,28 @@ class Inputs:
         """Bytes of a page that a value takes, of many inputs with their maps."""
         return 0.25 if self.photographs else 4 / 3
 
-    def share_out(self, images: Tensor, maps: Tensor, room: int = ROOM) -> None:
+    def share_out(self, images: Tensor, maps: Tensor | None = None, *, times: int = 1, room: int = ROOM) -> None:
         """Make room for photographs (n, …) and signed maps (m, …): as exactly as a page of a megabyte allows.
 
-        Two of each are weighed for all. `room` is what the rest of the page leaves them, in bytes.
+        A few of each are weighed for all. `times` is how many maps travel like each of those given, `room` what the
+        rest of the page leaves them, in bytes.
         """
-        if not self.photographs or not len(maps):
+        if not self.photographs:
             return
-        some, signed = (t[[len(t) // 3, -1]] for t in (images, maps))
+        some, signed = (() if t is None else t[_spread(len(t))] for t in (images, maps))
         for self._quality, self._step in _GRADES:
             weights = [
-                len(t) / 2 * sum(len(compressed(plate, quality)) for plate in plates)
-                for t, plates, quality in (
-                    (images, map(self.pixels, some), self._quality),
-                    (maps, (self._levels(v, self._scale(v)).view(np.uint8) ^ 128 for v in signed), None),
+                number / max(1, len(few)) * sum(len(compressed(plate, quality)) for plate in plates)
+                for number, few, plates, quality in (
+                    (len(images), some, map(self.pixels, some), self._quality),
+                    (0 if maps is None else times * len(maps), signed, map(self._plate, signed), None),
                 )
             ]
             if sum(weights) <= room:
                 break
+
+    def _plate(self, v: Tensor) -> np.ndarray:
+        return self._levels(v, self.scale_of(v)).view(np.uint8) ^ 128
 
     def pixels(self, x: Tensor) -> np.ndarray:
         """An input as bytes (height, width, channels)."""
@@ -90,9 +94,8 @@ class Inputs:
         Returns what stands for it (`map`), its `scale`, by default the largest magnitude or more, `limit`, where
         colours end, and `beyond`, the share of values that lie further out.
         """
-        scale = self._scale(v) if scale is None else scale
-        size, limit = v.double().nan_to_num(0.0).abs(), contrast(v)
-        known: dict[str, Any] = {"scale": scale, "limit": limit, "beyond": float((size > limit).double().mean())}
+        scale = self.scale_of(v) if scale is None else scale
+        known: dict[str, Any] = {"scale": scale, **colours(v)}
         if self.kind == "series":
             return {**known, "map": self.payload.add(v.float().numpy())}
         signed = self._levels(v, scale)
@@ -100,7 +103,8 @@ class Inputs:
             return {**known, "map": self.payload.picture(signed.view(np.uint8) ^ 128, signed=True)}
         return {**known, "map": self.payload.add(signed)}
 
-    def _scale(self, v: Tensor) -> float:
+    def scale_of(self, v: Tensor) -> float:
+        """What ±127 stand for in a signed map: its largest magnitude, or more where `share_out` makes it coarser."""
         size = v.double().nan_to_num(0.0).abs()
         return max(float(size.amax()), 127 * self._step * float(size.square().mean().sqrt()))
 
@@ -108,6 +112,11 @@ class Inputs:
         levels = (v.double() * (127 / (scale or 1.0))).round()
         planes = torch.where(v.isnan(), -128, levels).reshape(self.shape[2], *self.shape[:2]).permute(1, 2, 0)
         return np.ascontiguousarray(planes.to(torch.int8).numpy())
+
+
+def _spread(count: int) -> list[int]:
+    """Up to four of so many places."""
+    return sorted({count * part // 4 for part in range(4)}) if count else []
 
 
 def inputs_of(net: Classifier, images: Tensor) -> Inputs:

@@ -6,7 +6,7 @@ const ACROSS = 13; // pixels of an image in the lens
 const ZOOM = 8;
 
 /** The channels of a pixel in words, `of` each byte and its place. */
-export function readings(bytes, [, width, channels], row, column, of) {
+function readings(bytes, [, width, channels], row, column, of) {
   const at = (row * width + column) * channels;
   return Array.from(bytes.subarray(at, at + channels), (b, i) => `${channels === 3 ? `${"RGB"[i]} ` : ""}${of(b, at + i)}`);
 }
@@ -16,7 +16,7 @@ export const ofImage = ([low, high]) => (b) => number(low + (Math.max(0, Math.mi
 export const ofMap = (scale) => (b) => (b === -128 ? "–" : `${b * scale > 0 ? "+" : ""}${number((b * scale) / 127, 2)}`);
 
 /** The [row, column] where a map is strongest. */
-export function strongest(bytes, [, width, channels]) {
+function strongest(bytes, [, width, channels]) {
   let most = 0;
   for (let i = 1; i < bytes.length; i++) if (bytes[i] !== -128 && Math.abs(bytes[i]) > Math.abs(bytes[most])) most = i;
   const pixel = Math.floor(most / channels);
@@ -25,18 +25,18 @@ export function strongest(bytes, [, width, channels]) {
 
 export class Lens {
   /**
-   * box: where the plates are; bar: where the lens is to stand; plates: gives [name, plate] of each image shown;
-   * read: gives the words of each at a row and a column; start: gives the [row, column] where it opens.
+   * box: where the figures are, each a plate and its name; bar: where the lens is to stand; read: gives [bytes, of] of each
+   * figure, `of` as of `readings`; map: gives the bytes at whose strongest pixel it opens.
    */
-  constructor(box, bar, [rows, columns], { plates, read, start }) {
+  constructor(box, bar, shape, { read, map }) {
+    const [rows, columns] = shape;
     this.box = box;
     this.bar = bar;
-    this.plates = plates;
+    this.shape = shape;
     this.read = read;
-    this.start = start;
+    this.map = map;
     this.on = false;
     this.at = null;
-    this.size = [rows, columns];
     bar.classList.add("fv-lens");
     const place = (name, most) => `<label>${name} <input type="number" min="0" max="${most - 1}" step="1" aria-label="${name[0].toUpperCase()}${name.slice(1)} of the pixel in the lens"></label>`;
     bar.innerHTML = `<div class="fv-lens-set"><button type="button" class="fv-lens-on" aria-pressed="false" title="pixel values, enlarged">lens</button>
@@ -47,7 +47,7 @@ export class Lens {
     this.inputs.forEach((input) => input.addEventListener("input", () => this.go(...this.inputs.map((i) => Number(i.value)))));
     const to = (event) => {
       const canvas = event.target.closest?.("canvas");
-      if (!canvas || !this.plates().some(([, plate]) => plate.contains(canvas))) return false;
+      if (!canvas) return false;
       const edge = canvas.getBoundingClientRect();
       this.go(Math.floor(((event.clientY - edge.top) / edge.height) * rows), Math.floor(((event.clientX - edge.left) / edge.width) * columns));
       return true;
@@ -65,19 +65,19 @@ export class Lens {
     this.$("button").setAttribute("aria-pressed", on);
     this.$(".fv-lens-at").hidden = this.$(".fv-crops").hidden = !on;
     this.box.toggleAttribute("data-lens", on);
-    if (on && !this.at) this.go(...this.start());
-    else this.show();
+    if (on && !this.at) this.forget();
+    this.show();
   }
 
   go(row, column) {
     const within = (v, most) => Math.max(0, Math.min(most - 1, Math.round(v) || 0));
-    this.at = [within(row, this.size[0]), within(column, this.size[1])];
+    this.at = [within(row, this.shape[0]), within(column, this.shape[1])];
     this.show();
   }
 
   /** Another input is here: the lens opens elsewhere. */
   forget() {
-    this.at = this.on ? this.start() : null;
+    this.at = this.on ? strongest(this.map(), this.shape) : null;
   }
 
   /** Enlarge what the plates show now. */
@@ -85,8 +85,8 @@ export class Lens {
     this.box.querySelectorAll(".fv-spot").forEach((spot) => spot.remove());
     if (!this.on) return;
     const [row, column] = this.at;
-    const shown = this.plates();
-    const words = this.read(row, column);
+    const shown = [...this.box.querySelectorAll("figure")].map((f) => [f.querySelector("figcaption").textContent, f.querySelector("canvas")]);
+    const words = this.read().map(([bytes, of]) => readings(bytes, this.shape, row, column, of));
     this.inputs.forEach((input, i) => { if (Number(input.value) !== this.at[i] || input.value === "") input.value = this.at[i]; });
     this.$(".fv-crops").innerHTML = shown.map(([name], i) =>
       `<div class="fv-crop"><canvas width="${ACROSS * ZOOM}" height="${ACROSS * ZOOM}" role="img" aria-label="${escape(name)} around row ${row}, column ${column}, enlarged"></canvas>` +
@@ -94,7 +94,7 @@ export class Lens {
     const half = (ACROSS - 1) / 2;
     this.bar.querySelectorAll("canvas").forEach((canvas, i) => {
       const context = canvas.getContext("2d");
-      const source = shown[i][1].querySelector("canvas");
+      const [, source] = shown[i];
       context.imageSmoothingEnabled = false;
       context.drawImage(source, column - half, row - half, ACROSS, ACROSS, 0, 0, canvas.width, canvas.height);
       context.strokeStyle = "#000";

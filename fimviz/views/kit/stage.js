@@ -100,6 +100,14 @@ export function fillTables(box, tables) {
   box.querySelectorAll("details").forEach((d, i) => (d.open = open[i] ?? false));
 }
 
+/** What a page leaves out of its samples, and how exactly it has the others. */
+export const limitsOf = ({ left, stored }) => [left, stored].filter(Boolean).join(" ");
+
+const FINE = 128; // pixels a side, beyond which an image is a photograph, and large
+
+/** Whether what a view shows are photographs. */
+export const photographic = ({ kind, shape }) => kind === "image" && Math.max(shape[0], shape[1]) > FINE;
+
 /**
  * The canvas of a plate: whole pixels of the screen for each pixel of a small image, the target's side for a photograph. Without a label it is silent: what
  * it stands in has the words.
@@ -111,8 +119,8 @@ export function canvasIn(plate, w, h, target, label = "") {
     canvas = plate.firstChild;
   }
   const side = Math.max(w, h);
-  const factor = side <= 128 ? Math.max(1, Math.floor(target / side)) : target / side;
-  Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= 128 ? "pixelated" : "auto" });
+  const factor = side <= FINE ? Math.max(1, Math.floor(target / side)) : target / side;
+  Object.assign(canvas.style, { width: `${w * factor}px`, height: `${h * factor}px`, imageRendering: side <= FINE ? "pixelated" : "auto" });
   if (label) canvas.setAttribute("role", "img");
   else canvas.removeAttribute("role");
   if (label) canvas.setAttribute("aria-label", label);

@@ -2,6 +2,7 @@
 import { blend, paint, signedMap } from "../kit/pixels.js";
 import { series } from "../kit/chart.js";
 import { ends } from "../kit/contrast.js";
+import { Lens, ofImage, ofMap } from "../kit/lens.js";
 import { number } from "../kit/numbers.js";
 import { frameAt } from "./paths.js";
 import { canvasIn } from "../kit/stage.js";
@@ -58,6 +59,18 @@ export const withImages = (Base) => class extends Base {
     const frame = canvas.getContext("2d").createImageData(w, h);
     paint(frame.data, signedMap(Int8Array.from(values, Math.round), channels, "strongest"), w, 1, trace.scale / most || 1);
     canvas.getContext("2d").putImageData(frame, 0, 0);
+  }
+
+  /** A lens over the start, here and what sets them apart. */
+  looking() {
+    const { shape, range } = this.data;
+    const image = ofImage(range);
+    const read = () => {
+      const { sample, trace, here } = this;
+      const step = (255 * trace.scale) / 127 / (range[1] - range[0]);
+      return [[this.values(sample), image], [this.values(sample), (b, i) => image(b + (here[i] === -128 ? 0 : step * here[i]))], [here, ofMap(trace.scale)]];
+    };
+    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), shape, { read, map: () => this.trace.maps.at(-1) ?? this.values(this.sample) });
   }
 
   film() {

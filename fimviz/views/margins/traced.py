@@ -75,7 +75,7 @@ def trace_data(traces: MarginTraces, i: int, inputs: Inputs, frames: int) -> dic
         differences = [path.difference(j) for j in kept[1:]]
     if not steps:
         kept, differences = [0], []
-    scale = max((float(d.nan_to_num(0.0).abs().amax()) for d in differences), default=0.0)
+    scale = max((inputs.scale_of(d) for d in differences), default=0.0)
     encoded = [inputs.encode_signed(d, scale) for d in differences]
     return {
         "id": i,

@@ -6,7 +6,7 @@ import { MARGIN, scale } from "../kit/axes.js";
 import { classColor } from "../kit/palette.js";
 import { inTriangle, pathAt } from "./paths.js";
 import { gainControl, legend } from "../kit/contrast.js";
-import { mounted, View } from "../kit/stage.js";
+import { limitsOf, mounted, photographic, View } from "../kit/stage.js";
 import { withMatrix } from "./pathmatrix.js";
 import { withImages } from "./pathimages.js";
 import { withCharts } from "./pathcharts.js";
@@ -30,7 +30,7 @@ const STOPPED = {
   interrupted: ["was interrupted", "What is shown is as far as it came", "trace again to see its end."],
 };
 
-function layout() {
+function layout(large) {
   const image = (part, name) => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div>${part === "direction" ? `<div class="fv-contrast"></div>` : ""}</figure>`;
   return `
     <div class="fv-head"><h3 class="fv-title"></h3>
@@ -54,7 +54,7 @@ function layout() {
           <label>path <input type="range" aria-label="Fisher–Rao length along the path" min="0"></label><output></output></div>
         <p class="fv-step"></p>
         <div class="fv-path">
-          <div class="fv-hand"><div class="fv-images">${image("original", "start")}${image("moved", "here")}${image("direction", "difference")}</div>
+          <div class="fv-hand ${large ? "fv-large" : ""}"><div class="fv-images">${image("original", "start")}${image("moved", "here")}${image("direction", "difference")}</div><div class="fv-look"></div>
             <div class="fv-three"></div></div>
           <div class="fv-charts"><div class="fv-prob"></div><div class="fv-small"></div></div>
         </div>
@@ -75,10 +75,11 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     const { data, part } = packed;
     this.traces = data.traces.map((t) => ({ ...t, part }));
     this.samples = new Map(data.samples.map((s) => [s.index, { ...s, bytes: null, part }]));
-    root.innerHTML = layout();
+    root.innerHTML = layout(photographic(data));
     this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
     this.$(".fv-contrast").hidden = data.kind === "series";
-    Object.assign(this.$(".fv-left"), { textContent: data.left, hidden: !data.left });
+    if (data.kind === "image") this.looking();
+    Object.assign(this.$(".fv-left"), { textContent: limitsOf(data), hidden: !limitsOf(data) });
     this.range = this.$("input[type=range]");
     this.range.addEventListener("input", () => {
       this.pause();
@@ -146,8 +147,10 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     this.picture(this.$(".fv-original .fv-plate"), sample, null, this.target, `start, sample ${sample.index}`);
     this.$(".fv-original .fv-under").innerHTML = `<strong>${escape(this.name(sample.prediction))}</strong><br>p = ${this.sure(sample)}`;
     this.$(".fv-direction .fv-under").innerHTML = trace.scale > 0
-      ? legend(trace, this.contrast.gain, this.data.kind === "image") : "the image has not moved";
+      ? legend(trace, this.contrast.gain, this.data) : "the image has not moved";
     this.film();
+    if (this.opened !== trace) this.lens?.forget();
+    this.opened = trace;
     this.charts();
     this.others();
     this.shielding();
@@ -209,6 +212,8 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
     const values = this.difference(t, step, share);
     this.picture(this.$(".fv-moved .fv-plate"), sample, { values, scale: t.scale }, this.target, "the image here on the path");
     this.signed(this.$(".fv-direction .fv-plate"), values, t, this.target);
+    this.here = values;
+    this.lens?.show();
     // at the end the class met leads by rounding only, and what is drawn has rounded it away
     const best = position >= t.length && t.hit >= 0 ? t.shown.indexOf(t.hit) : t.shown.reduce((top, c, j) => (c >= 0 && p[j] > p[top] ? j : top), t.shown.indexOf(t.source));
     const now = t.shown[best];
@@ -300,15 +305,22 @@ class Margins extends withSettings(withCharts(withImages(withMatrix(View)))) {
   resize() {
     const { width, columns } = this;
     this.root.dataset.columns = columns;
-    const matrix = Math.max(300, Math.min(420, 100 + 26 * this.data.matrix.columns.length));
+    const wide = 26 * this.data.matrix.columns.length;
+    const matrix = Math.max(300, Math.min(420, 100 + wide));
     this.root.style.setProperty("--fv-matrix", `${matrix}px`);
+    this.root.style.setProperty("--fv-names", `${Math.max(84, matrix - wide - 16)}px`);
+    this.root.style.setProperty("--fv-thumb", this.data.classes.some((name) => name.length > 5) ? "88px" : "52px");
     this.right = columns === 3 ? width - matrix - 32 : width;
     const beside = this.right >= (this.data.classes.length < 3 ? 1200 : 860); // without a triangle there is little to stand there
     this.root.dataset.beside = beside;
-    const hand = beside ? 376 : this.right;
-    const gap = columns === 1 ? 8 : 16;
-    this.target = Math.floor(Math.min(192, (hand - 2 * gap) / 3));
-    this.triangleWidth = beside ? 300 : Math.min(300, columns === 1 ? width : 300);
+    const large = photographic(this.data);
+    const hand = !beside ? this.right : large ? Math.min(592, 0.57 * this.right) : 376;
+    const [across, gap] = [large && beside ? 2 : 3, columns === 1 ? 8 : 16];
+    this.root.style.setProperty("--fv-hand", `${hand}px`);
+    this.root.style.setProperty("--fv-across", across);
+    this.target = Math.floor(Math.min(large ? 288 : 192, (hand - (across - 1) * gap) / across));
+    if (large) this.root.style.setProperty("--fv-bar", `${this.target}px`);
+    this.triangleWidth = beside ? Math.min(300, large ? this.target : 300) : Math.min(300, columns === 1 ? width : 300);
     this.chartWidth = Math.floor(beside ? this.right - hand - 32 : this.right);
     const two = this.chartWidth >= 520;
     this.root.dataset.small = two ? 2 : 1;

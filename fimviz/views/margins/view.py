@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fimviz.margins.traces import MarginTraces
 
 _TARGETS = 24  # paths of one sample that a page holds, the shortest first
-_PAGE = 700_000  # bytes before packing that a page takes by default
+_PAGE = 700_000  # bytes that a page takes by default
 _MOST = 4_000_000  # of those of eight samples, with few frames each
 _POINT = 100  # bytes of numbers a step
 
@@ -41,10 +41,10 @@ def view(
     if not len(traces):
         raise ValueError("there are no paths to show")
     inputs = inputs_of(traces.net, traces.images)
-    chosen, traced = _chosen(traces, samples), traces.sample.unique()
+    chosen, traced = _chosen(traces, samples, inputs), traces.sample.unique()
     shown = [i for sample in chosen for i in _of_sample(traces, sample)]
-    size = traces.images[0].numel()
-    frames = int(np.clip((_PAGE / len(shown) - _POINT * 15) // size, *FRAMES))
+    frames = int(np.clip((_PAGE / len(shown) - _POINT * 15) // _size(inputs), *FRAMES))
+    inputs.share_out(traces.images[chosen], traces.ends[shown] - traces.images[traces.sample[shown]], times=frames)
     first = _telling(traces, shown)
     drawn = [trace_data(traces, i, inputs, frames) for i in shown]
     made = {t["id"]: made_with(t) for t in drawn}
@@ -97,7 +97,12 @@ def _of_sample(traces: MarginTraces, sample: int) -> list[int]:
     return sorted(nearest.tolist())
 
 
-def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[int]:
+def _size(inputs: Inputs) -> float:
+    """About how many bytes a page takes for a frame of a path."""
+    return float(np.prod(inputs.shape)) * (inputs.weight if inputs.photographs else 1)
+
+
+def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None, inputs: Inputs) -> list[int]:
     traced = traces.sample.unique().tolist()
     if isinstance(samples, str):
         raise TypeError(f"samples is {samples!r}, expected a number of samples or places in the batch")
@@ -108,9 +113,9 @@ def _chosen(traces: MarginTraces, samples: int | Sequence[int] | None) -> list[i
         return sorted(wanted)
     if samples is None:
         targets = min(_TARGETS, -(-len(traces) // len(traced)))
-        each = targets * (_POINT * 15 + 7 * traces.images[0].numel())
-        least = targets * (_POINT * 15 + FRAMES[0] * traces.images[0].numel())
-        samples = max(1, min(24, _PAGE // each), min(8, _MOST // least))
+        each = targets * (_POINT * 15 + 7 * _size(inputs))
+        least = targets * (_POINT * 15 + FRAMES[0] * _size(inputs))
+        samples = max(1, min(24, int(_PAGE / each)), min(8, int(_MOST / least)))
     elif (samples := operator.index(samples)) < 1:
         raise ValueError(f"samples is {samples}, expected at least 1, or a list of places in the batch")
     # Every class in turn, so that each row of the path matrix has something to open.

@@ -5,9 +5,9 @@ import { number, probability } from "../kit/numbers.js";
 import { across, along, locate, ticks } from "../kit/axes.js";
 import { gainControl, legend } from "../kit/contrast.js";
 import { difference, picture, readDirection, readInput, signedPicture } from "../kit/inputs.js";
-import { Lens, ofImage, ofMap, readings, strongest } from "../kit/lens.js";
+import { Lens, ofImage, ofMap } from "../kit/lens.js";
 import { classColor } from "../kit/palette.js";
-import { columnsOf, fillTables } from "../kit/stage.js";
+import { columnsOf, fillTables, photographic } from "../kit/stage.js";
 
 const NAMED = 5; // numbers of one answer that are said in words
 const GREY = "var(--fv-faint)";
@@ -99,8 +99,6 @@ export function timesOf(size, range) {
   return TIMES.findLast((t) => t <= wanted) ?? 1;
 }
 
-const FINE = 128; // pixels a side, beyond which an image is a photograph, and large
-
 function layout(images, photographs) {
   const image = (part, name, more = "") => `<figure class="fv-${part}"><figcaption>${name}</figcaption><div class="fv-plate"></div><div class="fv-under"></div>${more}</figure>`;
   const direction = image("direction", "", images ? `<div class="fv-contrast"></div>` : "");
@@ -135,7 +133,7 @@ export class Panel {
     this.logKl = false;
     this.sample = null;
     this.images = data.kind === "image";
-    this.photographs = this.images && Math.max(...data.shape.slice(0, 2)) > FINE;
+    this.photographs = photographic(data);
     this.times = null; // as the change wants it, until the reader has chosen
     this.whole = false;
     box.classList.add("fv-panel");
@@ -163,19 +161,16 @@ export class Panel {
       this.whole = !!b.dataset.whole;
       this.change();
     }));
-    const plates = () => [...this.box.querySelectorAll(".fv-images figure")].map((f) => [f.querySelector("figcaption").textContent, f.querySelector(".fv-plate")]);
-    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), data.shape, { plates, read: (row, column) => this.values(row, column), start: () => strongest(this.direction.bytes, data.shape) });
+    this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), data.shape, { read: () => this.values(), map: () => this.direction.bytes });
   }
 
-  /** A pixel of each image in words. */
-  values(row, column) {
-    const { data: { shape, range }, sample, direction, sign, epsilon } = this;
-    const v = ofMap(sign * direction.scale);
-    const x = readings(sample.bytes, shape, row, column, ofImage(range));
+  /** The bytes of each figure, and how they are said. */
+  values() {
+    const { data: { range }, sample, direction, sign, epsilon } = this;
     const step = (255 * sign * epsilon * direction.scale) / 127 / (range[1] - range[0]);
-    const moved = readings(sample.bytes, shape, row, column, (b, i) => ofImage(range)(b + (direction.bytes[i] === -128 ? 0 : step * direction.bytes[i])));
-    const words = { original: x, direction: readings(direction.bytes, shape, row, column, v), moved, changed: readings(direction.bytes, shape, row, column, ofMap(sign * epsilon * direction.scale)) };
-    return [...this.box.querySelectorAll(".fv-images figure")].map((f) => words[f.className.slice(3)]);
+    const moved = (b, i) => ofImage(range)(b + (direction.bytes[i] === -128 ? 0 : step * direction.bytes[i]));
+    const of = { original: [sample.bytes, ofImage(range)], direction: [direction.bytes, ofMap(sign * direction.scale)], moved: [sample.bytes, moved], changed: [direction.bytes, ofMap(sign * epsilon * direction.scale)] };
+    return [...this.box.querySelectorAll(".fv-images figure")].map((f) => of[f.className.slice(3)]);
   }
 
   get order() { return Math.max(0, Math.min(this.state.get("direction"), this.sample.directions.length - 1)); }
@@ -207,7 +202,7 @@ export class Panel {
     if (other) this.lens?.forget();
     if (!this.width) return;
     picture(this.$(".fv-original .fv-plate"), sample, this.data, this.target, `input ${sample.index}`);
-    this.$(".fv-original .fv-under").textContent = this.name(sample.prediction) + (this.data.numbers ? "" : ` (p = ${sureness(sample)})`);
+    this.$(".fv-original .fv-under").innerHTML = `<strong>${escape(this.name(sample.prediction))}${this.data.numbers ? "" : ` (p = ${sureness(sample)})`}</strong>`;
     this.showDirection();
     Object.assign(this.range, { min: -sample.reach, max: sample.reach, step: sample.reach / 200 });
     Object.assign(this.$(".fv-toflip"), { disabled: this.flips().length === 0, hidden: !!this.data.numbers });
@@ -231,8 +226,8 @@ export class Panel {
     const under = figure.querySelector(".fv-under");
     const focused = under.contains(document.activeElement) ? [...under.querySelectorAll("button,select")].indexOf(document.activeElement) : -1;
     const unknown = direction.scale > 0 ? "" : `<div>${direction.value > 0 ? "lost in rounding: λ is below its error" : "λ is 0: no direction matters"}</div>`;
-    under.innerHTML = (unknown || legend(direction, this.contrast?.gain, this.images) + (this.photographs ? `<span class="fv-quiet fv-rule">each value is stored to ±${number(direction.scale / 254, 1)}</span>` : "")) +
-      `<div class="fv-buttons" role="group" aria-label="Which direction">${buttons.join("")}<button type="button" class="fv-sign" aria-pressed="${sign < 0}" aria-label="Flip the sign of the direction" title="flip the sign">±</button></div>${channels}`;
+    under.innerHTML = (unknown || legend(direction, this.contrast?.gain, data)) +
+      `<div class="fv-buttons" role="group" aria-label="Which direction">${buttons.join("")}<button type="button" class="fv-sign" aria-pressed="${sign < 0}" aria-label="Flip the sign of the direction" title="flip the sign">±</button>${channels}</div>`;
     under.querySelectorAll("[data-rank]").forEach((b) => b.addEventListener("click", () => this.set("direction", Number(b.dataset.rank))));
     under.querySelector(".fv-sign").addEventListener("click", () => this.set("flipped", !this.state.get("flipped")));
     under.querySelector("select")?.addEventListener("change", (event) => {
@@ -286,7 +281,7 @@ export class Panel {
     const { direction, sample, shownColors } = this;
     const width = this.chartWidth;
     const x = [-sample.reach, sample.reach];
-    const marks = this.flips().filter((f) => Math.abs(f.at) <= sample.reach).map((f) => ({ x: f.at, label: `→ ${f.to.length > 12 ? `${f.to.slice(0, 11)}…` : f.to}` }));
+    const marks = this.flips().filter((f) => Math.abs(f.at) <= sample.reach).map((f) => ({ x: f.at, label: `→ ${f.to}` }));
     const predicted = Array.isArray(sample.prediction) ? sample.prediction : [sample.prediction];
     const fine = [...Array.from({ length: 161 }, (_, i) => (i / 80 - 1) * sample.reach), ...marks.map((m) => m.x)].sort((a, b) => a - b);
     const curves = fine.map((e) => this.curve(e));
@@ -373,9 +368,10 @@ export class Panel {
     const columns = columnsOf(width);
     const images = columns === 3 ? (this.photographs ? (width > 1250 ? 0.5 : 0.6) : 0.62) * width - 24 : width;
     const row = !this.images ? 3 : this.photographs || columns === 1 ? 2 : 4;
-    const gap = columns === 1 ? 8 : 24;
+    const gap = columns === 1 ? 8 : 16;
     this.target = Math.floor(Math.min(this.photographs ? (columns === 3 ? 336 : 448) : columns === 3 ? 224 : 256, (images - (row - 1) * gap) / row));
     const hand = row * this.target + (row - 1) * gap;
+    if (this.photographs) this.box.style.setProperty("--fv-bar", `${this.target}px`);
     this.box.style.setProperty("--fv-across", row);
     this.chartWidth = Math.floor(columns === 3 ? Math.min(640, width - hand - 32) : columns === 2 ? (width - 24) / 2 : width);
     this.box.style.setProperty("--fv-hand", `${hand}px`);

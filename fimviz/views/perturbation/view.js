@@ -4,7 +4,7 @@ import { measured, number } from "../kit/numbers.js";
 import { Gallery, shares } from "../kit/gallery.js";
 import { picture, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample, sureness, within } from "./panel.js";
-import { mounted, View } from "../kit/stage.js";
+import { limitsOf, mounted, photographic, View } from "../kit/stage.js";
 
 const LAYOUT = `
     <div class="fv-head"><h3 class="fv-title"></h3>
@@ -25,17 +25,19 @@ class Perturbation extends View {
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
     this.$(".fv-toward").hidden = data.numbers;
-    const left = [data.left, data.stored].filter(Boolean).join(" ");
-    Object.assign(this.$(".fv-left"), { textContent: left, hidden: !left });
+    Object.assign(this.$(".fv-left"), { textContent: limitsOf(data), hidden: !limitsOf(data) });
+    const large = photographic(data);
+    const side = large ? 64 : 40;
+    this.$(".fv-gallery").classList.toggle("fv-large", large);
     const lengths = shares(data.samples.map((s) => s.directions[0].value));
     const items = data.samples.map((s, i) => {
       const wrong = s.correct === false;
-      return { key: s.index, share: lengths[i], wrong, draw: (plate) => picture(plate, s, data, 40),
+      return { key: s.index, share: lengths[i], wrong, draw: (plate) => picture(plate, s, data, side),
         label: `sample ${s.index}: predicted ${this.outcome(s.prediction)}${wrong ? ", wrong" : ""}, λ₁ = ${number(s.directions[0].value)}` };
     });
     this.gallery = new Gallery(this.$(".fv-gallery"), items, (index) => this.choose(index));
     const reasons = new Map(data.lost);
-    this.gallery.lose(data.gone.map(([index, at]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image: at }, data, part), data, 40) })));
+    this.gallery.lose(data.gone.map(([index, at]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image: at }, data, part), data, side) })));
     this.gallery.show(data.samples.map((s) => s.index));
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.panel = new Panel(this.$(".fv-perturbed"), data, state, () => [this.table()]);

@@ -1,6 +1,6 @@
 // Strings in, strings out: the answer's bars and the gauge of λ₁.
 import { decadeTicks, scale } from "../kit/axes.js";
-import { escape } from "../kit/chart.js";
+import { escape, widthOf } from "../kit/chart.js";
 import { number, probability } from "../kit/numbers.js";
 import { classColor } from "../kit/palette.js";
 
@@ -44,7 +44,7 @@ export function gauge({ value, samples, ends, width, name }) {
   const dots = samples.map((v) => `<circle class="fv-value-dot" cx="${at(v).toFixed(1)}" cy="${middle}" r="3"/>`);
   const ticks = decadeTicks(ends, right - left, 40).map(([t, text]) =>
     `<line class="grid" x1="${sx(t).toFixed(1)}" x2="${sx(t).toFixed(1)}" y1="${middle - 8}" y2="${middle + 8}"/>` +
-    `<text class="tick" x="${Math.max(left + 6, Math.min(right - 6, sx(t))).toFixed(1)}" y="${middle + 22}" text-anchor="middle">${escape(text)}</text>`);
+    `<text class="tick" x="${Math.max(0.56 * widthOf(text), Math.min(width - 0.56 * widthOf(text), sx(t))).toFixed(1)}" y="${middle + 22}" text-anchor="middle">${escape(text)}</text>`);
   const here = at(value);
   const words = `λ₁${name ? ` of ${name}` : ""} is ${number(value)} on a log axis from ${number(10 ** ends[0])} to ${number(10 ** ends[1])}${samples.length ? `, with the ${samples.length} samples as dots` : ""}`;
   return `<svg role="img" aria-label="${escape(words)}" width="${width}" height="48" viewBox="0 0 ${width} 48">${ticks.join("")}` +

@@ -174,8 +174,7 @@ export class Pad {
 
   dab(from, to, erase = this.owner.tool === "erase") {
     const { data: { shape }, owner } = this;
-    stroke(owner.x, shape, from, to, radiusOf(shape[0], owner.brush), owner.ink(erase));
-    owner.drawn();
+    if (stroke(owner.x, shape, from, to, radiusOf(shape[0], owner.brush), owner.ink(erase))) owner.drawn();
   }
 
   /** Arrow keys move a cursor, with Shift they draw on the way; Space draws, Backspace and Delete rub out, Enter asks. */

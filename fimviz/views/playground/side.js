@@ -11,14 +11,15 @@ import { showValues, spotOn } from "./pad.js";
 const STEPS = 24; // distances along a direction that are asked for a flip
 
 const LAYOUT = (name) => `
-  <h4 class="fv-who"></h4>
-  <div class="fv-answer"></div><p class="fv-quiet fv-then-key" hidden>bars: as drawn; lines and numbers: moved</p>
-  <div class="fv-gauge"><div class="fv-lead"><span>spectral norm <b>λ₁ = <output data-fv="lambda1" aria-label="λ₁${name ? ` of ${escape(name)}` : ""}"></output></b></span></div><div class="fv-dial"></div></div>
-  <div class="fv-pair">
-    <figure class="fv-worst"><figcaption>worst direction v₁</figcaption><div class="fv-plate"></div><div class="fv-scale"></div><div class="fv-under"></div></figure>
-    <figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>
+  <div class="fv-opinion"><h4 class="fv-who"></h4><div class="fv-answer"></div><p class="fv-quiet fv-then-key" hidden>bars: as drawn; lines and numbers: moved</p></div>
+  <div class="fv-react">
+    <div>spectral norm <b>λ₁ = <output data-fv="lambda1" aria-label="λ₁${name ? ` of ${escape(name)}` : ""}"></output></b><div class="fv-dial"></div></div>
+    <div class="fv-duo">
+      <figure class="fv-worst"><figcaption>worst direction v₁</figcaption><div class="fv-plate"></div><div class="fv-scale"></div><div class="fv-under"></div></figure>
+      <figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>
+    </div>
   </div>
-  <p class="fv-pixel fv-quiet" aria-live="polite"></p>`;
+  <p class="fv-pixel"></p>`;
 
 /** Values (channels, …) as signed bytes, channel by channel of each pixel, with the scale that `kit/inputs.js` reads. */
 export function signedBytes(v, channels) {
@@ -101,11 +102,11 @@ export class Side {
     signedPicture(this.$(".fv-worst .fv-plate"), map, { kind: "image", shape: data.shape }, { target: side, name: `worst direction${this.name ? ` of ${this.name}` : ""}` });
     this.$(".fv-scale").innerHTML = norm > 0 ? colorBar(map.scale) : "the answer does not react: there is no direction";
     const outside = showValues(this.$(".fv-moved .fv-plate"), this.at, data, side, `the image ${epsilon ? `moved ${words}` : "as drawn"}`);
-    this.$(".fv-moved figcaption").textContent = epsilon ? `moved ${words}` : "moved";
+    this.$(".fv-moved figcaption").textContent = epsilon ? `moved by ${number(epsilon)}` : "moved";
     const turned = says && says.winner !== seen.winner;
     this.$(".fv-moved").classList.toggle("fv-flipped", !!turned);
     this.$(".fv-moved .fv-under").innerHTML = says
-      ? `${turned ? "now" : "still"} <strong>${escape(this.className(says.winner))}</strong> (p = ${probability(says.p[says.winner], says.doubt)})${outside ? `<br>${outside} px beyond black or white` : ""}`
+      ? `${turned ? "now" : "still"} <strong>${escape(this.className(says.winner))}</strong> (p = ${probability(says.p[says.winner], says.doubt)})${outside ? `<br>${outside} ${data.shape[2] === 1 ? "px beyond black or white" : "values beyond the range"}` : ""}`
       : "the slider pushes it";
     this.spots();
     this.showFlips();

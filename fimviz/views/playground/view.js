@@ -18,10 +18,10 @@ const HELP = `Draw, and see what the network makes of it: everything here is com
   <b>Keys</b> on the drawing: arrows move, Space draws, Shift with arrows draws a line, Backspace rubs out, Enter asks the pixel.`;
 
 function layout({ networks, labels, classes, shape, images }, count) {
-  const sample = (i) => `<option value="${i}">sample ${i}${labels ? `: a ${escape(classes[labels[i]] ?? "?")}` : ""}</option>`;
+  const sample = (i) => `<option value="${i}">sample ${i}${labels ? `: ${escape(classes[labels[i]] ?? "?")}` : ""}</option>`;
   const button = (group, value, name, title = "") => `<button type="button" data-${group}="${value}"${title ? ` title="${title}"` : ""}>${name}</button>`;
   return `
-    <div class="fv-head"><h3 class="fv-title" aria-live="off"></h3>
+    <div class="fv-head"><h3 class="fv-title"></h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${HELP}</p></details></div>
     <div class="fv-ground">
       <div class="fv-desk">
@@ -40,6 +40,7 @@ function layout({ networks, labels, classes, shape, images }, count) {
       </div>
       <div class="fv-sides">${networks.map(() => `<section class="fv-net"></section>`).join("")}</div>
     </div>
+    <p class="fv-heard" role="status"></p>
     <div class="fv-tables"></div>
     <div class="fv-save"><span class="fv-quiet">save</span>${["png", "svg", "csv"].map((kind) => `<button type="button" data-fv="export-${kind}">${kind.toUpperCase()}</button>`).join("")}</div>`;
 }
@@ -160,6 +161,7 @@ class Playground extends View {
   /** The flips are known, and the hand rests: tables, and words for those who listen. */
   settled() {
     this.sides.forEach((side) => side.showFlips());
+    this.$(".fv-heard").textContent = this.title();
     this.$(".fv-zero").disabled = !this.epsilon;
     this.$(".fv-toflip").disabled = !this.nearest();
     this.$(".fv-undo").disabled = !this.before.length;
@@ -168,7 +170,8 @@ class Playground extends View {
   }
 
   title() {
-    const said = ({ name, seen }) => `${name || "The network"} says ${this.data.classes[seen.winner]}${name ? "" : ` (p = ${probability(seen.p[seen.winner], seen.doubt)})`}, λ₁ = ${number(seen.eigenvalues[0])}`;
+    const short = (words) => (words.length > 22 ? `${words.slice(0, 21).trimEnd()}…` : words);
+    const said = ({ name, seen }) => `${name ? short(name) : "The network"} says ${short(this.data.classes[seen.winner])}${name ? "" : ` (p = ${probability(seen.p[seen.winner], seen.doubt)})`}, λ₁ = ${number(seen.eigenvalues[0])}`;
     return this.sides.map(said).join(" · ");
   }
 
@@ -239,6 +242,7 @@ class Playground extends View {
     this.at = [row, column];
     spotOn(this.$(".fv-paper"), this.at, "fv-spot fv-asked");
     this.sides.forEach((side) => side.spots());
+    this.$(".fv-heard").textContent = this.sides.map((side) => `${side.name} ${side.pixel(row, column)}`).join(" ");
   }
 
   /** Another sample is chosen, here or in Python. */

@@ -6,7 +6,8 @@ import { number, probability } from "../kit/numbers.js";
 import { decadeTicks, scale } from "../kit/axes.js";
 import { blend, paint, signedMap } from "../kit/pixels.js";
 import { ends, gainControl, legend } from "../kit/contrast.js";
-import { canvasIn, fillTables, mounted, View } from "../kit/stage.js";
+import { Lens, ofImage, ofMap } from "../kit/lens.js";
+import { canvasIn, fillTables, limitsOf, mounted, photographic, View } from "../kit/stage.js";
 
 const MOST = 9; // decades of labels on the slider
 
@@ -47,9 +48,9 @@ function layout() {
       along the visible directions matters to the answer, near this image. F speaks of the neighbourhood: a standard deviation as large as the image is an order of magnitude.</p></details></div>
     <p class="fv-sub"></p>
     <div class="fv-gallery" role="listbox" aria-orientation="horizontal" aria-label="Images"></div>
-    <div class="fv-recon"><div class="fv-images">${image("original", "image")}${image("direction", "visible part")}${image("moved", "mean + visible")}</div>
-      <div><div class="fv-keys"><span>● told better than by a guess</span><span>○ not</span><span><i class="fv-dashed"></i>a guess</span></div><div class="fv-std"></div></div></div>
     <div class="fv-slider"><label>labels drawn <input type="range" aria-label="Labels drawn" min="0" max="${MOST}" step="0.25"></label><output></output></div>
+    <div class="fv-recon"><div class="fv-hand"><div class="fv-images">${image("original", "image")}${image("direction", "visible part")}${image("moved", "mean + visible")}</div>
+      <div class="fv-look"></div></div><div><div class="fv-keys"><span>● told better than by a guess</span><span>○ not</span><span><i class="fv-dashed"></i>a guess</span></div><div class="fv-std"></div></div></div>
     <div class="fv-tables"></div>`;
 }
 
@@ -65,8 +66,10 @@ class Reconstruction extends View {
     root.innerHTML = layout();
     this.contrast = gainControl(this.$(".fv-contrast"), () => this.show());
     this.$(".fv-contrast").hidden = series_;
-    if (data.left) this.$(".fv-sub").insertAdjacentHTML("afterend", `<p class="fv-quiet fv-left">${escape(data.left)}</p>`);
-    this.range = this.$("input");
+    const read = () => [[this.sample.values, ofImage(data.range)], [this.sample.map, ofMap(this.sample.scale)], [this.seen, ofImage(data.range)]];
+    if (!series_) this.lens = new Lens(this.$(".fv-images"), this.$(".fv-look"), data.shape, { read, map: () => this.sample.map });
+    if (limitsOf(data)) this.$(".fv-sub").insertAdjacentHTML("afterend", `<p class="fv-quiet fv-left">${escape(limitsOf(data))}</p>`);
+    this.range = this.$(".fv-slider input");
     this.range.addEventListener("input", () => this.set("draws", Math.round(10 ** Number(this.range.value))));
     roving(this.$(".fv-gallery"), (option) => this.set("sample", Number(option.dataset.place)));
     const known = data.samples.flatMap((s) => [...s.one, ...s.guess]).filter((v) => v > 0).map(Math.log10).sort((a, b) => a - b);
@@ -125,10 +128,15 @@ class Reconstruction extends View {
     this.$(".fv-sub").textContent = `Sample ${sample.index}, read as ${sample.says}${sample.doubt === null ? "" : ` (p = ${probability(sample.confidence, sample.doubt)})`}: ${count} of ${data.size} directions are visible; they hold ${share} (${number((100 * count) / data.size, 2)} % by chance).`;
     this.plate(this.$(".fv-original .fv-plate"), sample.values, this.target, `sample ${sample.index}`);
     this.plate(this.$(".fv-direction .fv-plate"), sample.map, this.target, `the visible part, colours from −${number(sample.limit / this.contrast.gain)} to ${number(sample.limit / this.contrast.gain)}`, sample);
-    this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? legend(sample, this.contrast.gain) : "";
+    this.$(".fv-direction .fv-under").innerHTML = data.kind === "image" ? legend(sample, this.contrast.gain, data) : "";
     const mean = sample.values.reduce((a, b) => a + b, 0) / sample.values.length;
     const gain = data.kind === "image" ? (255 * sample.scale) / 127 / (data.range[1] - data.range[0]) : 1;
-    this.plate(this.$(".fv-moved .fv-plate"), Float32Array.from(sample.map, (v) => mean + gain * (v === -128 ? 0 : v)), this.target, "the mean brightness with the visible part");
+    this.seen = Float32Array.from(sample.map, (v) => mean + gain * (v === -128 ? 0 : v));
+    this.plate(this.$(".fv-moved .fv-plate"), this.seen, this.target, "the mean brightness with the visible part");
+    if (this.opened !== sample) this.lens?.forget();
+    this.opened = sample;
+    this.lens?.show();
+    this.$(".fv-moved .fv-under").textContent = data.kind === "image" ? `the mean is ${ofImage(data.range)(mean)}; 99.5 % of the values lie within ±${number(sample.limit, 2)} of it` : "";
     this.labels();
   }
 
@@ -142,7 +150,7 @@ class Reconstruction extends View {
     this.$(".fv-title").textContent = `${drawn[0].toUpperCase()}${drawn.slice(1)} could at best tell ${better === 0 ? "no direction" : `${better} of ${sample.one.length} directions`} of this image better than a guess`;
     this.range.value = Math.log10(draws);
     this.range.setAttribute("aria-valuetext", drawn);
-    this.$("output").textContent = `n = ${number(draws, 3)}`;
+    this.$(".fv-slider output").textContent = `n = ${number(draws, 3)}`;
     this.$(".fv-std").innerHTML = deviations({ width: this.chartWidth, sample, draws, span: this.span, label: `least standard deviations with ${drawn}: ${sample.one.map((s) => number(s === null ? Infinity : s / Math.sqrt(draws), 2)).join(", ")}` });
   }
 
@@ -151,8 +159,12 @@ class Reconstruction extends View {
     this.root.dataset.columns = columns;
     const beside = columns === 3;
     this.root.dataset.beside = beside;
-    this.target = Math.max(72, Math.min(Math.max(...this.data.shape) > 128 ? 224 : 160, Math.floor(((beside ? 0.5 * width : width) - 48) / 3)));
-    this.chartWidth = Math.floor(beside ? width * 0.5 - 32 : Math.min(width, 640));
+    const large = photographic(this.data);
+    const [hand, gap] = [beside ? Math.floor((large ? 0.58 : 0.5) * width) - 16 : width, columns === 1 ? 8 : 24];
+    this.root.style.setProperty("--fv-hand", `${hand}px`);
+    this.target = Math.max(72, Math.min(large ? 240 : 160, Math.floor((hand - 2 * gap) / 3)));
+    if (large) this.root.style.setProperty("--fv-bar", `${this.target}px`);
+    this.chartWidth = Math.floor(beside ? width - hand - 32 : Math.min(width, 640));
     this.gallery();
     this.show();
   }

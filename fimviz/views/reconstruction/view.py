@@ -41,8 +41,9 @@ def view(result: Reconstruction, *, samples: int | None, max_bytes: int) -> Figu
     spectrum = result.spectrum
     inputs = Inputs(spectrum.images.shape[1:], *spectrum.pixel_range)
     if samples is None:
-        samples = max(1, min(32, WARN_BYTES // (8 * spectrum.images[0].numel() // 3)))
+        samples = max(1, min(32, int(WARN_BYTES / (2 * inputs.weight * spectrum.images[0].numel()))))
     shown = spectrum.computed[:samples].tolist()
+    inputs.share_out(spectrum.images[shown], result.visible[shown])
     rows = []
     for i in shown:
         rows.append(
