@@ -255,7 +255,7 @@ def test_a_hook_that_the_graph_does_not_see_is_found():
     model.register_forward_hook(lambda module, given, z: 2 * z.flip(1) + 1)
     found = fv.certified_radius(model, torch.rand(2, 4).double(), method="linear", attack=False)
     assert found.radius.isnan().all()
-    assert "other logits than its traced graph" in found.reason
+    assert "forward hook" in found.reason
 
 
 def test_a_network_that_would_take_minutes_keeps_the_older_certificate(monkeypatch):

@@ -42,7 +42,8 @@ use takes beside it, its probe, is not in it. A network that is not listed has n
   "void" is fimviz's word where it doubts that the gradient describes the network at all.
 * **lanczos**: `method="lanczos", k=1`, a thousand classes, likewise.
 * **bounds**: `local_bound` ("at x") and `network_bound` ("everywhere"), none below ‖∂z/∂x‖ of float64's autograd.
-* **certificate**: the radius of `fv.certified_radius(net, x, attack=False)`. It needs a bound that holds everywhere.
+* **certificate**: the radius of `fv.certified_radius(net, x, method="norms", attack=False)`, which needs a bound that
+  holds everywhere.
 * **paths**: how `fv.trace_margins` to the second class ended, in at most 30 steps.
 * **view**: how large the spectrum's page is, and what making it takes: the curves along its eigenvectors.
 

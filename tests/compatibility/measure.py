@@ -56,7 +56,7 @@ def cells(network: Network, columns: Collection[str] = COLUMNS) -> Iterator[tupl
         return _bounds(here, there, plain, x, network)
 
     def certificate() -> str:
-        r = fv.certified_radius(net, x, attack=False)
+        r = fv.certified_radius(net, x, method="norms", attack=False)
         if r.reason:
             raise _RefusedError(r.reason.removeprefix("no bound holds at every x: "))
         return f"{r.radius.item():.1e}"
