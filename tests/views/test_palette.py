@@ -36,7 +36,11 @@ COLOUR = re.compile(
 
 
 def test_every_colour_stands_in_the_palette():
-    known = set(COLOUR.findall((modules.VIEWS / "kit/palette.json").read_text())) | {"#000", "#fff", "#ffffff"}  # ink on a colour, and of a brush
+    known = set(COLOUR.findall((modules.VIEWS / "kit/palette.json").read_text())) | {
+        "#000",
+        "#fff",
+        "#ffffff",
+    }  # ink on a colour, and of a brush
     assert known > {*PALETTE, ACCENT, WARN}
     for path in (path for kind in ("js", "py", "css") for path in modules.VIEWS.rglob(f"*.{kind}")):
         assert set(COLOUR.findall(path.read_text())) <= known, path.name
