@@ -62,6 +62,10 @@ def test_drawing_by_mouse_and_by_keys(open_page, saved):
     before = norm(page)
     page.locator(".fv-clear").click()
     blank = after(page, before)
+    page.locator(".fv-undo").click()
+    assert after(page, blank) == before
+    page.locator(".fv-clear").click()
+    assert after(page, before) == blank
     canvas = page.locator("canvas[data-fv=draw]")
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 60, box["y"] + 60)

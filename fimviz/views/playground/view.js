@@ -81,7 +81,7 @@ class Playground extends View {
     on("[data-tool]", "click", (node) => { this.tool = node.dataset.tool; this.pressed(); });
     on("[data-push]", "click", (node) => this.pushBy(node.dataset.push));
     on(".fv-brush", "change", (node) => { this.brush = BRUSHES[node.value]; });
-    on(".fv-clear", "click", () => { this.begun(); this.x.fill(this.data.range[0]); this.set("sample", -1); this.drawn(); });
+    on(".fv-clear", "click", () => (this.model.get("sample") < 0 ? this.load() : this.set("sample", -1)));
     on(".fv-undo", "click", () => { if (this.before.length) this.x = this.before.pop(); this.drawn(); });
     on("[data-fv=sample]", "change", (node) => this.set("sample", Number(node.value)));
     on(".fv-epsilon", "input", (node) => this.pushTo(Number(node.value)));
