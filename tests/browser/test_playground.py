@@ -132,7 +132,9 @@ def test_to_the_flip_turns_the_answer(open_page, saved):
     page = open_page(saved, READY)
     rested(page)
     page.locator(".fv-toflip").click()
-    assert page.locator(".fv-moved.fv-flipped").count() >= 1
+    turned = page.locator(".fv-net:has(.fv-flipped)").first
+    now = turned.locator(".fv-flipped strong").text_content()
+    assert turned.locator(".fv-says-now .fv-name").all_text_contents() == [now], "its number stands out"
     page.locator(".fv-zero").click()
     assert page.locator(".fv-moved.fv-flipped").count() == 0
 
