@@ -35,7 +35,7 @@ function layout({ networks, labels, classes, shape, images }, count) {
         </div>
         <div class="fv-push"><h4>Push it</h4><div class="fv-switch fv-ways" role="group" aria-label="Which way to push">${Object.entries(PUSHES).map(([value, name]) => button("push", value, name)).join("")}</div>
           <div class="fv-slider"><label>ε <input type="range" class="fv-epsilon" min="0" step="any" aria-label="ε, how far the drawing is pushed"></label><output></output></div>
-          <div class="fv-buttons"><button type="button" class="fv-toflip">to the flip</button><button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-keep" title="The moved image becomes the drawing">keep it</button></div>
+          <div class="fv-buttons"><button type="button" class="fv-toflip">to the flip</button><button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-keep" title="The moved image${networks.length > 1 ? ` of ${escape(networks[0].name)}` : ""} becomes the drawing">keep it</button></div>
           <p class="fv-step"></p></div>
       </div>
       <div class="fv-sides">${networks.map(() => `<section class="fv-net"></section>`).join("")}</div>
