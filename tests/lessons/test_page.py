@@ -56,6 +56,13 @@ def test_a_lesson_as_a_page_and_as_slides(lesson):
     assert "Slide 3 of 3: Part" in slides(path)
 
 
+def test_names_of_functions_stand_apart(lesson):
+    made = page(lesson(v4.new_markdown_cell("$2 \\log p - \\log(q)$ and $x$")))
+    functions = re.findall(r'lspace="(.*?)" rspace="(.*?)">(\w+)</mo>', made)
+    assert functions == [("0.167em", "0.167em", "log"), ("0em", "0em", "log")]
+    assert "<mi>x</mi>" in made
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
