@@ -24,7 +24,7 @@ def fisher(F: Any, net: Classifier | nn.Module, image: Tensor) -> None:
         >>> net = torch.nn.Linear(1, 2, bias=False).double()
         >>> _ = net.weight.data.copy_(torch.tensor([[1.0], [-1.0]]))
         >>> fisher(torch.tensor([[1.0]]), net, torch.zeros(1, 1))
-        ✓ F is right: symmetric, rank 1 of 1, trace 1.
+        ✓ F is right: symmetric, trace 1.
     """
     size = image[0].numel()
     given = tensor("F", F, (size, size), "pixels by pixels")
@@ -38,9 +38,7 @@ def fisher(F: Any, net: Classifier | nn.Module, image: Tensor) -> None:
         return bool((given - other).abs().max() <= 1e-3 * max(scale, float(other.abs().max())))
 
     if like(truth):
-        rank = int((found.eigenvalues[0] > found.error[0]).sum())
-        trace = float(found.trace[0])
-        right(f"F is right: symmetric, rank {rank} of {size}, trace {trace:.3g}.")
+        right(f"F is right: symmetric, trace {float(found.trace[0]):.3g}.")  # its rank is what the lesson asks next
         return
     if (given - given.T).abs().max() > 1e-3 * given.abs().max():
         raise Mistake("Your F is not symmetric: F = Jᵀ S J has to be its own transpose. Which factor is out of place?")
