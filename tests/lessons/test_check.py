@@ -66,7 +66,7 @@ def test_leading(given, fisher, capsys):
         (..., vectors[:, -1], "still a blank"),
         (values[0], vectors[:, -1], "from the smallest to the largest"),
         (values.sum(), vectors[:, -1], "trace"),
-        (2 * values[-1], vectors[:, -1], "a step along v1 shows"),
+        (2 * values[-1], vectors[:, -1], "is 2 times the largest eigenvalue"),
         (values[-1], ..., "still a blank"),
         (values[-1], vectors, "a row for a column"),
         (values[-1], 2 * vectors[:, -1], "has length 2"),
@@ -241,7 +241,7 @@ def test_promises(given, capsys):
         (apart**2, "probabilities are missing"),
         (p * apart, "has to be squared"),
         (p * both**2, "w₁ + w₂"),
-        (7, "fimviz finds"),
+        (2 * p * apart**2, "is 2 times what fv.spectrum finds"),
     ]
     slips(lambda v: check.two_classes(v, layer, x), p * apart**2, wrong, capsys)
 
@@ -251,7 +251,7 @@ def test_promises(given, capsys):
         (W[0].norm() * W[1].norm(), "Frobenius"),
         (norms[0] * norms[1] * norms[2], "last layer is in it"),
         (norms[0] + norms[1], "so multiply"),
-        (1, "one factor for each layer"),
+        (2 * norms[0] * norms[1], "is 2 times what it should be: one factor for each layer"),
     ]
     slips(lambda v: check.lipschitz(v, given.net, given.digit), norms[0] * norms[1], wrong, capsys)
 

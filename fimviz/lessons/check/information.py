@@ -79,7 +79,7 @@ def leading(value: Any, vector: Any, net: Classifier | nn.Module, image: Tensor)
         blame(given, {"Your lambda1 is the trace of F, the sum of all eigenvalues.": float(found.trace[0])})
         if abs(given) < 1e-6 * truth:
             raise Mistake("Your lambda1 is the smallest eigenvalue: eigh sorts them from the smallest to the largest.")
-        raise Mistake(f"Your lambda1 is {given:.4g}, and a step along v1 shows {truth:.4g}.")
+        raise Mistake(f"Your lambda1 is {given / truth:.2g} times the largest eigenvalue of F.")
     if not near(length := float(v.norm()), 1):
         raise Mistake(f"Your v1 has length {length:.3g}, expected 1: a direction says nothing about how far to go.")
     if (cosine := abs(float(v @ u))) < 0.999:
