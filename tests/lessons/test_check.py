@@ -270,6 +270,7 @@ def test_promises(given, capsys):
         (radius / 3, "certifies more"),
     ]
     slips(lambda v: check.certified(v, given.net, given.digit), radius, wrong, capsys)
+    check.certified(radius * L / (norms[0] * norms[1]), given.net, given.digit)
     assert radius == pytest.approx(
         float(fv.certified_radius(given.net, given.digit, attack=False).logit_form), rel=1e-3
     )
