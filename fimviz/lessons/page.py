@@ -28,6 +28,7 @@ except ImportError as error:
 
 _FETCHING = {"src", "srcset", "data", "poster", "background"}  # attributes by which an element loads something
 _WIDE = '<div class="wide" tabindex="0" role="group" aria-label="Table">'
+_LATER = '<details class="later"><summary>Then look: what the notebook shows next</summary>'
 _FUNCTION = re.compile(r"<mi>([a-z]{2,})</mi>(?=(?P<bare><m(?!o|space))?)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -39,6 +40,7 @@ class _Section:
     title: str  # of the heading that it stands under
     opens: bool  # whether it begins with that heading
     parts: list[str] = field(default_factory=list)
+    asks: bool = False  # whether a prediction stands in it, whose answer what follows may say
 
 
 class _Markdown(IPythonRenderer):
@@ -174,8 +176,12 @@ def _sections(path: Path) -> Iterator[_Section]:
             said = "".join(_output(output, place) for output in cell.outputs)
             exercise = "solution" in cell.metadata.get("tags", [])
             code = "" if hidden or not cell.source else _code(cell.source, exercise)
-            if code or said:
+            if section.asks and not exercise and (code or said):
+                section.parts.append(f"{_LATER}{code}{said}</details>")
+            elif code or said:
                 section.parts.append(code + said)
+            plain = (output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            section.asks |= any(text.startswith("Figure(predict first:") for text in plain)
     if section.parts:
         yield section
 
