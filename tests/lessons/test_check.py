@@ -287,3 +287,9 @@ def test_shielding(given, capsys):
         (0.99, "where hit differs from target"),
     ]
     slips(lambda v: check.shielding(v, traces), met.mean(), wrong, capsys)
+    images, labels = fv.zoo.digits()
+    traces = fv.trace_margins(given.net, images[8:10], labels[8:10], damping=1.0, verify=False)
+    met = (traces.hit != traces.target).double()
+    right = met[traces.correct].mean()
+    assert right == pytest.approx(traces.shielding(resamples=2).shielded.value)
+    slips(lambda v: check.shielding(v, traces), right, [(met.mean(), "from a wrong answer are among yours")], capsys)
