@@ -114,7 +114,10 @@ def test_post_build_installs_the_package_and_trusts_the_notebooks():
     assert "set -euo pipefail" in commands, "a failed install must fail the build, not the lesson"
     (install,) = (c.split() for c in commands if c.startswith("pip install"))
     assert {"--no-deps", "--no-cache-dir", "."} <= set(install)
-    assert "jupyter trust notebooks/*.ipynb" in commands
+    (trust,) = (c.split()[2:] for c in commands if c.startswith("jupyter trust"))
+    trusted = {path for pattern in trust for path in ROOT.glob(pattern)}
+    stored = {path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts}
+    assert stored == trusted
 
 
 def test_runtime_is_a_python_that_the_package_accepts():

@@ -28,6 +28,8 @@ except ImportError as error:
 
 _FETCHING = {"src", "srcset", "data", "poster", "background"}  # attributes by which an element loads something
 _WIDE = '<div class="wide" tabindex="0" role="group" aria-label="Table">'
+_LATER = '<details class="later"><summary>Then look: what the notebook shows next</summary>'
+_FUNCTION = re.compile(r"<mi>([a-z]{2,})</mi>(?=(?P<bare><m(?!o|space))?)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -38,6 +40,7 @@ class _Section:
     title: str  # of the heading that it stands under
     opens: bool  # whether it begins with that heading
     parts: list[str] = field(default_factory=list)
+    asks: bool = False  # whether a prediction stands in it, whose answer what follows may say
 
 
 class _Markdown(IPythonRenderer):
@@ -63,8 +66,16 @@ def _formula(tex: str, display: str) -> str:
         raise ValueError(f"the formula {tex.strip()!r} is not understood: {type(error).__name__} {error}") from None
     if unknown := re.search(r">(\\\w+)<", made):
         raise ValueError(f"the formula {tex.strip()!r} has {unknown[1]}, which latex2mathml does not know")
+    made = _FUNCTION.sub(_spaced, made)
     label = html.escape(" ".join(tex.split()), quote=True)
     return made.replace('xmlns="http://www.w3.org/1998/Math/MathML"', f'alttext="{label}"')
+
+
+def _spaced(name: re.Match[str]) -> str:
+    """The name of a function apart from what stands around it, as TeX has it and latex2mathml leaves out."""
+    before = name.string[: name.start()].endswith(("</mo>", "<mrow>"))
+    spaces = f'lspace="{0 if before else 0.167}em" rspace="{0.167 if name["bare"] else 0}em"'
+    return f'<mo form="prefix" {spaces}>{name[1]}</mo>'
 
 
 def notebooks(sources: Iterable[Path]) -> list[Path]:
@@ -165,8 +176,12 @@ def _sections(path: Path) -> Iterator[_Section]:
             said = "".join(_output(output, place) for output in cell.outputs)
             exercise = "solution" in cell.metadata.get("tags", [])
             code = "" if hidden or not cell.source else _code(cell.source, exercise)
-            if code or said:
+            if section.asks and not exercise and (code or said):
+                section.parts.append(f"{_LATER}{code}{said}</details>")
+            elif code or said:
                 section.parts.append(code + said)
+            plain = (output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            section.asks |= any(text.startswith("Figure(predict first:") for text in plain)
     if section.parts:
         yield section
 

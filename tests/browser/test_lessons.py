@@ -131,3 +131,17 @@ def test_slides_follow_keys_and_buttons(built, open_page):
     page.wait_for_timeout(200)
     assert page.locator("#s1").bounding_box()["x"] == pytest.approx(0, abs=1)
     sound(page)
+
+
+def test_a_digit_drawn_on_a_phone_changes_the_norm_in_the_lesson(open_page, tmp_path):
+    (path,) = LESSONS.glob("2_*.ipynb")
+    main(["build", str(path), "--out", str(tmp_path)])
+    phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
+    page = open_page(tmp_path / f"{path.stem}.html", "[data-fv=lambda1][data-value]", **phone)
+    norm = "() => document.querySelector('[data-fv=lambda1]').dataset.value"
+    before = page.evaluate(norm)
+    pad = page.locator("canvas[data-fv=draw]")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    page.touchscreen.tap(box["x"] + 30, box["y"] + 30)
+    page.wait_for_function(f"before => ({norm})() !== before", arg=before)

@@ -62,6 +62,10 @@ def test_drawing_by_mouse_and_by_keys(open_page, saved):
     before = norm(page)
     page.locator(".fv-clear").click()
     blank = after(page, before)
+    page.locator(".fv-undo").click()
+    assert after(page, blank) == before
+    page.locator(".fv-clear").click()
+    assert after(page, before) == blank
     canvas = page.locator("canvas[data-fv=draw]")
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 60, box["y"] + 60)
@@ -128,7 +132,9 @@ def test_to_the_flip_turns_the_answer(open_page, saved):
     page = open_page(saved, READY)
     rested(page)
     page.locator(".fv-toflip").click()
-    assert page.locator(".fv-moved.fv-flipped").count() >= 1
+    turned = page.locator(".fv-net:has(.fv-flipped)").first
+    now = turned.locator(".fv-flipped strong").text_content()
+    assert turned.locator(".fv-says-now .fv-name").all_text_contents() == [now], "its number stands out"
     page.locator(".fv-zero").click()
     assert page.locator(".fv-moved.fv-flipped").count() == 0
 

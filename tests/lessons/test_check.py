@@ -36,7 +36,9 @@ def says(capsys, words):
 
 def test_fisher(given, fisher, capsys):
     check.fisher(fisher, given.net, given.digit)
-    says(capsys, "✓ F is right: symmetric, rank 9 of 64")
+    said = capsys.readouterr().out
+    assert said.startswith("✓ F is right: symmetric, trace ")
+    assert "9 of 64" not in said, "the prediction that comes next asks for it"
     J, p = given.J, given.p
     centred = torch.diag(p) - torch.outer(p, p)
     for wrong, words in [
@@ -64,7 +66,7 @@ def test_leading(given, fisher, capsys):
         (..., vectors[:, -1], "still a blank"),
         (values[0], vectors[:, -1], "from the smallest to the largest"),
         (values.sum(), vectors[:, -1], "trace"),
-        (2 * values[-1], vectors[:, -1], "a step along v1 shows"),
+        (2 * values[-1], vectors[:, -1], "is 2 times the largest eigenvalue"),
         (values[-1], ..., "still a blank"),
         (values[-1], vectors, "a row for a column"),
         (values[-1], 2 * vectors[:, -1], "has length 2"),
@@ -239,7 +241,7 @@ def test_promises(given, capsys):
         (apart**2, "probabilities are missing"),
         (p * apart, "has to be squared"),
         (p * both**2, "w₁ + w₂"),
-        (7, "fimviz finds"),
+        (2 * p * apart**2, "is 2 times what fv.spectrum finds"),
     ]
     slips(lambda v: check.two_classes(v, layer, x), p * apart**2, wrong, capsys)
 
@@ -249,7 +251,7 @@ def test_promises(given, capsys):
         (W[0].norm() * W[1].norm(), "Frobenius"),
         (norms[0] * norms[1] * norms[2], "last layer is in it"),
         (norms[0] + norms[1], "so multiply"),
-        (1, "one factor for each layer"),
+        (2 * norms[0] * norms[1], "is 2 times what it should be: one factor for each layer"),
     ]
     slips(lambda v: check.lipschitz(v, given.net, given.digit), norms[0] * norms[1], wrong, capsys)
 
@@ -268,6 +270,7 @@ def test_promises(given, capsys):
         (radius / 3, "certifies more"),
     ]
     slips(lambda v: check.certified(v, given.net, given.digit), radius, wrong, capsys)
+    check.certified(radius * L / (norms[0] * norms[1]), given.net, given.digit)
     assert radius == pytest.approx(
         float(fv.certified_radius(given.net, given.digit, attack=False).logit_form), rel=1e-3
     )
@@ -284,3 +287,9 @@ def test_shielding(given, capsys):
         (0.99, "where hit differs from target"),
     ]
     slips(lambda v: check.shielding(v, traces), met.mean(), wrong, capsys)
+    images, labels = fv.zoo.digits()
+    traces = fv.trace_margins(given.net, images[8:10], labels[8:10], damping=1.0, verify=False)
+    met = (traces.hit != traces.target).double()
+    right = met[traces.correct].mean()
+    assert right == pytest.approx(traces.shielding(resamples=2).shielded.value)
+    slips(lambda v: check.shielding(v, traces), right, [(met.mean(), "from a wrong answer are among yours")], capsys)

@@ -56,6 +56,29 @@ def test_a_lesson_as_a_page_and_as_slides(lesson):
     assert "Slide 3 of 3: Part" in slides(path)
 
 
+def test_what_follows_a_prediction_is_folded_until_the_next_text(lesson):
+    said = [v4.new_output("stream", text="It is 3.\n")]
+    path = lesson(
+        v4.new_code_cell("before", outputs=said),
+        v4.new_code_cell("predict(...)", outputs=[shown(predict("How many?", answer=3))]),
+        v4.new_code_cell("after", outputs=said),
+        v4.new_markdown_cell("Text."),
+        v4.new_code_cell("later", outputs=said),
+    )
+    for make in (page, slides):
+        (folded,) = re.findall(r'<details class="later">(.*?)</details>', make(path), re.S)
+        assert "after" in folded
+        assert "It is 3." in folded
+        assert "later" not in folded
+
+
+def test_names_of_functions_stand_apart(lesson):
+    made = page(lesson(v4.new_markdown_cell("$2 \\log p - \\log(q)$ and $x$")))
+    functions = re.findall(r'lspace="(.*?)" rspace="(.*?)">(\w+)</mo>', made)
+    assert functions == [("0.167em", "0.167em", "log"), ("0em", "0em", "log")]
+    assert "<mi>x</mi>" in made
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [

@@ -40,7 +40,7 @@ def tensor(name: str, value: Any, shape: tuple[int, ...], meaning: str) -> Tenso
     """A finite tensor of a shape, in float64; `meaning` says what the shape is of."""
     _filled(name, value)
     if not isinstance(value, Tensor):
-        raise Mistake(f"Your {name} is a {type(value).__name__}, expected a torch tensor of shape {shape}, {meaning}.")
+        raise Mistake(f"Your {name} is a {type(value).__name__}, expected a torch tensor of shape {shape}.")
     if tuple(value.shape) != shape:
         raise Mistake(f"Your {name} has shape {tuple(value.shape)}, expected {shape}, {meaning}.")
     value = value.detach().cpu().double()

@@ -24,7 +24,7 @@ def fisher(F: Any, net: Classifier | nn.Module, image: Tensor) -> None:
         >>> net = torch.nn.Linear(1, 2, bias=False).double()
         >>> _ = net.weight.data.copy_(torch.tensor([[1.0], [-1.0]]))
         >>> fisher(torch.tensor([[1.0]]), net, torch.zeros(1, 1))
-        ✓ F is right: symmetric, rank 1 of 1, trace 1.
+        ✓ F is right: symmetric, trace 1.
     """
     size = image[0].numel()
     given = tensor("F", F, (size, size), "pixels by pixels")
@@ -38,9 +38,7 @@ def fisher(F: Any, net: Classifier | nn.Module, image: Tensor) -> None:
         return bool((given - other).abs().max() <= 1e-3 * max(scale, float(other.abs().max())))
 
     if like(truth):
-        rank = int((found.eigenvalues[0] > found.error[0]).sum())
-        trace = float(found.trace[0])
-        right(f"F is right: symmetric, rank {rank} of {size}, trace {trace:.3g}.")
+        right(f"F is right: symmetric, trace {float(found.trace[0]):.3g}.")  # its rank is what the lesson asks next
         return
     if (given - given.T).abs().max() > 1e-3 * given.abs().max():
         raise Mistake("Your F is not symmetric: F = Jᵀ S J has to be its own transpose. Which factor is out of place?")
@@ -81,7 +79,7 @@ def leading(value: Any, vector: Any, net: Classifier | nn.Module, image: Tensor)
         blame(given, {"Your lambda1 is the trace of F, the sum of all eigenvalues.": float(found.trace[0])})
         if abs(given) < 1e-6 * truth:
             raise Mistake("Your lambda1 is the smallest eigenvalue: eigh sorts them from the smallest to the largest.")
-        raise Mistake(f"Your lambda1 is {given:.4g}, and a step along v1 shows {truth:.4g}.")
+        raise Mistake(f"Your lambda1 is {given / truth:.2g} times the largest eigenvalue of F.")
     if not near(length := float(v.norm()), 1):
         raise Mistake(f"Your v1 has length {length:.3g}, expected 1: a direction says nothing about how far to go.")
     if (cosine := abs(float(v @ u))) < 0.999:

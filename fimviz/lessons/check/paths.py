@@ -110,22 +110,26 @@ def path_length(function: Function) -> None:
 
 
 def shielding(share: Any, traces: MarginTraces) -> None:
-    """Check the share of the paths that changed the class and met another one than they aimed at.
+    """Check the share of the paths that met another class than they aimed at, among those that changed the class.
+
+    Where labels are known, paths from wrong answers are left out, as in `fimviz.margins.shielding.Shielding`.
 
     Raises:
         Mistake: another share; known slips are named.
     """
     given = number("share", share)
-    turned: Tensor = traces.flipped
-    met = (traces.hit != traces.target) & turned
-    truth = float(met.sum()) / float(turned.sum())
+    flipped: Tensor = traces.flipped
+    turned = flipped if traces.correct is None else flipped & traces.correct
+    met = traces.hit != traces.target
+    truth, everywhere = (float(met[paths].double().mean()) for paths in (turned, flipped))
     if abs(given - truth) > 1e-6:
         blame(
             given,
             {
                 "That is in percent: a share goes from 0 to 1.": 100 * truth,
                 "Those are the paths that met their own target: shielded are the others.": 1 - truth,
-                "That is how many: divide by the number of paths.": float(met.sum()),
+                "That is how many: divide by the number of paths.": float(met[turned].sum()),
+                "Paths from a wrong answer are among yours: take those where correct is True.": everywhere,
             },
         )
         raise Mistake(f"Your share is {given:.3f}. A path is shielded where hit differs from target.")

@@ -13,13 +13,13 @@ export function rowsOf(p, moved) {
   return order.slice(0, p.length <= ROWS ? p.length : ROWS - 2).sort((a, b) => a - b);
 }
 
-/** A bar a class, of the drawing, and under it a thin one of the moved image, where there is one. */
+/** A bar a class, of the drawing, and under it a thin one of the moved image, whose numbers then stand at the end. */
 export function bars({ p, winner, doubt }, moved, classes) {
   const row = (c) => {
     const sure = probability(p[c], c === winner ? doubt : 1 - p[c]);
     const now = moved ? probability(moved.p[c], c === moved.winner ? moved.doubt : 1 - moved.p[c]) : "";
     const words = `${classes[c]}: ${sure}${moved ? `, moved ${now}` : ""}`;
-    return `<li class="${c === winner ? "fv-says-so" : ""}${moved && c === moved.winner ? " fv-says-now" : ""}" title="${escape(words)}">` +
+    return `<li class="${c === winner ? "fv-says-so" : ""}${c === (moved?.winner ?? winner) ? " fv-says-now" : ""}" title="${escape(words)}">` +
       `<span class="fv-name">${escape(classes[c])}</span><span class="fv-lanes"><i style="width:${(100 * p[c]).toFixed(2)}%;background:${classColor(c)}"></i>` +
       `${moved ? `<i class="fv-then" style="width:${(100 * moved.p[c]).toFixed(2)}%"></i>` : ""}</span><span class="fv-p">${moved ? now : sure}</span></li>`;
   };

@@ -100,6 +100,7 @@ export class Side {
     this.$(".fv-dial").innerHTML = gauge({ value: norm, samples: this.norms, ends, width: gaugeWidth, name: this.name });
     const map = signedBytes(seen.v, data.shape[2]);
     signedPicture(this.$(".fv-worst .fv-plate"), map, { kind: "image", shape: data.shape }, { target: side, name: `worst direction${this.name ? ` of ${this.name}` : ""}` });
+    this.$(".fv-scale").style.maxWidth = this.$(".fv-worst canvas").style.width;
     this.$(".fv-scale").innerHTML = norm > 0 ? colorBar(map.scale) : "the answer does not react: there is no direction";
     const outside = showValues(this.$(".fv-moved .fv-plate"), this.at, data, side, `the image ${epsilon ? `moved ${words}` : "as drawn"}`);
     this.$(".fv-moved figcaption").textContent = epsilon ? `moved by ${number(epsilon)}` : "moved";

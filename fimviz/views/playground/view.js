@@ -35,7 +35,7 @@ function layout({ networks, labels, classes, shape, images }, count) {
         </div>
         <div class="fv-push"><h4>Push it</h4><div class="fv-switch fv-ways" role="group" aria-label="Which way to push">${Object.entries(PUSHES).map(([value, name]) => button("push", value, name)).join("")}</div>
           <div class="fv-slider"><label>ε <input type="range" class="fv-epsilon" min="0" step="any" aria-label="ε, how far the drawing is pushed"></label><output></output></div>
-          <div class="fv-buttons"><button type="button" class="fv-toflip">to the flip</button><button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-keep" title="The moved image becomes the drawing">keep it</button></div>
+          <div class="fv-buttons"><button type="button" class="fv-toflip">to the flip</button><button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-keep" title="The moved image${networks.length > 1 ? ` of ${escape(networks[0].name)}` : ""} becomes the drawing">keep it</button></div>
           <p class="fv-step"></p></div>
       </div>
       <div class="fv-sides">${networks.map(() => `<section class="fv-net"></section>`).join("")}</div>
@@ -81,7 +81,7 @@ class Playground extends View {
     on("[data-tool]", "click", (node) => { this.tool = node.dataset.tool; this.pressed(); });
     on("[data-push]", "click", (node) => this.pushBy(node.dataset.push));
     on(".fv-brush", "change", (node) => { this.brush = BRUSHES[node.value]; });
-    on(".fv-clear", "click", () => { this.begun(); this.x.fill(this.data.range[0]); this.set("sample", -1); this.drawn(); });
+    on(".fv-clear", "click", () => (this.model.get("sample") < 0 ? this.load() : this.set("sample", -1)));
     on(".fv-undo", "click", () => { if (this.before.length) this.x = this.before.pop(); this.drawn(); });
     on("[data-fv=sample]", "change", (node) => this.set("sample", Number(node.value)));
     on(".fv-epsilon", "input", (node) => this.pushTo(Number(node.value)));
