@@ -76,7 +76,7 @@ DOORS = {
     "spectrum, power": lambda net: fv.spectrum(net, X, method="power", max_steps=40),
     "spectrum, blackbox": lambda net: fv.spectrum(net, X[:2], method="blackbox", probes=8),
     "compare_bounds": lambda net: fv.compare_bounds(net, X[:2], probes=8),
-    "certified_radius": lambda net: fv.certified_radius(net, X[:2], steps=4),
+    "certified_radius": lambda net: fv.certified_radius(net, X[:2], method="norms", steps=4),
     "trace_margins": lambda net: paths(net, X[:2]),
     "trace_margins, cg": lambda net: paths(net, X[:1], solver="cg"),
     "trace_margins, straight": lambda net: paths(net, X[:1], method="straight"),
@@ -128,6 +128,17 @@ def test_doors_on_a_device(door, device, build, expected):
     if door == "compare_models":
         apart["at_images"] = apart["at_images"].where(frame["at_images"] < here["at_images"], 0)
     assert (apart < 0.02).to_numpy().all(), apart.max()
+
+
+def test_linear_bounds_are_those_of_the_processor_where_a_device_knows_float64():
+    here = fv.certified_radius(model(convolutional), X[:2], method="linear", attack=False)
+    for device, linear in ((default, True), (metal, False)):
+        with device() as there:
+            found = fv.certified_radius(model(convolutional).to(there), X[:2], method="linear", attack=False)
+        if linear:
+            assert torch.allclose(found.by_class, here.by_class, rtol=1e-6)
+        else:
+            assert "float64" in found.reason
 
 
 @pytest.mark.parametrize("device", DEVICES)

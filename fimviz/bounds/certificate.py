@@ -87,9 +87,9 @@ class CertifiedRadius:
     @property
     def method(self) -> list[str]:
         """(n,) where the radius is from: "linear" or "norms"; empty where there is none."""
-        norms = torch.maximum(self.logit_form, self.fisher_rao_form).nan_to_num(-1.0)
-        better = (self.linear_form.nan_to_num(-1.0) > norms).tolist()
-        known = self.radius.isfinite().tolist()
+        norms = torch.maximum(self.logit_form, self.fisher_rao_form)
+        better = ((self.linear_form > norms) | norms.isnan()).tolist()
+        known = (~self.radius.isnan()).tolist()
         return ["" if not k else "linear" if b else "norms" for k, b in zip(known, better, strict=True)]
 
     @property
@@ -191,7 +191,7 @@ def certified_radius(
     tick = bar.next()
     if method != "norms":
         by_class, reasons["linear"] = by_lines(net, x, z, mode, method == "auto", tick)
-    radius = torch.maximum(torch.fmax(logit_form, by_class.amin(1)), fisher_form.nan_to_num(-torch.inf))
+    radius = torch.fmax(torch.fmax(logit_form, fisher_form), by_class.amin(1))
     reason = "; ".join(dict.fromkeys(reasons.values())) if all(reasons.values()) else ""
     lengths, margins = torch.full((2, len(x)), torch.nan, dtype=torch.float64)
     if attack:

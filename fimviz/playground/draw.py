@@ -14,7 +14,6 @@ from fimviz.fisher.methods import spectrum
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.data import unpacked
 from fimviz.model.labels import read_labels
-from fimviz.model.likelihoods.categorical import Categorical
 from fimviz.playground.program import Program
 from fimviz.playground.record import record
 from fimviz.result import viewed
@@ -104,11 +103,7 @@ def playground(
     programs, norms = {}, {}
     for name, net in classifiers.items():
         admitted = net.admit(some)
-        if not isinstance(net.likelihood, Categorical):
-            raise ValueError(
-                f"{name or 'the network'} gives {net.likelihood.words}, expected one of K classes: the page draws no "
-                "others"
-            )
+        net.likelihood.one_of_classes("the page draws no others")
         programs[name] = record(net, admitted)
         norms[name] = spectrum(net, some, k=1, vectors=False).spectral_norm[: len(x)]
     classes = [net.classes for net in classifiers.values()]

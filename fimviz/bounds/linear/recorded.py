@@ -80,7 +80,7 @@ def recorded(net: Classifier, x: Tensor) -> list[Step]:
     Raises:
         NoRuleError: an operation that no linear bound is known of; the message names it.
     """
-    traced, x = trace(net, x), x[:1].double().cpu()
+    traced, x = trace(net, x), x[:1].to(net.device).double()
 
     def logits(x: Tensor) -> Tensor:
         return net.read_out(_tensor_of(traced(net.normalised(x))))
@@ -92,13 +92,22 @@ def recorded(net: Classifier, x: Tensor) -> list[Step]:
             raise
         except Exception as error:  # whatever the model's code raises on tensors that write down what is done to them
             raise NoRuleError(f"torch cannot record the operations of the network ({first_line(error)})") from error
-        graph.graph.eliminate_dead_code()
-        steps = _steps(graph, x)
+        z = net.read_out(_tensor_of(called(net.model, net.normalised(x)))).cpu()
+        x = x.cpu()
+        steps = _steps(_on_processor(graph), x)
         for step in steps:
             _try(steps, step)
-        z = net.read_out(_tensor_of(called(net.model, net.normalised(x))))
     check(z, values(steps, x.flatten(1))[-1].view_as(z))
     return steps
+
+
+def _on_processor(graph: fx.GraphModule) -> fx.GraphModule:
+    """Without what nothing reads, and without calls that name another device."""
+    graph.graph.eliminate_dead_code()
+    for node in graph.graph.nodes:
+        if "device" in node.kwargs:
+            node.kwargs = {**node.kwargs, "device": torch.device("cpu")}
+    return graph
 
 
 def values(steps: Sequence[Step], x: Tensor) -> list[Tensor]:
@@ -142,7 +151,7 @@ def _steps(graph: fx.GraphModule, x: Tensor) -> list[Step]:
             values[node], places[node] = x, 0
             steps.append(Step("the input", x.shape, (), None))
         elif node.op == "get_attr":
-            values[node] = getattr(graph, node.target)
+            values[node] = getattr(graph, node.target).detach().cpu()
         elif node.op == "output":
             last = node.args[0]
         else:

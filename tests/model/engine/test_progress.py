@@ -71,7 +71,7 @@ def furthest(call, clock):
 FEW = ("exact", "power", "blackbox", "L2")
 BARS = {
     "bounds": lambda net, x, y, bar: fv.compare_bounds(net, x, methods=FEW, progress=bar),
-    "radius": lambda net, x, y, bar: fv.certified_radius(net, x, progress=bar),
+    "radius": lambda net, x, y, bar: fv.certified_radius(net, x, method="norms", progress=bar),
     "vulnerability": lambda net, x, y, bar: fv.vulnerability(net, x, y, progress=bar),
     "attributions": lambda net, x, y, bar: fv.attributions(net, x, progress=bar),
     "cckl": lambda net, x, y, bar: fv.cckl(net, x, y, progress=bar),
