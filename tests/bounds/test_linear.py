@@ -258,6 +258,24 @@ def test_a_hook_that_the_graph_does_not_see_is_found():
     assert "forward hook" in found.reason
 
 
+REFUSED = {
+    "quotients in whole numbers": (lambda x: torch.div(x, 0.1, rounding_mode="floor"), "div"),
+    "whole numbers": (lambda x: (4 * x).to(torch.int64).double(), "int64"),
+    "single precision": (lambda x: x.float().double(), "float32"),
+    "edges of another number": (lambda x: nn.functional.pad(x, (1, 1), value=-5.0)[:, 1:5], "constant_pad_nd"),
+    "powers of the input": (lambda x: 2.0**x, "pow"),
+    "a product of two": (lambda x: x * x.flip(1), "mul"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_lines_do_not_enclose_is_refused(name):
+    function, words = REFUSED[name]
+    net = fv.Classifier(nn.Sequential(Both(function, nn.Identity()), nn.Linear(4, 2)).double())
+    with pytest.raises(NoRuleError, match=words):
+        recorded(net, torch.rand(1, 4).double())
+
+
 def test_a_network_that_would_take_minutes_keeps_the_older_certificate(monkeypatch):
     images, _ = fv.zoo.digits()
     net = fv.zoo.load("digits-mlp")

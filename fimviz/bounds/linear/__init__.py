@@ -48,14 +48,11 @@ def by_lines(net: Classifier, x: Tensor, z: Tensor, outcome: Tensor, affordable:
             )
         flat, found, work = x.detach().cpu().double().flatten(1), torch.zeros_like(none), Work(len(x))
         gaps = torch.func.vmap(torch.func.jacrev(lambda row, given: net.likelihood.gaps(row[None], given[None])[0]))
-        slopes = gaps(z, outcome)
-        heights = net.likelihood.gaps(z, outcome)
+        slopes, asked = gaps(z, outcome), net.likelihood.gaps(z, outcome).isfinite()  # gaps are linear in the logits
         with work:
             for i in range(len(x)):
-                asked = heights[i].isfinite()
-                rows = slopes[i][asked]
-                found[i, asked] = proved(steps, flat[i : i + 1], rows, heights[i][asked] - rows @ z[i], net.input_range)
-                found[i, ~asked] = torch.inf
+                found[i, asked[i]] = proved(steps, flat[i : i + 1], slopes[i][asked[i]], net.input_range)
+                found[i, ~asked[i]] = torch.inf
                 work.reached(i + 1)
                 tick(i + 1, len(x))
     if work.stopped:

@@ -32,21 +32,20 @@ def numbers(steps: Sequence[Step]) -> float:
     return float(sum(steps[r].shape.numel() * sums[r] for r in read))
 
 
-def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, heights: Tensor, box: tuple[float, float] | None) -> Tensor:
-    """(targets,): the radii up to which each of the rows (targets, K) of the logits, plus its height, is above 0.
+def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, float] | None) -> Tensor:
+    """(targets,): the radii up to which each of the rows (targets, K) of the logits is above 0.
 
     Args:
         steps: of the network.
         x: (1, d), a flat input.
         rows: (targets, K).
-        heights: (targets,).
         box: the smallest and the largest number of an input, if there are any.
     """
     best = torch.zeros(len(rows), dtype=torch.float64)
 
     def margins(found: Enclosed) -> Tensor:
         radius = found.region.radius[0]
-        margin = carried(steps, len(steps) - 1, rows, 0, found).low(radius) + heights
+        margin = carried(steps, len(steps) - 1, rows, 0, found).low(radius)
         best.copy_(torch.where(margin > 0, torch.maximum(best, radius), best))
         return margin
 

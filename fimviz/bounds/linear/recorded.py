@@ -36,6 +36,7 @@ _GATHERING = {
 _PRODUCTS = {"mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "convolution", "native_batch_norm", "neg"}
 _DIFFERENCES = {"sub", "rsub"}
 _SHAPES = {"full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+_PLAIN = {"alpha": 1, "beta": 1, "rounding_mode": None}  # what sums and quotients are called with here
 _WAITS = -1  # no place of a step
 _POOLS = ("max_pool2d_with_indices", "max_pool1d", "max_pool3d_with_indices")
 
@@ -196,6 +197,8 @@ def _append(node: Any, values: dict[fx.Node, Any], places: dict[fx.Node, int], s
     reads = tuple(places[source] for source in sources)
     if _WAITS in reads:
         raise NoRuleError(f"no linear bounds of what {name} reads are known")
+    if _first(out).dtype != torch.float64:  # whole numbers go in steps, and a float32 rounds by more than is counted
+        raise NoRuleError(f"no linear bounds of {name} to {_first(out).dtype} are known")
     shape = _first(out).shape
     steps.append(Step(name, shape, reads, _kind(node, name, sources, values)))
     return len(steps) - 1
@@ -233,13 +236,14 @@ def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affi
 
 def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, Any]) -> Affine | Curve | Largest:
     bare = name.removesuffix("_")
-    if bare in CURVES and len(sources) == 1:
+    if bare in CURVES and len(sources) == 1 and node.args[0] is sources[0]:
         given = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args[1:]]
         if (curve := CURVES[bare](*given, **node.kwargs)) is not None:
             return curve
     if name in _POOLS and len(values[sources[0]].shape) > 3:
         return Largest(_windows(values[sources[0]].shape, values[node][0].shape, *node.args[1:], **node.kwargs))
-    turned = node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("beta", 1) != 1
+    turned = any(node.kwargs.get(name, plain) != plain for name, plain in _PLAIN.items())
+    turned |= bare == "constant_pad_nd" and any(node.args[2:])  # edges of another number than 0
     sums = bare in _GATHERING or bare in _DIFFERENCES
     if not turned and (sums or (bare in _PRODUCTS and _one_factor(node, bare, sources))):
         return _affine(node, bare, sources, values)
