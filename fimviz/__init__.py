@@ -6,6 +6,7 @@ views that people can move. Functions give results; results show themselves.
 
 from fimviz import attacks, zoo
 from fimviz.attributions import Attributions, attributions
+from fimviz.bounds.ball import BallBound, ball_bound
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.comparison import BoundComparison, compare_bounds
 from fimviz.divergence.cckl import cckl
@@ -33,6 +34,7 @@ from fimviz.zoo.transformers import from_transformers
 
 __all__ = [
     "Attributions",
+    "BallBound",
     "BlackBox",
     "BoundComparison",
     "BudgetExceeded",
@@ -53,6 +55,7 @@ __all__ = [
     "Vulnerability",
     "attacks",
     "attributions",
+    "ball_bound",
     "cckl",
     "certified_radius",
     "compare_bounds",

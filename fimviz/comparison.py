@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fimviz._options import named_options
 from fimviz._tell import tell
 from fimviz._ways import VJP_COST, Way
-from fimviz.bounds.formulas import RUNGS
+from fimviz.bounds.ball import within
+from fimviz.bounds.formulas import BALL, RUNGS
 from fimviz.bounds.ladder import Formula, Ladder
 from fimviz.bounds.network import Layer
 from fimviz.fisher.estimators import ESTIMATORS, Estimate, Estimator
@@ -46,7 +47,7 @@ _STEPS = 8  # that an iteration takes for λ₁, roughly
 
 def ways() -> dict[str, Way]:
     """All that can be compared, by name: the methods of `spectrum`, the estimators, and the bounds by formula."""
-    return {**METHODS, **ESTIMATORS, **RUNGS}
+    return {**METHODS, **ESTIMATORS, **RUNGS, BALL.name: BALL}
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,7 @@ def compare_bounds(
     max_steps: int = 100,
     seed: int = 0,
     feature_vjps: int = 256,
+    radius: float | Tensor | None = None,
     max_memory: float | None = None,
     errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
@@ -191,14 +193,17 @@ def compare_bounds(
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats, or a data set (see `Classifier`).
         methods: names out of "exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
-            "hutchinson-trace", "L1" to "L6", "lower-pair" and "lower-trace"; by default all. Of "hutchinson-trace" the
-            value estimates tr F, and low and high are what that says of λ₁: λ₁ ≤ tr F ≤ r λ₁ at a rank of r.
+            "hutchinson-trace", "L1" to "L6", "lower-pair", "lower-trace" and, with a `radius`, "ball"; by default all.
+            Of "hutchinson-trace" the value estimates tr F, and low and high are what that says of λ₁: λ₁ ≤ tr F ≤ r λ₁
+            at a rank of r.
         probes: random directions of the sampling methods.
         tolerance: where the iterations stop, as in `spectrum`.
         max_steps: at which they stop anyway.
         seed: of everything random.
         feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
             no value where there are more than this.
+        radius: in pixel units (L2), one number or (n,): the rung "ball" holds at every point within it, as that of
+            `ball_bound`.
         max_memory: bytes that it may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its rows are NaN with the
             reason in the frame's column `failure`, or "raise".
@@ -215,6 +220,10 @@ def compare_bounds(
         [1.0, 1.0]
     """
     listed = {name: way for name, way in ways().items() if way.answers or not isinstance(net, BlackBox)}
+    if radius is None and BALL.name in (methods or ()):
+        raise ValueError(f"{BALL.name!r} is a bound within a radius, expected radius= with it")
+    if radius is None:
+        listed.pop(BALL.name, None)
     errors, chosen = known(errors), list(listed if methods is None else methods)
     if not chosen or not set(chosen) <= set(listed):
         raise ValueError(f"methods are {chosen}, expected some of {', '.join(listed)} for this model")
@@ -222,6 +231,7 @@ def compare_bounds(
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images, max_memory).detach()
     count = len(x)
+    radii = None if radius is None else within(radius, count)
     asked = {name: listed[name] for name in chosen}
     bar = Stages(progress, [("check", 3.0 * count), *_forecast(net, x, asked, probes, feature_vjps)])
     tick = bar.next()
@@ -233,7 +243,8 @@ def compare_bounds(
     places = others(failures, count)
     x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
     formulas = {name: way for name, way in asked.items() if isinstance(way, Formula)}
-    ladder = Ladder(net, x, feature_vjps, max_memory) if isinstance(net, Classifier) and formulas else None
+    radii = radii if radii is None else radii[places]
+    ladder = Ladder(net, x, feature_vjps, max_memory, radii) if isinstance(net, Classifier) and formulas else None
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
     work = Work(len(asked))
@@ -372,7 +383,7 @@ def _forecast(
 ) -> list[tuple[str, float]]:
     """How many forward passes each method takes, roughly; what several read counts for the first of them."""
     rank = min(net.likelihood.rank(len(net.classes)), x[0].numel())
-    parts = {"rows": 1.0 + VJP_COST * rank, "features": VJP_COST * feature_vjps / 4, "local": 100.0}
+    parts = {"rows": 1.0 + VJP_COST * rank, "features": VJP_COST * feature_vjps / 4, "local": 100.0, "ball": 1000.0}
     parts["weights"] = 100.0 / len(x)
     costs: dict[str, float] = {}
     for name, way in asked.items():

@@ -10,6 +10,16 @@ from fimviz.bounds.ladder import SPARE, Formula, Ladder, lower_trace
 
 _GRADIENTS = "the point, and the gradient of every logit there"
 _WEIGHTS = "the weights and the size of the input"
+BALL = Formula(
+    name="ball",
+    bound=Ladder.ball,
+    guarantee="upper",
+    needs="the point and the weights; it holds at every point within the radius",
+    short="the point, the radius and the weights",
+    formula="‖√p̄ (J − J̄)‖² over the ball",
+    shares=("ball",),
+    sees="weights",
+)
 RUNGS = table(
     Formula(
         name="L1",

@@ -33,10 +33,12 @@ from torch import Tensor
 from fimviz._ways import Way
 from fimviz.bounds.features import feature_norms
 from fimviz.bounds.flow import NoRuleError
+from fimviz.bounds.linear.fragility import by_slopes
 from fimviz.bounds.network import Layer, LocalBound, NetworkBound, local_bound, network_bound
 from fimviz.bounds.norms import matrix_norm
 from fimviz.fisher.contrasts import Contrasts, contrasts, precise_logits
 from fimviz.model.classifier import Classifier
+from fimviz.model.engine.progress import Tick, silent
 from fimviz.model.likelihoods import Likelihood
 
 _B = TypeVar("_B")
@@ -106,12 +108,14 @@ class Ladder:
         x: (n, …), as `Classifier.admit` returned it.
         feature_vjps: L3 takes one VJP a feature, and is left out where there are more.
         max_memory: bytes that passes may take, by default half of what is free.
+        radius: (n,) of the balls that `ball` holds in.
     """
 
     net: Classifier
     x: Tensor
     feature_vjps: int = 256
     max_memory: float | None = None
+    radius: Tensor | None = None
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def rung(self, formula: Formula) -> Rung:
@@ -229,6 +233,19 @@ class Ladder:
         largest = self.net.likelihood.log_limit / math.log(10)
         bound = math.log10(factor) + largest + 2 * (log10(getattr(self.head, which)) + value) + SPARE
         return torch.full((len(self.x),), bound, dtype=torch.float64), ""
+
+    def ball(self, affordable: bool = True, tick: Tick = silent) -> tuple[Tensor | None, str]:
+        """What λ₁ can be anywhere within the radius of each input: from linear bounds, or from the weights if better.
+
+        With `affordable`, no linear bounds of networks that they would take minutes an input for.
+        """
+        assert self.radius is not None
+        value, reason = by_slopes(self.net, self.x, self.radius, affordable, tick)
+        everywhere, why = self.weights_only(1.0, "spread")
+        if everywhere is not None:
+            value = torch.fmin(value, everywhere)
+        known = not bool(value.isnan().any())
+        return (value, "") if known else (None, reason if reason == why else f"{reason}; {why}")
 
     def _passes(self, formula: Formula) -> tuple[Tensor, Tensor]:
         none = torch.zeros(len(self.x), dtype=torch.int64)

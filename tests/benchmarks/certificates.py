@@ -19,7 +19,7 @@ from tests.benchmarks.timing import table
 
 DIGITS = ["digits-mlp", "digits-vgg", "digits-resnet", "digits-densenet"]
 REAL = ["mnist-lenet5", "mnist-lenet5-robust", "cifar10-cnn-robust", "cifar10-resnet4b-robust"]
-NETWORKS = [*(name for digits in DIGITS for name in (digits, f"{digits}-robust")), *REAL]
+NETWORKS = ["digits-lipschitz", *(name for digits in DIGITS for name in (digits, f"{digits}-robust")), *REAL]
 HEADER = [
     "network", "by norms", "by linear bounds", "times", "attack", "attack ÷ radius", "seconds an image", "violations"
 ]  # fmt: skip
@@ -27,7 +27,7 @@ HEADER = [
 
 def known(name: str, count: int) -> tuple[fv.Classifier, torch.Tensor]:
     """A network and its first images."""
-    if name in DIGITS or name.removesuffix("-robust") in DIGITS:
+    if name in fv.zoo.names():
         return fv.zoo.load(name), fv.zoo.digits()[0][:count]
     data = realdata()
     return fv.Classifier(data.network(name)), data.images(data.NETWORKS[name][4], count)[0]

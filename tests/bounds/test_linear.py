@@ -280,7 +280,7 @@ def test_a_network_that_would_take_minutes_keeps_the_older_certificate(monkeypat
     images, _ = fv.zoo.digits()
     net = fv.zoo.load("digits-mlp")
     assert 0 < numbers(recorded(net, images[:1])) < 1e6
-    monkeypatch.setattr("fimviz.bounds.linear._MANY", 10.0)
+    monkeypatch.setattr("fimviz.bounds.linear.MANY", 10.0)
     found = fv.certified_radius(net, images[:2], attack=False)
     assert found.method == ["norms", "norms"]
     assert "method='linear'" in found.reasons["linear"]

@@ -1,7 +1,8 @@
 """Linear bounds of a network over a ball of inputs, and the radii up to which they prove a prediction.
 
 Data flow: `recorded` turns a network into steps, `curves` and `lines` enclose those that bend, `enclosed` carries rows
-back to the input, `radius` looks for the largest ball.
+back to the input, `radius` looks for the largest ball. For λ₁ over a ball, `slopes` bounds the Jacobian and `fragility`
+puts it together.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from torch import Tensor
 
 from fimviz._tell import tell
 from fimviz.bounds.flow import NoBoundError, NoRuleError
-from fimviz.bounds.linear.radius import numbers, proved
+from fimviz.bounds.linear.fragility import by_slopes
+from fimviz.bounds.linear.radius import MANY, numbers, proved
 from fimviz.bounds.linear.recorded import recorded
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import Work
-
-_MANY = 4e9  # numbers that rows are: from here on, minutes an input
 
 
 def by_lines(net: Classifier, x: Tensor, z: Tensor, outcome: Tensor, affordable: bool,
@@ -41,7 +41,7 @@ def by_lines(net: Classifier, x: Tensor, z: Tensor, outcome: Tensor, affordable:
             steps = recorded(net, x)
         except (NoRuleError, NoBoundError) as error:
             return none, f"{error}"
-        if affordable and (count := numbers(steps)) > _MANY:
+        if affordable and (count := numbers(steps)) > MANY:
             return none, (
                 f"linear bounds would compute up to {count:.1g} numbers several times for each input: "
                 "method='linear' does"
@@ -61,4 +61,4 @@ def by_lines(net: Classifier, x: Tensor, z: Tensor, outcome: Tensor, affordable:
     return found, ""
 
 
-__all__ = ["by_lines", "numbers", "recorded"]
+__all__ = ["by_lines", "by_slopes", "numbers", "recorded"]

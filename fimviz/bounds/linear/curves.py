@@ -98,6 +98,15 @@ def extent(curve: Curve, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return f.amin(0) - off, f.amax(0) + off
 
 
+def slopes(curve: Curve, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest slope on [low, high], from outside."""
+    grid = _points(curve, low, high)[0].sort(0).values
+    middles, widths = grid[:-1] + (grid[1:] - grid[:-1]) / 2, grid[1:] - grid[:-1]
+    slope = torch.func.jvp(curve.run, (middles,), (torch.ones_like(middles),))[1]
+    off = curve.bend * widths / 2 * (1 + 1e-9) + _ROUNDING * slope.abs()
+    return (slope - off).amin(0), (slope + off).amax(0)
+
+
 def _hardtanh(low: float = -1.0, high: float = 1.0) -> Curve:
     return Curve(lambda t: tf.hardtanh(t, low, high), (low, high))
 
@@ -151,4 +160,4 @@ CURVES: dict[str, Callable[..., Curve | None]] = {
 """
 
 
-__all__ = ["CURVES", "Curve", "between", "extent"]
+__all__ = ["CURVES", "Curve", "between", "extent", "slopes"]

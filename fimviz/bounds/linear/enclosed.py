@@ -7,7 +7,7 @@ network robustness certification with general activation functions*; Xu et al. 2
 for scalable certified robustness*). Before lines can be drawn around a step, what it reads is bounded: by intervals,
 and where these leave open on which side of a kink a number lies, by a row of its own. For these two parallel lines are
 taken, with which one row bounds a number from both sides (Weng et al. 2018, *Towards fast computation of certified
-robustness for ReLU networks*).
+robustness for ReLU networks*), or twice the rows where that is worth while.
 
 Rounding. A row as computed is itself the row that goes on: what it is off from what the step behind it hands on exactly
 is at most γ_n|c||L|, n the number of terms of a sum (Higham 2002, §3.1), and so it changes the bound by at most
@@ -94,8 +94,12 @@ class Enclosed:
     known: dict[int, Known] = field(default_factory=dict)
 
 
-def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | None = None) -> Enclosed:
-    """Intervals of all steps over a region; with what is `known` of a larger one, no row is carried back."""
+def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | None = None,
+            twice: bool = False) -> Enclosed:  # fmt: skip
+    """Intervals of all steps over a region; with what is `known` of a larger one, no row is carried back.
+
+    Rows are carried back `twice` for lines of their own from below and from above: tighter, for this region alone.
+    """
     found = Enclosed(region)
     for place, step in enumerate(steps):
         does = step.does
@@ -106,7 +110,7 @@ def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | Non
         else:
             source = step.reads[0]
             if source not in found.known:
-                _narrow(steps, source, does, found, known)
+                _narrow(steps, source, does, found, known, twice)
             low, high = found.low[source], found.high[source]
             drawn = around_curve(does, low, high) if isinstance(does, Curve) else around_largest(does, low, high)
             found.bands[place], (low, high), size = drawn
@@ -141,12 +145,12 @@ def _carried(steps: Sequence[Step], step: Step, does: Affine, found: Enclosed, p
 
 
 def _narrow(steps: Sequence[Step], source: int, does: Curve | Largest, found: Enclosed,
-            known: dict[int, Known] | None) -> None:  # fmt: skip
+            known: dict[int, Known] | None, twice: bool) -> None:  # fmt: skip
     """Better intervals of what a curve or a pool reads, where they matter."""
     low, high = found.low[source], found.high[source]
     if known is None:
         image, place = _open(does, low, high).nonzero(as_tuple=True)
-        have = Known(image, place, _single(steps, source, image, place, found))
+        have = Known(image, place, _single(steps, source, image, place, found, twice))
     else:
         have = known[source]
     found.known[source] = have
@@ -170,7 +174,8 @@ def _open(does: Curve | Largest, low: Tensor, high: Tensor) -> Tensor:
     return torch.zeros_like(low).scatter_add_(1, places, several.flatten(1).to(low)) > 0
 
 
-def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, found: Enclosed) -> Rows:
+def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, found: Enclosed,
+            twice: bool) -> Rows:  # fmt: skip
     """Both bounds of single numbers of a step; those of an image lie together."""
     parts = [Rows(*torch.zeros(5, 0, dtype=torch.float64))]
     counts = image.bincount(minlength=len(found.region.x)).tolist()
@@ -179,7 +184,12 @@ def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, fo
         for some in own.split(together) if len(own) else ():
             rows = torch.zeros(len(some), steps[source].shape.numel(), dtype=torch.float64)
             rows[torch.arange(len(some)), some] = 1.0
-            parts.append(carried(steps, source, rows, i, found, parallel=True))
+            if twice:
+                radius = found.region.radius[i]
+                low, high = (sign * carried(steps, source, sign * rows, i, found).low(radius) for sign in (1, -1))
+                parts.append(Rows(low, high, *torch.zeros(3, len(some), dtype=torch.float64)))
+            else:
+                parts.append(carried(steps, source, rows, i, found, parallel=True))
     return Rows(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Rows)))
 
 
@@ -197,7 +207,7 @@ def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found:
         step, (gamma, size) = steps[place], found.off[place]
         off += 2 * gamma * size[image] * torch.linalg.vector_norm(c, dim=1)
         if isinstance(step.does, Affine):
-            handed = _pulled(steps, step, step.does, c)
+            handed = pulled(steps, step, step.does, c)
             added = c @ step.does.offset.view(-1)
             around = torch.zeros_like(added)
         else:
@@ -221,7 +231,7 @@ def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found:
     return Rows(centre + under - off, centre + over + off, norm, less, more)
 
 
-def _pulled(steps: Sequence[Step], step: Step, does: Affine, c: Tensor) -> list[Tensor]:
+def pulled(steps: Sequence[Step], step: Step, does: Affine, c: Tensor) -> list[Tensor]:
     """cL, for each of what an affine step reads."""
     zeros = [torch.zeros(steps[r].shape, dtype=torch.float64) for r in step.reads]
     parts = torch.func.vmap(torch.func.vjp(does.run, *zeros)[1])(c.reshape(len(c), *step.shape))

@@ -18,11 +18,13 @@ from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
 from fimviz.bounds.linear.recorded import Largest, Step
 
 _FIRST = 0.003  # of the pixels' range, the radius to begin with: there it is cheap
-_ROUNDS = 5  # in which all rows are carried back
-_TRUST = 0.7  # of the way, in ratios, to where the bounds would end if they went on in a straight line
-_FURTHER = 1.4  # times what was proved, the next radius if a larger one has failed
-_CLOSE = 1.1  # as a ratio, what is left between a radius that was proved and one that was not
-_TRIES = 5  # between them, with the lines of the larger
+_ROUNDS = 8  # in which all rows are carried back
+_TRUST = 0.5  # of the way, in ratios, to where the bounds would end if they went on in a straight line
+_SHARPER = 1.15  # times a radius, where rows that are carried back twice may still prove it
+_LAST = 2  # rounds of that
+_CLOSE = 1.15  # as a ratio, what is left between a radius that was proved and one that was not
+MANY = 4e9  # numbers that rows are: from here on, minutes an input
+_TRIES = 2  # between them, with the lines of the larger
 
 
 def numbers(steps: Sequence[Step]) -> float:
@@ -56,24 +58,40 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
     if not bool((gaps > 0).all()):
         return torch.zeros_like(best)  # not proved at the input itself
     low, high, radius = 0.0, float("inf"), _FIRST * (1.0 if box is None else box[1] - box[0])
+    inner, inside = 0.0, gaps  # the largest radius that all rows were carried back for and held at, and its margins
+
+    def short_of(radius: float, margin: Tensor) -> float:
+        """Margins fall ever faster with the radius, so that a chord of them reaches 0 before they do."""
+        fallen = (margin / (margin - inside).clamp_max(-1e-300)).clamp(0, 1)
+        return radius + (inner - radius) * float(fallen.max())
+
     for _ in range(_ROUNDS):
         found = enclose(steps, at(radius))
         margin = margins(found)
-        straight = radius * float((gaps / (gaps - margin).clamp_min(1e-300)).min())
         if bool((margin > 0).all()):
-            low = radius
-            radius = low * (straight / low) ** _TRUST if high == float("inf") else (low * min(high, straight)) ** 0.5
+            low = inner = radius
+            inside = margin
+            ahead = radius * float((gaps / (gaps - margin).clamp_min(1e-300)).min())
+            radius = low * (ahead / low) ** _TRUST if high == float("inf") else (low * min(high, ahead)) ** 0.5
         else:
-            high = radius
+            high, chord = radius, short_of(radius, margin)
 
             def holds(r: float, found: Enclosed = found) -> bool:
                 region = replace(found.region, radius=torch.full_like(found.region.radius, r))
                 return bool((margins(enclose(steps, region, found.known)) > 0).all())
 
-            low = _last(holds, low, max(1.001 * low, 0.999 * straight), high)
-            radius = min((low * high) ** 0.5, _FURTHER * low) if low else max(straight, high / 64)
+            low = _last(holds, low, max(1.001 * low, 0.999 * chord), high)
+            radius = max(chord, (low * high) ** 0.5)
         if high < _CLOSE * low or radius < low * _CLOSE**0.5:
             break
+    radius = _SHARPER * low
+    for _ in range(_LAST if low else 0):
+        margin = margins(enclose(steps, at(radius), twice=True))
+        if bool((margin > 0).all()):
+            inner, inside = radius, margin
+            radius *= _SHARPER**0.5
+        else:
+            radius = short_of(radius, margin)
     return best
 
 
@@ -86,4 +104,4 @@ def _last(holds: Callable[[float], bool], low: float, first: float, high: float)
     return low
 
 
-__all__ = ["numbers", "proved"]
+__all__ = ["MANY", "numbers", "proved"]

@@ -286,10 +286,10 @@ def _affine(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, 
     zeros = [torch.zeros_like(_first(values[s])) for s in sources]
     offset = run(*zeros).contiguous()
     terms = sum(t.numel() for t in _tensors(values, node)) + offset.numel() + 16
-    return Affine(run, offset, _magnitude(node, name, with_inputs), terms)
+    return Affine(run, offset, _magnitude(node, name, sources, with_inputs), terms)
 
 
-def _magnitude(node: Any, name: str, with_inputs: Any) -> Callable[..., Tensor]:
+def _magnitude(node: Any, name: str, sources: list[fx.Node], with_inputs: Any) -> Callable[..., Tensor]:
     added = {"addmm": {0}, "baddbmm": {0}, "convolution": {2}, "native_batch_norm": {2, 3}}.get(name, set())
     factors = {"mul": {0, 1}, "div": {1}, "mm": {0, 1}, "bmm": {0, 1}, "mv": {0, 1}, "addmm": {1, 2}}
     factors |= {"baddbmm": {1, 2}, "convolution": {1}, "native_batch_norm": {1}}
@@ -306,8 +306,10 @@ def _magnitude(node: Any, name: str, with_inputs: Any) -> Callable[..., Tensor]:
     run = with_inputs(change)
     if name == "neg":
         return lambda given: given
-    if name in _DIFFERENCES:
-        return lambda *given: run(given[0], *(-g for g in given[1:])).abs()
+    if name in _DIFFERENCES:  # what is subtracted comes in with the other sign
+        taken = node.args[1 if name == "sub" else 0]
+        signs = [-1.0 if source is taken else 1.0 for source in sources]
+        return lambda *given: run(*(sign * g for sign, g in zip(signs, given, strict=True)))
     return run
 
 

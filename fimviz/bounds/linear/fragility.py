@@ -1,0 +1,89 @@
+"""The largest that λ₁ of the Fisher information can be anywhere in a ball, from linear bounds and from slopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fimviz.bounds.flow import NoBoundError, NoRuleError
+from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
+from fimviz.bounds.linear.radius import MANY, numbers
+from fimviz.bounds.linear.recorded import Step, recorded, values
+from fimviz.bounds.linear.slopes import Jacobian
+from fimviz.model.classifier import Classifier
+from fimviz.model.likelihoods import Categorical
+
+_TINY = 1e-200  # of a probability: what is smaller leaves double precision when it is squared
+_PAIRS = 20  # classes up to which all pairs of them have rows of their own
+
+
+def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
+              tick: Callable[[int, int], None]) -> tuple[Tensor, str]:  # fmt: skip
+    """log₁₀ of a bound of λ₁ at every point within a radius of each input, and why there is none.
+
+    Args:
+        net: the classifier.
+        x: (n, …) inputs.
+        radius: (n,) in pixel units.
+        affordable: whether to leave it where it would take minutes an input.
+        tick: told after every input.
+    """
+    none = torch.full((len(x),), torch.nan, dtype=torch.float64)
+    if not isinstance(net.likelihood, Categorical):
+        return none, f"bounds over a ball are of exclusive classes, not of {net.likelihood.name} outputs"
+    if net.dtype != torch.float64 and not net.has_float64:
+        return none, "linear bounds need a network that can run in float64"
+    with net.at_rest(), torch.no_grad():
+        try:
+            steps = recorded(net, x)
+        except (NoRuleError, NoBoundError) as error:
+            return none, f"{error}"
+        if affordable and (count := numbers(steps)) > MANY:
+            return none, (
+                f"bounds over a ball would compute up to {count:.1g} numbers for each input: `fimviz.ball_bound` does"
+            )
+        flat, found = x.detach().cpu().double().flatten(1), none.clone()
+        for i, (one, r) in enumerate(zip(flat.split(1), radius.split(1), strict=True)):
+            region = Region(one, r.cpu().double(), net.input_range)
+            found[i] = largest(steps, enclose(steps, region, twice=True), values(steps, one)[-1][0])
+            tick(i + 1, len(x))
+    return found.log10(), ""
+
+
+def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
+    """The bound over one ball, around an input with logits z (K,).
+
+    F is the covariance of the logits' slopes J_k under p, at most their mean square around any point m, Σ p_k
+    (J_k − m)(J_k − m)ᵀ, and this grows with every p_k. So that with the largest p̄_k that there are in the ball, and m a
+    mean of the J_k itself, λ₁ ≤ ‖√p̄ (J − m)‖², which at a radius of 0 is λ₁. And λ₁ ≤ c(p) max ‖J_i − J_j‖² (see
+    `fimviz.bounds.ladder`), which a ball that reaches p = (½, ½) needs.
+    """
+    classes, last = len(z), len(steps) - 1
+    eye, y = torch.eye(classes, dtype=torch.float64), int(z.argmax())
+
+    def least(rows: Tensor) -> Tensor:
+        return carried(steps, last, rows, 0, found).low(found.region.radius[0])
+
+    if classes <= _PAIRS:
+        gaps = least((eye[:, None] - eye).flatten(0, 1)).view(classes, classes)  # of z_j − z_k
+    else:
+        gaps = torch.full((classes, classes), -torch.inf, dtype=torch.float64)
+        gaps[y] = least(eye[y] - eye)
+    gaps.fill_diagonal_(0.0)
+    most = (1 / gaps.exp().sum(0)).clamp_min(_TINY)  # of p_k: all other logits are at their least
+    odds = max(float((-gaps[y, torch.arange(classes) != y]).exp().sum()), _TINY)  # at most, of 1 − p_y to p_y
+    jacobian = Jacobian(steps, found, 0)
+    means = (z.softmax(0), eye[y], most / most.sum())
+    around = min(jacobian.norm(most.sqrt()[:, None] * (eye - q)) for q in means)
+    if classes <= _PAIRS:
+        pairs = torch.combinations(torch.arange(classes))
+        apart = float(jacobian.lengths(eye[pairs[:, 0]] - eye[pairs[:, 1]]).amax())
+    else:
+        apart = float(jacobian.lengths(eye - eye[y]).topk(2).values.sum())
+    cap = odds / (1 + odds) ** 2 if odds <= 1 else 0.25  # of p_y (1 − p_y)
+    return min(around**2, cap * apart**2) * (1 + 1e-9)
+
+
+__all__ = ["by_slopes", "largest"]

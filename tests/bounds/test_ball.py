@@ -1,0 +1,216 @@
+"""λ₁ over a ball: what must hold at every point of it, and how close it is."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import fimviz as fv
+from fimviz.bounds.linear.enclosed import Region, enclose
+from fimviz.bounds.linear.recorded import recorded
+from fimviz.bounds.linear.slopes import Jacobian
+
+from .test_linear import LAYERS, small
+from .test_network import Graph
+
+
+def at_points(net, x, radius, count, seed=0):
+    """The largest λ₁ (n,) at random points of the balls around x (n, …), most of them near the sphere, in float64."""
+    g = torch.Generator().manual_seed(seed)
+    top = torch.zeros(len(x), dtype=torch.float64)
+    wide = fv.Classifier(
+        net.model.double(), mean=net.mean, std=net.std, temperature=net.temperature, input_range=net.input_range
+    )
+    for _ in range(count):
+        step = torch.randn(x.shape, generator=g, dtype=torch.float64)
+        far = radius * torch.rand(len(x), generator=g, dtype=torch.float64) ** 0.1 / step.flatten(1).norm(dim=1)
+        at = (x.double() + step * far.view(-1, *[1] * (x.ndim - 1))).clamp(
+            *(net.input_range or (-torch.inf, torch.inf))
+        )
+        top = torch.maximum(top, fv.spectrum(wide, at, k=1, vectors=False, verify=False).spectral_norm)
+    return top
+
+
+@pytest.mark.parametrize("name", ["mlp-robust", "vgg", "resnet-robust"])
+def test_no_point_of_a_ball_is_more_fragile(name):
+    net, x = fv.zoo.load(f"digits-{name}"), fv.zoo.digits().images[:2]
+    for radius in (0.003, 0.03):
+        b = fv.ball_bound(net, x, radius, steps=2)
+        assert b.reason == ""
+        assert (b.at_point <= b.found).all()
+        assert (b.found <= b.bound).all()
+        assert (at_points(fv.zoo.load(f"digits-{name}"), x, radius, 12) <= b.bound).all()
+        if radius == 0.003:
+            assert (b.bound <= (1.2 if "mlp" in name else 4) * b.found).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg", "densenet-robust"])
+def test_a_ball_without_extent_has_the_exact_value(name):
+    net, x = fv.zoo.load(f"digits-{name}"), fv.zoo.digits().images[3:4]
+    b = fv.ball_bound(net, x, 0.0, steps=0)
+    assert torch.allclose(b.at_point, fv.spectrum(net, x, k=1).spectral_norm, rtol=1e-4)
+    assert (b.at_point <= b.bound).all()
+    assert (b.bound <= (1 + 1e-6) * b.at_point).all()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_jacobian_is_enclosed_whatever_the_layers(name):
+    """‖C J‖ by autograd at points of a ball, for random rows C of every step that bends, and of the logits."""
+    net = fv.Classifier(small(*LAYERS[name]()), input_range=None)
+    x = torch.rand(1, 2, 6, 6, generator=torch.Generator().manual_seed(1)).double()
+    g = torch.Generator().manual_seed(2)
+    with net.at_rest():
+        steps = recorded(net, x)
+        for radius in (1e-3, 0.1, 1.0):
+            with torch.no_grad():
+                found = enclose(steps, Region(x.flatten(1), torch.tensor([radius]).double(), None))
+                jacobian = Jacobian(steps, found, 0)
+                rows = torch.randn(4, 3, generator=g, dtype=torch.float64)
+                norm, lengths = jacobian.norm(rows), jacobian.lengths(rows)
+            for _ in range(12):
+                step = torch.randn(x.shape, generator=g, dtype=torch.float64)
+                at = x + step * radius * torch.rand(1, generator=g).double() / step.norm()
+                j = rows @ torch.autograd.functional.jacobian(lambda at: net.logits(at)[0], at).view(3, -1)
+                assert torch.linalg.matrix_norm(j, 2) <= norm
+                assert (j.norm(dim=1) <= lengths).all()
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 10**6), radius=st.sampled_from([0.001, 0.02, 0.3]), temperature=st.sampled_from([2.0, 0.1]))
+def test_random_graphs(seed, radius, temperature):
+    x = torch.rand(2, 2, 4, 5, generator=torch.Generator().manual_seed(seed))
+    net = fv.Classifier(Graph(seed).eval(), mean=[0.1, 0.2], std=[0.5, 0.25], temperature=temperature)
+    b = fv.ball_bound(net, x, radius, steps=1)
+    if not b.reason:
+        assert (at_points(net, x, radius, 5, seed) <= b.bound).all()
+
+
+def test_every_pattern_of_a_small_network():
+    """On a grid of a disc, that meets all of its patterns: the bound is never below, and at most three times it."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    net, x = fv.Classifier(model, input_range=None), torch.tensor([[0.3, -0.2]]).double()
+    axis = torch.linspace(-1, 1, 61).double()
+    disc = torch.cartesian_prod(axis, axis)
+    disc = disc[disc.norm(dim=1) <= 1]
+    for radius in (0.05, 0.3, 1.0):
+        top = fv.spectrum(net, x + radius * disc, k=1, vectors=False).spectral_norm.max()
+        b = fv.ball_bound(net, x, radius)
+        assert b.found <= b.bound
+        assert b.found >= 0.95 * top
+        assert top <= b.bound.item() <= 3 * top
+
+
+def test_without_linear_bounds_that_of_the_weights():
+    net, x = fv.zoo.load("digits-vit"), fv.zoo.digits().images[:2]
+    b = fv.ball_bound(net, x, 0.1, steps=0)
+    assert torch.allclose(b.bound, fv.compare_bounds(net, x, methods=["L5"]).methods["L5"].value)
+    several = fv.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), likelihood="bernoulli")
+    b = fv.ball_bound(several, x, 0.1, steps=1)
+    assert torch.allclose(b.bound, fv.compare_bounds(several, x, methods=["L5"]).methods["L5"].value)
+    assert (b.found <= b.bound).all()
+
+
+class Squares(nn.Module):
+    def forward(self, x):
+        return (x.flatten(1) * x.flatten(1).roll(1, 1))[:, :3]
+
+
+def test_where_there_is_none_it_says_so():
+    b = fv.ball_bound(Squares(), torch.rand(2, 1, 2, 2), 0.1, steps=1)
+    assert b.bound.isnan().all()
+    assert not b.found.isnan().any()
+    assert "mul" in b.reason
+    assert b.reason in repr(b)
+
+
+def test_a_rung_of_the_ladder():
+    net, x = fv.zoo.load("digits-mlp"), fv.zoo.digits().images[:2]
+    radius = torch.tensor([0.01, 0.03])
+    c = fv.compare_bounds(net, x, methods=["exact", "L2", "ball"], radius=radius)
+    b = fv.ball_bound(net, x, radius, steps=0)
+    assert torch.allclose(c.methods["ball"].value, b.bound)
+    assert (c.methods["exact"].value <= c.methods["ball"].value).all()
+    assert c.methods["ball"].guarantee == "upper"
+    shown = c.numbers()
+    assert (shown["item"] == "ball").any()
+    assert "ball" not in fv.compare_bounds(net, x[:1], probes=10, max_steps=3).methods
+    with pytest.raises(ValueError, match="'ball' is a bound within a radius, expected radius= with it"):
+        fv.compare_bounds(net, x, methods=["ball"])
+
+
+def test_radii_and_images_that_are_refused():
+    net, x = fv.zoo.load("digits-mlp"), fv.zoo.digits().images[:3].clone()
+    for radius in (-0.1, torch.inf, torch.nan, torch.tensor([0.1, 0.2])):
+        with pytest.raises(
+            ValueError, match=r"radius is .*, expected a finite number of at least 0, or one for each of 3"
+        ):
+            fv.ball_bound(net, x, radius)
+    x[1] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fv.ball_bound(net, x, 0.1)
+
+
+class Fragile(nn.Module):
+    """A gradient that is infinite at an image of zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(x.sqrt())
+
+
+def test_an_image_that_cannot_be_looked_at_is_marked():
+    x = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.5, 0.5]])
+    b = fv.ball_bound(Fragile(), x, torch.tensor([0.01, 0.02]), steps=1)
+    frame = b.frame
+    assert list(frame.columns) == ["sample", "radius", "at_point", "found", "bound", "failure"]
+    assert torch.allclose(b.radius, torch.tensor([0.01, 0.02]).double())
+    assert frame.failure[0] == ""
+    assert "not finite" in frame.failure[1]
+    assert frame.found.isna().tolist() == [False, True]
+    with pytest.raises(FloatingPointError, match="not finite"):
+        fv.ball_bound(Fragile(), x[1:], 0.01)
+
+
+def test_networks_of_photographs_keep_within_their_time(monkeypatch):
+    import fimviz.bounds.linear.fragility as room
+
+    monkeypatch.setattr(room, "MANY", 10.0)
+    net, x = fv.zoo.load("digits-mlp"), fv.zoo.digits().images[:1]
+    c = fv.compare_bounds(net, x, methods=["ball", "L5"], radius=0.01)
+    assert torch.equal(c.methods["ball"].value, c.methods["L5"].value)
+    assert fv.ball_bound(net, x, 0.01, steps=0).bound < c.methods["L5"].value
+
+
+def test_the_model_is_left_as_it_came():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3)).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fv.ball_bound(model, torch.rand(1, 1, 8, 8), 0.1, steps=1)
+    assert model.training
+    assert all(v.dtype == torch.float32 and torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_real_network(realdata):
+    net = fv.Classifier(realdata.network("cifar10-cnn-robust"))
+    images, _ = realdata.images("cifar10-test", 1)
+    b = fv.ball_bound(net, images, 0.005, steps=1)
+    assert (at_points(net, images, 0.005, 5) <= b.bound).all()
+    assert b.found <= b.bound <= 3 * b.found
+
+
+def test_a_prediction_beyond_the_precision_of_its_probability():
+    """1 − p rounds to 0 here, and λ₁ is e⁻¹²⁰ times something all the same."""
+    model = nn.Linear(2, 2, bias=False).double()
+    model.weight.data = torch.tensor([[60.0, 0.0], [-60.0, 0.0]]).double()
+    net, x = fv.Classifier(model, input_range=None), torch.tensor([[1.0, 0.0]]).double()
+    for radius in (0.0, 0.1, 1.0):
+        b = fv.ball_bound(net, x, radius)
+        p = 1 / (1 + torch.exp(torch.tensor(120.0 * (1 - radius), dtype=torch.float64)))
+        exact = float(p * (1 - p) * 120**2)
+        assert b.found.item() == pytest.approx(exact, rel=1e-3)
+        assert exact <= b.bound.item() <= 1.001 * exact
