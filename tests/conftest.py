@@ -1,12 +1,15 @@
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
 
-torch.set_num_threads(1)  # the networks are small: a second thread mostly waits, for whatever else is running
+# The networks are small: a second thread mostly waits, for whatever else is running. Set before torch is imported,
+# because its linear algebra does not ask `torch.set_num_threads`, and for the kernels that the notebooks start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings
 
 # The same examples every time: a run that fails can be run again, and one that passed stays passed.
 settings.register_profile("same", derandomize=True)

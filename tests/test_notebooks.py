@@ -36,7 +36,7 @@ def test_stored_notebook(path):
             compared += not ignored(cell)
     assert compared > 0, "numbers for nbval to compare"
     for view, after in itertools.pairwise(cells):
-        if path.stem != "07_photographs" and any("text/html" in output.get("data", {}) for output in view.outputs):
+        if any("text/html" in output.get("data", {}) for output in view.outputs):
             assert ".numbers()" in after.source, f"nothing tests what this view shows: {view.source}"
             assert after.outputs
             assert not ignored(after)

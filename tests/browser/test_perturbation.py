@@ -312,13 +312,13 @@ def test_dark_mode(opened):
 
 
 def test_page_of_a_real_cifar_network(realdata, open_page, tmp_path):
-    images, labels = realdata.images("cifar10-test", 32)
+    images, labels = realdata.images("cifar10-test", 12)
     net = fv.Classifier(realdata.network("cifar10-resnet20"), classes=realdata.CIFAR10)
-    s = fv.spectrum(net, images, labels=labels, k=5)
-    path = s.save(tmp_path / "cifar10-resnet20.html", samples=32, directions=5)
+    s = fv.spectrum(net, images, labels=labels, k=3)
+    path = s.save(tmp_path / "cifar10-resnet20.html", samples=12, directions=3)
     assert path.stat().st_size < 1_000_000
     page = open_page(path)
-    assert page.locator(".fv-thumb").count() == 32
+    assert page.locator(".fv-thumb").count() == 12
     assert page.locator(".fv-wrong").count() == int((s.predictions != labels).sum())
     i = int(s.spectral_norm.argmax())
     assert (

@@ -109,34 +109,56 @@ def test_a_finger_on_a_phone(open_page, saved):
     assert page.evaluate("scrollY") == 0
 
 
-@pytest.mark.parametrize("way", ["up", "down", "random", "fgsm"])
-def test_a_push_moves_the_image_and_the_answer(open_page, saved, way):
+def test_a_push_moves_the_image_and_the_answer(open_page, saved):
     page = open_page(saved, READY)
     rested(page)
-    before = norm(page)
-    page.locator(f"[data-push={way}]").click()
-    assert page.locator(f"[data-push={way}]").get_attribute("aria-pressed") == "true"
-    page.locator(".fv-epsilon").evaluate(
-        "range => { range.value = 0.4 * range.max; range.dispatchEvent(new Event('input', {bubbles: true})); }"
-    )
-    assert page.locator(".fv-then").count() == 20
-    assert norm(page) == before, "λ₁ is that of the drawing"
-    page.locator(".fv-keep").wait_for()
+    before, seen = norm(page), set()
+    for way in ("up", "down", "random", "fgsm"):
+        page.locator(f"[data-push={way}]").click()
+        assert page.locator(f"[data-push={way}]").get_attribute("aria-pressed") == "true"
+        page.locator(".fv-epsilon").evaluate(
+            "range => { range.value = 0.4 * range.max; range.dispatchEvent(new Event('input', {bubbles: true})); }"
+        )
+        assert page.locator(".fv-then").count() == 20
+        assert norm(page) == before, "λ₁ is that of the drawing"
+        seen.add("".join(page.locator(".fv-p").all_text_contents()))
+    assert len(seen) == 4, "each way has an answer of its own"
     rested(page)
-    page.locator(".fv-keep").click()
+    page.locator(".fv-keep").first.click()
     assert after(page, before) != before, "the moved image has become the drawing"
     assert page.locator(".fv-then").count() == 0
 
 
-def test_to_the_flip_turns_the_answer(open_page, saved):
+def test_each_network_has_its_own_flips_and_its_moved_image(open_page, saved, net):
     page = open_page(saved, READY)
     rested(page)
-    page.locator(".fv-toflip").click()
-    turned = page.locator(".fv-net:has(.fv-flipped)").first
-    now = turned.locator(".fv-flipped strong").text_content()
-    assert turned.locator(".fv-says-now .fv-name").all_text_contents() == [now], "its number stands out"
-    page.locator(".fv-zero").click()
-    assert page.locator(".fv-moved.fv-flipped").count() == 0
+    for which in (0, 1):
+        side = page.locator(".fv-net").nth(which)
+        said = side.locator(".fv-turn", has_text="+v₁ makes it").inner_text()
+        side.get_by_role("button", name="push there: ε just beyond this flip").first.click()
+        assert "fv-flipped" in side.locator(".fv-moved").get_attribute("class")
+        now = side.locator(".fv-moved strong").text_content()
+        assert now == re.search(r"makes it (\S+) at", said)[1]
+        assert side.locator(".fv-says-now .fv-name").all_text_contents() == [now], "its number stands out"
+    pixels = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    moved = [page.locator(".fv-moved canvas").nth(which).evaluate(pixels) for which in (0, 1)]
+    assert moved[0] != moved[1]
+    page.locator(".fv-keep").nth(1).click()
+    page.wait_for_function("() => document.querySelectorAll('.fv-keep:disabled').length === 2")
+    assert page.locator("canvas[data-fv=draw]").evaluate(pixels) == moved[1]
+
+
+def test_a_sample_can_be_chosen_again(open_page, saved):
+    page = open_page(saved, READY)
+    rested(page)
+    before, chooser = norm(page), page.locator("select[data-fv=sample]")
+    assert chooser.input_value() == "0"
+    page.locator("canvas[data-fv=draw]").click(position={"x": 20, "y": 20})
+    after(page, before)
+    assert chooser.locator("option:checked").text_content() == "your drawing"
+    chooser.select_option("0")
+    page.wait_for_function(f"before => Number(document.querySelector('{NORM}').dataset.value) === before", arg=before)
+    assert chooser.input_value() == "0"
 
 
 def test_files_to_keep(open_page, saved, tmp_path):

@@ -40,8 +40,15 @@ def test_samples_with_labels_and_norms(pair):
     for one, net in zip(data["networks"], pair.values(), strict=True):
         truth = fv.spectrum(net, images[5:9]).spectral_norm
         torch.testing.assert_close(torch.tensor(one["norms"], dtype=torch.float64), truth)
-    shown = figure.numbers().query("name == 'λ₁ of robust'")
-    assert shown.value.tolist() == data["networks"][1]["norms"]
+    numbers = figure.numbers()
+    dots = numbers.query("name == 'λ₁ of robust'")
+    assert dots.value.tolist() == data["networks"][1]["norms"]
+    for name, net in pair.items():
+        said = numbers.query(f"part == 'sample 2' and item == '{name}'").set_index("name")
+        assert said.text["says"] == str(int(net(images[7:8]).argmax()))
+        assert said.value["p of 3"] == pytest.approx(float(net(images[7:8])[0, 3].exp()), abs=1e-6)
+        near = min(abs(f) for f in fv.spectrum(net, images[7:8], k=1).walk(0).flips[0].tolist())
+        assert min(said.value.get(f"{way} ε", float("inf")) for way in ("+v₁", "−v₁")) == pytest.approx(near, rel=0.02)
     loader = torch.utils.data.DataLoader(list(zip(images[:3], labels[:3], strict=True)), batch_size=2)
     assert unpacked(fv.playground(pair, loader))[0]["labels"] == labels[:3].tolist()
 
@@ -72,7 +79,7 @@ def three():
 
 
 REFUSED = {
-    "weights": (lambda: fv.playground(wide()), ValueError, r"has 272,003 weights, expected at most 200,000"),
+    "weights": (lambda: fv.playground(wide()), ValueError, r"272,003 weights, expected .* with max_weights=272003, or"),
     "pixels": (lambda: fv.playground(nn.Flatten(), torch.rand(1, 1, 32, 32)), ValueError, r"\(1, 1, 32, 32\), ex"),
     "series": (lambda: fv.playground(nn.Flatten(), torch.rand(2, 9)), ValueError, r"\(2, 9\), expected \(n, 1 or 3"),
     "three": (lambda: fv.playground(dict.fromkeys("abc", nn.Flatten())), ValueError, "holds 3 networks, expected one"),

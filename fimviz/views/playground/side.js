@@ -10,13 +10,19 @@ import { showValues, spotOn } from "./pad.js";
 
 const STEPS = 24; // distances along a direction that are asked for a flip
 
+const WAYS = [["up", "+v₁", 1], ["down", "−v₁", 0]]; // with the place of their flips
+
+const button = (kind, way, words, title) => `<button type="button" class="fv-${kind}" data-way="${way}" disabled aria-label="${words}: ${escape(title)}" title="${escape(title)}">${words}</button>`;
+
 const LAYOUT = (name) => `
   <div class="fv-opinion"><h4 class="fv-who"></h4><div class="fv-answer"></div><p class="fv-quiet fv-then-key" hidden>bars: as drawn; lines and numbers: moved</p></div>
   <div class="fv-react">
     <div>spectral norm <b>λ₁ = <output data-fv="lambda1" aria-label="λ₁${name ? ` of ${escape(name)}` : ""}"></output></b><div class="fv-dial"></div></div>
     <div class="fv-duo">
-      <figure class="fv-worst"><figcaption>worst direction v₁</figcaption><div class="fv-plate"></div><div class="fv-scale"></div><div class="fv-under"></div></figure>
-      <figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div><div class="fv-under"></div></figure>
+      <figure class="fv-worst"><figcaption>worst direction v₁</figcaption><div class="fv-plate"></div><div class="fv-scale"></div>
+        <div class="fv-under">${WAYS.map(([way, words]) => `<p class="fv-turn"><span></span>${button("toflip", way, "push there", `ε just beyond this flip${name ? ` of ${name}` : ""} along ${words}`)}</p>`).join("")}</div></figure>
+      <figure class="fv-moved"><figcaption></figcaption><div class="fv-plate"></div>
+        <div class="fv-under"><p class="fv-turn"><span></span>${button("keep", "", "keep it", `the moved image${name ? ` of ${name}` : ""} becomes the drawing`)}</p></div></figure>
     </div>
   </div>
   <p class="fv-pixel"></p>`;
@@ -47,6 +53,8 @@ export class Side {
     this.says = null; // and the answer to it
     box.innerHTML = LAYOUT(name);
     this.$ = (selector) => box.querySelector(selector);
+    for (const [way, , at] of WAYS) this.$(`[data-way=${way}]`).addEventListener("click", () => owner.pushTo(1.02 * this.flips[at].at, way));
+    this.$(".fv-keep").addEventListener("click", () => owner.keepMoved(this));
     this.$(".fv-worst .fv-plate").addEventListener("click", (event) => {
       const canvas = this.$(".fv-worst canvas");
       const area = canvas.getBoundingClientRect();
@@ -106,7 +114,8 @@ export class Side {
     this.$(".fv-moved figcaption").textContent = epsilon ? `moved by ${number(epsilon)}` : "moved";
     const turned = says && says.winner !== seen.winner;
     this.$(".fv-moved").classList.toggle("fv-flipped", !!turned);
-    this.$(".fv-moved .fv-under").innerHTML = says
+    this.$(".fv-keep").disabled = !says;
+    this.$(".fv-moved .fv-turn span").innerHTML = says
       ? `${turned ? "now" : "still"} <strong>${escape(this.className(says.winner))}</strong> (p = ${probability(says.p[says.winner], says.doubt)})${outside ? `<br>${outside} ${data.shape[2] === 1 ? "px beyond black or white" : "values beyond the range"}` : ""}`
       : "the slider pushes it";
     this.spots();
@@ -114,12 +123,14 @@ export class Side {
   }
 
   showFlips() {
-    const said = ["+v₁", "−v₁"].map((name, i) => {
-      const found = this.flips[1 - i];
-      if (found === undefined) return `${name}: …`;
-      return found ? `${name} makes it <b>${escape(this.className(found.becomes))}</b> at ε = ${number(found.at)}` : `${name}: no other answer within ${number(this.owner.reach)}`;
-    });
-    this.$(".fv-worst .fv-under").innerHTML = said.join("<br>");
+    for (const [way, words, at] of WAYS) {
+      const found = this.flips[at];
+      const button = this.$(`[data-way=${way}]`);
+      button.disabled = !found;
+      button.previousElementSibling.innerHTML = found === undefined ? `${words}: …` : found
+        ? `${words} makes it <b>${escape(this.className(found.becomes))}</b> at ε = ${number(found.at)}`
+        : `${words}: no other answer within ${number(this.owner.reach)}`;
+    }
   }
 
   spots() {

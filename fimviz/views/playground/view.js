@@ -31,11 +31,11 @@ function layout({ networks, labels, classes, shape, images }, count) {
           <label>brush <select class="fv-brush" aria-label="Size of the brush">${Object.keys(BRUSHES).map((name) => `<option${name === "medium" ? " selected" : ""}>${name}</option>`).join("")}</select></label>
           ${shape[2] === 3 ? `<label>colour <input type="color" class="fv-colour" value="#ffffff" aria-label="Colour of the brush"></label>` : ""}
           <button type="button" class="fv-undo">undo</button><button type="button" class="fv-clear">clear</button>
-          <label${images ? "" : " hidden"}>start from <select data-fv="sample" aria-label="Start from a sample"><option value="-1">nothing</option>${Array.from({ length: count }, (_, i) => sample(i)).join("")}</select></label>
+          <label${images ? "" : " hidden"}>start from <select data-fv="sample" aria-label="Start from a sample"><option value="" hidden>your drawing</option><option value="-1">nothing</option>${Array.from({ length: count }, (_, i) => sample(i)).join("")}</select></label>
         </div>
         <div class="fv-push"><h4>Push it</h4><div class="fv-switch fv-ways" role="group" aria-label="Which way to push">${Object.entries(PUSHES).map(([value, name]) => button("push", value, name)).join("")}</div>
           <div class="fv-slider"><label>ε <input type="range" class="fv-epsilon" min="0" step="any" aria-label="ε, how far the drawing is pushed"></label><output></output></div>
-          <div class="fv-buttons"><button type="button" class="fv-toflip">to the flip</button><button type="button" class="fv-zero">ε = 0</button><button type="button" class="fv-keep" title="The moved image${networks.length > 1 ? ` of ${escape(networks[0].name)}` : ""} becomes the drawing">keep it</button></div>
+          <div class="fv-buttons"><button type="button" class="fv-zero">ε = 0</button></div>
           <p class="fv-step"></p></div>
       </div>
       <div class="fv-sides">${networks.map(() => `<section class="fv-net"></section>`).join("")}</div>
@@ -81,17 +81,24 @@ class Playground extends View {
     on("[data-tool]", "click", (node) => { this.tool = node.dataset.tool; this.pressed(); });
     on("[data-push]", "click", (node) => this.pushBy(node.dataset.push));
     on(".fv-brush", "change", (node) => { this.brush = BRUSHES[node.value]; });
-    on(".fv-clear", "click", () => (this.model.get("sample") < 0 ? this.load() : this.set("sample", -1)));
+    on(".fv-clear", "click", () => this.start(-1));
     on(".fv-undo", "click", () => { if (this.before.length) this.x = this.before.pop(); this.drawn(); });
-    on("[data-fv=sample]", "change", (node) => this.set("sample", Number(node.value)));
+    on("[data-fv=sample]", "change", (node) => this.start(Number(node.value)));
     on(".fv-epsilon", "input", (node) => this.pushTo(Number(node.value)));
-    on(".fv-toflip", "click", () => this.toFlip());
     on(".fv-zero", "click", () => this.pushTo(0));
-    on(".fv-keep", "click", () => this.keepMoved());
     on("[data-fv=export-csv]", "click", () => saveCsv(this.tables()));
     on("[data-fv=export-png]", "click", () => savePng(this));
     on("[data-fv=export-svg]", "click", () => saveSvg(this));
   }
+
+  /** Begin anew from a sample, also from the one that was begun from. */
+  start(sample) {
+    if (sample === this.model.get("sample")) this.load();
+    else this.set("sample", sample);
+  }
+
+  /** A sample, or an empty sheet. */
+  sample(place) { return place < 0 ? this.sheet() : Float64Array.from(this.images.subarray(place * this.size, (place + 1) * this.size)); }
 
   /** An empty sheet. */
   sheet() { return new Float64Array(this.size).fill(this.data.range[0]); }
@@ -144,12 +151,20 @@ class Playground extends View {
   work() {
     if (this.changed) {
       this.changed = false;
+      this.chosen();
       this.sides.forEach((side) => side.look());
       this.pad.refresh();
       this.show();
       this.frame();
     } else if (this.sides.some((side) => side.settle())) this.frame();
     else this.settled();
+  }
+
+  /** The chooser names the sample for as long as nothing is drawn on it; then it can be chosen again. */
+  chosen() {
+    const place = this.model.get("sample");
+    const own = this.sample(place);
+    this.$("[data-fv=sample]").value = this.x.every((value, i) => value === own[i]) ? place : "";
   }
 
   show() {
@@ -163,9 +178,7 @@ class Playground extends View {
     this.sides.forEach((side) => side.showFlips());
     this.$(".fv-heard").textContent = this.title();
     this.$(".fv-zero").disabled = !this.epsilon;
-    this.$(".fv-toflip").disabled = !this.nearest();
     this.$(".fv-undo").disabled = !this.before.length;
-    this.$(".fv-keep").disabled = !this.epsilon;
     fillTables(this.$(".fv-tables"), this.tables());
   }
 
@@ -202,7 +215,8 @@ class Playground extends View {
     this.pushTo(share * this.most);
   }
 
-  pushTo(epsilon) {
+  pushTo(epsilon, way = this.push) {
+    this.push = way;
     this.epsilon = Math.max(0, Math.min(this.most, epsilon));
     this.pressed();
     this.moved();
@@ -215,24 +229,11 @@ class Playground extends View {
     this.frame();
   }
 
-  /** The nearest flip along ±v₁ of any network: [distance, way]. */
-  nearest() {
-    const found = this.sides.flatMap(({ flips: [minus, plus] }) => [[plus?.at, "up"], [minus?.at, "down"]]).filter(([at]) => at !== undefined);
-    return found.sort((a, b) => a[0] - b[0])[0];
-  }
-
-  toFlip() {
-    const near = this.nearest();
-    if (!near) return;
-    this.push = near[1];
-    this.pushTo(1.02 * near[0]);
-  }
-
-  /** The image as the first network sees it becomes the drawing, within black and white. */
-  keepMoved() {
+  /** The image as pushed for a network becomes the drawing, within black and white. */
+  keepMoved(side) {
     const [low, high] = this.data.range;
     this.begun();
-    this.x = this.sides[0].at.map((value) => Math.max(low, Math.min(high, value)));
+    this.x = side.at.map((value) => Math.max(low, Math.min(high, value)));
     this.epsilon = 0;
     this.pressed();
     this.drawn();
@@ -249,10 +250,9 @@ class Playground extends View {
   load() {
     const sample = Math.max(-1, Math.min(this.count - 1, this.model.get("sample")));
     this.keep({ sample });
-    this.$("[data-fv=sample]").value = sample;
     if (this.started) this.begun();
     this.started = true;
-    this.x = sample < 0 ? this.sheet() : Float64Array.from(this.images.subarray(sample * this.size, (sample + 1) * this.size));
+    this.x = this.sample(sample);
     this.drawn();
   }
 
