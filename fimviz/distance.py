@@ -78,7 +78,7 @@ class ModelDistance:
 
     @property
     def attack_predictions(self) -> Tensor:
-        """(n,), or (n, K): the answer at the attack, −1 where none was found; without a change where the label is missed."""
+        """(n,), or (n, K): the answer at the attack, −1 where there is none; as it is where the label is missed."""
         c = self.certificate
         right = self.correct.view(-1, *[1] * (c.predictions.ndim - 1))
         return torch.where(right, c.attack_predictions, c.predictions)

@@ -45,7 +45,7 @@ function staircase(m, side, { ends, at }) {
   return [...points, [ends[1], points.at(-1)[1]]];
 }
 
-/** One bar an image from the certified radius ● to the smallest attack ▽, by rows from the top. */
+/** One bar an image from the certified radius ● to the smallest attack ▼, by rows from the top. */
 export function bars({ width, model: m, order, sample, axis, label, words }) {
   const rows = sorted(m, order);
   const row = Math.max(0.5, Math.min(18, TALL / rows.length));
@@ -76,7 +76,7 @@ function layout(data) {
   const several = data.models.length > 1;
   const choice = !several ? "" : `<fieldset class="fv-norms fv-whose"><legend>Model</legend>${data.models.map((m, i) =>
     `<label><input type="radio" name="model" value="${i}"> <span aria-hidden="true" style="color:${m.color}">■</span> ${escape(m.name)}</label>`).join("")}</fieldset>`;
-  const sides = `<div class="fv-keys"><span>● certified: nothing shorter takes the answer away</span><span>▽ an attack that does</span></div>`;
+  const sides = `<div class="fv-keys"><span>● certified: nothing shorter takes the answer away</span><span>▼ an attack that does</span>${data.models.every((m) => m.correct.every(Boolean)) ? "" : "<span>✕ missed as it is</span>"}</div>`;
   return `
     <div class="fv-head"><h3 class="fv-title"></h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
