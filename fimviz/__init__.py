@@ -8,6 +8,7 @@ from fimviz import attacks, zoo
 from fimviz.attributions import Attributions, attributions
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.distance import AdversarialDistance, adversarial_distance
 from fimviz.divergence.cckl import cckl
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.local import local_accuracy
@@ -32,6 +33,7 @@ from fimviz.zoo.torchvision import from_torchvision
 from fimviz.zoo.transformers import from_transformers
 
 __all__ = [
+    "AdversarialDistance",
     "Attributions",
     "BlackBox",
     "BoundComparison",
@@ -51,6 +53,7 @@ __all__ = [
     "Spectrum",
     "TrainingHistory",
     "Vulnerability",
+    "adversarial_distance",
     "attacks",
     "attributions",
     "cckl",

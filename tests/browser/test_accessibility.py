@@ -126,6 +126,12 @@ def vulnerability():
     return fv.vulnerability(*digits(n=24), norm="both", steps=3, halvings=3)
 
 
+def distance():
+    _, images, labels = digits(n=12)
+    nets = {name: fv.zoo.load(f"digits-{name}") for name in ("mlp", "vit")}
+    return fv.adversarial_distance(nets, images, labels, method="norms", steps=4, restarts=1)
+
+
 def attributions():
     net, images, _ = digits(n=3)
     return fv.attributions(net, images)
@@ -152,6 +158,7 @@ VIEWS = [
     reconstruction,
     training,
     vulnerability,
+    distance,
     attributions,
     explorer,
 ]
