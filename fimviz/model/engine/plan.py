@@ -50,8 +50,13 @@ def plan(
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
     copies = sum(t.numel() * (8 * (precise or sharpens) + width * (t.dtype != passes)) for t in weights)
     graphs, bent = 2 * (precise or twice), 9 * saved * twice
-    own = saved * (1 + graphs) + bent * (net.repeatable is False) + 24 * size + (1 if twice else 2) * width * rows * size
-    own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
+    own = saved * (1 + graphs) + bent * (net.repeatable is False)
+    own += (
+        24 * size
+        + (1 if twice else 2) * width * rows * size
+        + (40 * k * size if vectors or twice else 0)
+        + 8 * 8 * rows * classes
+    )
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, precise * (8 * largest + patches))
     aside = copies + sharpens * one_input + kept // 2
