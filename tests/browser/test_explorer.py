@@ -270,7 +270,14 @@ def test_attacks_of_the_sample(opened, found):
     page.get_by_role("tab", name="attributions").click()
     page.wait_for_selector(".fv-nested-attributions figure canvas")
     said = found.first.attributions.spectrum.spectral_norm[list(found.places).index(place)]
-    assert f"λ₁ = {float(f'{said:.3g}'):g}" in page.locator(".fv-nested-attributions").inner_text()
+    nested = page.locator(".fv-nested-attributions")
+    assert f"λ₁ = {float(f'{said:.3g}'):g}" in nested.inner_text()
+    assert nested.locator(".fv-slider output").inner_text().startswith(f"{place}: ")
+    other = next(p for p in found.places if p != place)
+    slide = "(range, at) => { range.value = at; range.dispatchEvent(new Event('input', {bubbles: true})); }"
+    nested.locator("input[type=range]").first.evaluate(slide, list(found.places).index(other))
+    assert f"Sample {other}," in page.locator(".fv-title").first.inner_text()
+    assert nested.locator(".fv-slider output").inner_text().startswith(f"{other}: ")
 
 
 def test_what_is_not_there_is_said(opened, found):

@@ -221,6 +221,7 @@ function embed(box, tab, { state: packed, owners, places, ordered }, chose) {
   const open = ordered ? (index) => model.set("sample", places.indexOf(index)) : owners ? (index) => ofTrace.get(state.trace) === index || model.set("trace", owners.find(([, own]) => own === index)[0]) : (index) => model.set("index", index);
   model.on("change:trace", () => chose(ofTrace.get(state.trace)));
   model.on("change:index", () => chose(state.index));
+  model.on("change:sample", () => chose(places[state.sample]));
   WHOLE[tab].render({ model, el: box });
   return open;
 }
