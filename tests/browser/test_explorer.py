@@ -9,6 +9,7 @@ import torch
 import fimviz as fv
 from fimviz._quantile import median
 from fimviz.views.kit.module import style_source
+from fimviz.views.kit.numbers import number
 from tests.browser.test_perturbation import slide
 from tests.explorer.test_explorer import batch, model, png
 
@@ -252,6 +253,7 @@ def test_attacks_of_the_sample(opened, found):
     for i in found.places[:4]:
         page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {i}:']").click()
         text = page.locator(".fv-found").inner_text()
+        assert f"No change below {number(float(found.first.radius[i]))} in L2 alters the answer" in text
         best = v.epsilon[i].amin()
         if best == 0:
             assert "misses" in text

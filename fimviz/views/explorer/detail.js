@@ -185,7 +185,7 @@ export class Detail {
     }
     const box = this.boxOf(s, "attacks", (made) => new AttackPanel(made, this.view.data));
     const said = outcomeOf(this.view.data, this.view.data.labels?.[index] ?? s.m.predictions[index]);
-    box.content.show(tried, said, this.width, s.m.details.get(index));
+    box.content.show(tried, said, this.width, s.m.details.get(index), s.m.table.radius?.[index]);
   }
 
   /** A whole view in a tab: its own sample follows the explorer's, and the other way round. */
