@@ -116,6 +116,13 @@ def test_the_command_builds_a_folder(lesson, tmp_path, capsys):
     assert "<h1>Two" in (tmp_path / "out" / "2.html").read_text("utf-8")
 
 
+def test_the_command_says_where_it_cannot_write(lesson, tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    with pytest.raises(SystemExit):
+        main(["build", str(lesson(v4.new_markdown_cell("# One"))), "--out", str(tmp_path / "taken")])
+    assert "taken': File exists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [("none", "no file or folder"), ("empty", "no notebook in the folder"), ("a.txt", "ends in .ipynb")],
