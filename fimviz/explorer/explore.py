@@ -67,8 +67,9 @@ def explore(
             Large networks on large images are asked more coarsely: at 13 distances and on planes of 7 × 7.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
-            "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
-            of all samples. By default "plane", and "radius" where it is cheap.
+            "radius" (the certified one, from the norms; `adversarial_distance` has linear bounds too) and "attacks"
+            (the smallest that succeed, which takes hundreds of passes), of all samples. By default "plane", and
+            "radius" where it is cheap.
         method: of λ₁, as in `spectrum`.
         max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".

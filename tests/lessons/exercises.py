@@ -39,6 +39,9 @@ def exercise(solution):
             cell.outputs, cell.execution_count = [], None
         elif asked and cell.outputs:
             cell.metadata.setdefault("jupyter", {})["outputs_hidden"] = True
+            for output in cell.outputs:
+                if html := output.get("data", {}).get("text/html"):
+                    output.data["text/html"] = f" \n{html}"  # JupyterLab shows the first line of what is folded
         asked |= asks(cell)
     return notebook
 
