@@ -146,7 +146,7 @@ class Distance extends View {
     this.root.querySelectorAll("input[name=model]").forEach((input) => (input.checked = data.models[input.value] === m));
     this.half = Math.floor(this.width >= 900 ? (this.width - 32) / 2 : this.width);
     this.axis = lengths(data, this.half);
-    const names = new Map(this.axis.marks);
+    const names = new Map(/** @type {[number, string][]} */ (this.axis.marks));
     const curves = data.models.map((one) => [one, staircase(one, "certified", this.axis), staircase(one, "attacked", this.axis)]);
     const fill = (sx, sy) => curves.map(([one, low, high]) => `<path fill="${one.color}" fill-opacity="${one === m ? 0.24 : 0.08}" stroke="none" d="M${[...high, ...low.toReversed()].map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join("L")}Z"/>`).join("");
     this.$(".fv-band").innerHTML = lineChart({ width: this.half, height: 260, x: this.axis.ends, y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1], yText: (t) => `${100 * t} %`,

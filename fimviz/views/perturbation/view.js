@@ -39,7 +39,7 @@ class Perturbation extends View {
     });
     this.gallery = new Gallery(this.$(".fv-gallery"), items, (index) => this.choose(index));
     const reasons = new Map(data.lost);
-    this.gallery.lose(data.gone.map(([index, at]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image: at }, data, part), data, side) })));
+    this.gallery.lose(data.gone.map(([index, image]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image }, data, part), data, side) })));
     this.gallery.show(data.samples.map((s) => s.index));
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.panel = new Panel(this.$(".fv-perturbed"), data, state, () => [this.table()]);
