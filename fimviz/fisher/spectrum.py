@@ -397,7 +397,7 @@ class Spectrum(ModelResult):
         """A distance (n,) that shows where the prediction changes along ±v₁, in L2 pixel units.
 
         A value of the series 0.001, 0.002, 0.005 … 5 two to five times beyond the change, 1 where nothing changes
-        up to 5; in units of the input range's width.
+        up to 5; in units of the input range's width. Large networks on large images are asked at every third first.
         """
         self.unchanged("reach")
         return spread(self.sound.reach, self.computed, len(self)) if self.failures else reach(self, self._effort.coarse)
