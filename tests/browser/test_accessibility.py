@@ -127,8 +127,8 @@ def vulnerability():
 
 
 def distance():
-    _, images, labels = digits(n=12)
-    nets = {name: fv.zoo.load(f"digits-{name}") for name in ("mlp", "vit")}
+    _, images, labels = digits(n=10)
+    nets = {name: fv.zoo.load(f"digits-{name}") for name in ("mlp", "lipschitz")}
     return fv.adversarial_distance(nets, images, labels, method="norms", steps=4, restarts=1)
 
 

@@ -52,7 +52,7 @@ export function bars({ width, model: m, order, sample, axis, label, words }) {
   const height = rows.length * row + TOP + BOTTOM;
   const sx = scale(axis.ends, [MARGIN.left, width - MARGIN.right]);
   const grid = marksBelow(axis.marks, sx, [TOP, height - BOTTOM]);
-  const thick = Math.max(0.5, Math.min(8, 0.6 * row));
+  const thick = row < 5 ? row : Math.min(8, 0.6 * row);
   const mark = Math.min(5, 0.36 * row);
   const drawn = rows.map((i, k) => {
     const y = TOP + (k + 0.5) * row;
@@ -63,7 +63,7 @@ export function bars({ width, model: m, order, sample, axis, label, words }) {
     const wide = Math.max(1, to - from);
     const open = m.attacked[i] === Infinity;
     if (!m.correct[i]) return `<g>${title}${on}${name}<path class="fv-missed" stroke-width="${Math.min(2, Math.max(0.5, row / 4))}" d="M${from - 4},${y - 0.3 * row}l8,${0.6 * row}m0,${-0.6 * row}l-8,${0.6 * row}"/></g>`;
-    const bar = `<rect class="fv-span${open ? " fv-never" : ""}" x="${from.toFixed(1)}" y="${(y - thick / 2).toFixed(1)}" width="${wide.toFixed(1)}" height="${thick.toFixed(1)}" style="--fv-of:${m.color}"/>`;
+    const bar = `<rect class="${mark < 2 ? "fv-solid" : "fv-span"}${open ? " fv-never" : ""}" x="${from.toFixed(1)}" y="${(y - thick / 2).toFixed(1)}" width="${wide.toFixed(1)}" height="${thick.toFixed(1)}" style="--fv-of:${m.color}"/>`;
     const ends = mark < 2 ? "" : `<circle class="${m.certified[i] > 0 ? "fv-proven" : "fv-unproven"}" style="--fv-of:${m.color}" cx="${from.toFixed(1)}" cy="${y.toFixed(1)}" r="${mark.toFixed(1)}"/>` +
       (open ? "" : `<path class="fv-broken" d="M${(to - mark).toFixed(1)},${(y - mark).toFixed(1)}h${(2 * mark).toFixed(1)}l${(-mark).toFixed(1)},${(2 * mark).toFixed(1)}z"/>`);
     return `<g>${title}${on}${name}${bar}${ends}</g>`;
