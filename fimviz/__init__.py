@@ -9,6 +9,7 @@ from fimviz.attributions import Attributions, attributions
 from fimviz.bounds.ball import BallBound, ball_bound
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.comparison import BoundComparison, compare_bounds
+from fimviz.distance import AdversarialDistance, adversarial_distance
 from fimviz.divergence.cckl import cckl
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.local import local_accuracy
@@ -33,6 +34,7 @@ from fimviz.zoo.torchvision import from_torchvision
 from fimviz.zoo.transformers import from_transformers
 
 __all__ = [
+    "AdversarialDistance",
     "Attributions",
     "BallBound",
     "BlackBox",
@@ -53,6 +55,7 @@ __all__ = [
     "Spectrum",
     "TrainingHistory",
     "Vulnerability",
+    "adversarial_distance",
     "attacks",
     "attributions",
     "ball_bound",

@@ -29,7 +29,7 @@ def quantiles(values: Tensor, at: Sequence[float] | Tensor) -> Tensor:
             # Beside infinities NumPy's linear rule takes differences that do not exist.
             low, high = (np.quantile(known, places, method=rule) for rule in ("lower", "higher"))
             between = np.isfinite(low) & np.isfinite(high) & (low < high)
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 row[:] = np.where(low == high, low, low + high)
             row[between] = np.quantile(known, places[between])
     return torch.from_numpy(found.T.reshape(len(places), *given.shape[1:]))

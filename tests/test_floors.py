@@ -15,7 +15,7 @@ FLOORS = [
     ["lessons"],
     ["views"],
     ["explorer"],
-    ["vulnerability", "attributions", "comparison"],
+    ["vulnerability", "attributions", "comparison", "distance"],
     ["ranking", "training", "divergence", "playground"],
     ["bounds", "margins"],
     ["attacks"],
@@ -29,7 +29,7 @@ VIEWS = [
     ["views"],
     ["explorer"],
     ["attributions", "comparison", "margins", "perturbation"],
-    ["localaccuracy", "playground", "prediction", "ranking", "reconstruction", "training", "vulnerability"],
+    ["distance", "localaccuracy", "playground", "prediction", "ranking", "reconstruction", "training", "vulnerability"],
     ["divergence"],
     ["kit", "uploads"],
 ]

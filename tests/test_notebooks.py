@@ -11,6 +11,7 @@ import pytest
 import fimviz as fv
 from fimviz.views.kit.inputs import short
 from fimviz.views.perturbation import view as perturbation
+from tests.lessons.exercises import LESSONS, SOLUTIONS, asks, read
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -19,9 +20,10 @@ def ignored(cell):
     return "nbval-ignore-output" in cell.metadata.get("tags", [])
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda p: p.stem)
 def test_stored_notebook(path):
-    assert path.stat().st_size < 650_000  # three photographs, at most, beside the code of a view
+    # three photographs, at most, beside the code of a view; in lessons predictions and networks to draw for
+    assert path.stat().st_size < (900_000 if path in SOLUTIONS else 650_000)
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert "widgets" not in notebook.metadata
@@ -35,8 +37,17 @@ def test_stored_notebook(path):
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
             compared += not ignored(cell)
     assert compared > 0, "numbers for nbval to compare"
+
+
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *SOLUTIONS, *LESSONS.glob("*.ipynb")], ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_every_view_is_followed_by_its_numbers(path):
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
     for view, after in itertools.pairwise(cells):
-        if path.stem != "07_photographs" and any("text/html" in output.get("data", {}) for output in view.outputs):
+        if path.parent == LESSONS and asks(view):
+            continue  # its answer stands in the solutions alone
+        if any("text/html" in output.get("data", {}) for output in view.outputs):
             assert ".numbers()" in after.source, f"nothing tests what this view shows: {view.source}"
             assert after.outputs
             assert not ignored(after)

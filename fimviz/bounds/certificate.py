@@ -23,7 +23,7 @@ from fimviz.fisher.contrasts import precise_logits
 from fimviz.fisher.passes import unsound
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.engine.memory import limit
-from fimviz.model.engine.parts import Work
+from fimviz.model.engine.parts import Work, answers
 from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import column, known, others, said, settle, spread
 
@@ -55,6 +55,7 @@ class CertifiedRadius:
         margin_inside: (n,) the smallest margin of the logits that an attack within the radius reached: above 0, or the
             certificate is wrong. NaN where none was tried.
         predictions: (n,) classes, or (n, K) booleans for yes/no labels; −1 in `failures`.
+        attack_predictions: the same at the smallest change found; −1 or False where there is none.
         failures: place → why nothing could be computed there; its numbers are NaN.
     """
 
@@ -67,6 +68,7 @@ class CertifiedRadius:
     attack: Tensor
     margin_inside: Tensor
     predictions: Tensor
+    attack_predictions: Tensor
     failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -194,13 +196,16 @@ def certified_radius(
     radius = torch.fmax(torch.fmax(logit_form, fisher_form), by_class.amin(1))
     reason = "; ".join(dict.fromkeys(reasons.values())) if all(reasons.values()) else ""
     lengths, margins = torch.full((2, len(x)), torch.nan, dtype=torch.float64)
+    fooled = torch.zeros_like(mode) if mode.dtype == torch.bool else torch.full_like(mode, -1)
     if attack:
         wide = x.to(torch.float64 if net.has_float64 else x.dtype)
         task = Problem(net, wide.to(net.device), mode.to(net.device), "l2", max_memory)
         work = Work(len(x))
 
         def attacked(part: Problem, at: Tensor, tick: Tick) -> tuple[Tensor, Tensor, Tensor]:
-            length = smallest(part, inputs, targets=restarts, steps=steps, seed=seed, progress=tick)[0]
+            length, moved = smallest(part, inputs, targets=restarts, steps=steps, seed=seed, progress=tick)
+            found = length.isfinite().cpu()
+            fooled[at[found]] = net.likelihood.predict(answers(net, moved, max_memory=max_memory))[found]
             if reason:
                 return at, length, torch.full_like(length, torch.nan)
             options = {"steps": steps, "restarts": 2 * restarts, "seed": seed}
@@ -213,7 +218,7 @@ def certified_radius(
                 work.reached(work.done + len(at))
         if work.stopped:
             tell(f"{work.stopped}: the result holds attacks of the first {work.done} of {len(x)} inputs")
-    found = CertifiedRadius(radius, logit_form, fisher_form, by_class, reason, reasons, lengths, margins, mode)
+    found = CertifiedRadius(radius, logit_form, fisher_form, by_class, reason, reasons, lengths, margins, mode, fooled)
     if not attack or not work.stopped:
         bar.end()
     return replace(spread(found, places, count), failures=failures) if failures else found

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimviz.explorer.choice import Effort, effort
 from fimviz.explorer.results import Detail, Explorer
+from fimviz.fisher.effort import Effort, effort
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.spectrum import Spectrum
@@ -69,7 +69,7 @@ def examine(
     if lost and (kept := [place for place in at if place not in lost]):
         options = {"known": known, "max_memory": max_memory, "progress": progress}
         return examine(found, kept, k, planes=min(planes, len(kept)), **options)
-    reach = torch.stack([far(s, coarse=True) if hard.coarse else s.reach for s in deep.values()]).amax(0)
+    reach = torch.stack([far(s, hard.coarse) for s in deep.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from fimviz._options import named_options, whole
 from fimviz._tell import tell
 from fimviz._ways import named
-from fimviz.explorer.choice import DETAIL_WORK, FULL, LEAST, PLANE_WORK, Effort, affordable, chosen, effort
+from fimviz.explorer.choice import LEAST, chosen
 from fimviz.explorer.detail import examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
 from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
+from fimviz.fisher.effort import FULL, WORK, Effort, affordable, effort
 from fimviz.fisher.matched import matched_with_errors
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
@@ -31,6 +32,7 @@ from fimviz.model.failures import known, settle
 
 _DIRECTIONS = 3
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
+_PLANE = 4  # times the rest of a sample's passes, that its plane takes
 _PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input
 
 
@@ -65,8 +67,9 @@ def explore(
             Large networks on large images are asked more coarsely: at 13 distances and on planes of 7 × 7.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
-            "radius" (the certified one) and "attacks" (the smallest that succeed, which takes hundreds of passes),
-            of all samples. By default "plane", and "radius" where it is cheap.
+            "radius" (the certified one, from the norms; `adversarial_distance` has linear bounds too) and "attacks"
+            (the smallest that succeed, which takes hundreds of passes), of all samples. By default "plane", and
+            "radius" where it is cheap.
         method: of λ₁, as in `spectrum`.
         max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
@@ -97,7 +100,7 @@ def explore(
     _same_classes(nets)
     next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])
-    afford = affordable(nets.values(), inputs, DETAIL_WORK)
+    afford = affordable(nets.values(), inputs, WORK)
     if not isinstance(detail, Iterable):
         detail = min(n, max(LEAST, min(_DETAIL, afford)) if detail is None else whole("detail", detail, 1))
         count = detail
@@ -110,7 +113,7 @@ def explore(
     parts = (("plane", "radius") if hard == FULL else ("plane",)) if include is None else tuple(include)
     planes = 0 if "plane" not in parts else count
     if include is None:
-        planes = min(planes, _PLANES, max(LEAST, affordable(nets.values(), inputs, PLANE_WORK)))
+        planes = min(planes, _PLANES, max(LEAST, affordable(nets.values(), inputs, WORK // _PLANE)))
     later = [part for part in parts if part != "plane"]
     if (size := len(nets) * count * (1 + k) * inputs[0][0].numel()) > MAX_BYTES:
         warnings.warn(

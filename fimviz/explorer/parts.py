@@ -12,9 +12,9 @@ from fimviz.attributions import attributions
 from fimviz.bounds.certificate import certified_radius
 from fimviz.bounds.formulas import RUNGS
 from fimviz.comparison import compare_bounds
-from fimviz.explorer.choice import effort
 from fimviz.explorer.detail import struck, toward_attacks
 from fimviz.explorer.results import Explored
+from fimviz.fisher.effort import effort
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.margins.trace import trace_margins
 from fimviz.margins.traces import MarginTraces

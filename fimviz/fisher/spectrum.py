@@ -14,8 +14,9 @@ from torch import Tensor
 from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
 from fimviz.fisher.block import padded
+from fimviz.fisher.effort import FULL, Effort, effort
 from fimviz.fisher.plane import Plane, plane
-from fimviz.fisher.walk import Walk, logits_at, one_sided, reach, unasked, walk
+from fimviz.fisher.walk import Walk, evenly, logits_at, one_sided, reach, unasked, walk
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.progress import SOON, reporter
@@ -274,7 +275,7 @@ class Spectrum(ModelResult):
         Args:
             k: which eigenvector, 0 for the leading one.
             eps: distances in L2 pixel units, one, (m,) for all inputs, or (n, m) ascending; by default 33 from −`reach`
-                to `reach`, and the flips among them.
+                to `reach`, and the flips among them; of large networks on large images 13, and more coarsely (`Walk`).
         """
         if self.eigenvectors is None:
             raise ValueError("this spectrum has no eigenvectors to walk along: compute it with vectors=True")
@@ -285,8 +286,9 @@ class Spectrum(ModelResult):
                 self._walks[k] = spread(self.sound.walk(k=k), self.computed, len(self))
             if k not in self._walks:
                 self.unchanged("walk()")
-                grid = torch.linspace(-1, 1, 33, dtype=torch.float64) * self.reach[:, None]
-                self._walks[k] = walk(self, k, grid, with_flips=True)
+                hard = self._effort
+                grid = evenly(hard.nodes[0], self.reach)
+                self._walks[k] = walk(self, k, grid, with_flips=True, left_open=hard.open, close=hard.close)
             return self._walks[k]
         eps = torch.atleast_1d(torch.as_tensor(eps, dtype=torch.float64).cpu())
         if eps.ndim == 1:
@@ -387,14 +389,18 @@ class Spectrum(ModelResult):
         return logits_at(self, torch.arange(len(self)), (), torch.float64)
 
     @cached_property
+    def _effort(self) -> Effort:
+        return effort([self.net], [self.images]) if isinstance(self.net, Classifier) else FULL
+
+    @cached_property
     def reach(self) -> Tensor:
         """A distance (n,) that shows where the prediction changes along ±v₁, in L2 pixel units.
 
         A value of the series 0.001, 0.002, 0.005 … 5 two to five times beyond the change, 1 where nothing changes
-        up to 5; in units of the input range's width.
+        up to 5; in units of the input range's width. Large networks on large images are asked at every third first.
         """
         self.unchanged("reach")
-        return spread(reach(self.sound), self.computed, len(self)) if self.failures else reach(self)
+        return spread(self.sound.reach, self.computed, len(self)) if self.failures else reach(self, self._effort.coarse)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.eigenvectors is not None:

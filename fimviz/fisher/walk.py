@@ -34,13 +34,13 @@ class Walk:
         epsilon: (n, m) distances in L2 pixel units.
         logits, probabilities: (n, m, K); of a likelihood of numbers their means.
         kl: (n, m) KL(p(x) ‖ p(x + εv)) in nats; kl_error: (n, m) how far rounding may have moved it. Where float32
-            would move it by more than a thousandth, in `explore` of large networks a tenth, the pass is taken again in
-            float64, where the network can.
+            would move it by more than a thousandth, by default of large networks on large images a tenth, the pass is
+            taken again in float64, where the network can.
         quadratic: (n, m) its second-order prediction ½ ε² λ.
         flips: (n, 2) the ε nearest to 0 on the negative and on the positive side at which the prediction changes:
-            the first change seen between neighbouring distances, located there to 1e-4 of their gap, in `explore`
-            of large networks to 1e-2, just behind the change; infinite where the prediction stays. A change and return
-            between two distances is not seen.
+            the first change seen between neighbouring distances, located there to 1e-4 of their gap, by default of
+            large networks on large images to 1e-2, just behind the change; infinite where the prediction stays. A
+            change and return between two distances is not seen.
         becomes: the prediction there, (n, 2), or (n, 2, K) booleans for several yes/no labels.
         outcomes: the prediction at every distance, (n, m), or (n, m, K) booleans; numbers, which have no flips, too.
     """

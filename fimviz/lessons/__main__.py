@@ -23,7 +23,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     for path in found:
         folder = given.out or path.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"cannot write to {str(folder)!r}: {error.strerror}")
         for make, name in ((page, f"{path.stem}.html"), (slides, f"{path.stem}-slides.html")):
             try:
                 written = make(path)

@@ -29,7 +29,8 @@ def predict(
         why: what explains the answer, shown with it.
 
     Raises:
-        ValueError: the answer is no finite number, or not among the choices; fewer than two choices, or two alike.
+        ValueError: the question is empty; the answer is no finite number, or not among the choices; fewer than two
+            choices, or two alike.
 
     Example:
         >>> predict("How many nats is a fair coin's surprise?", answer=math.log(2), unit="nats")
@@ -38,6 +39,8 @@ def predict(
     for name, text in {"question": question, "unit": unit, "why": why}.items():
         if not isinstance(text, str):
             raise TypeError(f"{name} is a {type(text).__name__}, expected text")
+    if not question.strip():
+        raise ValueError("question is empty, expected a sentence")
     if choices is None:
         value = real("answer", answer)
         if not math.isfinite(value):

@@ -30,6 +30,7 @@ _FETCHING = {"src", "srcset", "data", "poster", "background"}  # attributes by w
 _WIDE = '<div class="wide" tabindex="0" role="group" aria-label="Table">'
 _LATER = '<details class="later"><summary>Then look: what the notebook shows next</summary>'
 _FUNCTION = re.compile(r"<mi>([a-z]{2,})</mi>(?=(?P<bare><m(?!o|space))?)")
+_ALIGNED = re.compile(r"^ |\S {2}", re.M)  # columns of a table, which may not break
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -177,7 +178,8 @@ def _sections(path: Path) -> Iterator[_Section]:
             exercise = "solution" in cell.metadata.get("tags", [])
             code = "" if hidden or not cell.source else _code(cell.source, exercise)
             if section.asks and not exercise and (code or said):
-                section.parts.append(f"{_LATER}{code}{said}</details>")
+                folded = section.parts.pop() if section.parts[-1].startswith(_LATER) else f"{_LATER}</details>"
+                section.parts.append(f"{folded.removesuffix('</details>')}{code}{said}</details>")
             elif code or said:
                 section.parts.append(code + said)
             plain = (output.get("data", {}).get("text/plain", "") for output in cell.outputs)
@@ -207,6 +209,8 @@ def _output(output: Any, place: int) -> str:
             return f'<div class="shown"><img alt="" src="data:{kind};base64,{data[kind].strip()}"></div>'
     text = output.get("text") or "\n".join(output.get("traceback", [])) or data.get("text/plain", "")
     text = html.escape(_COLOURS.sub("", text).rstrip())
+    if text and not _ALIGNED.search(text):
+        return f'<pre class="said words">{text}</pre>'
     return f'<pre class="said" tabindex="0" role="group" aria-label="Output">{text}</pre>' if text else ""
 
 

@@ -42,7 +42,6 @@ class Shielding(Result):
     Attributes:
         classes: K names.
         matrix: (K, K) int64, how many successful paths lead from a source (row) to the class hit (column).
-        paths: (K, K, K) the same by source, target and class hit.
         shielding: share of all successful paths on which the class was met first and was not the target.
         eligible: the same as a share of the paths that neither start from the class nor aim at it.
         fr_margin: mean Fisher–Rao length of the successful paths from the class; l2: mean ‖δ‖₂ at their ends.
@@ -61,11 +60,12 @@ class Shielding(Result):
             samples, in neither.
         settings: of the traces.
         traces: themselves.
+
+    `paths` (K, K, K) is `matrix` by source, target and class hit.
     """
 
     classes: tuple[str, ...]
     matrix: Tensor
-    paths: Tensor
     shielding: Tensor
     eligible: Tensor
     fr_margin: Tensor
@@ -98,6 +98,14 @@ class Shielding(Result):
     def _lost(self) -> str:
         lost = len(self.traces.failures)
         return f" ({lost} of {len(self.traces.images)} images not computed)" if lost else ""
+
+    @property
+    def paths(self) -> Tensor:
+        """How many successful paths lead from a source aimed at a target to the class hit, (K, K, K) int64."""
+        count = len(self.classes)  # a thousand classes take 8 GB here, and no view needs them
+        ends = [t[_counted(self.traces)] for t in (self.traces.source, self.traces.target, self.traces.hit)]
+        paths = torch.zeros(count, count, count, dtype=torch.long)
+        return paths.index_put_(tuple(ends), torch.ones_like(ends[0]), accumulate=True)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -136,12 +144,11 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
     resamples, level, seed = checked(resamples, level, seed)
     names = traces.net.classes
     count = len(names)
-    usable = torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
-    good = usable & traces.flipped
+    usable, good = _usable(traces), _counted(traces)
     sample, source, target, hit = (t[good] for t in (traces.sample, traces.source, traces.target, traces.hit))
     length, l2 = traces.length[good], traces.l2[good]
-    paths = torch.zeros(count, count, count, dtype=torch.long)
-    paths.index_put_((source, target, hit), torch.ones_like(hit), accumulate=True)
+    matrix = torch.zeros(count, count, dtype=torch.long)
+    matrix.index_put_((source, hit), torch.ones_like(hit), accumulate=True)
     # For each sample what its paths add to the sums from which every number is made.
     kept, place = sample.unique(return_inverse=True)
     met = torch.nn.functional.one_hot(hit, count).double() * (hit != target)[:, None]
@@ -160,7 +167,8 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
     tail = (1 - level) / 2
     known = (sums[:, count : 2 * count] > 0).sum(0) > 1
     bands = (tables[0], tables[1].where(known, torch.nan), tables[2].where(known, torch.nan))
-    through = paths.sum() - paths.sum((1, 2)) - paths.sum((0, 2))  # no path both starts from a class and aims at it
+    # No path both starts from a class and aims at it.
+    through = len(hit) - torch.bincount(source, minlength=count) - torch.bincount(target, minlength=count)
     order = fr_margin[0].nan_to_num(-1).argsort(descending=True)
     rank = torch.zeros(count, dtype=torch.long).scatter_(0, order, torch.arange(1, count + 1))
     nearest = torch.full((2, len(kept)), torch.inf, dtype=torch.float64)
@@ -168,8 +176,7 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
         row.scatter_reduce_(0, place, values, "amin")
     return Shielding(
         classes=tuple(names),
-        matrix=paths.sum(1),
-        paths=paths,
+        matrix=matrix,
         shielding=shares[0],
         eligible=met.sum(0) / through.double().where(through > 0, torch.nan),
         fr_margin=fr_margin[0],
@@ -189,6 +196,16 @@ def shielding(traces: MarginTraces, *, resamples: int = 1000, level: float = 0.9
         settings=traces.settings,
         traces=traces,
     )
+
+
+def _usable(traces: MarginTraces) -> Tensor:
+    """Whether a path (n,) is of a sample that is not known to be misclassified."""
+    return torch.ones(len(traces), dtype=torch.bool) if traces.correct is None else traces.correct
+
+
+def _counted(traces: MarginTraces) -> Tensor:
+    """Those of them that changed the class (n,)."""
+    return _usable(traces) & traces.flipped
 
 
 def checked(resamples: Any, level: Any, seed: Any) -> tuple[int, float, int]:

@@ -305,7 +305,7 @@ def _grouped(windows: Tensor, weight: Tensor, groups: int) -> Tensor:
     if weight.shape[1] > 1:
         places = [0, 1, *range(2 + taps, windows.ndim), *range(2, 2 + taps)]
         patches = windows.permute(places).reshape(len(windows), groups, -1, out.numel()).flatten(0, 1)
-        each = weight.view(groups, len(weight) // groups, -1).repeat(len(windows), 1, 1)
+        each = weight.reshape(groups, len(weight) // groups, -1).repeat(len(windows), 1, 1)
         return torch.bmm(each, patches).view(len(windows), -1, *out)
     # Channels by themselves: a sum over the taps, which copies nothing.
     windows = windows.unsqueeze(2)

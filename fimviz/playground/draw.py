@@ -89,6 +89,8 @@ def playground(
     for name, net in classifiers.items():
         _check_size(name, net, whole("max_weights", max_weights, 1))
     first = next(iter(classifiers.values()))
+    if images is None and labels is not None:
+        raise ValueError("labels came without images, expected both: pass images=, or leave labels out")
     if images is None:
         x, labels = _samples(first)
     else:
@@ -103,9 +105,15 @@ def playground(
     some = x if len(x) else x.new_full((1, *x.shape[1:]), low)
     programs, norms = {}, {}
     for name, net in classifiers.items():
-        admitted = net.admit(some)
-        net.likelihood.one_of_classes("the page draws no others")
-        programs[name] = record(net, admitted)
+        try:
+            admitted = net.admit(some)
+            net.likelihood.one_of_classes("the page draws no others")
+            programs[name] = record(net, admitted)
+        except RuntimeError as error:  # torch's own, of shapes that do not meet
+            size = "×".join(map(str, some.shape[1:]))
+            raise ValueError(
+                f"{name or 'the network'} stops at an image of {size} numbers, expected one that takes it: {error}"
+            ) from None
         norms[name] = spectrum(net, some, k=1, vectors=False).spectral_norm[: len(x)]
     classes = [net.classes for net in classifiers.values()]
     if classes[0] != classes[-1]:
@@ -114,6 +122,11 @@ def playground(
 
 
 def _given(nets: Any) -> Mapping[str, Any]:
+    if isinstance(nets, list | tuple):
+        raise TypeError(
+            f"nets is a {type(nets).__name__}, expected a network or a dictionary of one or two with their names, "
+            "{'standard': net, 'robust': other}"
+        )
     if not isinstance(nets, Mapping):
         return {"": nets}
     if not 1 <= len(nets) <= 2:

@@ -39,7 +39,7 @@ def record(net: Classifier, images: Tensor) -> Program:
     own = in_dtype(net.model, dtype) if net.dtype != dtype else nullcontext()
     with net.at_rest(), torch.no_grad(), own:
         program, again = (_recorded(net, values) for values in (x, other))
-    with net.at_rest(), torch.enable_grad():
+    with net.at_rest(), torch.enable_grad(), in_dtype(net.model, net.dtype):  # weights in half precision among them
         leaf = images[:1].detach().to(net.device, net.dtype).clone().requires_grad_()
         lost = own_functions(called(net.model, net.normalised(leaf)))
     if lost:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from fimviz.attributions import Attributions
 from fimviz.comparison import BoundComparison
+from fimviz.distance import AdversarialDistance
 from fimviz.divergence.crosscategory import CrossCategoryKL
 from fimviz.divergence.localaccuracy import LocalAccuracy
 from fimviz.divergence.reconstruction import Reconstruction
@@ -19,6 +20,7 @@ from fimviz.training import TrainingHistory
 from fimviz.vulnerability import Vulnerability
 
 ROOMS: dict[type, str] = {
+    AdversarialDistance: "distance",
     Attributions: "attributions",
     BoundComparison: "comparison",
     CrossCategoryKL: "divergence",

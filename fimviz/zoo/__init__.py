@@ -1,8 +1,8 @@
-"""The embedded default: handwritten digits and ten small networks for them, photographs and a network for these.
+"""The embedded default: handwritten digits and eleven small networks for them, photographs and a network for these.
 
-Nothing is downloaded. Five architectures for digits, each trained as usual and once more against attacks (`-robust`);
-EfficientNet-Lite0 for photographs, with the extra `fimviz[photos]`. `CARD.md` beside this file says how they were made,
-how accurate they are and what they are not for.
+Nothing is downloaded. Five architectures for digits, each trained as usual and once more against attacks (`-robust`),
+and `digits-lipschitz`, whose Lipschitz constant is built in; EfficientNet-Lite0 for photographs, with the extra
+`fimviz[photos]`. `CARD.md` beside this file says how they were made, how accurate they are and what they are not for.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def load(name: str) -> Classifier:
 
     Args:
         name: "digits-" and one of mlp, vgg, resnet, densenet, vit; with "-robust" at the end, the same
-            architecture trained against attacks (Madry et al. 2018). `names()` lists these ten. Or "photo-lite0",
+            architecture trained against attacks (Madry et al. 2018). Or "digits-lipschitz", of orthogonal layers,
+            whose norms lose nothing (Anil et al. 2019). `names()` lists these eleven. Or "photo-lite0",
             EfficientNet-Lite0 (Liu 2020) with its weights for ImageNet, out of the extra `fimviz[photos]`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Five small networks for 8×8 images, one a family: MLP, VGG, ResNet, DenseNet and vision transformer.
+"""Small networks for 8×8 images, one a family: MLP, VGG, ResNet, DenseNet and vision transformer; 1-Lipschitz ones.
 
 Each maps pixels in [0, 1] of shape (n, 1, 8, 8) to logits (n, 10), has about 40 000 parameters at most, and is
 written so that `torch.fx` can trace it: no control flow on tensors, one module instance for every operation.
@@ -11,6 +11,8 @@ from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
+
+from fimviz.zoo.lipschitz import Lipschitz
 
 
 class MLP(nn.Sequential):
@@ -187,6 +189,10 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "digits-densenet": DenseNet,
     "digits-vit": ViT,
 }
+_BUILDS: dict[str, Callable[[], nn.Module]] = {
+    **{name + suffix: build for name, build in ARCHITECTURES.items() for suffix in ("", "-robust")},
+    "digits-lipschitz": Lipschitz,
+}
 
 
 def names() -> list[str]:
@@ -197,15 +203,15 @@ def names() -> list[str]:
         >>> fv.zoo.names()[:2]
         ['digits-mlp', 'digits-mlp-robust']
     """
-    return [name + suffix for name in ARCHITECTURES for suffix in ("", "-robust")]
+    return list(_BUILDS)
 
 
 def architecture(name: str) -> Callable[[], nn.Module]:
     """What builds the network `name`, untrained; an unknown name raises with the nearest valid one."""
-    if name not in names():
+    if name not in _BUILDS:
         (nearest,) = get_close_matches(str(name), names(), n=1, cutoff=0)
         raise ValueError(
-            f"there is no network {name!r}: did you mean {nearest!r}? fv.zoo.names() lists the ten for digits, and "
+            f"there is no network {name!r}: did you mean {nearest!r}? fv.zoo.names() lists those for digits, and "
             "'photo-lite0' is the one for photographs"
         )
-    return ARCHITECTURES[name.removesuffix("-robust")]
+    return _BUILDS[name]

@@ -20,6 +20,7 @@ from torch import nn
 
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.zoo import digits
+from fimviz.zoo.lipschitz import Lipschitz, constrained, plain
 from fimviz.zoo.models import ARCHITECTURES, architecture, names
 from fimviz.zoo.recipes import EPOCHS, EPSILON, RECIPES, Watch, attack, fit, reproducible
 
@@ -47,6 +48,8 @@ def train(
     """
     build = architecture(name)
     recipe = recipe or ("madry" if name.endswith("-robust") else "standard")
+    if build is Lipschitz:
+        return plain(fit(constrained, recipe, seed=seed, epochs=epochs, watch=watch))
     return fit(build, recipe, seed=seed, epochs=epochs, watch=watch)
 
 

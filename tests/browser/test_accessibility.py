@@ -103,7 +103,7 @@ def margins():
 
 
 def divergence():
-    return fv.cckl(*digits(n=24))
+    return fv.cckl(*digits(n=12))
 
 
 def local_accuracy():
@@ -124,6 +124,12 @@ def training():
 
 def vulnerability():
     return fv.vulnerability(*digits(n=24), norm="both", steps=3, halvings=3)
+
+
+def distance():
+    _, images, labels = digits(n=10)
+    nets = {name: fv.zoo.load(f"digits-{name}") for name in ("mlp", "lipschitz")}
+    return fv.adversarial_distance(nets, images, labels, method="norms", steps=4, restarts=1)
 
 
 def attributions():
@@ -152,6 +158,7 @@ VIEWS = [
     reconstruction,
     training,
     vulnerability,
+    distance,
     attributions,
     explorer,
 ]
@@ -228,6 +235,7 @@ def test_every_view(make, open_page, tmp_path):
             if tab:
                 tab.click()
             page.evaluate(SETTLED)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, "what is wide scrolls by itself"
             violations, passed = page.evaluate(FOUND, RULES)
             assert violations == [], scheme
             assert {"color-contrast", "target-size", "document-title", "html-has-lang"} <= {*passed}

@@ -9,6 +9,7 @@ import torch
 import fimviz as fv
 from fimviz._quantile import median
 from fimviz.views.kit.module import style_source
+from fimviz.views.kit.numbers import number
 from tests.browser.test_perturbation import slide
 from tests.explorer.test_explorer import batch, model, png
 
@@ -252,6 +253,7 @@ def test_attacks_of_the_sample(opened, found):
     for i in found.places[:4]:
         page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {i}:']").click()
         text = page.locator(".fv-found").inner_text()
+        assert f"No change below {number(float(found.first.radius[i]))} in L2 alters the answer" in text
         best = v.epsilon[i].amin()
         if best == 0:
             assert "misses" in text
@@ -270,7 +272,14 @@ def test_attacks_of_the_sample(opened, found):
     page.get_by_role("tab", name="attributions").click()
     page.wait_for_selector(".fv-nested-attributions figure canvas")
     said = found.first.attributions.spectrum.spectral_norm[list(found.places).index(place)]
-    assert f"λ₁ = {float(f'{said:.3g}'):g}" in page.locator(".fv-nested-attributions").inner_text()
+    nested = page.locator(".fv-nested-attributions")
+    assert f"λ₁ = {float(f'{said:.3g}'):g}" in nested.inner_text()
+    assert nested.locator(".fv-slider output").inner_text().startswith(f"{place}: ")
+    other = next(p for p in found.places if p != place)
+    slide = "(range, at) => { range.value = at; range.dispatchEvent(new Event('input', {bubbles: true})); }"
+    nested.locator("input[type=range]").first.evaluate(slide, list(found.places).index(other))
+    assert f"Sample {other}," in page.locator(".fv-title").first.inner_text()
+    assert nested.locator(".fv-slider output").inner_text().startswith(f"{other}: ")
 
 
 def test_what_is_not_there_is_said(opened, found):

@@ -1,5 +1,9 @@
-"""Live views within other people's widgets, in a real JupyterLab: boxes, tabs, links, `interact` and `Output`."""
+"""Live views within other people's widgets, in a real JupyterLab: boxes, tabs, links, `interact` and `Output`.
 
+And the playground, beside its Python; it shares their kernel.
+"""
+
+import ast
 from pathlib import Path
 
 import nbformat
@@ -31,6 +35,11 @@ BOXES = [
     "W.Tab(views()[:2])",
     "W.Accordion(views()[:1], selected_index=0)",
 ]
+PLAYGROUND = "play = fv.playground(net, images[:3], labels[:3]).widget()\nplay"
+CELLS = """() => {
+  const notebook = jupyterapp.shell.currentWidget.content;
+  return [notebook.activeCellIndex, notebook.mode, notebook.widgets.map(c => c.model.id + c.model.type)];
+}"""
 SEEN = "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().width)"
 
 
@@ -38,7 +47,7 @@ SEEN = "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClient
 def boxes(lab, chromium):
     expect.set_options(timeout=PATIENCE)
     taught = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
-    write_notebook(lab.root / "boxes.ipynb", MADE, *BOXES, *taught)
+    write_notebook(lab.root / "boxes.ipynb", MADE, *BOXES, *taught, PLAYGROUND)
     page, complaints = lab.page(chromium)
     yield opened(page, "boxes.ipynb")
     page.context.close()
@@ -106,3 +115,26 @@ def test_the_notebook_among_other_widgets(boxes):
     captured.get_by_role("button", name="show", exact=True).click()
     expect(captured.locator(".fimviz:not(.fimviz-still) h3")).to_have_count(1)
     assert min(widths(captured)) > 500
+
+
+def test_a_playground_in_a_notebook(boxes):
+    """It follows Python and is followed; pen and keys draw, and no key reaches the notebook; a sample comes back."""
+    area = output(boxes, boxes.locator(".jp-Cell").count() - 1)
+    title, chooser = area.locator(".fv-title"), area.locator("select[data-fv=sample]")
+    expect(title).to_contain_text("The network says")
+    call(boxes, ASK, ["play.sample = 2", "0"])
+    said = ast.literal_eval(call(boxes, ASK, ["", "play.numbers().text.iloc[0]"]))
+    expect(title).to_have_text(said)
+    canvas = area.locator("canvas[data-fv=draw]")
+    canvas.click(position={"x": 10, "y": 10})
+    cells = boxes.evaluate(CELLS)
+    for key in ("ArrowRight", "ArrowDown", " ", "Enter", "a", "d", "d", "Backspace", "m"):
+        boxes.keyboard.press(key)
+    assert boxes.evaluate(CELLS) == cells
+    expect(title).not_to_have_text(said)
+    expect(area.locator(".fv-pixel")).to_contain_text("of v₁ is here")
+    chooser.select_option("2")
+    expect(title).to_have_text(said)
+    chooser.select_option("1")
+    expect(title).not_to_have_text(said)
+    assert call(boxes, ASK, ["", "play.sample"]) == "1"

@@ -409,7 +409,7 @@ def test_what_is_all_in_detail_takes_one_spectrum(monkeypatch):
 
 
 def test_large_images_are_all_in_detail_and_asked_more_coarsely(monkeypatch):
-    choice = importlib.import_module("fimviz.explorer.choice")
+    choice = importlib.import_module("fimviz.fisher.effort")
     explore = importlib.import_module("fimviz.explorer.explore")
     for room in (choice, explore):
         monkeypatch.setattr(room, "affordable", lambda nets, inputs, work: 0)

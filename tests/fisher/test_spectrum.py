@@ -569,6 +569,17 @@ class TestWalk:
         for i, side in walk.flips.isfinite().nonzero().tolist():
             assert (walk.epsilon[i] == walk.flips[i, side]).any()
 
+    def test_large_networks_are_asked_more_coarsely(self, spectrum, monkeypatch):
+        coarse = spectrum.take(range(len(spectrum)))
+        monkeypatch.setattr("fimviz.fisher.effort.affordable", lambda nets, inputs, work: 0)
+        flips = coarse.walk(0).flips
+        assert coarse.walk(0).epsilon.shape == (5, 15)
+        monkeypatch.undo()
+        closely = spectrum.walk(0).flips
+        both = flips.isfinite() & closely.isfinite()
+        assert both.any()
+        assert ((flips - closely)[both].abs() <= 2e-2 * coarse.reach[both.nonzero()[:, 0]] / 6).all()
+
     def test_reach_is_beyond_the_nearest_flip(self, spectrum):
         nearest = spectrum.walk(0).flips.abs().amin(1)
         near = nearest.isfinite()

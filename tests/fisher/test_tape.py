@@ -15,6 +15,7 @@ import fimviz as fv
 from fimviz.fisher import block, passes
 from fimviz.fisher.passes import Linearisation, tangent
 from fimviz.fisher.tape import RepeatError, repeatable
+from fimviz.model.engine.plan import plan
 
 A = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -198,3 +199,13 @@ def test_graphs_that_did_not_fit_are_given_back_without_the_garbage_collector(mo
         gc.enable()
     assert len(alive) >= 3
     assert not any(one() for one in alive)
+
+
+def test_batches_leave_room_for_graphs_until_a_tape_is_known_to_be_there():
+    net, x = fv.Classifier(nn.Sequential(nn.Linear(6, 4000), nn.Tanh(), nn.Linear(4000, 3))), torch.rand(50, 6)
+    counts = []
+    net(x)
+    with net.at_rest():
+        for net.repeatable in (True, None, False):
+            counts.append(plan(net, x, 1, True, 2, True, False, 4e6)[0])
+    assert 50 > counts[0] > counts[1] >= counts[2] >= 1

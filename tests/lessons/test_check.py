@@ -58,6 +58,19 @@ def test_fisher(given, fisher, capsys):
         assert words in str(raised.value)
 
 
+def test_one_image_is_asked_for(given, fisher):
+    two = given.digit.repeat(2, 1, 1, 1)
+    v = fisher[0] / fisher[0].norm()
+    for checked in (
+        lambda: check.fisher(fisher, given.net, two),
+        lambda: check.leading(1.0, v, given.net, two),
+        lambda: check.certified(0.1, given.net, two),
+        lambda: check.fgsm(two, given.net, two, 3, epsilon=0.1),
+    ):
+        with pytest.raises(check.Mistake, match=r"image has shape \(2, 1, 8, 8\), expected a batch of one"):
+            checked()
+
+
 def test_leading(given, fisher, capsys):
     values, vectors = torch.linalg.eigh(fisher)
     check.leading(values[-1], -vectors[:, -1], given.net, given.digit)

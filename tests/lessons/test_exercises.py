@@ -1,5 +1,6 @@
 """Exercises are their solutions with blanks, hold no answers, and their blanks fail with a sentence."""
 
+import itertools
 import re
 from unittest.mock import MagicMock
 
@@ -8,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 from fimviz.lessons import check
-from tests.lessons.exercises import LESSONS, SOLUTIONS, exercise, read
+from tests.lessons.exercises import LESSONS, SOLUTIONS, asks, exercise, read, tagged
 
 NAMES = [path.name for path in SOLUTIONS]
 
@@ -23,7 +24,7 @@ class Anything(dict):
 
 
 def tasks(notebook):
-    return [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]
+    return [cell for cell in notebook.cells if tagged(cell, "solution")]
 
 
 def test_there_are_four_lessons():
@@ -57,6 +58,19 @@ def test_every_blank_fails_with_a_sentence(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_answer_is_in_sight_before_a_guess(name):
+    """Of a prediction the solutions alone print the answer; what else comes before the next text is folded."""
+    solved, cells = read(LESSONS / "solutions" / name).cells, read(LESSONS / name).cells
+    for cell, after in itertools.pairwise(solved):
+        assert tagged(after, "answer") == asks(cell), "the answer is printed, for nbval to compare"
+        assert not tagged(after, "answer") or after.outputs[0].text.strip()
+    assert not any(tagged(cell, "answer") for cell in cells)
+    for at in [i for i, cell in enumerate(cells) if asks(cell)]:
+        for cell in itertools.takewhile(lambda cell: cell.cell_type == "code", cells[at + 1 :]):
+            assert not cell.outputs or cell.metadata.jupyter.outputs_hidden
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_lesson_has_its_parts(name):
     notebook = read(LESSONS / name)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -65,7 +79,7 @@ def test_every_lesson_has_its_parts(name):
     assert "## Five-minute summary" in text
     minutes = [int(m) for m in re.findall(r"^## \d · .*\((\d+) minutes\)$", text, re.M)]
     assert sum(minutes) + 5 == 45
-    asked = [cell for cell in notebook.cells if cell.source.startswith("predict(")]
+    asked = [cell for cell in notebook.cells if asks(cell)]
     assert len(asked) >= 2
     for cell in asked:
         assert cell.metadata.jupyter.source_hidden, "the explanation stands in the source"

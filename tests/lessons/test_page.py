@@ -62,14 +62,22 @@ def test_what_follows_a_prediction_is_folded_until_the_next_text(lesson):
         v4.new_code_cell("before", outputs=said),
         v4.new_code_cell("predict(...)", outputs=[shown(predict("How many?", answer=3))]),
         v4.new_code_cell("after", outputs=said),
+        v4.new_code_cell("and_after"),
         v4.new_markdown_cell("Text."),
         v4.new_code_cell("later", outputs=said),
     )
     for make in (page, slides):
         (folded,) = re.findall(r'<details class="later">(.*?)</details>', make(path), re.S)
         assert "after" in folded
+        assert "and_after" in folded, "one fold for all"
         assert "It is 3." in folded
         assert "later" not in folded
+
+
+def test_words_break_and_tables_do_not(lesson):
+    said = [v4.new_output("stream", text=text) for text in ("It is 3.\nAnd 4.", "a   b\n1   2", "  b\n1 2")]
+    made = page(lesson(*(v4.new_code_cell("x", outputs=[one]) for one in said)))
+    assert re.findall(r'<pre class="said( words)?"', made) == [" words", "", ""]
 
 
 def test_names_of_functions_stand_apart(lesson):
@@ -106,6 +114,13 @@ def test_the_command_builds_a_folder(lesson, tmp_path, capsys):
     assert written == ["1-slides.html", "1.html", "2-slides.html", "2.html"]
     assert "2-slides.html" in capsys.readouterr().out
     assert "<h1>Two" in (tmp_path / "out" / "2.html").read_text("utf-8")
+
+
+def test_the_command_says_where_it_cannot_write(lesson, tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    with pytest.raises(SystemExit):
+        main(["build", str(lesson(v4.new_markdown_cell("# One"))), "--out", str(tmp_path / "taken")])
+    assert "taken': File exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

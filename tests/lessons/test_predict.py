@@ -63,6 +63,11 @@ def test_what_is_wrong_is_said(options, words):
         predict("How many?", **options)
 
 
+def test_a_question_asks_something():
+    with pytest.raises(ValueError, match="question is empty"):
+        predict(" ", answer=3)
+
+
 def test_markup_in_a_question_stays_text():
     html = predict("<b>x</b>?", answer="<i>", choices=["<i>", "&"], why="<script>").html()
     still = html[html.index("fimviz-still") : html.index("application/json")]

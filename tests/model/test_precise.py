@@ -320,6 +320,7 @@ def test_models_without_products_along_directions():
         (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0)), (2, 3, 7, 6)),
         (nn.Conv2d(3, 4, 1, bias=False), (2, 3, 5, 5)),
         (nn.Conv2d(4, 4, 3, groups=2), (2, 4, 5, 5)),
+        (nn.Conv2d(4, 4, 3, groups=2).to(memory_format=torch.channels_last), (2, 4, 5, 5)),
         (nn.Conv3d(2, 3, 2, padding=1, stride=2), (1, 2, 4, 5, 6)),
         (nn.Conv2d(4, 8, (3, 2), padding=(2, 0), stride=(1, 2), dilation=(2, 1), groups=4), (2, 4, 6, 5)),
         (nn.Conv1d(3, 3, 5, groups=3, bias=False), (3, 3, 7)),

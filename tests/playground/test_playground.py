@@ -61,6 +61,14 @@ def test_a_network_of_another_size_starts_from_a_blank_sheet():
     assert unpacked(fv.playground(colour))[0]["shape"] == [16, 16, 3]
 
 
+def test_weights_in_half_precision_are_carried_as_they_are():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).half()
+    said = fv.playground(net, fv.zoo.digits()[0][:2]).numbers().query("part == 'sample 1' and name == 'λ₁'")
+    assert said.value.item() == pytest.approx(float(fv.spectrum(net, fv.zoo.digits()[0][1:2]).spectral_norm), rel=1e-6)
+    assert {p.dtype for p in net.parameters()} == {torch.float16}
+
+
 def test_the_model_stays_as_it_came():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -93,6 +101,13 @@ REFUSED = {
         ValueError,
         "expected the same for both",
     ),
+    "list": (lambda: fv.playground([nn.Flatten()] * 2), TypeError, r"nets is a list, .* dictionary of one or two"),
+    "shapes": (
+        lambda: fv.playground({"a": nn.Flatten(), "b": three()}, torch.rand(1, 1, 3, 3)),
+        ValueError,
+        "b stops at an image of 1×3×3 numbers, expected one that takes it: ",
+    ),
+    "labels": (lambda: fv.playground(nn.Flatten(), labels=[1]), ValueError, "labels came without images"),
     "nothing": (lambda: fv.playground(nn.Sequential(nn.Flatten(), nn.Linear(10, 3))), ValueError, "takes neither 8×8"),
     "typo": (lambda: fv.playground(nn.Flatten(), image=1), TypeError, "did you mean images"),
     "no model": (lambda: fv.playground(3), TypeError, r"expected a torch\.nn\.Module"),

@@ -54,6 +54,7 @@ RESULTS = {
     "explore": lambda net, x, y: fv.explore(net, x, y, include=PARTS),
     "two models": lambda net, x, y: fv.explore({"a": net, "b": net}, x, y),
     "vulnerability": lambda net, x, y: fv.vulnerability(net, x, y, halvings=1, steps=2, norm="both"),
+    "distance": lambda net, x, y: fv.adversarial_distance(net, x, y, steps=2, restarts=1),
     "attributions": lambda net, x, y: fv.attributions(net, x, methods=["Saliency"]),
     "margins": lambda net, x, y: fv.trace_margins(net, x, y, max_steps=22),
     "curve": lambda net, x, y: fv.shielding_curve(net, x, y, max_steps=3, dampings=[0.1, 1.0], resamples=5),
@@ -118,7 +119,7 @@ def test_one_sample(result):
 def test_several_yes_or_no_labels():
     net = fv.Classifier(linear(3, weight=0), likelihood="bernoulli")
     x, y = torch.rand(3, 1, 4, 4), torch.eye(3).long()
-    for name in ("spectrum", "power", "bounds", "two models", "vulnerability", "reconstruction"):
+    for name in ("spectrum", "power", "bounds", "two models", "vulnerability", "distance", "reconstruction"):
         check(RESULTS[name](net, x, y))
 
 

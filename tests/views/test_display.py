@@ -13,6 +13,7 @@ def made(net, images):
     """Results of every kind that asks a model."""
     yield fv.compare_bounds(net, images[:2], methods=("exact", "lanczos", "L6"))
     yield fv.vulnerability(net, images, LABELS, halvings=2)
+    yield fv.adversarial_distance({"a": net, "b": net}, images, LABELS, method="norms", steps=2)
     yield fv.attributions(net, images[:2], methods=("Saliency",))
     yield fv.reconstruction(fv.spectrum(net, images[:2], k=3))
     yield fv.local_accuracy(net, images[:2], LABELS[:2], epsilons=[0.01, 0.1])

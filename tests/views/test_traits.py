@@ -19,6 +19,7 @@ def widgets():
         "spectrum": fv.spectrum(net, images, k=2, labels=LABELS),
         "bounds": fv.compare_bounds(net, images[:2], methods=("exact", "L6")),
         "vulnerability": fv.vulnerability(net, images, LABELS, norm=["l2", "linf"], halvings=2),
+        "distance": fv.adversarial_distance(net, images[:2], LABELS[:2], method="norms", steps=2),
         "attributions": fv.attributions(net, images[:2], methods=("Saliency",)),
         "reconstruction": fv.reconstruction(fv.spectrum(net, images[:2], k=3)),
         "local accuracy": fv.local_accuracy(net, images[:2], LABELS[:2], epsilons=[0.01, 0.1]),
@@ -33,6 +34,7 @@ WRONG = {
     "spectrum": {"index": 99, "direction": 9, "epsilon": float("nan")},
     "bounds": {"index": 99, "method": "soup"},
     "vulnerability": {"norm": "l7", "predictor": "soup", "budget": float("nan")},
+    "distance": {"model": "soup", "epsilon": float("nan"), "order": "soup", "sample": 2},
     "attributions": {"sample": 2},
     "reconstruction": {"sample": -1, "draws": float("nan")},
     "local accuracy": {"position": 2},
@@ -45,6 +47,7 @@ WRONG = {
 BEYOND = {
     "spectrum": {"epsilon": 1e9},
     "vulnerability": {"budget": 1e9},
+    "distance": {"epsilon": 1e9},
     "reconstruction": {"draws": 1e12},
     "cckl": {"position": 10**6},
     "margins": {"position": 1e9},

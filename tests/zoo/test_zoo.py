@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import fimviz as fv
+from fimviz.zoo.lipschitz import SCALE
 from fimviz.zoo.models import ARCHITECTURES
 from fimviz.zoo.train import EPOCHS, EPSILON, TEST_STEPS, attack, evaluate, main, table, train
 
@@ -74,7 +75,7 @@ def test_unknown_name_says_the_nearest(build, wrong: str, right: str) -> None:
 
 def test_names_files_and_card_agree() -> None:
     names = fv.zoo.names()
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 11
     assert sorted(names) == sorted(file.stem for file in FILES)
     assert names == list(CARD["networks"])
 
@@ -148,6 +149,20 @@ def test_adversarial_training_pays(name: str, measured: dict[str, dict[str, floa
     assert measured[f"{name}-robust"]["pgd_accuracy"] > measured[name]["pgd_accuracy"] + 0.25
 
 
+def test_lipschitz_constant_is_built_in() -> None:
+    """Orthogonal but for the logits' scale, so that features keep every length, and L5 is within 3 times of λ₁."""
+    net, (images, _) = fv.zoo.load("digits-lipschitz"), fv.zoo.digits()
+    *hidden, last = (layer.weight.detach() for layer in net.model if isinstance(layer, torch.nn.Linear))
+    for weight in (*hidden, last / SCALE):
+        torch.testing.assert_close(weight @ weight.mT, torch.eye(len(weight)), atol=1e-5, rtol=0)
+    found = fv.compare_bounds(net, images[:32], methods=["exact", "L5"]).methods
+    assert (found["L5"].value > found["exact"].value).all()
+    assert (found["L5"].value < 3 * found["exact"].value.max()).all()
+    r = fv.certified_radius(net, images[:32], method="norms", steps=10)
+    assert r.holds.all()
+    assert (r.attack / r.radius).median() < 1.3, "the closed form is not vacuous"
+
+
 def test_card_for_people_says_the_same() -> None:
     text = (ZOO / "CARD.md").read_text()
     assert table(CARD) in text
@@ -165,7 +180,7 @@ def test_attack_stays_in_its_ball() -> None:
     assert attacked.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["digits-mlp", "digits-mlp-robust"])
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-mlp-robust", "digits-lipschitz"])
 def test_training_is_reproducible(name: str) -> None:
     threads, stream = torch.get_num_threads(), torch.get_rng_state()
     first, again, other = (train(name, seed=seed, epochs=1).state_dict() for seed in (0, 0, 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fimviz import attacks
-from fimviz.lessons.check.given import Mistake, blame, near, number, right, tensor
+from fimviz.lessons.check.given import Mistake, blame, near, number, one, right, tensor
 from fimviz.model.classifier import Classifier, as_classifier
 
 
@@ -55,7 +55,7 @@ def fgsm(moved: Any, net: Classifier | nn.Module, image: Tensor, label: int, eps
     """
     given = tensor("moved", moved, tuple(image.shape), "that of the image")
     net = as_classifier(net)
-    start = image.double()
+    start = one(image).double()
     low, high = net.input_range or (-math.inf, math.inf)
     change = given - start
     most = float(change.abs().max())

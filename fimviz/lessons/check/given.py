@@ -63,6 +63,14 @@ def answer_of(name: str, function: Any, *args: Any) -> float:
     return number(f"{name}(…)", value)
 
 
+def one(image: Any) -> Tensor:
+    """A batch of one image."""
+    if not isinstance(image, Tensor) or image.ndim < 2 or len(image) != 1:
+        had = f"has shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"is a {type(image).__name__}"
+        raise Mistake(f"The image {had}, expected a batch of one: images[3:4], not images or images[3].")
+    return image
+
+
 def near(a: float, b: float, within: float = 1e-3) -> bool:
     """Whether two numbers agree to a relative error."""
     return abs(a - b) <= within * max(abs(b), 1e-300)

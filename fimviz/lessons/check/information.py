@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fimviz.fisher.methods import spectrum
 from fimviz.fisher.spectrum import Spectrum
-from fimviz.lessons.check.given import Function, Mistake, answer_of, blame, jacobian, near, number, right, tensor
+from fimviz.lessons.check.given import Function, Mistake, answer_of, blame, jacobian, near, number, one, right, tensor
 from fimviz.model.classifier import Classifier
 
 
@@ -28,7 +28,7 @@ def fisher(F: Any, net: Classifier | nn.Module, image: Tensor) -> None:
     """
     size = image[0].numel()
     given = tensor("F", F, (size, size), "pixels by pixels")
-    found = spectrum(net, image)
+    found = spectrum(net, one(image))
     assert found.eigenvectors is not None
     v = found.eigenvectors[0].flatten(1).double()
     truth = v.T @ torch.diag(found.eigenvalues[0].clamp_min(0)) @ v
@@ -72,7 +72,7 @@ def leading(value: Any, vector: Any, net: Classifier | nn.Module, image: Tensor)
     size = image[0].numel()
     given = number("lambda1", value)
     v = tensor("v1", vector, (size,), "one number a pixel: did you take a row for a column?")
-    found = spectrum(net, image, k=1)
+    found = spectrum(net, one(image), k=1)
     assert found.eigenvectors is not None
     truth, u = float(found.spectral_norm[0]), found.eigenvectors[0, 0].flatten().double()
     if not near(given, truth):

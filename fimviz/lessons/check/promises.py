@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fimviz.bounds import network_bound
 from fimviz.fisher.methods import spectrum
-from fimviz.lessons.check.given import Function, Mistake, answer_of, blame, near, number, right
+from fimviz.lessons.check.given import Function, Mistake, answer_of, blame, near, number, one, right
 from fimviz.model.classifier import Classifier, as_classifier
 
 
@@ -78,7 +78,7 @@ def certified(radius: Any, net: Classifier | nn.Module, image: Tensor) -> None:
     """
     given = number("radius", radius)
     net = as_classifier(net)
-    bound = network_bound(net, image)
+    bound = network_bound(net, one(image))
     assert bound.features is not None
     assert bound.weight is not None
     z = net.logits(image)[0].detach().double()

@@ -49,9 +49,14 @@ def plan(
     # can be none, float64 inputs, rows, vectors in float64 on their way.
     weights = [t for t in (*net.model.parameters(), *net.model.buffers()) if t.is_floating_point()]
     copies = sum(t.numel() * (8 * (precise or sharpens) + width * (t.dtype != passes)) for t in weights)
-    graphs = 2 * (precise or twice) + 9 * (twice and net.repeatable is False)
-    own = saved * (1 + graphs) + 24 * size + (1 if twice else 2) * width * rows * size
-    own += (40 * k * size if vectors or twice else 0) + 8 * 8 * rows * classes
+    graphs, bent = 2 * (precise or twice), 9 * saved * twice
+    own = saved * (1 + graphs) + bent * (net.repeatable is False)
+    own += (
+        24 * size
+        + (1 if twice else 2) * width * rows * size
+        + (40 * k * size if vectors or twice else 0)
+        + 8 * 8 * rows * classes
+    )
     one_pass = (2 if twice else 1) * (4 * largest + (patches if width == 8 else 0))
     one_input = own + max(one_pass, precise * (8 * largest + patches))
     aside = copies + sharpens * one_input + kept // 2
@@ -69,7 +74,8 @@ def plan(
         at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
     else:
         inputs = at_once = 4096
-    inputs = _fitting(net, room, one_input, min(inputs, len(x)))
+    # Whether there are tapes is known after the first product: until then there is room for graphs, beyond one input.
+    inputs = _fitting(net, room, one_input + bent * (net.repeatable is None), min(inputs, len(x)))
     cotangents = max(1, min(rows, at_once // inputs, int((room / inputs - own) / one_pass)))
     return inputs, cotangents
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +41,8 @@ class AttributionView(Widget):
         return int(self.fitting("sample", proposal.value))
 
 
-def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure:
-    """The view of the first samples of a result."""
+def view(result: Attributions, *, samples: int | None, max_bytes: int, places: Sequence[int] | None = None) -> Figure:
+    """The view of the first samples of a result; `places` are their numbers in a larger batch."""
     s = result.spectrum
     assert s.eigenvectors is not None
     inputs = Inputs(s.images.shape[1:], *s.pixel_range)
@@ -59,7 +60,7 @@ def view(result: Attributions, *, samples: int | None, max_bytes: int) -> Figure
             maps.append({"name": name, **inputs.encode_signed(result.maps[i, j])} | scores)
         rows.append(
             {
-                "index": i,
+                "index": i if places is None else places[i],
                 "image": inputs.encode(s.images[i]),
                 "vector": inputs.encode_signed(s.eigenvectors[i, 0]),
                 "maps": maps,

@@ -185,7 +185,7 @@ export class Detail {
     }
     const box = this.boxOf(s, "attacks", (made) => new AttackPanel(made, this.view.data));
     const said = outcomeOf(this.view.data, this.view.data.labels?.[index] ?? s.m.predictions[index]);
-    box.content.show(tried, said, this.width, s.m.details.get(index));
+    box.content.show(tried, said, this.width, s.m.details.get(index), s.m.table.radius?.[index]);
   }
 
   /** A whole view in a tab: its own sample follows the explorer's, and the other way round. */
@@ -221,6 +221,7 @@ function embed(box, tab, { state: packed, owners, places, ordered }, chose) {
   const open = ordered ? (index) => model.set("sample", places.indexOf(index)) : owners ? (index) => ofTrace.get(state.trace) === index || model.set("trace", owners.find(([, own]) => own === index)[0]) : (index) => model.set("index", index);
   model.on("change:trace", () => chose(ofTrace.get(state.trace)));
   model.on("change:index", () => chose(state.index));
+  model.on("change:sample", () => chose(places[state.sample]));
   WHOLE[tab].render({ model, el: box });
   return open;
 }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fimviz.attacks.table import attack_of
+from fimviz.views.attributions.view import view as attributions
 from fimviz.views.comparison.view import view as comparison
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost
 from fimviz.views.kit.palette import class_order
@@ -219,7 +220,7 @@ def nested_bounds(bounds: BoundComparison, places: Sequence[int]) -> dict[str, A
 
 def nested_attributions(found: Attributions, places: Sequence[int]) -> dict[str, Any]:
     """The state of an attribution view, and which samples it shows, in its order."""
-    figure = found.view(samples=len(places), max_bytes=_ANY)
+    figure = attributions(found, samples=len(places), max_bytes=_ANY, places=places)
     return {"places": list(places), "ordered": True, "state": figure.state}
 
 

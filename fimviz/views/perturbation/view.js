@@ -12,7 +12,7 @@ const LAYOUT = `
       says how fast the model’s prediction changes when the input moves: a step of length ε along the unit direction v changes
       it by KL ≈ ½ ε² vᵀFv nats. The largest eigenvalue λ₁ of F, the <b>spectral norm</b>, belongs to the direction v₁ that
       changes it fastest. The sign of a direction is a convention<span class="fv-toward">: toward +ε the predicted class loses probability at first</span>.
-      The model was asked at 33 distances and at the flips, by forward passes; between these the curves are interpolated.
+      The model was asked at <span class="fv-nodes"></span> distances and at the flips, by forward passes; between these the curves are interpolated.
       It was given x + εv as it is, also where the picture has to clip it.</p></details></div>
     <p class="fv-sub"></p><p class="fv-quiet fv-left" hidden></p>
     <div class="fv-gallery" role="listbox" aria-label="Samples, most fragile first" aria-orientation="horizontal"></div>
@@ -25,6 +25,8 @@ class Perturbation extends View {
     for (const s of data.samples) readSample(s, data, part);
     root.innerHTML = LAYOUT;
     this.$(".fv-toward").hidden = data.numbers;
+    const { kl, at } = data.samples[0].directions[0];
+    this.$(".fv-nodes").textContent = kl.length - at.length;
     Object.assign(this.$(".fv-left"), { textContent: limitsOf(data), hidden: !limitsOf(data) });
     const large = photographic(data);
     const side = large ? 64 : 40;
@@ -37,7 +39,7 @@ class Perturbation extends View {
     });
     this.gallery = new Gallery(this.$(".fv-gallery"), items, (index) => this.choose(index));
     const reasons = new Map(data.lost);
-    this.gallery.lose(data.gone.map(([index, at]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image: at }, data, part), data, side) })));
+    this.gallery.lose(data.gone.map(([index, image]) => ({ key: index, reason: reasons.get(index), draw: (plate) => picture(plate, readInput({ image }, data, part), data, side) })));
     this.gallery.show(data.samples.map((s) => s.index));
     const state = { get: (name) => model.get(name), set: (name, value) => this.set(name, value) };
     this.panel = new Panel(this.$(".fv-perturbed"), data, state, () => [this.table()]);

@@ -125,9 +125,9 @@ export class Side {
   showFlips() {
     for (const [way, words, at] of WAYS) {
       const found = this.flips[at];
-      const button = this.$(`[data-way=${way}]`);
-      button.disabled = !found;
-      button.previousElementSibling.innerHTML = found === undefined ? `${words}: …` : found
+      const there = this.$(`[data-way=${way}]`);
+      there.disabled = !found;
+      there.previousElementSibling.innerHTML = found === undefined ? `${words}: …` : found
         ? `${words} makes it <b>${escape(this.className(found.becomes))}</b> at ε = ${number(found.at)}`
         : `${words}: no other answer within ${number(this.owner.reach)}`;
     }

@@ -78,7 +78,7 @@ class Playground extends View {
   listen() {
     const { root } = this;
     const on = (selector, event, run) => root.querySelectorAll(selector).forEach((node) => node.addEventListener(event, () => run(node)));
-    on("[data-tool]", "click", (node) => { this.tool = node.dataset.tool; this.pressed(); });
+    on("button[data-tool]", "click", (node) => { this.tool = node.dataset.tool; this.pressed(); });
     on("[data-push]", "click", (node) => this.pushBy(node.dataset.push));
     on(".fv-brush", "change", (node) => { this.brush = BRUSHES[node.value]; });
     on(".fv-clear", "click", () => this.start(-1));
@@ -199,7 +199,7 @@ class Playground extends View {
   }
 
   pressed() {
-    this.root.querySelectorAll("[data-tool]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.tool === this.tool));
+    this.root.querySelectorAll("button[data-tool]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.tool === this.tool));
     this.root.querySelectorAll("[data-push]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.push === this.push));
     this.$(".fv-paper").dataset.tool = this.tool;
     this.range.max = this.most;

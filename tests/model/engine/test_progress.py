@@ -77,6 +77,9 @@ BARS = {
     "cckl": lambda net, x, y, bar: fv.cckl(net, x, y, progress=bar),
     "local": lambda net, x, y, bar: fv.local_accuracy(net, x, y, progress=bar),
     "models": lambda net, x, y, bar: fv.compare_models({"a": net, "b": net}, x, y, progress=bar),
+    "distance": lambda net, x, y, bar: fv.adversarial_distance(
+        {"a": net, "b": net}, x, y, method="norms", steps=10, progress=bar
+    ),
     "paths": lambda net, x, y, bar: fv.trace_margins(net, x[:4], progress=bar),
     "retried": lambda net, x, y, bar: fv.trace_margins(net, x[:4], max_steps=4, progress=bar),
 }
