@@ -91,7 +91,7 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
             inner, inside = radius, margin
             radius *= _SHARPER**0.5
         else:
-            radius = short_of(radius, margin)
+            radius = 0.999 * short_of(radius, margin)
     return best
 
 
