@@ -102,7 +102,9 @@ def slopes(curve: Curve, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the largest slope on [low, high], from outside."""
     grid = _points(curve, low, high)[0].sort(0).values
     middles, widths = grid[:-1] + (grid[1:] - grid[:-1]) / 2, grid[1:] - grid[:-1]
-    slope = torch.func.jvp(curve.run, (middles,), (torch.ones_like(middles),))[1]
+    with torch.enable_grad():
+        middles = middles.detach().requires_grad_()
+        slope = torch.autograd.grad(curve.run(middles).sum(), middles)[0]
     off = curve.bend * widths / 2 * (1 + 1e-9) + _ROUNDING * slope.abs()
     return (slope - off).amin(0), (slope + off).amax(0)
 
