@@ -80,8 +80,9 @@ class ModelDistance:
     def attack_predictions(self) -> Tensor:
         """(n,), or (n, K): the answer at the attack, −1 where there is none; as it is where the label is missed."""
         c = self.certificate
-        right = self.correct.view(-1, *[1] * (c.predictions.ndim - 1))
-        return torch.where(right, c.attack_predictions, c.predictions)
+        found = c.predictions.clone()
+        found[self.correct] = c.attack_predictions[self.correct]
+        return found
 
     def _of(self, values: Tensor) -> Tensor:
         out = torch.where(self.correct, values, 0.0)

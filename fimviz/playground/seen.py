@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fimviz.model.likelihoods.categorical import Categorical
+from fimviz.model.likelihoods import LIKELIHOODS
 from fimviz.playground.program import Program
 from fimviz.playground.replay import replay
 
@@ -37,7 +37,7 @@ class Seen:
 
 def look(program: Program, x: Tensor) -> Seen:
     """What a network says of images (n, D), in float64."""
-    answer = Categorical()
+    answer = LIKELIHOODS["categorical"]  # what the pages are of
     leaf = x.double().requires_grad_()
     with torch.enable_grad():
         z = replay(program, leaf)

@@ -13,7 +13,6 @@ from fimviz.bounds.linear.radius import MANY, numbers
 from fimviz.bounds.linear.recorded import Step, recorded, values
 from fimviz.bounds.linear.slopes import Jacobian
 from fimviz.model.classifier import Classifier
-from fimviz.model.likelihoods import Categorical
 
 _TINY = 1e-200  # of a probability: what is smaller leaves double precision when it is squared
 _PAIRS = 20  # classes up to which all pairs of them have rows of their own
@@ -31,8 +30,8 @@ def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
         tick: told after every input.
     """
     none = torch.full((len(x),), torch.nan, dtype=torch.float64)
-    if not isinstance(net.likelihood, Categorical):
-        return none, f"bounds over a ball are of exclusive classes, not of {net.likelihood.name} outputs"
+    if not net.likelihood.exclusive:
+        return none, f"linear bounds of λ₁ are of one of K classes, and the outputs are {net.likelihood.words}"
     if net.dtype != torch.float64 and not net.has_float64:
         return none, "linear bounds need a network that can run in float64"
     with net.at_rest(), torch.no_grad():

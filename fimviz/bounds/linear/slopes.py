@@ -68,20 +68,22 @@ class Jacobian:
     def __post_init__(self) -> None:
         self._turns: dict[int, Turn] = {}
         self._before: dict[int, float] = {}  # sup ‖into · A‖ of the steps that bend
-        # How fast every step can change with the input, roughly: what rounding errors are multiplied by.
-        self._speed = [1.0]
+        self._speed = [1.0]  # how fast every step can change with the input, roughly
+        self._lost = [0.0]  # how much of a row's length a step can lose to rounding, as a change of its Jacobian
         for place, step in enumerate(self.steps[1:], 1):
             read = sum(self._speed[r] ** 2 for r in step.reads) ** 0.5
             if isinstance(step.does, Affine):
-                self._speed.append(read * _schur(self.steps, step))
-                continue
-            source = step.reads[0]
-            turn = self._turn(step)
-            if read > _FAST:  # products of norms: too rough
-                self._speed[source] = min(read, self._frobenius(source))
-            self._before[place] = self.norm(turn.into, source)
-            self._turns[place] = turn
-            self._speed.append(self._speed[source] * turn.gain)
+                speed = read * _schur(self.steps, step)
+                terms = step.does.terms + 8
+            else:
+                source = step.reads[0]
+                self._turns[place] = turn = self._turn(step)
+                if read > _FAST:  # products of norms: too rough
+                    self._speed[source] = min(read, self._frobenius(source))
+                self._before[place] = self.norm(turn.into, source)
+                speed, terms = self._speed[source] * turn.gain, _TERMS
+            self._speed.append(speed)
+            self._lost.append(2 * terms * _UNIT * speed)
 
     def _frobenius(self, source: int) -> float:
         """A bound of ‖A‖ of a step, from the lengths of its rows."""
@@ -126,8 +128,7 @@ class Jacobian:
             if (c := waiting.pop(place, None)) is None:
                 continue
             step = self.steps[place]
-            terms = step.does.terms + 8 if isinstance(step.does, Affine) else _TERMS
-            off += 2 * terms * _UNIT * self._speed[place] * c.norm(dim=1)
+            off += self._lost[place] * c.norm(dim=1)
             if isinstance(step.does, Affine):
                 handed = pulled(self.steps, step, step.does, c)
             else:
