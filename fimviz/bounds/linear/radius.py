@@ -22,6 +22,7 @@ _ROUNDS = 8  # in which all rows are carried back
 _TRUST = 0.5  # of the way, in ratios, to where the bounds would end if they went on in a straight line
 _SHARPER = 1.15  # times a radius, where rows that are carried back twice may still prove it
 _LAST = 2  # rounds of that
+_CHEAP = 1e8  # numbers that rows are, up to which it is done: beyond, a round takes many seconds an input
 _CLOSE = 1.15  # as a ratio, what is left between a radius that was proved and one that was not
 MANY = 4e9  # numbers that rows are: from here on, minutes an input
 _TRIES = 2  # between them, with the lines of the larger
@@ -85,7 +86,7 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
         if high < _CLOSE * low or radius < low * _CLOSE**0.5:
             break
     radius = _SHARPER * low
-    for _ in range(_LAST if low else 0):
+    for _ in range(_LAST if low and numbers(steps) <= _CHEAP else 0):
         margin = margins(enclose(steps, at(radius), twice=True))
         if bool((margin > 0).all()):
             inner, inside = radius, margin
