@@ -100,6 +100,7 @@ class BoundComparison(Result):
         reason: why something is None; empty if nothing is.
         reasons: for each rung without a value, why.
         needs: for each method, what has to be known for it.
+        radius: (n,) within which the rung "ball" holds.
         failures: place → why nothing could be computed there.
         likelihood: what the model's outputs describe.
     """
@@ -112,6 +113,7 @@ class BoundComparison(Result):
     reason: str = ""
     reasons: dict[str, str] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
+    radius: Tensor | None = None
     failures: dict[int, str] = field(default_factory=dict)
     likelihood: Likelihood = LIKELIHOODS["categorical"]
 
@@ -222,6 +224,8 @@ def compare_bounds(
     listed = {name: way for name, way in ways().items() if way.answers or not isinstance(net, BlackBox)}
     if radius is None and BALL.name in (methods or ()):
         raise ValueError(f"{BALL.name!r} is a bound within a radius, expected radius= with it")
+    if radius is not None and isinstance(net, BlackBox):
+        raise ValueError("radius= is for a bound from the weights, of which a black box has none: leave it out")
     if radius is None:
         listed.pop(BALL.name, None)
     errors, chosen = known(errors), list(listed if methods is None else methods)
@@ -311,8 +315,16 @@ def compare_bounds(
         likelihood=net.likelihood,
         reason=reason,
         reasons={name: why for name, why in reasons.items() if why},
-        needs={name: way.needs for name, way in asked.items()},
+        needs={name: _needs(way, radii) for name, way in asked.items()},
+        radius=None if radius is None else within(radius, count),
     )
+
+
+def _needs(way: Way, radii: Tensor | None) -> str:
+    if way is not BALL or radii is None:
+        return way.needs
+    lengths = dict.fromkeys(f"{float(r):.3g}" for r in radii.aminmax())
+    return f"{way.needs}, {' to '.join(lengths)}; λ₁ there may be larger than at the point"
 
 
 def _of_rung(ladder: Ladder, way: Formula) -> tuple[Column, str]:

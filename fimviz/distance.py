@@ -255,7 +255,11 @@ def adversarial_distance(
     """
     if isinstance(models, Mapping) and not models:
         raise ValueError("models is empty, expected at least one, name → model")
+    if isinstance(models, (list, tuple)):
+        raise ValueError(f"models is a {type(models).__name__}, expected a model, or several by name: name → model")
     given = models if isinstance(models, Mapping) else {"model": models}
+    if len({str(name) for name in given}) < len(given):
+        raise ValueError(f"models are called {', '.join(map(str, given))}, expected names that differ")
     progress, max_memory = wanted(progress), limit(max_memory)
     nets = {str(name): as_classifier(net) for name, net in given.items()}
     images, labels = unpacked(images, labels, next(iter(nets.values())))

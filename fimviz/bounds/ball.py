@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def ball_bound(
     radius of 0 that is λ₁, over small balls (up to about where linear bounds prove the prediction) a few times what is
     found, over large ones it grows fast: the bound from the weights, L5 of `compare_bounds`, takes over where it is
     better, and where a network has no linear bounds. It takes seconds an input. It holds for the network in exact
-    arithmetic: all that this computation rounds is added.
+    arithmetic, at images as it reads them (in its own precision): all that this computation rounds is added.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
@@ -138,11 +138,17 @@ def ball_bound(
 
 def within(radius: Any, count: int) -> Tensor:
     """One radius for each of the images (count,)."""
-    radii = torch.as_tensor(radius, dtype=torch.float64)
-    if radii.shape not in ((), (count,)) or not bool((radii.isfinite() & (radii >= 0)).all()):
-        raise ValueError(
-            f"radius is {radius!r}, expected a finite number of at least 0, or one for each of {count} images"
-        )
+    came = f"of shape {tuple(radius.shape)}" if isinstance(radius, Tensor) and radius.ndim else repr(radius)
+    expected = f"expected a finite number of at least 0, or one for each of {count} images"
+    try:
+        radii = torch.as_tensor(radius)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"radius is {came}, {expected}") from None
+    if radii.dtype == torch.bool or radii.is_complex() or radii.shape not in ((), (count,)):
+        raise ValueError(f"radius is {came}, {expected}")
+    radii = radii.detach().cpu().double()
+    if not bool((radii.isfinite() & (radii >= 0)).all()):
+        raise ValueError(f"radius is {came}, {expected}")
     return radii.expand(count).clone()
 
 
@@ -166,19 +172,20 @@ def _searched(net: Classifier, x: Tensor, radius: Tensor, steps: int, seed: int,
     def fragile(at: Tensor) -> tuple[Tensor, Tensor]:
         s = spectrum(net, at, k=1, max_memory=max_memory, verify=False)
         assert s.eigenvectors is not None
-        return s.spectral_norm.cpu().double(), s.eigenvectors[:, 0].to(at)
+        return s.spectral_norm.cpu().double().nan_to_num(0.0), s.eigenvectors[:, 0].to(at).nan_to_num(0.0)
 
     at_point, v = fragile(x)
     best = at_point.clone()
     random = torch.randn(_RANDOM, *x.shape, generator=g).to(x)
     starts = [x, *(inside(along(d, radius)) for d in (v, -v, *random))]
     for i, here in enumerate(starts):
-        for turn in range(steps):
-            there, v = fragile(here)
-            best = torch.maximum(best, there)
-            here = inside(here - x + along(_upward(net, here, v, max_memory), radius * 2.0**-turn))
-            tick(i * steps + turn + 1, len(starts) * steps)
-        best = torch.maximum(best, fragile(here)[0])
+        with suppress(FloatingPointError):  # where a search has come to has no λ₁: the next one begins elsewhere
+            for turn in range(steps):
+                there, v = fragile(here)
+                best = torch.maximum(best, there)
+                here = inside(here - x + along(_upward(net, here, v, max_memory), radius * 2.0**-turn))
+                tick(i * steps + turn + 1, len(starts) * steps)
+            best = torch.maximum(best, fragile(here)[0])
     return at_point, best
 
 

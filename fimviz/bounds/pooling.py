@@ -99,7 +99,7 @@ def avg_pool(step: Step, x: Flow, kernel_size: Any, stride: Any = None, padding:
         matrix = tf.avg_pool2d(torch.eye(n, dtype=torch.float64)[:, None, :, None], (ki, 1), (si, 1), (pi, 0),
                                ceil_mode, count_include_pad, 1 if divisor_override else None)  # fmt: skip
         gain *= matrix_norm(matrix[:, 0, :, 0])
-    gain /= divisor_override or 1
+    gain /= abs(divisor_override or 1)
     out = x.channelwise(gain, "a product of exact one-dimensional norms", kind="average pooling")
     return _averaged(x, out, lambda t: _AVERAGES[spatial](t, k, s, p, ceil_mode))
 

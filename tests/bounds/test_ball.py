@@ -1,5 +1,6 @@
 """λ₁ over a ball: what must hold at every point of it, and how close it is."""
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,16 +133,21 @@ def test_a_rung_of_the_ladder():
     assert torch.allclose(c.methods["ball"].value, b.bound)
     assert (c.methods["exact"].value <= c.methods["ball"].value).all()
     assert c.methods["ball"].guarantee == "upper"
+    assert torch.equal(c.radius, radius.double())
+    assert "within the radius, 0.01 to 0.03" in c.needs["ball"]
+    assert c.numbers().text.str.contains("within the radius, 0.01 to 0.03").any()
     shown = c.numbers()
     assert (shown["item"] == "ball").any()
     assert "ball" not in fv.compare_bounds(net, x[:1], probes=10, max_steps=3).methods
+    with pytest.raises(ValueError, match="a black box has none"):
+        fv.compare_bounds(fv.BlackBox(lambda x: x.flatten(1)[:, :3]), x, radius=0.1)
     with pytest.raises(ValueError, match="'ball' is a bound within a radius, expected radius= with it"):
         fv.compare_bounds(net, x, methods=["ball"])
 
 
 def test_radii_and_images_that_are_refused():
     net, x = fv.zoo.load("digits-mlp"), fv.zoo.digits().images[:3].clone()
-    for radius in (-0.1, torch.inf, torch.nan, torch.tensor([0.1, 0.2])):
+    for radius in (-0.1, torch.inf, torch.nan, torch.tensor([0.1, 0.2]), "a", None, 1j, True):
         with pytest.raises(
             ValueError, match=r"radius is .*, expected a finite number of at least 0, or one for each of 3"
         ):
@@ -213,3 +219,87 @@ def test_a_prediction_beyond_the_precision_of_its_probability():
         exact = float(p * (1 - p) * 120**2)
         assert b.found.item() == pytest.approx(exact, rel=1e-3)
         assert exact <= b.bound.item() <= 1.001 * exact
+
+
+class Bends(nn.Module):
+    """Two layers with a function between them."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.function, self.last = nn.Linear(6, 8), function, nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.function(3 * self.first(x.flatten(1))))
+
+
+def one_pixel_pools(t):
+    return torch.relu(nn.functional.avg_pool2d(t[:, None, None], 1, divisor_override=-1).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t: torch.relu(torch.rsub(t, 1, alpha=-2)),
+        lambda t: torch.relu(torch.rsub(t, 1, alpha=2)),
+        nn.Softplus(beta=-5, threshold=2),
+        one_pixel_pools,
+        lambda t: 0.1 * torch.relu(t) + t - t.detach(),
+        lambda t: t ** torch.full((8,), 2.0, dtype=t.dtype),
+    ],
+    ids=["a difference with a factor", "another", "a negative beta", "a negative divisor", "detached", "exponents"],
+)
+def test_operations_that_were_taken_for_others(function):
+    net, x = Bends(function).double(), torch.rand(2, 6, generator=torch.Generator().manual_seed(0)).double()
+    r = fv.certified_radius(net, x, steps=10, restarts=2)
+    assert (r.holds | r.radius.isnan()).all()
+    for radius in (0.0, 0.01, 0.5):
+        b = fv.ball_bound(net, x, radius, steps=1)
+        assert ((b.found <= b.bound) | b.bound.isnan()).all()
+
+
+def test_ties_of_a_padded_pool_at_a_point():
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(4, 3)).double()
+        b = fv.ball_bound(net, torch.zeros(1, 1, 4, 4).double(), 0.0, steps=0)
+        assert b.at_point <= b.bound
+
+
+@pytest.mark.parametrize(("approximate", "x"), [("tanh", -4.51), ("none", -6.516)])
+def test_the_cancellation_of_gelu_is_counted(approximate, x):
+    """W gelu(x) + c of one sign in float64 and of the other in exact arithmetic: of no answer to be certain."""
+    x, W = torch.tensor([[x]], dtype=torch.float64), 1e9
+    curve = nn.GELU(approximate)
+    with mpmath.workdps(40):
+        t, root = mpmath.mpf(x.item()), mpmath.sqrt(2 / mpmath.pi)
+        inner = mpmath.tanh(root * (t + mpmath.mpf(0.044715) * t**3)) if approximate == "tanh" else -1
+        exact = t / 2 * (1 + inner) if approximate == "tanh" else t / 2 * mpmath.erfc(-t / mpmath.sqrt(2))
+        off = float(exact - mpmath.mpf(curve(x).item()))
+    head = nn.Linear(1, 2).double()
+    head.weight.data = torch.tensor([[W], [0.0]]).double()
+    head.bias.data = torch.tensor([-W * (curve(x).item() + off / 2), 0.0], dtype=torch.float64)
+    net = fv.Classifier(nn.Sequential(curve, head), input_range=None)
+    assert fv.certified_radius(net, x, method="linear", attack=False).radius.item() == 0.0
+
+
+def test_a_transposed_convolution_in_groups_with_its_normalisation():
+    torch.manual_seed(0)
+    layers = nn.ConvTranspose2d(4, 8, 2, 2, groups=2), nn.BatchNorm2d(8)
+    layers[1].running_var.uniform_(0.5, 2)
+    net = nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)).double().eval()
+    b = fv.ball_bound(net, torch.rand(1, 4, 2, 2).double(), 0.0, steps=0)
+    assert b.at_point <= b.bound <= b.at_point * (1 + 1e-6)
+
+
+def test_a_search_that_comes_to_where_nothing_is_known():
+    x = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+    b = fv.ball_bound(Fragile(), x, 2.0, steps=2)
+    assert (b.found >= b.at_point).all()
+
+
+def test_many_classes_at_a_point():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 30)).double()
+    b = fv.ball_bound(net, torch.rand(2, 1, 4, 4).double(), 0.0, steps=0)
+    assert torch.allclose(b.bound, b.at_point, rtol=1e-6)

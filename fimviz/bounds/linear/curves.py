@@ -55,7 +55,8 @@ def between(curve: Curve, low: Tensor, high: Tensor) -> tuple[Lines, Lines]:
     grid, gap = _points(curve, low, high)
     f = curve.run(grid)
     off = curve.bend * gap * (1 + 1e-9) + curve.jump
-    size, far, middle = f.abs().amax(0), torch.maximum(low.abs(), high.abs()), low + (high - low) / 2
+    far, middle = torch.maximum(low.abs(), high.abs()), low + (high - low) / 2
+    size = _size(curve, f, far)
 
     def along(slope: Tensor) -> Lines:
         rest = f - slope * grid
@@ -94,8 +95,14 @@ def extent(curve: Curve, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the largest value on [low, high], from outside."""
     grid, gap = _points(curve, low, high)
     f = curve.run(grid)
-    off = curve.bend * gap * (1 + 1e-9) + curve.jump + _ROUNDING * f.abs().amax(0)
+    size = _size(curve, f, torch.maximum(low.abs(), high.abs()))
+    off = curve.bend * gap * (1 + 1e-9) + curve.jump + _ROUNDING * size
     return f.amin(0) - off, f.amax(0) + off
+
+
+def _size(curve: Curve, f: Tensor, far: Tensor) -> Tensor:
+    """What the rounding of a function is in units of: t · ½(1 + erf t) and the like cancel to less than |t|."""
+    return f.abs().amax(0) + (far if curve.bend else 0.0)
 
 
 def slopes(curve: Curve, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +112,8 @@ def slopes(curve: Curve, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         middles = middles.detach().requires_grad_()
         slope = torch.autograd.grad(curve.run(middles).sum(), middles)[0]
-    off = curve.bend * widths / 2 * (1 + 1e-9) + _ROUNDING * slope.abs()
+    far = torch.maximum(low.abs(), high.abs())
+    off = curve.bend * widths / 2 * (1 + 1e-9) + _ROUNDING * (slope.abs() + curve.bend * (1 + far))
     return (slope - off).amin(0), (slope + off).amax(0)
 
 
@@ -123,7 +131,9 @@ def _elu(alpha: float = 1.0, scale: float = 1.0, inner: float = 1.0) -> Curve:
     return Curve(lambda t: torch.ops.aten.elu(t, alpha, scale, inner), (0.0,), bend)
 
 
-def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Curve:
+def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Curve | None:
+    if beta <= 0:  # torch takes it, and what it gives jumps at the threshold
+        return None
     return Curve(
         lambda t: tf.softplus(t, beta, threshold), (threshold / beta,), beta / 4, 2 * math.exp(-threshold) / beta
     )

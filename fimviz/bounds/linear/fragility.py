@@ -37,6 +37,7 @@ def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
     with net.at_rest(), torch.no_grad():
         try:
             steps = recorded(net, x)
+            _check_slopes(net, x, steps)
         except (NoRuleError, NoBoundError) as error:
             return none, f"{error}"
         if affordable and (count := numbers(steps)) > MANY:
@@ -49,6 +50,25 @@ def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
             found[i] = largest(steps, enclose(steps, region, twice=True), values(steps, one)[-1][0])
             tick(i + 1, len(x))
     return found.log10(), ""
+
+
+def _check_slopes(net: Classifier, x: Tensor, steps: Sequence[Step]) -> None:
+    """Refuse a network whose gradient is not that of what it computes: λ₁ is of the gradient."""
+    g = torch.Generator().manual_seed(0)
+    at = x[:1].double().cpu() + 0.01 * torch.randn(1, *x.shape[1:], generator=g)  # off the kinks that x may lie on
+    row = torch.randn(steps[-1].shape.numel(), generator=g, dtype=torch.float64)
+
+    def slope(z: Callable[[Tensor], Tensor]) -> Tensor:
+        leaf = at.clone().requires_grad_()
+        return torch.autograd.grad((z(leaf).cpu() @ row).sum(), leaf)[0]
+
+    with torch.enable_grad():
+        own = slope(lambda at: net.logits(at.to(net.device)))
+        stepped = slope(lambda at: values(steps, at.flatten(1))[-1])
+    if not bool((own - stepped).norm() <= 1e-6 * stepped.norm()):
+        raise NoRuleError(
+            "the gradient of the network is not that of what it computes (a detach, or a gradient of its own)"
+        )
 
 
 def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
@@ -69,9 +89,11 @@ def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
         gaps = least((eye[:, None] - eye).flatten(0, 1)).view(classes, classes)  # of z_j − z_k
     else:
         gaps = torch.full((classes, classes), -torch.inf, dtype=torch.float64)
+        gaps[:, y] = least(eye - eye[y])
         gaps[y] = least(eye[y] - eye)
     gaps.fill_diagonal_(0.0)
-    most = (1 / gaps.exp().sum(0)).clamp_min(_TINY)  # of p_k: all other logits are at their least
+    most = 1 / gaps.exp().sum(0)  # of p_k: all other logits are at their least
+    most = torch.minimum(most, most[y] * (-gaps[y]).exp()).clamp_min(_TINY)  # p_k = p_y e^(z_k − z_y)
     odds = max(float((-gaps[y, torch.arange(classes) != y]).exp().sum()), _TINY)  # at most, of 1 − p_y to p_y
     jacobian = Jacobian(steps, found, 0)
     means = (z.softmax(0), eye[y], most / most.sum())

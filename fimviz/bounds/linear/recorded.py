@@ -221,9 +221,12 @@ def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affi
     gain, shift, mean, var = (values.get(a) if isinstance(a, fx.Node) else a for a in norm.args[1:5])
     scale = (var + norm.args[7]).rsqrt() * (1.0 if gain is None else gain)
     bias = (0.0 if bias is None else bias) * scale - mean * scale + (0.0 if shift is None else shift)
-    each = scale.view(-1, *[1] * (weight.ndim - 1))
-    transposed = rest[3]
-    weight = weight * (each if not transposed else scale.view(1, -1, *[1] * (weight.ndim - 2)))
+    transposed, groups = rest[3], rest[5]
+    if transposed:  # (in, out / groups, …)
+        each = scale.view(groups, 1, -1, *[1] * (weight.ndim - 2))
+        weight = (weight.unflatten(0, (groups, -1)) * each).flatten(0, 1)
+    else:
+        weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
     x = values[convolution.args[0]]
 
     def run(x: Tensor) -> Tensor:
@@ -238,12 +241,15 @@ def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, An
     bare = name.removesuffix("_")
     if bare in CURVES and len(sources) == 1 and node.args[0] is sources[0]:
         given = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args[1:]]
-        if (curve := CURVES[bare](*given, **node.kwargs)) is not None:
+        plain = not any(isinstance(g, Tensor) for g in given)
+        if plain and (curve := CURVES[bare](*given, **node.kwargs)) is not None:
             return curve
     if name in _POOLS and len(values[sources[0]].shape) > 3:
         return Largest(_windows(values[sources[0]].shape, values[node][0].shape, *node.args[1:], **node.kwargs))
     turned = any(node.kwargs.get(name, plain) != plain for name, plain in _PLAIN.items())
     turned |= bare == "constant_pad_nd" and any(node.args[2:])  # edges of another number than 0
+    turned |= bare in {"add", *_DIFFERENCES} and len(node.args) > 2  # a factor of what is added
+    turned |= bare.startswith("avg_pool") and any((n or 0) < 0 for n in node.args[6:7])  # another divisor
     sums = bare in _GATHERING or bare in _DIFFERENCES
     if not turned and (sums or (bare in _PRODUCTS and _one_factor(node, bare, sources))):
         return _affine(node, bare, sources, values)

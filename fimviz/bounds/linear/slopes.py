@@ -148,7 +148,8 @@ class Jacobian:
         if isinstance(step.does, Curve):
             return _bent(step.does, low, high)
         assert isinstance(step.does, Largest)
-        return _picked(step.does, low, high)
+        point = bool((self.found.low[0] == self.found.high[0])[self.image].any())
+        return _picked(step.does, low, high, point)
 
 
 def _bent(curve: Curve, low: Tensor, high: Tensor) -> Turn:
@@ -161,12 +162,15 @@ def _bent(curve: Curve, low: Tensor, high: Tensor) -> Turn:
     return Turn(middle, torch.arange(len(low)), root, _rows(open_, root[open_], len(low)), gain)
 
 
-def _picked(pool: Largest, low: Tensor, high: Tensor) -> Turn:
-    """Which number of a window is handed on is open between one of them and others: rows of their differences."""
+def _picked(pool: Largest, low: Tensor, high: Tensor, point: bool) -> Turn:
+    """Which number of a window is handed on is open between one of them and others: rows of their differences.
+
+    A unit that is off hands on what is constant, and has no slope; of a ball that is a `point` that says nothing.
+    """
     places = pool.places
     can = high[places] >= low[places].amax(1, keepdim=True)  # (outputs, window)
     one = places.gather(1, (low + high)[places].masked_fill(~can, -torch.inf).argmax(1, keepdim=True))
-    moves = (can & (high > low)[places]).any(1, keepdim=True)  # units that are off hand on what is constant
+    moves = (can & ((high > low)[places] | point)).any(1, keepdim=True)
     output, at = (can & (places != one) & moves).nonzero(as_tuple=True)
     ones = torch.ones(len(output), dtype=low.dtype)
     into = _rows(places[output, at], ones, len(low)) - _rows(one[output, 0], ones, len(low))

@@ -109,12 +109,14 @@ export const withRows = (Base) => class extends Base {
     svg.innerHTML = marks.join("");
   }
 
-  /** The rungs as one descending line from the truth. */
+  /** The rungs as one descending line from the truth, but for one that is tighter than the one before: over a ball. */
   stairs(rowsOf, places, edge, axis, middle, truth) {
     let path = "";
     let first = 0;
+    let last = -Infinity;
     rowsOf.forEach((m, i) => {
-      if (this.methods[m].group !== "ladder" || Number.isNaN(middle[m])) return;
+      if (this.methods[m].group !== "ladder" || !(middle[m] > last - 1e-4)) return;
+      last = middle[m];
       const y = (places[i].top + places[i].bottom) / 2 - edge.top;
       if (!path) {
         first = Number.isFinite(truth) ? axis.at(truth) : axis.at(middle[m]);

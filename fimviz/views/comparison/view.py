@@ -159,7 +159,7 @@ def _method(result: BoundComparison, name: str, order: Sequence[int]) -> dict[st
         "group": group_of(name),
         "guarantee": column.guarantee if column else "none",
         "short": way.short,
-        "needs": way.needs,
+        "needs": result.needs.get(name, way.needs),
         "formula": formula,
         "reason": result.reasons.get(name, ""),
         "costs": costs,
