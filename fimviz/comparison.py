@@ -235,7 +235,7 @@ def compare_bounds(
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images, max_memory).detach()
     count = len(x)
-    radii = None if radius is None else within(radius, count)
+    every = None if radius is None else within(radius, count)
     asked = {name: listed[name] for name in chosen}
     bar = Stages(progress, [("check", 3.0 * count), *_forecast(net, x, asked, probes, feature_vjps)])
     tick = bar.next()
@@ -247,7 +247,7 @@ def compare_bounds(
     places = others(failures, count)
     x, z = (x[places.to(x.device)], z[places]) if failures else (x, z)
     formulas = {name: way for name, way in asked.items() if isinstance(way, Formula)}
-    radii = radii if radii is None else radii[places]
+    radii = None if every is None else every[places]
     ladder = Ladder(net, x, feature_vjps, max_memory, radii) if isinstance(net, Classifier) and formulas else None
     columns: dict[str, Column] = {}
     reasons: dict[str, str] = {}
@@ -316,7 +316,7 @@ def compare_bounds(
         reason=reason,
         reasons={name: why for name, why in reasons.items() if why},
         needs={name: _needs(way, radii) for name, way in asked.items()},
-        radius=None if radius is None else within(radius, count),
+        radius=every,
     )
 
 

@@ -162,6 +162,8 @@ def test_an_interrupt_keeps_what_is_complete(inside, monkeypatch):
     ("given", "sentence"),
     [
         ({"models": {}}, "models is empty, expected at least one"),
+        ({"models": [nn.Identity()]}, "models is a list, expected a model, or several by name"),
+        ({"models": {1: nn.Identity(), "1": nn.Identity()}}, "models are called 1, 1, expected names that differ"),
         ({"labels": [0]}, "expected"),
         ({"method": "soup"}, "method is 'soup', expected one of"),
         ({"steps": 0}, "steps is 0"),
