@@ -77,6 +77,11 @@ class ModelDistance:
         return self._of(self.certificate.attack)
 
     @property
+    def ratio(self) -> Tensor:
+        """(n,) float64, attacked ÷ certified: ∞ where nothing is certified, NaN where it misses already."""
+        return self.attacked / self.certified
+
+    @property
     def attack_predictions(self) -> Tensor:
         """(n,), or (n, K): the answer at the attack, −1 where there is none; as it is where the label is missed."""
         c = self.certificate
@@ -151,7 +156,7 @@ class AdversarialDistance(Result):
                 "correct": m.correct.tolist(),
                 "certified": m.certified.tolist(),
                 "attacked": m.attacked.tolist(),
-                "ratio": (m.attacked / m.certified).tolist(),
+                "ratio": m.ratio.tolist(),
                 "method": [method if right else "" for method, right in zip(c.method, m.correct, strict=True)],
                 "attack_prediction": likelihood.column(m.attack_predictions),
                 "reason": m.reasons,

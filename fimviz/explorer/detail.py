@@ -117,12 +117,9 @@ def _examined(
     return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
 
 
-def struck(found: Vulnerability, rows: Sequence[int]) -> Tensor:
-    """Logits (m, attacks, K), float64, of what the attacks made of some inputs."""
-    net = found.spectrum.net
-    moved = found.moved[list(rows)]
-    if not len(moved):
-        return found.spectrum.logits[:0, None]
+def struck(found: Vulnerability) -> Tensor:
+    """Logits (n, attacks, K), float64, of what the attacks made of the inputs."""
+    net, moved = found.spectrum.net, found.moved
     return answers(net, moved.flatten(0, 1).to(net.dtype)).unflatten(0, moved.shape[:2])
 
 

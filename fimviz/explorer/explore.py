@@ -66,9 +66,10 @@ def explore(
             eigenvalues to a thousandth.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
-            "radius" (the certified one, from the norms; `adversarial_distance` has linear bounds too) and "attacks"
-            (the smallest that succeed, which takes hundreds of passes), of all samples. By default "plane", and
-            "radius" where it is cheap.
+            "radius" (the certified one, from the norms) and "attacks" (the smallest that succeed, which takes hundreds
+            of passes), of all samples. Both together are the distance between certificate and attack, and then the
+            radius is from linear bounds too where all samples of a model take some seconds; `adversarial_distance`
+            takes longer. By default "plane", and "radius" where it is cheap.
         method: of λ₁, as in `spectrum`.
         max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
@@ -157,7 +158,8 @@ def explore(
             models[name] = replace(models[name], detail=detailed)
         for name in nets:
             for part in later:
-                models[name] = extended(models[name], part, models[name].detail.places, seed, max_memory, bar.next())
+                options = {"max_memory": max_memory, "progress": bar.next(), "lines": "attacks" in parts}
+                models[name] = extended(models[name], part, models[name].detail.places, seed, **options)
         bar.end()
     if work.stopped:
         tell("interrupted: the explorer holds what was complete")

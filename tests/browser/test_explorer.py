@@ -14,7 +14,7 @@ from tests.browser.test_perturbation import slide
 from tests.explorer.test_explorer import batch, model, png
 
 PARTS = ["plane", "radius", "bounds", "attacks", "margins", "attributions"]
-TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
+TABS = ("direction", "plane", "bounds", "attacks", "distance", "margins", "attributions")
 SETTLE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 120))"
 
 
@@ -282,6 +282,34 @@ def test_attacks_of_the_sample(opened, found):
     assert nested.locator(".fv-slider output").inner_text().startswith(f"{other}: ")
 
 
+@pytest.mark.parametrize("width", [1400, 480])
+def test_the_distance_of_every_sample_is_a_bar_that_opens_it(opened, found, width):
+    page = opened(found, viewport={"width": width, "height": 900})
+    page.get_by_role("tab", name="attacks").focus()
+    page.keyboard.press("ArrowRight")
+    view = page.locator(".fv-nested-distance")
+    rows = view.locator(".fv-each g")
+    assert rows.count() == 40
+    assert f"sample {chosen(page)}, label" in view.locator(".fv-words").inner_text()
+    rows.nth(7).scroll_into_view_if_needed()
+    box = rows.nth(7).bounding_box()
+    page.mouse.click(box["x"] + 60, box["y"] + box["height"] / 2)
+    by_attack = found.distance.models["model"].attacked.argsort(stable=True).tolist()
+    assert chosen(page) == by_attack[7]
+    assert rows.nth(7).locator(".fv-chosen-row").count() == 1
+    view.locator(".fv-which").focus()
+    page.keyboard.press("ArrowRight")
+    assert chosen(page) == by_attack[8]
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {by_attack[-1]}:']").click()
+    assert f"sample {by_attack[-1]}, label" in view.locator(".fv-words").inner_text()
+    page.get_by_label("What λ₁ is plotted against").select_option("ratio")
+    assert "attack ÷ certified radius" in page.locator(".fv-cloud").inner_text()
+    missed = int((~found.first.distance.correct).nonzero()[0])
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {missed}:']").click()
+    assert page.locator(".fv-cloud .fv-ring").count() == 0, "it has no ratio"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_what_is_not_there_is_said(opened, found):
     page = opened(found)
     other = next(i for i in range(40) if i not in found.places)
@@ -320,6 +348,8 @@ def test_two_models_stand_side_by_side(opened):
     assert "λ₁ of mlp-robust" in page.locator(".fv-cloud").inner_text()
     page.get_by_role("tab", name="plane").click()
     assert page.locator(".fv-planes").count() == 2
+    page.get_by_role("tab", name="distance").click()
+    assert 'include=["radius", "attacks"]' in page.locator(".fv-absent:visible").inner_text()
 
 
 def odd(case):

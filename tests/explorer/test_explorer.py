@@ -19,11 +19,14 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 
 import fimviz as fv
+from fimviz.explorer import parts
 from fimviz.explorer.detail import examine
+from fimviz.explorer.parts import extended
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.plane import plane
 from fimviz.fisher.walk import evenly, logits_at, reach, walk
 from fimviz.model.engine.parts import answers_to
+from fimviz.views.explorer.explored import choices
 from fimviz.views.explorer.view import Exploring
 from fimviz.views.kit import module as modules
 from tests.views.test_views import in_node, unpacked
@@ -275,7 +278,7 @@ def test_progress_ends_at_all():
 @pytest.fixture(scope="module")
 def attacked():
     images, labels = batch(n=6)
-    return fv.explore(model(), images, labels, detail=3, include=["plane", "attacks", "attributions"])
+    return fv.explore(model(), images, labels, detail=3, include=["plane", "radius", "attacks", "attributions"])
 
 
 def test_attacks_and_attributions_are_those_of_their_functions(attacked):
@@ -295,6 +298,49 @@ def test_attacks_and_attributions_are_those_of_their_functions(attacked):
             assert one["epsilon"] == pytest.approx(float(found.attacks.epsilon[row["index"], j]), nan_ok=True)
             assert ("image" in one) == (row["index"] in at and one["epsilon"] > 0)
     assert m["nested"]["attributions"][0]["places"] == at
+
+
+def test_radii_and_attacks_are_both_sides_of_the_distance(attacked):
+    images, _ = batch(n=6)
+    found, m = attacked.distance.frame, attacked.first
+    certificate = fv.certified_radius(model(), images, attack=False)
+    right = found.correct.to_numpy()
+    assert 0 < right.sum() < 6
+    np.testing.assert_allclose(found.certified, certificate.radius.where(torch.tensor(right), 0), rtol=1e-6)
+    assert set(found[right].method) == {"linear"}, "a small network: planned to take no time"
+    assert found[right].attacked.tolist() == attacked.frame.attack[right].tolist()
+    assert (found[right].ratio > 1).all()
+    assert (found[right].attack_prediction != found[right].label).all()
+    np.testing.assert_array_equal(attacked.frame.ratio, found.ratio)
+    data, _ = unpacked(attacked.view())
+    (entry,) = data["nested"]["distance"]
+    assert entry["places"] == list(range(6))
+    assert data["models"][0]["proofs"] == m.certificate.method
+    assert {"radius", "attack", "ratio"} < set(choices(data)["criteria"])
+
+
+def test_radii_that_would_take_long_are_from_the_norms_and_say_so(attacked, monkeypatch):
+    def method(**options):
+        certificate = extended(attacked.first, "radius", (), 0, **options).certificate
+        return set(certificate.method), certificate.reasons["linear"]
+
+    assert method()[0] == {"norms"}
+    monkeypatch.setattr("fimviz.explorer.parts._LINEAR", 5.9 * 2e6)
+    assert method(lines=True) == (
+        {"norms"},
+        "from the norms: linear bounds of 6 images take long, fv.adversarial_distance has them",
+    )
+
+
+def test_interrupted_attacks_are_left_out(monkeypatch):
+    real = parts.attacks_of
+    monkeypatch.setattr(parts, "attacks_of", lambda s, places, *more: real(s, range(1), *more))
+    images, labels = batch(n=3)
+    with pytest.warns(UserWarning, match="holds what was complete"):
+        e = fv.explore(model(), images, labels, include=["radius", "attacks"])
+    assert e.first.radius is not None
+    assert e.first.attacks is None
+    assert e.distance is None
 
 
 def test_the_plane_toward_an_attack_contains_it(attacked):
@@ -613,7 +659,7 @@ def test_scopes_of_modules_do_not_meet():
     source = modules.module_source("explorer/view.js")
     assert source.count("export default") == 1
     assert not re.search(r'^import .* from "\.', source, re.M)
-    assert len(json.dumps(source)) < 260_000
+    assert len(json.dumps(source)) < 270_000
 
 
 # ---- the live widget ----
@@ -691,6 +737,20 @@ def test_attacks_on_a_sample_are_tried_when_asked(widget):
     v = fv.vulnerability(model(), images[[5]], labels[5:6], norm="l2", halvings=5)
     assert [t["epsilon"] for t in m["attacks"][0]["tried"]] == pytest.approx(v.epsilon[0].tolist(), rel=1e-3)
     assert [p["index"] for p in m["toward"]] == [5] * int((v.epsilon[0] > 0).any())
+
+
+def test_the_distance_of_all_samples_is_computed_when_asked(widget):
+    details = widget.source.first.detail.places
+    widget._handle_custom_msg({"kind": "compute", "what": "distance", "index": 5}, [])
+    assert len(answers(widget, "done")) == 1
+    data, _ = packed(widget.payload)
+    assert data["nested"]["distance"][0]["places"] == list(range(8))
+    assert [d["index"] for d in data["models"][0]["details"]] == list(details) == list(widget.extent)
+    before = widget.source.distance.frame
+    widget.against = "ratio"
+    widget.temperature = 2.0
+    assert widget.wait(60)
+    assert widget.source.distance.frame.equals(before), "the answers are the same at every temperature"
 
 
 @pytest.mark.parametrize("what", ["bounds", "margins", "attributions"])

@@ -173,7 +173,7 @@ def _summary(m: ModelDistance) -> str:
     told = f"{count} image{'s' * (count != 1)}"
     if m.labels is not None:
         told += f" · accuracy {percent(int(m.correct.sum()) / count)}"
-    ratio = median((m.attacked / m.certified)[m.correct])
+    ratio = median(m.ratio[m.correct])
     methods = Counter(method for method, right in zip(m.certificate.method, m.correct.tolist(), strict=True) if right)
     ways = ", ".join(f"{way or 'none'} {many}" for way, many in sorted(methods.items()))
     return f"{told} · attack ÷ certificate, median {number(ratio)} · certified by: {ways or 'none'}"
