@@ -113,7 +113,8 @@ def spectrum_with_matched(
 
 def _error(likelihood: Likelihood, z: Tensor, z_error: Tensor, norm: Tensor, error: Tensor) -> Tensor:
     """How far λ₁ (n,) with an error at its own temperature may be from the truth, for logits with theirs."""
-    return error + norm * 4 * z_error / likelihood.margin(z, likelihood.predict(z))
+    shift = norm * 4 * z_error / likelihood.margin(z, likelihood.predict(z))
+    return torch.where(norm > 0, error + shift, error)  # where nothing moves the answer, no temperature does either
 
 
 def _reached(net: Classifier, confidence: float, z: Tensor, norm: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:

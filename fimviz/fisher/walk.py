@@ -190,7 +190,8 @@ def reach(spectrum: Spectrum, coarse: bool = False) -> Tensor:
         for step in (1, 0):
             back = changed.int().argmax(1) - 1
             some = (changed.any(1) & (back % 3 == step)).nonzero()[:, 0]
-            look(some, back[some, None])
+            if len(some):
+                look(some, back[some, None])
     else:
         look(torch.arange(len(spectrum)), torch.arange(len(series)).expand(len(spectrum), -1))
     beyond = series[(changed.int().argmax(1) + 1).clamp_max(len(series) - 1)]
