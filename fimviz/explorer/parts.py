@@ -12,7 +12,7 @@ from fimviz.attributions import attributions
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.bounds.formulas import RUNGS
 from fimviz.bounds.linear import planned
-from fimviz.comparison import compare_bounds
+from fimviz.comparison import compare_bounds, left_out
 from fimviz.explorer.detail import struck, toward_attacks
 from fimviz.explorer.results import Explored
 from fimviz.fisher.effort import effort
@@ -52,9 +52,11 @@ def extended(
         notes = {**m.notes, part: certificate.reason} if certificate.reason else m.notes
         return replace(m, certificate=certificate, notes=notes)
     if part == "bounds":
-        return replace(
-            m, bounds=compare_bounds(s.net, s.images[at], methods=["exact", *RUNGS], progress=progress, **room)
-        )
+        names = ["exact", *RUNGS]
+        left = left_out(s.net, s.images[at].to(s.net.device), names)
+        some = [*(["lanczos"] if left else []), *(name for name in names if name not in left)]
+        bounds = compare_bounds(s.net, s.images[at], methods=some, progress=progress, **room)
+        return replace(m, bounds=replace(bounds, reasons={**left, **bounds.reasons}))
     if part == "attributions":
         known = m.detail.spectrum if m.detail.places == tuple(at) else None
         options: dict[str, Any] = {"spectrum": known, "seed": seed, "progress": progress}
