@@ -129,7 +129,10 @@ def test_numbers_are_those_of_the_parts(found):
     radius = fv.certified_radius(model(), images, method="norms", attack=False).radius
     np.testing.assert_allclose(frame.radius, radius, rtol=1e-6)
     matched = matched_spectral_norm(fv.Classifier(model()), images)
-    np.testing.assert_allclose(frame.matched_spectral_norm, matched, rtol=1e-9)
+    # In float32, as the network is smooth, and to within what that is said to leave open.
+    off = (torch.tensor(frame.matched_spectral_norm.to_numpy()) - matched).abs()
+    assert (off <= found.first.matched_error).all()
+    assert (found.first.matched_error <= 1e-3 * matched).all()
     assert frame.columns[-2:].tolist() == ["matched_spectral_norm", "failure"]
     deep = found.first.detail
     assert list(deep.places) == sorted(deep.places, key=matched.argsort(descending=True).tolist().index)
@@ -262,19 +265,6 @@ def test_an_interrupt_keeps_what_is_complete():
     assert e.first.matched.isfinite().all()
     steps = [done for done, _ in calls]
     assert max(steps) <= max(total for _, total in calls)
-
-
-def test_interrupted_at_matched_confidence_the_norms_as_they_are_lead(monkeypatch):
-    module = importlib.import_module("fimviz.explorer.explore")
-    real = module.matched_with_errors
-    monkeypatch.setattr(module, "matched_with_errors", lambda net, x, **options: real(net, x[:5], **options))
-    images, labels = batch()
-    with pytest.warns(UserWarning, match="holds what was complete"):
-        e = fv.explore(model(), images, labels, detail=4)
-    assert len(e) == 12
-    assert e.first.matched.isnan().all()
-    assert e.first.fragile == e.first.spectrum.fragile
-    assert e.view().state["norm"] == "raw"
 
 
 def test_progress_ends_at_all():
@@ -464,7 +454,7 @@ def test_large_images_are_all_in_detail_and_asked_more_coarsely(monkeypatch):
     detail = e.first.detail
     assert len(e.places) == len(detail.planes.kl) == 8
     assert [w.epsilon.shape[1] for w in detail.walks] == [15, 9, 9]
-    assert detail.planes.distances.shape[1] == 7
+    assert detail.planes.distances.shape[1] == 5
     assert e.first.radius is None
     assert len(fv.explore(model(), images[:2]).places) == 2
 
@@ -501,8 +491,11 @@ def test_a_coarse_look_reaches_as_far_where_a_prediction_changes_once(monkeypatc
     count = sum(asked)
     assert len(set(coarse.tolist())) > 2
     assert torch.equal(coarse, reach(s))
-    assert count <= 12 * len(s)
+    assert count <= 10 * len(s)
     assert sum(asked) - count == 24 * len(s)
+    never = torch.nn.Linear(2, 2)
+    never.bias.data[0] = 99.0
+    assert reach(fv.spectrum(never, torch.rand(1, 2), k=1), coarse=True).tolist() == [1.0]
 
 
 def test_large_images_travel_small_but_for_the_detail():
@@ -576,6 +569,26 @@ def test_kl_between_the_nodes_of_a_plane_follows_what_f_predicts():
     found = in_modules("return data.places.map(p => plane.klAt(data.known, ...p))", known=known, places=places)
     wanted = [0.5 * (6 * x**2 + y**2) * (1 + 0.1 * x - 0.2 * y) for x, y in places]
     assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_few_nodes_of_a_plane_are_joined_by_cubics():
+    a, b = np.meshgrid(np.linspace(-2, 2, 5), np.linspace(-2, 2, 5), indexing="ij")
+    t = np.linspace(-2, 2, 21)
+    logp = [-9 + 0.5 * a - 0.25 * a * b, np.zeros_like(a)]
+    known = {"logp": [part.ravel().tolist() for part in logp], "shown": [0, 1], "points": 5, "reach": 2}
+    known |= {"kl": (0.5 * (6 * a**2 + b**2) * np.exp(0.1 * a)).ravel().tolist(), "information": [6, 1]}
+    code = """
+      const fine = plane.finer(data);
+      const flat = plane.finer({ ...data, information: [6, 0] });
+      return [fine.points, [...fine.logp[0]], [...fine.kl], flat.kl.every((v) => v >= 0), plane.finer(fine) === fine];
+    """
+    points, first, kl, whole, same = in_modules(code, **known)
+    x, y = np.meshgrid(t, t, indexing="ij")
+    assert points == 21
+    assert first == pytest.approx((-9 + 0.5 * x - 0.25 * x * y).ravel(), rel=1e-9)
+    assert kl == pytest.approx((0.5 * (6 * x**2 + y**2) * np.exp(0.1 * x)).ravel(), rel=1e-5, abs=1e-9)
+    assert whole
+    assert same
 
 
 def test_contour_of_a_paraboloid_is_its_ellipse():

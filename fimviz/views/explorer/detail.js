@@ -10,6 +10,7 @@ import margins from "../margins/view.js";
 import { picture, readDirection, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample } from "../perturbation/panel.js";
 import { unpack } from "../kit/pixels.js";
+import { finer } from "./plane.js";
 import { PlanePanel } from "./planepanel.js";
 
 const TABS = {
@@ -242,5 +243,5 @@ function readPlane(plane, data, part) {
   plane.kl = new Float32Array(part(plane.kl));
   plane.classes = data.classes.length;
   if (plane.across) readDirection(plane.across, data, part);
-  return plane;
+  return finer(plane);
 }
