@@ -303,7 +303,7 @@ def test_the_distance_of_every_sample_is_a_bar_that_opens_it(opened, found):
     page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {by_attack[-1]}:']").click()
     assert f"sample {by_attack[-1]}, label" in view.locator(".fv-words").inner_text()
     page.get_by_label("What λ₁ is plotted against").select_option("ratio")
-    assert "attack ÷ certified radius" in page.locator(".fv-cloud").inner_text()
+    assert "attack ÷ certified radius, log axis" in page.locator(".fv-cloud").inner_text()
     missed = int((~found.first.distance.correct).nonzero()[0])
     page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {missed}:']").click()
     assert page.locator(".fv-cloud .fv-ring").count() == 0, "it has no ratio"
