@@ -136,8 +136,9 @@ def test_a_rung_of_the_ladder():
     assert c.methods["ball"].guarantee == "upper"
     assert torch.equal(c.radius, radius.double())
     assert "within the radius, 0.01 to 0.03" in c.needs["ball"]
-    assert c.numbers().text.str.contains("within the radius, 0.01 to 0.03").any()
     shown = c.numbers()
+    assert shown.text.str.contains("within the radius, 0.01 to 0.03").any()
+    assert shown.text.str.contains("larger than at the point, to which its ratio is").any()
     assert (shown["item"] == "ball").any()
     assert "ball" not in fv.compare_bounds(net, x[:1], probes=10, max_steps=3).methods
     with pytest.raises(ValueError, match="a black box has none"):
