@@ -136,6 +136,8 @@ class BoundComparison(Result):
         """One row a sample and method: value, low, high, guarantee, passes, seconds of the batch/n, log10, failure.
 
         A method that was left out has rows too, with the reason for a failure.
+        All are of λ₁ at the input, but "ball" bounds it at every point within the radius: over "exact" it is not how
+        loose it is. `ball_bound` has the largest λ₁ found there.
         """
         import pandas as pd
 
@@ -223,7 +225,7 @@ def compare_bounds(
         feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
             no value where there are more than this.
         radius: in pixel units (L2), one number or (n,): the rung "ball" holds at every point within it, as that of
-            `ball_bound`.
+            `ball_bound`, which has the largest λ₁ found there too; here it stands beside λ₁ at the input.
         max_memory: bytes that it may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its rows are NaN with the
             reason in the frame's column `failure`, or "raise".
@@ -358,7 +360,7 @@ def _needs(way: Way, radii: Tensor | None) -> str:
     if way is not BALL or radii is None:
         return way.needs
     lengths = dict.fromkeys(f"{float(r):.3g}" for r in radii.aminmax())
-    return f"{way.needs}, {' to '.join(lengths)}; λ₁ there may be larger than at the point"
+    return f"{way.needs}, {' to '.join(lengths)}; λ₁ there may be larger than at the point, to which its ratio is"
 
 
 def _of_rung(ladder: Ladder, way: Formula) -> tuple[Column, str]:

@@ -26,7 +26,7 @@ from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
-from fimviz.model.failures import known, settle
+from fimviz.model.failures import known, of_model, settle
 
 _DIRECTIONS = 3
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
@@ -85,7 +85,10 @@ def explore(
         >>> found.frame.spectral_norm.round(6).tolist(), found.places
         ([0.5, 0.5], (0, 1))
     """
-    nets = {name: as_classifier(model) for name, model in _named(net).items()}
+    nets = dict[str, Classifier]()
+    for name, one in _named(net).items():
+        with of_model(name, bool(name)):
+            nets[name] = as_classifier(one)
     errors, seed = known(errors), whole("seed", seed, 0)
     progress, max_memory = wanted(progress), limit(max_memory)
     way = named("method", method, METHODS, ["auto", *by_gradients()])
@@ -96,7 +99,10 @@ def explore(
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     images, labels = unpacked(images, labels, next(iter(nets.values())) if len(nets) == 1 else None)
-    inputs = [model.admit(images, max_memory).detach() for model in nets.values()]
+    inputs = []
+    for name, model in nets.items():
+        with of_model(name, bool(name)):
+            inputs.append(model.admit(images, max_memory).detach())
     _same_classes(nets)
     next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])
@@ -134,7 +140,8 @@ def explore(
     for (name, model), x in zip(nets.items(), inputs, strict=True):
         options |= {"k": k if whole_batch else 1, "vectors": whole_batch, "labels": labels, "progress": bar.next()}
         options["tolerance"] = hard.tolerance
-        norms[name], norm, error = spectrum_with_matched(model, x, confidence=CONFIDENCE, **options)
+        with of_model(name, bool(name)):
+            norms[name], norm, error = spectrum_with_matched(model, x, confidence=CONFIDENCE, **options)
         matched[name] = norm, error
         if whole_batch:
             deep[name], norms[name] = norms[name], _leading(norms[name])
@@ -159,7 +166,8 @@ def explore(
         for name in nets:
             for part in later:
                 options = {"max_memory": max_memory, "progress": bar.next(), "lines": "attacks" in parts}
-                models[name] = extended(models[name], part, models[name].detail.places, seed, **options)
+                with of_model(name, bool(name)):
+                    models[name] = extended(models[name], part, models[name].detail.places, seed, **options)
         bar.end()
     if work.stopped:
         tell("interrupted: the explorer holds what was complete")

@@ -282,14 +282,13 @@ def test_attacks_of_the_sample(opened, found):
     assert nested.locator(".fv-slider output").inner_text().startswith(f"{other}: ")
 
 
-@pytest.mark.parametrize("width", [1400, 480])
-def test_the_distance_of_every_sample_is_a_bar_that_opens_it(opened, found, width):
-    page = opened(found, viewport={"width": width, "height": 900})
+def test_the_distance_of_every_sample_is_a_bar_that_opens_it(opened, found):
+    page = opened(found, viewport={"width": 480, "height": 900})
     page.get_by_role("tab", name="attacks").focus()
     page.keyboard.press("ArrowRight")
     view = page.locator(".fv-nested-distance")
     rows = view.locator(".fv-each g")
-    assert rows.count() == 40
+    rows.nth(39).wait_for(state="attached")
     assert f"sample {chosen(page)}, label" in view.locator(".fv-words").inner_text()
     rows.nth(7).scroll_into_view_if_needed()
     box = rows.nth(7).bounding_box()
@@ -297,13 +296,14 @@ def test_the_distance_of_every_sample_is_a_bar_that_opens_it(opened, found, widt
     by_attack = found.distance.models["model"].attacked.argsort(stable=True).tolist()
     assert chosen(page) == by_attack[7]
     assert rows.nth(7).locator(".fv-chosen-row").count() == 1
+    assert rows.locator("text").all_text_contents() == [str(by_attack[7])], "of forty, the one that is told of"
     view.locator(".fv-which").focus()
     page.keyboard.press("ArrowRight")
     assert chosen(page) == by_attack[8]
     page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {by_attack[-1]}:']").click()
     assert f"sample {by_attack[-1]}, label" in view.locator(".fv-words").inner_text()
     page.get_by_label("What λ₁ is plotted against").select_option("ratio")
-    assert "attack ÷ certified radius" in page.locator(".fv-cloud").inner_text()
+    assert "attack ÷ certified radius, log axis" in page.locator(".fv-cloud").inner_text()
     missed = int((~found.first.distance.correct).nonzero()[0])
     page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {missed}:']").click()
     assert page.locator(".fv-cloud .fv-ring").count() == 0, "it has no ratio"
@@ -371,7 +371,7 @@ def odd(case):
     kind = "bernoulli" if case == "labels" else "categorical"
     net = fv.Classifier(model(shape, count), classes=names, likelihood=kind)
     labels = None if case == "labels" else [i % count for i in range(6)]
-    e = fv.explore(net, images, labels, detail=3, include=["plane"])
+    e = fv.explore(net, images, labels, detail=1 if case == "photos" else 3, include=["plane"])
     if case == "NaN":
         e.first.detail.spectrum.eigenvectors[:, 0, 0, 2, 3] = torch.nan
     if case == "zero":

@@ -500,7 +500,7 @@ def test_a_coarse_look_reaches_as_far_where_a_prediction_changes_once(monkeypatc
 
 def test_large_images_travel_small_but_for_the_detail():
     images, _ = batch((3, 224, 224), n=6)
-    e = fv.explore(model((3, 224, 224), 10), images, detail=1, k=1)
+    e = fv.explore(model((3, 224, 224), 10), images, detail=1, k=1, include=[])
     data, arrays = unpacked(e.view())
     assert max(data["thumbs"]["shape"][:2]) <= 64
     assert data["thumbs"]["at"][1] == 6 * np.prod(data["thumbs"]["shape"])

@@ -155,7 +155,9 @@ export class Overview {
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
     const corner = !rank || rank[0] === null ? [this.cloudWidth < 320 ? "too few for ρ" : "too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
-    box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `${this.view.title}${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel: `${title}${kind === "linear" ? "" : kind === "log" ? ", log axis" : ""}`,
+    const full = kind === "log" ? `${title}, log axis` : title;
+    const yLabel = 6 * (full.length + corner[0].length) + 12 < this.cloudWidth ? full : kind === "log" ? "log axis" : ""; // the list above says it too
+    box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `${this.view.title}${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel,
       corner, chosen: `<g class="fv-mark"></g>`, label: `${title} against ${this.view.title} of ${data.total} samples, rank correlation ${corner.join(", ")}` });
   }
 
