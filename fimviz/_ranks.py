@@ -7,9 +7,20 @@ import numpy as np
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Centred ranks along the last axis, equal values sharing theirs; a row with NaN has none."""
-    from scipy.stats import rankdata  # here: takes longer to load than all of fimviz
-
-    return rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
+    # Not scipy.stats, which takes seconds to load, and that where a view is first shown.
+    n = values.shape[-1]
+    order = values.argsort(-1)
+    ascending = np.take_along_axis(values, order, -1)
+    new = np.ones(values.shape, dtype=bool)
+    new[..., 1:] = ascending[..., 1:] != ascending[..., :-1]
+    first = np.maximum.accumulate(np.where(new, np.arange(n), 0), -1)
+    last = np.ones(values.shape, dtype=bool)
+    last[..., :-1] = new[..., 1:]
+    end = np.minimum.accumulate(np.where(last, np.arange(n), n)[..., ::-1], -1)[..., ::-1]
+    out = np.empty(values.shape)
+    np.put_along_axis(out, order, (first + end - (n - 1)) / 2, -1)
+    out[np.isnan(values).any(-1)] = np.nan
+    return out
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier, as_classifier
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work, answers, in_parts
-from fimviz.model.engine.plan import there_and_back
+from fimviz.model.engine.plan import footprint, there_and_back
 from fimviz.model.engine.progress import Stages, Tick, wanted
 from fimviz.model.failures import ANSWERS, known, others, settle, spread
 from fimviz.model.failures import said as lacking
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 16  # inputs at a time
 _STEPS = 8  # that an iteration takes for λ₁, roughly
+# Bytes that passes keep, times gradients of an input, that nobody gets who does not ask: half a minute's work at least.
+_DEAR = 1e10
 
 
 def ways() -> dict[str, Way]:
@@ -131,7 +133,12 @@ class BoundComparison(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and method: value, low, high, guarantee, passes, seconds of the batch/n, log10, failure."""
+        """One row a sample and method: value, low, high, guarantee, passes, seconds of the batch/n, log10, failure.
+
+        A method that was left out has rows too, with the reason for a failure.
+        All are of λ₁ at the input, but "ball" bounds it at every point within the radius: over "exact" it is not how
+        loose it is. `ball_bound` has the largest λ₁ found there.
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -150,8 +157,19 @@ class BoundComparison(Result):
                 "failure": m.failures.get(i, ""),
             }
             for i in range(len(self))
-            for name, m in self.methods.items()
+            for name, m in {**self.methods, **self._missing}.items()
         )
+
+    @property
+    def _missing(self) -> dict[str, Column]:
+        """What was left out, as columns without numbers."""
+        names = [name for name in self.reasons if name not in self.methods]
+        unknown = torch.full((len(self),), torch.nan, dtype=torch.float64)
+        none = torch.zeros(len(self), dtype=torch.int64)
+        blank = Column(
+            *(unknown, unknown, unknown, "none", none, none, none, 0.0, unknown[:, None][:, :0], unknown[:0], unknown)
+        )
+        return {name: replace(blank, failures=dict.fromkeys(range(len(self)), self.reasons[name])) for name in names}
 
     def plot(self) -> go.Figure:
         """Value ÷ exact value of every method and input, on a log axis, as a plotly figure."""
@@ -195,7 +213,9 @@ def compare_bounds(
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
         images: (n, …) floats, or a data set (see `Classifier`).
         methods: names out of "exact", "lanczos", "power", "blackbox", "published-whitebox", "published-blackbox",
-            "hutchinson-trace", "L1" to "L6", "lower-pair", "lower-trace" and, with a `radius`, "ball"; by default all.
+            "hutchinson-trace", "L1" to "L6", "lower-pair", "lower-trace" and, with a `radius`, "ball"; by default all
+            but those that take the gradients of all logits where these are minutes' work, as of a photograph on a
+            thousand classes: `reasons` says so, as do the frame and the view.
             Of "hutchinson-trace" the value estimates tr F, and low and high are what that says of λ₁: λ₁ ≤ tr F ≤ r λ₁
             at a rank of r.
         probes: random directions of the sampling methods.
@@ -205,7 +225,7 @@ def compare_bounds(
         feature_vjps: the bound L3 takes a vector-Jacobian product for each feature that the last layer reads, and has
             no value where there are more than this.
         radius: in pixel units (L2), one number or (n,): the rung "ball" holds at every point within it, as that of
-            `ball_bound`.
+            `ball_bound`, which has the largest λ₁ found there too; here it stands beside λ₁ at the input.
         max_memory: bytes that it may take beside model and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite: "mark", its rows are NaN with the
             reason in the frame's column `failure`, or "raise".
@@ -228,13 +248,15 @@ def compare_bounds(
         raise ValueError("radius= is for a bound from the weights, of which a black box has none: leave it out")
     if radius is None:
         listed.pop(BALL.name, None)
-    errors, chosen = known(errors), list(listed if methods is None else methods)
-    if not chosen or not set(chosen) <= set(listed):
-        raise ValueError(f"methods are {chosen}, expected some of {', '.join(listed)} for this model")
+    errors = known(errors)
+    if methods is not None and (not methods or not set(methods) <= set(listed)):
+        raise ValueError(f"methods are {list(methods)}, expected some of {', '.join(listed)} for this model")
     progress, max_memory = wanted(progress), limit(max_memory)
     net = net if isinstance(net, BlackBox) else as_classifier(net)
     x = net.admit(images, max_memory).detach()
     count = len(x)
+    left = left_out(net, x, listed) if methods is None else {}
+    chosen = [name for name in listed if name not in left] if methods is None else list(methods)
     every = None if radius is None else within(radius, count)
     asked = {name: listed[name] for name in chosen}
     bar = Stages(progress, [("check", 3.0 * count), *_forecast(net, x, asked, probes, feature_vjps)])
@@ -250,7 +272,7 @@ def compare_bounds(
     radii = None if every is None else every[places]
     ladder = Ladder(net, x, feature_vjps, max_memory, radii) if isinstance(net, Classifier) and formulas else None
     columns: dict[str, Column] = {}
-    reasons: dict[str, str] = {}
+    reasons = dict(left)
     work = Work(len(asked))
     with work:
         for name, way in asked.items():
@@ -320,11 +342,25 @@ def compare_bounds(
     )
 
 
+def left_out(net: Classifier | BlackBox, x: Tensor, names: Iterable[str]) -> dict[str, str]:
+    """Why nobody who does not ask for them by name gets some of these methods: name → what they take."""
+    if isinstance(net, BlackBox) or net.device.type != "cpu":
+        return {}
+    rank = net.likelihood.rank(len(net.classes))
+    with net.at_rest():
+        saved = footprint(net, x[:1])[0]
+    if rank * saved <= _DEAR:
+        return {}
+    why = f"left out, as it takes {rank} gradients of each input: name it in methods= to have it"
+    every = ways()
+    return {name: why for name in names if (way := every[name]).name == "exact" or "rows" in getattr(way, "shares", ())}
+
+
 def _needs(way: Way, radii: Tensor | None) -> str:
     if way is not BALL or radii is None:
         return way.needs
     lengths = dict.fromkeys(f"{float(r):.3g}" for r in radii.aminmax())
-    return f"{way.needs}, {' to '.join(lengths)}; λ₁ there may be larger than at the point"
+    return f"{way.needs}, {' to '.join(lengths)}; λ₁ there may be larger than at the point, to which its ratio is"
 
 
 def _of_rung(ladder: Ladder, way: Formula) -> tuple[Column, str]:

@@ -21,7 +21,7 @@ from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
-from fimviz.model.failures import column, others, said
+from fimviz.model.failures import column, of_model, others, said
 from fimviz.model.labels import read_labels
 from fimviz.result import Result
 
@@ -75,6 +75,11 @@ class ModelDistance:
     def attacked(self) -> Tensor:
         """(n,) float64, the smallest change found that does: 0 where it misses already, ∞ where none was found."""
         return self._of(self.certificate.attack)
+
+    @property
+    def ratio(self) -> Tensor:
+        """(n,) float64, attacked ÷ certified: ∞ where nothing is certified, NaN where it misses already."""
+        return self.attacked / self.certified
 
     @property
     def attack_predictions(self) -> Tensor:
@@ -151,7 +156,7 @@ class AdversarialDistance(Result):
                 "correct": m.correct.tolist(),
                 "certified": m.certified.tolist(),
                 "attacked": m.attacked.tolist(),
-                "ratio": (m.attacked / m.certified).tolist(),
+                "ratio": m.ratio.tolist(),
                 "method": [method if right else "" for method, right in zip(c.method, m.correct, strict=True)],
                 "attack_prediction": likelihood.column(m.attack_predictions),
                 "reason": m.reasons,
@@ -177,7 +182,10 @@ class AdversarialDistance(Result):
 
         sides = [side for m in self.models.values() for side in (m.certified, m.attacked)]
         steps = torch.cat([torch.zeros(1).double(), *(side[side.isfinite()] for side in sides)]).unique()
-        at = steps if epsilon is None else torch.as_tensor(epsilon, dtype=torch.float64).cpu().flatten()
+        try:
+            at = steps if epsilon is None else torch.as_tensor(epsilon, dtype=torch.float64).cpu().flatten()
+        except (TypeError, ValueError):
+            raise TypeError(f"epsilon is {epsilon!r}, expected L2 lengths of 0 or more") from None
         if not (at >= 0).all():
             raise ValueError("epsilon holds negative numbers or NaN, expected L2 lengths of 0 or more")
         parts = []
@@ -261,17 +269,24 @@ def adversarial_distance(
     if len({str(name) for name in given}) < len(given):
         raise ValueError(f"models are called {', '.join(map(str, given))}, expected names that differ")
     progress, max_memory = wanted(progress), limit(max_memory)
-    nets = {str(name): as_classifier(net) for name, net in given.items()}
+    several = len(given) > 1
+    nets, inputs, truths = dict[str, Classifier](), dict[str, Tensor](), dict[str, Tensor | None]()
+    for name, net in given.items():
+        with of_model(name, several):
+            nets[str(name)] = as_classifier(net)
     images, labels = unpacked(images, labels, next(iter(nets.values())))
-    inputs = {name: net.admit(images, max_memory).detach() for name, net in nets.items()}
-    truths = {name: read_labels(labels, len(inputs[name]), net) for name, net in nets.items()}
+    for name, net in nets.items():
+        with of_model(name, several):
+            inputs[name] = net.admit(images, max_memory).detach()
+            truths[name] = read_labels(labels, len(inputs[name]), net)
     bar, work = Stages(progress, [("model", 1.0) for _ in nets]), Work(len(nets), unit="model")
     done: dict[str, ModelDistance] = {}
     options: dict[str, Any] = {"method": method, "steps": steps, "restarts": restarts, "seed": seed}
     options |= {"max_memory": max_memory, "errors": errors}
     with work:
         for name, net in nets.items():
-            certificate = certified_radius(net, inputs[name], progress=bar.next(), **options)
+            with of_model(name, several):
+                certificate = certified_radius(net, inputs[name], progress=bar.next(), **options)
             done[name] = ModelDistance(net, certificate, truths[name])
             work.reached(len(done))
             if done[name].failures != certificate.failures:

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import fimviz as fv
+import fimviz.comparison as module
+from fimviz.comparison import ways
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,17 @@ def test_unknown_methods_are_named(comparison):
         fv.compare_bounds(torch.nn.Linear(6, 3), torch.rand(2, 6), methods=["exakt"])
     with pytest.raises(TypeError, match="did you mean methods"):
         fv.compare_bounds(torch.nn.Linear(6, 3), torch.rand(2, 6), method=["exact"])
+
+
+def test_what_takes_minutes_is_left_out_unless_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(module, "_DEAR", 0)
+    net, x = torch.nn.Linear(4, 3), torch.rand(2, 4)
+    c = fv.compare_bounds(net, x, probes=3)
+    left = ["exact", "L1", "L2", "lower-pair", "lower-trace"]
+    assert set(left) == set(c.reasons) == set(ways()) - set(c.methods) - {"ball"}
+    rows = c.frame[c.frame.method.isin(left)]
+    assert len(rows) == 2 * len(left)
+    assert rows.failure.str.startswith("left out, as it takes 2 gradients").all()
+    assert rows.value.isna().all()
+    assert "left out, as it takes 2 gradients" in c.view().html()
+    assert list(fv.compare_bounds(net, x, methods=["exact"]).methods) == ["exact"]

@@ -88,6 +88,8 @@ def test_the_band_is_two_step_functions():
     assert d.frame.reason.tolist()[1:] == ["no attack succeeded", "", "missed without a change"]
     with pytest.raises(ValueError, match="negative numbers or NaN, expected L2 lengths"):
         d.accuracy(epsilon=[-1.0])
+    with pytest.raises(TypeError, match=r"epsilon is .0\.1., expected L2 lengths"):
+        d.accuracy(epsilon="0.1")
 
 
 def test_without_labels_a_model_is_held_to_its_own_answer():
@@ -110,7 +112,8 @@ def test_a_network_without_a_certificate_says_why():
     assert (own.attacked > 0).all()
     assert d.frame[d.frame.model == "plain"].reason.eq("").all()
     page = d.view().html()
-    assert "<b>" not in d.view().still.replace("&lt;b&gt;", "")
+    assert "&lt;b&gt;: nothing is proven of 3 answers, and no attack was found<" in d.view().still
+    assert "<b>" not in d.view().still
     assert own.reason.iloc[0] in d.view().still
     assert page
     d.plot()
@@ -156,6 +159,15 @@ def test_an_interrupt_keeps_what_is_complete(inside, monkeypatch):
     assert list(d.models) == (["a", "b"] if inside else ["a"])
     assert d.frame.failure.ne("").sum() == (2 if inside else 0)
     assert d.view().html()
+
+
+@pytest.mark.parametrize("found", [fv.adversarial_distance, fv.compare_models, fv.explore])
+@pytest.mark.parametrize("wrong", [nn.Linear(3, 3), "a name"])
+def test_errors_say_of_which_model_they_are(found, wrong):
+    model, x, y, _ = planes(6)
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as caught:
+        found({"good": model, "<b>": wrong}, x, y)
+    assert "This is of the model '<b>'." in caught.value.__notes__
 
 
 @pytest.mark.parametrize(

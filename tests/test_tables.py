@@ -27,8 +27,8 @@ WORDS = {"guarantee": "upper", "needs": "luck & patience", "short": "a toy’s f
 def toys(monkeypatch):
     """A row in each table: twice the exact spectrum, the value 7, 10⁹, and a step along the first pixel."""
 
-    def twice(net, x, asked):
-        block = exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.precise)
+    def twice(ground, asked):
+        block = exact(ground, asked.k, asked.vectors, asked.cotangents)
         return replace(block, eigenvalues=2 * block.eigenvalues)
 
     def seven(net, x, *, probes, seed):

@@ -85,11 +85,12 @@ def ball_bound(
     """A guaranteed upper bound of λ₁ at every point within a radius of each input, beside λ₁ there and what is found.
 
     Linear bounds over the ball (`fimviz.bounds.linear`) say how large the probabilities can be and between which
-    slopes every unit is; the Jacobian is bounded from one with middle slopes and from what the open ones add. At a
-    radius of 0 that is λ₁, over small balls (up to about where linear bounds prove the prediction) a few times what is
-    found, over large ones it grows fast: the bound from the weights, L5 of `compare_bounds`, takes over where it is
-    better, and where a network has no linear bounds. It takes seconds an input. It holds for the network in exact
-    arithmetic, at images as it reads them (in its own precision): all that this computation rounds is added.
+    slopes every unit is; the Jacobian is bounded from one with middle slopes and from what the open ones can add
+    together. At a radius of 0 that is λ₁ (but where numbers of a pool's windows are as large as each other), in balls
+    of a third of the radius that linear bounds prove about twice what is found, beyond that it grows fast: the bound
+    from the weights, L5 of `compare_bounds`, takes over where it is better, and where a network has no linear bounds.
+    It takes seconds an input. It holds for the network in exact arithmetic, at images as it reads them (in its own
+    precision): all that this computation rounds is added.
 
     Args:
         net: a `Classifier`, or a module from pixels in [0, 1] to logits.
@@ -105,7 +106,8 @@ def ball_bound(
     Raises:
         ValueError: a radius that is negative or not finite, or not one for each image.
 
-    Source: ours (`fimviz.bounds.linear.slopes`), on the relaxations of Zhang et al. (2018).
+    Source: ours (`fimviz.bounds.linear.slopes`), on the relaxations of Zhang et al. (2018) and an inequality by which
+        Fazlyab et al. (2019) bound networks everywhere.
 
     Example, two classes with F = p(1 − p)‖w‖², largest where p = ½, 0.1 away:
         >>> import torch, fimviz as fv

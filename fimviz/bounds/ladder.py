@@ -197,14 +197,15 @@ class Ladder:
     def features(self) -> tuple[Tensor | None, str]:
         """L3, from the Jacobian of what the last layer reads."""
         bound = self._bound()
-        if bound is None or bound.weight is None:
-            return self.log_c + 2 * log10(self.head.spread) + 2 * _up(self.rows.centred), ""
-        width = bound.weight.shape[1]
-        if width > self.feature_vjps:
+        weight = None if bound is None else bound.weight  # None where the logits are their own features
+        width = self.net.likelihood.rank(len(self.net.classes)) if weight is None else weight.shape[1]
+        if width > self.feature_vjps and not (weight is None and "rows" in self.__dict__):
             return None, (
                 f"it would take one VJP for each of {width} features at every input, more than "
                 f"feature_vjps={self.feature_vjps}"
             )
+        if bound is None or weight is None:
+            return self.log_c + 2 * log10(self.head.spread) + 2 * _up(self.rows.centred), ""
         try:
             with _Timed(self, "features"):
                 norms = feature_norms(self.net, self.x, bound.source, width, self.max_memory)

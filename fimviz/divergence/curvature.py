@@ -98,7 +98,7 @@ def _from_rows(net: Classifier, x: Tensor, cotangents: int) -> Iterator[Point]:
 
 def _from_products(net: Classifier, x: Tensor) -> Iterator[Point]:
     """One input x (1, …)."""
-    block = lanczos(net, x, 1, False, 1e-10, _STEPS, 0, False)
+    block = lanczos(Ground(net, x, False, along=True), 1, False, 1e-10, _STEPS, 0)
     ground = Ground(net, x, False)
     scale = ground.factor.log_scale.exp()
 

@@ -62,6 +62,7 @@ def examine(
         labels = s.labels_of(at)
         method = s.method if s.reason == "asked for" else "auto"
         options: dict[str, Any] = {"k": k, "labels": labels, "method": method, "seed": found.seed}
+        options["tolerance"] = hard.tolerance
         deep[name] = spectrum(s.net, s.images[at], max_memory=max_memory, progress=tick, **options)
         if len(deep[name]) < len(at):
             raise KeyboardInterrupt
@@ -69,15 +70,21 @@ def examine(
     if lost and (kept := [place for place in at if place not in lost]):
         options = {"known": known, "max_memory": max_memory, "progress": progress}
         return examine(found, kept, k, planes=min(planes, len(kept)), **options)
-    reach = torch.stack([far(s, hard.coarse) for s in deep.values()]).amax(0)
+    reach = torch.stack([_reach(s, hard) for s in deep.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):
 
         def told(part: float, before: int = step) -> None:
             progress(int(whole * (share + (1 - share) * (before + part) / count)), whole)
 
-        examined[name] = _examined(s, tuple(places), reach, planes, hard, told)
+        with s.net.at_rest():  # once: to note all that a network holds takes as long as a pass over one input
+            examined[name] = _examined(s, tuple(places), reach, planes, hard, told)
     return examined
+
+
+def _reach(s: Spectrum, hard: Effort) -> Tensor:
+    with s.net.at_rest():
+        return far(s, hard.coarse)
 
 
 def effort_of(found: Explorer) -> Effort:
@@ -110,12 +117,9 @@ def _examined(
     return Detail(places, deep, reach, deep.one_sided, tuple(walks), found)
 
 
-def struck(found: Vulnerability, rows: Sequence[int]) -> Tensor:
-    """Logits (m, attacks, K), float64, of what the attacks made of some inputs."""
-    net = found.spectrum.net
-    moved = found.moved[list(rows)]
-    if not len(moved):
-        return found.spectrum.logits[:0, None]
+def struck(found: Vulnerability) -> Tensor:
+    """Logits (n, attacks, K), float64, of what the attacks made of the inputs."""
+    net, moved = found.spectrum.net, found.moved
     return answers(net, moved.flatten(0, 1).to(net.dtype)).unflatten(0, moved.shape[:2])
 
 

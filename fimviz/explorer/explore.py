@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fimviz._options import named_options, whole
@@ -19,8 +18,7 @@ from fimviz.explorer.detail import examine, nothing
 from fimviz.explorer.parts import ATTACK_PASSES, PARTS, extended
 from fimviz.explorer.results import CONFIDENCE, MAX_BYTES, Explored, Explorer
 from fimviz.fisher.effort import FULL, WORK, Effort, affordable, effort
-from fimviz.fisher.matched import matched_with_errors
-from fimviz.fisher.methods import spectrum
+from fimviz.fisher.matched import spectrum_with_matched
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.table import METHODS, by_gradients
 from fimviz.model.classifier import Classifier, as_classifier
@@ -28,7 +26,7 @@ from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
-from fimviz.model.failures import known, settle
+from fimviz.model.failures import known, of_model, settle
 
 _DIRECTIONS = 3
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
@@ -64,12 +62,14 @@ def explore(
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
         k: how many directions of a sample in full detail; by default three, or as many as the method finds.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, from 8 to 64.
-            Large networks on large images are asked more coarsely: at 13 distances and on planes of 7 × 7.
+            Large networks on large images are asked more coarsely: at 13 distances, on planes of 5 × 5, and for
+            eigenvalues to a thousandth.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
-            "radius" (the certified one, from the norms; `adversarial_distance` has linear bounds too) and "attacks"
-            (the smallest that succeed, which takes hundreds of passes), of all samples. By default "plane", and
-            "radius" where it is cheap.
+            "radius" (the certified one, from the norms) and "attacks" (the smallest that succeed, which takes hundreds
+            of passes), of all samples. Both together are the distance between certificate and attack, and then the
+            radius is from linear bounds too where all samples of a model take some seconds; `adversarial_distance`
+            takes longer. By default "plane", and "radius" where it is cheap.
         method: of λ₁, as in `spectrum`.
         max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
@@ -85,7 +85,10 @@ def explore(
         >>> found.frame.spectral_norm.round(6).tolist(), found.places
         ([0.5, 0.5], (0, 1))
     """
-    nets = {name: as_classifier(model) for name, model in _named(net).items()}
+    nets = dict[str, Classifier]()
+    for name, one in _named(net).items():
+        with of_model(name, bool(name)):
+            nets[name] = as_classifier(one)
     errors, seed = known(errors), whole("seed", seed, 0)
     progress, max_memory = wanted(progress), limit(max_memory)
     way = named("method", method, METHODS, ["auto", *by_gradients()])
@@ -96,7 +99,10 @@ def explore(
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
     images, labels = unpacked(images, labels, next(iter(nets.values())) if len(nets) == 1 else None)
-    inputs = [model.admit(images, max_memory).detach() for model in nets.values()]
+    inputs = []
+    for name, model in nets.items():
+        with of_model(name, bool(name)):
+            inputs.append(model.admit(images, max_memory).detach())
     _same_classes(nets)
     next(iter(nets.values())).likelihood.an_outcome("the explorer compares samples at one confidence")
     n = len(inputs[0])
@@ -124,37 +130,34 @@ def explore(
         )
     whole_batch = count == n  # whose eigenvectors are wanted anyway: one spectrum of each model then
     passes = [_passes(model, n, count, planes, k, hard, whole_batch) for model in nets.values()]
-    stages = 2 * [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
+    stages = [("norms", p["norms"]) for p in passes] + [("detail", sum(p["detail"] for p in passes))]
     bar = Stages(progress, stages + [(part, p[part]) for p in passes for part in later])
 
     norms: dict[str, Spectrum] = {}
+    matched: dict[str, tuple[Tensor, Tensor]] = {}
     deep: dict[str, Spectrum] = {}
     options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors, "max_memory": max_memory}
     for (name, model), x in zip(nets.items(), inputs, strict=True):
-        wanted_of_it = {"k": k if whole_batch else 1, "vectors": whole_batch, "labels": labels, **options}
-        norms[name] = spectrum(model, x, progress=bar.next(), **wanted_of_it)
+        options |= {"k": k if whole_batch else 1, "vectors": whole_batch, "labels": labels, "progress": bar.next()}
+        options["tolerance"] = hard.tolerance
+        with of_model(name, bool(name)):
+            norms[name], norm, error = spectrum_with_matched(model, x, confidence=CONFIDENCE, **options)
+        matched[name] = norm, error
         if whole_batch:
             deep[name], norms[name] = norms[name], _leading(norms[name])
     shortest = min(len(s) for s in norms.values())
     if shortest < n:  # interrupted: the samples that all models have
         norms = {name: replace(s.take(range(shortest)), _walks={}, _parts={}) for name, s in norms.items()}
-    unknown = torch.full((shortest,), torch.nan, dtype=torch.float64)
-    models = {name: Explored(s, nothing(s), unknown, unknown) for name, s in norms.items()}
+    models = {}
+    for name, s in norms.items():
+        norm, error = matched[name]
+        models[name] = Explored(s, nothing(s), norm[:shortest], error[:shortest])
     found = Explorer(models, seed)
     settle(found.failures, shortest, errors)
     if shortest < n:
         return found
-    matched: dict[str, tuple[Tensor, Tensor]] = {}
     work = Work(n, anyway=True)
     with work:
-        for name, x in zip(nets, inputs, strict=True):
-            options = {"confidence": CONFIDENCE, "method": norms[name].method, "seed": seed, "max_memory": max_memory}
-            matched[name] = matched_with_errors(nets[name], x, progress=bar.next(), **options)
-            if len(matched[name][0]) < n:
-                raise KeyboardInterrupt  # some samples at one confidence and some as they are make no order
-        for name, (norm, error) in matched.items():
-            models[name] = replace(models[name], matched=norm, matched_error=error)
-        found = Explorer(dict(models), seed)
         places = chosen(list(models.values()), detail)
         options = {"known": deep, "max_memory": max_memory, "progress": bar.next()}
         details = examine(found, places, k, planes=min(planes, len(places)), **options)
@@ -162,7 +165,9 @@ def explore(
             models[name] = replace(models[name], detail=detailed)
         for name in nets:
             for part in later:
-                models[name] = extended(models[name], part, models[name].detail.places, seed, max_memory, bar.next())
+                options = {"max_memory": max_memory, "progress": bar.next(), "lines": "attacks" in parts}
+                with of_model(name, bool(name)):
+                    models[name] = extended(models[name], part, models[name].detail.places, seed, **options)
         bar.end()
     if work.stopped:
         tell("interrupted: the explorer holds what was complete")

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from fimviz.attributions import attributions
-from fimviz.bounds.certificate import certified_radius
+from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.bounds.formulas import RUNGS
-from fimviz.comparison import compare_bounds
+from fimviz.bounds.linear import planned
+from fimviz.comparison import compare_bounds, left_out
 from fimviz.explorer.detail import struck, toward_attacks
 from fimviz.explorer.results import Explored
 from fimviz.fisher.effort import effort
@@ -25,6 +26,8 @@ from fimviz.vulnerability import Vulnerability, vulnerability
 PARTS = ("plane", "radius", "bounds", "attacks", "margins", "attributions")
 ATTACK_PASSES = 550  # of an input, roughly
 _HALVINGS = 5  # of a bracket: ε of an attack is 3 % too large at most
+_LINEAR = 5e7  # numbers that linear bounds of all inputs may compute several times: some seconds
+_LEAST = 2e6  # that those of one input take as long as, however small the network
 
 
 def extended(
@@ -34,20 +37,26 @@ def extended(
     seed: int,
     max_memory: float | None = None,
     progress: Progress = False,
+    *,
+    lines: bool = False,
 ) -> Explored:
-    """The model with one part more, or with the reason why it has none; `places` are those that the part is about."""
+    """The model with one part more, or with the reason why it has none; `places` are those that the part is about.
+
+    `lines` is whether the radius may take some seconds, for linear bounds.
+    """
     s, at = m.spectrum, list(places)
     assert isinstance(s.net, Classifier)
     room: dict[str, Any] = {"max_memory": max_memory}
     if part == "radius":
-        certificate = certified_radius(s.net, s.images, method="norms", attack=False, progress=progress, **room)
-        if certificate.reason:
-            return replace(m, notes={**m.notes, part: certificate.reason})
-        return replace(m, radius=certificate.radius)
+        certificate = _certified(s, lines, progress, room)
+        notes = {**m.notes, part: certificate.reason} if certificate.reason else m.notes
+        return replace(m, certificate=certificate, notes=notes)
     if part == "bounds":
-        return replace(
-            m, bounds=compare_bounds(s.net, s.images[at], methods=["exact", *RUNGS], progress=progress, **room)
-        )
+        names = ["exact", *RUNGS]
+        left = left_out(s.net, s.images[at].to(s.net.device), names)
+        some = [*(["lanczos"] if left else []), *(name for name in names if name not in left)]
+        bounds = compare_bounds(s.net, s.images[at], methods=some, progress=progress, **room)
+        return replace(m, bounds=replace(bounds, reasons={**left, **bounds.reasons}))
     if part == "attributions":
         known = m.detail.spectrum if m.detail.places == tuple(at) else None
         options: dict[str, Any] = {"spectrum": known, "seed": seed, "progress": progress}
@@ -62,10 +71,25 @@ def extended(
                 progress(int(1000 * done / total * attacks / (attacks + planes)), 1000)
 
         found = attacks_of(s, range(len(s)), seed, max_memory, tried)
+        if len(found) < len(s):
+            raise KeyboardInterrupt
         return replace(
-            m, attacks=found, struck=struck(found, at), toward=toward_attacks(m.detail, found, at[:count], points)
+            m, attacks=found, struck=struck(found), toward=toward_attacks(m.detail, found, at[:count], points)
         )
     return replace(m, margins=margins_of(s, at, seed, max_memory, progress))
+
+
+def _certified(s: Spectrum, lines: bool, progress: Progress, room: dict[str, Any]) -> CertifiedRadius:
+    """The radii of a batch: from linear bounds too where these are wanted and take some seconds for all of it."""
+    assert isinstance(s.net, Classifier)
+    each = planned(s.net, s.images) if lines else 0.0
+    count = len(s) * max(_LEAST, each) if each else 0.0
+    method = "auto" if lines and count <= _LINEAR else "norms"
+    found = certified_radius(s.net, s.images, method=method, attack=False, progress=progress, **room)
+    if method == "auto":
+        return found
+    why = f"from the norms: linear bounds of {len(s)} images take long, fv.adversarial_distance has them"
+    return replace(found, reasons={**found.reasons, "linear": why})
 
 
 def attacks_of(

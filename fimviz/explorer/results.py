@@ -14,11 +14,14 @@ from torch import Tensor
 from fimviz._options import named_options
 from fimviz._quantile import digits, median
 from fimviz.attributions import Attributions
+from fimviz.bounds.certificate import CertifiedRadius
 from fimviz.comparison import BoundComparison
+from fimviz.distance import AdversarialDistance, ModelDistance
 from fimviz.fisher.plane import Plane
 from fimviz.fisher.spectrum import Spectrum
 from fimviz.fisher.walk import Walk
 from fimviz.margins.traces import MarginTraces
+from fimviz.model.classifier import Classifier
 from fimviz.model.failures import said
 from fimviz.ranking.spearman import Rank, spearman_of_many
 from fimviz.result import Result
@@ -65,9 +68,9 @@ class Explored:
         detail: everything about some of them.
         matched, matched_error: (n,) λ₁ with every sample's logits rescaled to a confidence of 0.9, and how far it may
             be from the truth; NaN where no temperature gives that confidence, as at a tie, or the sample failed.
-        radius: (n,) the certified L2 radius, or None, for the reason that `notes` gives.
+        certificate: the certified L2 radii of all inputs, where they were asked for.
         attacks: the smallest successful attacks of all inputs, where they were asked for.
-        struck: (m, attacks, K) logits of what they made of the samples in detail.
+        struck: (n, attacks, K) logits of what they made of the inputs.
         toward: some samples in detail with a smallest attack, and their planes of v₁ and that attack; or None.
         bounds, margins, attributions: of the samples in detail, where they were asked for.
         notes: why a part is missing, by its name.
@@ -77,7 +80,7 @@ class Explored:
     detail: Detail
     matched: Tensor
     matched_error: Tensor
-    radius: Tensor | None = None
+    certificate: CertifiedRadius | None = None
     attacks: Vulnerability | None = None
     struck: Tensor | None = None
     toward: tuple[tuple[int, ...], Plane] | None = None
@@ -114,11 +117,32 @@ class Explored:
         return s.net.likelihood.margin(s.logits, s.predictions)
 
     @property
+    def radius(self) -> Tensor | None:
+        """(n,) the certified L2 radius, or None: it was not asked for, or `notes` says why there is none."""
+        return None if self.certificate is None or self.certificate.reason else self.certificate.radius
+
+    @cached_property
+    def distance(self) -> ModelDistance | None:
+        """Between which lengths the smallest change lies that makes the model miss; None where a side is missing."""
+        c, s = self.certificate, self.spectrum
+        if c is None or self.attacks is None or self.struck is None:
+            return None
+        assert isinstance(s.net, Classifier)
+        length, which = self.attacks.epsilon.min(1)
+        found = length.isfinite()
+        said = s.net.likelihood.predict(self.struck[torch.arange(len(s)), which])
+        becomes = c.attack_predictions.clone()
+        becomes[found] = said[found]
+        own = replace(c, attack=length, attack_predictions=becomes)
+        return ModelDistance(s.net, own, s.labels_of(range(len(s))))
+
+    @property
     def quantities(self) -> dict[str, Tensor]:
         """What λ₁ may be compared with, (n,) each."""
         found = {"confidence": self.spectrum.confidence, "margin": self.margin}
         found |= {} if self.radius is None else {"radius": self.radius}
-        return found if self.attacks is None else {**found, "attack": self.attacks.best("l2")}
+        found |= {} if self.attacks is None else {"attack": self.attacks.best("l2")}
+        return found if self.distance is None else {**found, "ratio": self.distance.ratio}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,6 +179,13 @@ class Explorer(Result):
         return next(iter(self.models.values()))
 
     @property
+    def distance(self) -> AdversarialDistance | None:
+        """The radii and attacks of all models as both sides of one distance; None where one has not both."""
+        found = {name or "model": m.distance for name, m in self.models.items()}
+        both = {name: d for name, d in found.items() if d is not None}
+        return AdversarialDistance(both) if len(both) == len(found) else None
+
+    @property
     def places(self) -> tuple[int, ...]:
         """The samples in full detail."""
         return self.first.detail.places
@@ -176,7 +207,7 @@ class Explorer(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a sample and model: the columns of `Spectrum.frame`, the model, correct, margin, radius, attack.
+        """One row a sample and model: the columns of `Spectrum.frame`, model, correct, margin, radius, attack, ratio.
 
         `spectral_norm` is λ₁ as it is, `matched_spectral_norm` λ₁ at matched confidence, see `Explored.matched`;
         `failure` is last, as there.
@@ -191,7 +222,7 @@ class Explorer(Result):
                 part["correct"] = m.spectrum.correct.numpy()
                 if not m.spectrum.labelled.all():
                     part["correct"] = part["correct"].where(m.spectrum.labelled.numpy())
-            for extra in ("radius", "attack"):
+            for extra in ("radius", "attack", "ratio"):
                 if extra in m.quantities:
                     part[extra] = m.quantities[extra].numpy()
             if len(self.models) > 1:

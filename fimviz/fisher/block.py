@@ -15,6 +15,7 @@ those at kinks included.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -58,6 +59,8 @@ class Block:
     jvps: Tensor  # (n,)
     history: Tensor  # (n, s), the running value of λ₁ after each step of an iteration
     rough: Tensor | None = None  # (n,), of answers alone: whether they do not change smoothly
+    beside: Tensor | None = None  # (n,), λ₁ under the other likelihood that was asked for
+    beside_error: Tensor | None = None  # (n,)
 
 
 def joined(blocks: Sequence[Block]) -> Block:
@@ -85,8 +88,14 @@ class Ground:
         self.factor = net.likelihood.factor(self.logits)
         self.eps = torch.finfo(x.dtype).eps
         self.logit_error = logit_error(net.likelihood, self.logits, torch.finfo(self.here.logits.dtype).eps)
-        self._net, self._x = net, x
+        self._net, self.x = net, x
         self._forwards, self._vjps = 1, 0  # the latter beside those of `here`
+
+    def under(self, likelihood: Likelihood) -> Ground:
+        """The same passes, seen by another likelihood of the same logits."""
+        other = copy.copy(self)
+        other.factor = likelihood.factor(self.logits)
+        return other
 
     def rows(self, cotangents: int, to_logits: Callable[[Factor, Tensor], Tensor] = Factor.to_logits) -> Tensor:
         """All rows A = RᵀJ (n, r, D), or of another map of class space to logits, so many VJPs at a time."""
@@ -140,9 +149,9 @@ class Ground:
         Contrast and brightness are moved, so that what is flat stays flat, and values tied there stay tied: noise would
         part all ties in an image's background, which rounding parts rarely.
         """
-        largest = self._x.flatten(1).abs().amax(1).view(-1, *[1] * (self._x.ndim - 1))
+        largest = self.x.flatten(1).abs().amax(1).view(-1, *[1] * (self.x.ndim - 1))
         away = share.to(largest).view_as(largest)
-        there = Linearisation(self._net, self._x + away * (contrast * self._x + brightness * largest))
+        there = Linearisation(self._net, self.x + away * (contrast * self.x + brightness * largest))
         change = (there.logits.cpu().double() - self.logits).abs().amax(1)
         self.logit_error = torch.maximum(self.logit_error, _NEIGHBOUR * change)
         self._forwards += 1

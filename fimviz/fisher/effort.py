@@ -28,6 +28,7 @@ class Effort:
         open: the share of a divergence that rounding may move before its pass is taken again in float64.
         close: the share of the gap between two distances to which a flip is located.
         coarse: whether `reach` looks at every third distance first.
+        tolerance: of Lanczos' iteration, relative; None for as far as rounding allows.
     """
 
     nodes: tuple[int, int]
@@ -35,16 +36,19 @@ class Effort:
     open: float
     close: float
     coarse: bool
+    tolerance: float | None
 
     @property
     def passes(self) -> list[int]:
         """Roughly, of an input: around it, along the leading direction, and along each other one."""
-        return [15 if self.coarse else 30, self.nodes[0] + 17, self.nodes[1] + 8]
+        return [12 if self.coarse else 30, self.nodes[0] + 17, self.nodes[1] + 8]
 
 
-# Where a pass is long, the nodes of planes on their axes are among those of walks, which are asked once, and
-# divergences, which are drawn over decades, may be off by a tenth: no more than a line is wide.
-FULL, LARGE = Effort((33, 17), 21, 1e-3, 1e-4, False), Effort((13, 7), 7, 0.1, 1e-2, True)
+# Where a pass is long, most nodes of planes on their axes are among those of walks, which are asked once; views draw
+# cubics between the nodes, of which 5 a side are as right as lines between 7 (docs/benchmarks.md). Divergences, which
+# are drawn over decades, may be off by a tenth: no more than a line is wide. Of eigenvalues a thousandth may be open,
+# which is no more than is printed of them, and stands in their error.
+FULL, LARGE = Effort((33, 17), 21, 1e-3, 1e-4, False, None), Effort((13, 7), 5, 0.1, 1e-2, True, 1e-3)
 
 
 def effort(nets: Iterable[Classifier], inputs: Iterable[Tensor]) -> Effort:

@@ -9,24 +9,20 @@ which a card may solve quicker (`fimviz.fisher.eigen`).
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from fimviz.fisher.block import Block, Ground, eigenvectors, products, rounding_error
 from fimviz.fisher.eigen import largest
 from fimviz.fisher.method import Asked, Method
-from fimviz.model.classifier import Classifier
 
 
-def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, precise: bool) -> Block:
-    """The k largest eigenvalues at every input of x (n, …), `cotangents` VJPs at a time, inside `at_rest()`."""
-    ground = Ground(net, x, precise)
+def exact(ground: Ground, k: int, vectors: bool, cotangents: int) -> Block:
+    """The k largest eigenvalues at every input, `cotangents` VJPs at a time, inside `at_rest()`."""
     factor = ground.factor
     rows = ground.rows(cotangents)
     mu, u = largest(products(rows, rows), k)
     noise, uncertainty = ground.rounding(rows)
     error = rounding_error(mu, noise, uncertainty, factor.rank)
     trace, frobenius, scale = mu.sum(1), mu.norm(dim=1), factor.log_scale.exp()
-    none = rows.new_zeros(len(x), 0, rows.shape[2]).cpu()
+    none = rows.new_zeros(len(rows), 0, rows.shape[2]).cpu()
     return Block(
         logits=ground.logits,
         logit_error=ground.logit_error,
@@ -37,13 +33,13 @@ def exact(net: Classifier, x: Tensor, k: int, vectors: bool, cotangents: int, pr
         frobenius=frobenius * scale,
         frobenius_error=error.norm(dim=1) * scale,
         eigenvectors=eigenvectors(rows, u, mu[:, :k], factor.ascent, noise) if vectors else none,
-        history=trace.new_zeros(len(x), 0),
+        history=trace.new_zeros(len(rows), 0),
         **ground.passes(),
     )
 
 
-def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
-    return exact(net, x, asked.k, asked.vectors, asked.cotangents, asked.precise)
+def _run(ground: Ground, asked: Asked) -> Block:
+    return exact(ground, asked.k, asked.vectors, asked.cotangents)
 
 
 EXACT = Method(

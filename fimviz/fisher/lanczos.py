@@ -22,8 +22,7 @@ from torch import Tensor
 from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, products, ritz_error, ritz_vectors, rounding_error, unit
 from fimviz.fisher.method import Asked, Method
-from fimviz.fisher.rest import Rest, orthogonal, rest
-from fimviz.model.classifier import Classifier
+from fimviz.fisher.rest import Rest, orthogonal, rest, unknown_rest
 
 _TOLERANCE = 1e-6
 # Of a start, what is random.
@@ -35,24 +34,23 @@ _PROBES, _PROBES_UNCONFIRMED = 4, 8
 
 
 def lanczos(
-    net: Classifier,
-    x: Tensor,
+    ground: Ground,
     k: int,
     vectors: bool,
     tolerance: float | None,
     max_steps: int,
     seed: int,
-    precise: bool,
+    totals: bool = True,
 ) -> Block:
-    """The k largest eigenvalues at every input of x (n, …) to a relative iteration error, inside `at_rest()`.
+    """The k largest eigenvalues at every input to a relative iteration error, inside `at_rest()`.
 
-    By default to 1e-6, or where rounding alone is stated to move an eigenvalue by twice as much.
+    By default to 1e-6, or where rounding alone is stated to move an eigenvalue by twice as much. What the trace takes
+    beside them is left out without `totals`, where another random vector has confirmed that none was missed.
     """
-    ground = Ground(net, x, precise, along=True)
     tolerance = max(_TOLERANCE, ground.usual) if tolerance is None else tolerance
-    search = _search(ground, k, tolerance, max_steps, torch.Generator().manual_seed(seed))
+    search = _search(ground, k, tolerance, max_steps, torch.Generator().manual_seed(seed), totals)
     u = search.basis @ search.turn[..., :k]
-    rows = x.new_zeros(len(x), u.shape[2], x[0].numel())
+    rows = ground.x.new_zeros(len(u), u.shape[2], ground.x[0].numel())
     while search.rows:  # one by one: together they would take their memory twice
         row = search.rows.pop()
         rows += search.turn[:, len(search.rows), :k, None].to(row) * row
@@ -111,12 +109,14 @@ class _Search:
     confirmed: bool  # whether another random vector has found nothing more
     captured: Tensor  # (n,) the trace that the basis held when it had converged
     squares: Tensor  # (n,) ‖F‖²_F without the block beyond that basis
-    rest: Rest  # what that basis left
+    rest: Rest  # what that basis left; NaN where nobody asks
     sizes: Tensor  # (n, m), ‖v_j‖
     apart: Tensor  # (n, m), how far Rayleigh quotients with v_j from VJPs and from a JVP are apart: rounding
 
 
-def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator: torch.Generator) -> _Search:
+def _search(
+    ground: Ground, k: int, tolerance: float, max_steps: int, generator: torch.Generator, totals: bool
+) -> _Search:
     factor, count = ground.factor, len(ground.logits)
     limit = min(factor.rank, max_steps)
 
@@ -177,7 +177,10 @@ def _search(ground: Ground, k: int, tolerance: float, max_steps: int, generator:
         captured, squares, known = theta.sum(1), theta.square().sum(1) + 2 * residual.square().sum(1), theta.shape[1]
     # The vector that confirmed is a first probe of what the basis left then.
     probes, begun = (_PROBES, 1) if confirmed else (_PROBES_UNCONFIRMED, 0)
-    found = rest(ground, basis[..., : known + begun], rows[known : known + begun], probes, generator)
+    if totals or not confirmed:  # else the bound of what was missed rests on it
+        found = rest(ground, basis[..., : known + begun], rows[known : known + begun], probes, generator)
+    else:
+        found = unknown_rest(count)
     sizes = rayleigh.diagonal(dim1=1, dim2=2).sqrt()
     return _Search(
         basis, rows, theta, s, residual, torch.stack(history, 1), confirmed, captured, squares, found, sizes, apart
@@ -191,8 +194,8 @@ def _bordered(matrix: Tensor, column: Tensor) -> Tensor:
     return grown
 
 
-def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
-    return lanczos(net, x, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.precise)
+def _run(ground: Ground, asked: Asked) -> Block:
+    return lanczos(ground, asked.k, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.totals)
 
 
 LANCZOS = Method(

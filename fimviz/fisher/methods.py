@@ -14,7 +14,7 @@ from fimviz._options import flag, named_options, real, whole
 from fimviz._tell import tell
 from fimviz._ways import named
 from fimviz.fisher.block import Block, joined
-from fimviz.fisher.method import Asked, Method
+from fimviz.fisher.method import Asked, Beside, Method
 from fimviz.fisher.precision import Precision
 from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.fisher.table import METHODS
@@ -104,6 +104,46 @@ def spectrum(
         >>> round(s.spectral_norm.item(), 12), s.eigenvectors.flatten().abs().tolist()
         (1.0, [1.0, 0.0, 0.0])
     """
+    return found_with(
+        net,
+        images,
+        None,
+        k=k,
+        method=method,
+        vectors=vectors,
+        labels=labels,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        probes=probes,
+        step=step,
+        seed=seed,
+        verify=verify,
+        max_memory=max_memory,
+        errors=errors,
+        progress=progress,
+    )[0]
+
+
+def found_with(
+    net: Classifier | BlackBox | nn.Module,
+    images: Any,
+    beside: Beside | None,
+    *,
+    k: int | None = None,
+    method: str = "auto",
+    vectors: bool = True,
+    labels: Any = None,
+    tolerance: float | None = None,
+    max_steps: int = 100,
+    probes: int = 100,
+    step: float | None = None,
+    seed: int = 0,
+    verify: bool | None = None,
+    max_memory: float | None = None,
+    errors: str = "mark",
+    progress: bool | Callable[[int, int], None] = False,
+) -> tuple[Spectrum, Tensor | None, Tensor | None]:
+    """`spectrum`, and from the same passes λ₁ (n,) beside another likelihood and its error (n,), where one is given."""
     asked_for = named("method", method, METHODS, ("auto", *METHODS))
     errors = known(errors)
     k = None if k is None else whole("k", k, 1)
@@ -141,6 +181,7 @@ def spectrum(
         step=step,
         seed=seed,
         precise=precision.precise,
+        beside=beside,
     )
     start = time.perf_counter()
     work = Work(len(x), progress, errors=errors)
@@ -165,7 +206,7 @@ def spectrum(
     said += _noticed(net, way, precision, found, sharpened)
     logits = _asked_again(net, x, found.logits, failures)
     forwards, vjps, jvps = (n.clamp_min(0) for n in (found.forwards, found.vjps, found.jvps))  # −1 where they failed
-    return Spectrum(
+    s = Spectrum(
         eigenvalues=found.eigenvalues,
         error=found.error,
         trace=found.trace,
@@ -186,6 +227,7 @@ def spectrum(
         history=found.history,
         failures=dict(sorted(failures.items())),
     )
+    return s, found.beside, found.beside_error
 
 
 def _meant(net: Classifier | BlackBox, way: Method, precision: Precision) -> tuple[str, str]:

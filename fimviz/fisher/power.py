@@ -14,16 +14,13 @@ from torch import Tensor
 from fimviz._ways import JVP_COST, VJP_COST
 from fimviz.fisher.block import Block, Ground, inner, ritz_vectors, rounding_error, unit
 from fimviz.fisher.method import Asked, Method
-from fimviz.model.classifier import Classifier
 
 _TOLERANCE = 1e-6
 
 
-def power(
-    net: Classifier, x: Tensor, vectors: bool, tolerance: float | None, max_steps: int, seed: int, precise: bool
-) -> Block:
-    """The leading eigenvalue at every input of x (n, …), to a relative residual, inside `at_rest()`."""
-    ground = Ground(net, x, precise)
+def power(ground: Ground, vectors: bool, tolerance: float | None, max_steps: int, seed: int) -> Block:
+    """The leading eigenvalue at every input, to a relative residual, inside `at_rest()`."""
+    x = ground.x
     tolerance = tolerance or _TOLERANCE
     factor = ground.factor
     generator = torch.Generator().manual_seed(seed)
@@ -63,8 +60,8 @@ def power(
     )
 
 
-def _run(net: Classifier, x: Tensor, asked: Asked) -> Block:
-    return power(net, x, asked.vectors, asked.tolerance, asked.max_steps, asked.seed, asked.precise)
+def _run(ground: Ground, asked: Asked) -> Block:
+    return power(ground, asked.vectors, asked.tolerance, asked.max_steps, asked.seed)
 
 
 POWER = Method(

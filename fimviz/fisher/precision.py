@@ -8,12 +8,13 @@ taken again in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fimviz.fisher.block import Block, padded
+from fimviz.fisher.block import Block, Ground, padded
 from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
@@ -53,15 +54,29 @@ class Precision:
         """
         if way.answers:
             return way.run(net, x, asked), 0
-        block = way.run(net, x.to(self.passes), asked)
+        block = _found(net, x.to(self.passes), way, asked)
         if not self.sharpens:
             return block, 0
-        short = (~(block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0])).nonzero()[:, 0]
+        fine = block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0]
+        if block.beside is not None and block.beside_error is not None:
+            fine &= block.beside_error <= _ENOUGH * block.beside
+        short = (~fine).nonzero()[:, 0]
         at_once = (len(x) + 1) // 2  # as their numbers are twice as long
         for start in range(0, len(short), at_once):
             rows = short[start : start + at_once]
-            block = _with(block, rows, way.run(net, x[rows.to(x.device)].double(), asked))
+            block = _with(block, rows, _found(net, x[rows.to(x.device)].double(), way, asked))
         return block, len(short)
+
+
+def _found(net: Any, x: Tensor, way: Method, asked: Asked) -> Block:
+    """What a method makes of inputs in the precision of x; λ₁ under another likelihood too, from the same passes."""
+    ground = Ground(net, x, asked.precise, along=way.along)
+    block = way.run(ground, asked)
+    if asked.beside is None:
+        return block
+    alone = replace(asked, k=1, vectors=False, totals=False, beside=None)
+    other = way.run(ground.under(asked.beside.likelihood), alone)
+    return replace(block, beside=other.eigenvalues[:, 0], beside_error=asked.beside.error(other))
 
 
 def _with(block: Block, rows: Tensor, again: Block) -> Block:

@@ -51,6 +51,12 @@ def rest(ground: Ground, basis: Tensor, begun: list[Tensor], probes: int, genera
     return Rest(trace, torch.maximum(high - trace, trace - low), frobenius, (low / missing**0.5, most))
 
 
+def unknown_rest(count: int) -> Rest:
+    """That of so many inputs where nobody has looked."""
+    unknown = torch.full((count,), torch.nan, dtype=torch.float64)
+    return Rest(unknown, unknown, unknown, (unknown, unknown))
+
+
 def orthogonal(w: Tensor, basis: Tensor) -> Tensor:
     """What of w (n, r, m) lies outside the basis (n, r, j)."""
     for _ in range(2):  # twice is enough (Kahan), once is not

@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import fields
 
 import torch
 from torch import Tensor
 
-from fimviz.fisher.block import Block, eigenvectors, logit_error
+from fimviz.fisher.block import Block, eigenvectors, joined, logit_error
 from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
@@ -97,7 +96,7 @@ def sketch(
             blocks.append(_one(net, one, k, vectors, m, step, seed))
         except NonFiniteError as found:
             raise NonFiniteError(found.reason, [row]) from None
-    return Block(**{f.name: torch.cat([getattr(b, f.name) for b in blocks]) for f in fields(Block)})
+    return joined(blocks)
 
 
 def frame(x: Tensor, dimension: int, count: int, seed: int, orthonormal: bool = True) -> tuple[Tensor, torch.Generator]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fimviz._options import named_options, whole
 from fimviz._quantile import quantiles
-from fimviz.fisher.block import padded
+from fimviz.fisher.block import logit_error, padded
 from fimviz.fisher.effort import FULL, Effort, effort
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.walk import Walk, evenly, logits_at, one_sided, reach, unasked, walk
@@ -385,7 +385,10 @@ class Spectrum(ModelResult):
 
     @cached_property
     def _float64_logits(self) -> Tensor:
-        """Logits (n, K) of the inputs by one float64 pass, which walks and planes take differences from."""
+        """Logits (n, K) of the inputs as of a float64 pass, which walks and planes take differences from."""
+        known = logit_error(self.net.likelihood, self.logits, torch.finfo(torch.float64).eps)
+        if bool((self.logit_error <= known).all()):
+            return self.logits
         return logits_at(self, torch.arange(len(self)), (), torch.float64)
 
     @cached_property

@@ -7,6 +7,7 @@ speaks of. Views count such pixels. Only a `BlackBox` stops them at the range, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fimviz.fisher.block import logit_error
 from fimviz.model.engine.parts import answers_to
+from fimviz.model.precise import Float64Convolutions
 
 if TYPE_CHECKING:
     from fimviz.fisher.spectrum import Spectrum
@@ -164,20 +166,34 @@ def unasked(spectrum: Spectrum, k: int, epsilon: Tensor) -> Walk:
 def reach(spectrum: Spectrum, coarse: bool = False) -> Tensor:
     """The next but one of 0.001, 0.002, 0.005 … 5 beyond the change of prediction along ±v₁; 1 where none is seen.
 
-    `coarse` looks at every third of them first, and only before the first change that it sees there at the others: half
-    as many passes, which miss a change and return between two of those.
+    `coarse` looks at 0.05 first, and from there at every third down to the last change or up to the first, then back
+    from it: a third of the passes, which miss a change and return between two of those.
     """
     low, high = spectrum.pixel_range
     series = (high - low) * torch.tensor(_SERIES, dtype=torch.float64)
-    every = torch.arange(len(spectrum))
     changed = torch.zeros(len(spectrum), len(series), dtype=torch.bool)
-    thirds = torch.arange(2, len(series), 3)
-    first = thirds if coarse else torch.arange(len(series))
-    changed[:, first] = _changes(spectrum, every, series[first].expand(len(every), -1))
+
+    def look(some: Tensor, at: Tensor) -> None:
+        changed[some[:, None], at] = _changes(spectrum, some, series[at])
+
     if coarse:
-        some = changed.any(1).nonzero()[:, 0]
-        before = changed[some].int().argmax(1)[:, None] - torch.tensor([2, 1])
-        changed[some[:, None], before] = _changes(spectrum, some, series[before])
+        third = torch.full((len(spectrum),), 5)
+        left, downward = torch.arange(len(spectrum)), torch.zeros(len(spectrum), dtype=torch.bool)
+        while len(left):
+            look(left, third[left, None])
+            seen = changed[left, third[left]]
+            downward[left] |= seen & (third[left] == 5)
+            further = third[left] + torch.where(downward[left], -3, 3)
+            goes_on = (seen == downward[left]) & (further >= 2) & (further < len(series))
+            left, further = left[goes_on], further[goes_on]
+            third[left] = further
+        for step in (1, 0):
+            back = changed.int().argmax(1) - 1
+            some = (changed.any(1) & (back % 3 == step)).nonzero()[:, 0]
+            if len(some):
+                look(some, back[some, None])
+    else:
+        look(torch.arange(len(spectrum)), torch.arange(len(series)).expand(len(spectrum), -1))
     beyond = series[(changed.int().argmax(1) + 1).clamp_max(len(series) - 1)]
     return torch.where(changed.any(1), beyond, torch.tensor(high - low, dtype=torch.float64))
 
@@ -276,4 +292,5 @@ def logits_at(
             x = x + distances[places].to(precision).view(-1, *[1] * (v.ndim - 1)) * v[some].to(precision)
         return x
 
-    return answers_to(net, len(rows), size, moved)
+    with Float64Convolutions() if precision == torch.float64 else nullcontext():
+        return answers_to(net, len(rows), size, moved)

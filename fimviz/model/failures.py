@@ -7,7 +7,8 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -27,6 +28,17 @@ class NonFiniteError(FloatingPointError):
     def __init__(self, reason: str, rows: Sequence[int]) -> None:
         super().__init__(f"{reason} for input {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''}")
         self.reason, self.rows = reason, list(rows)
+
+
+@contextmanager
+def of_model(name: object, several: bool = True) -> Iterator[None]:
+    """Errors within say which of several models they are of."""
+    try:
+        yield
+    except Exception as error:
+        if several:
+            error.add_note(f"This is of the model {name!r}.")
+        raise
 
 
 def check_finite(values: Tensor, reason: str) -> None:

@@ -188,6 +188,19 @@ class Float64Values(TorchDispatchMode):
                     t.masked_fill_(there & beyond, float(next_to_it))
 
 
+class Float64Convolutions(TorchDispatchMode):
+    """Under it, convolutions of float64 numbers on a processor run as those of `float64_values` do."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default and args[0].dtype == torch.float64:
+            return _convolution(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
 class Traits(TorchDispatchMode):
     """What the operations of a forward pass on x under it say of a network.
 

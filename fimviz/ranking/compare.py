@@ -18,7 +18,7 @@ from fimviz.model.data import unpacked
 from fimviz.model.engine.memory import limit
 from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
-from fimviz.model.failures import known
+from fimviz.model.failures import known, of_model
 from fimviz.ranking.comparison import ModelComparison
 from fimviz.ranking.numbers import ModelNumbers, Settings, forecast, model_numbers
 
@@ -110,7 +110,10 @@ def compare_models(
     progress = wanted(progress)
     if isinstance(images, Mapping):
         own = [name for name in models if name in images]
-        read = {name: unpacked(images[name], labels, as_classifier(models[name])) for name in own}
+        read = {}
+        for name in own:
+            with of_model(name):
+                read[name] = unpacked(images[name], labels, as_classifier(models[name]))
         images = dict(images) | {name: one for name, (one, _) in read.items()}
         labels = next((found for _, found in read.values() if found is not None), None)
     else:
@@ -121,11 +124,8 @@ def compare_models(
     done: dict[str, ModelNumbers] = {}
     with work:
         for name, net in models.items():
-            try:
+            with of_model(name):
                 done[str(name)] = model_numbers(as_classifier(net), given[name], labels, settings, bar)
-            except Exception as error:
-                error.add_note(f"while comparing the model {name!r}")
-                raise
             work.reached(len(done))
         bar.end()
     if work.stopped:

@@ -9,6 +9,7 @@ from torch import nn
 
 import fimviz as fv
 from fimviz.bounds.linear.enclosed import Region, enclose
+from fimviz.bounds.linear.multipliers import Coupled, Part
 from fimviz.bounds.linear.recorded import recorded
 from fimviz.bounds.linear.slopes import Jacobian
 
@@ -35,7 +36,7 @@ def at_points(net, x, radius, count, seed=0):
 
 @pytest.mark.parametrize("name", ["mlp-robust", "vgg", "resnet-robust"])
 def test_no_point_of_a_ball_is_more_fragile(name):
-    net, x = fv.zoo.load(f"digits-{name}"), fv.zoo.digits().images[:2]
+    net, x = fv.zoo.load(f"digits-{name}"), fv.zoo.digits().images[: 2 if "mlp" in name else 1]
     for radius in (0.003, 0.03):
         b = fv.ball_bound(net, x, radius, steps=2)
         assert b.reason == ""
@@ -43,7 +44,7 @@ def test_no_point_of_a_ball_is_more_fragile(name):
         assert (b.found <= b.bound).all()
         assert (at_points(fv.zoo.load(f"digits-{name}"), x, radius, 12) <= b.bound).all()
         if radius == 0.003:
-            assert (b.bound <= (1.2 if "mlp" in name else 4) * b.found).all()
+            assert (b.bound <= 1.2 * b.found).all()
 
 
 @pytest.mark.parametrize("name", ["mlp", "vgg", "densenet-robust"])
@@ -99,7 +100,7 @@ def test_every_pattern_of_a_small_network():
         top = fv.spectrum(net, x + radius * disc, k=1, vectors=False).spectral_norm.max()
         b = fv.ball_bound(net, x, radius)
         assert b.found <= b.bound
-        assert top <= b.bound.item() <= 4 * top
+        assert top <= b.bound.item() <= 3 * top
 
 
 def test_without_linear_bounds_that_of_the_weights():
@@ -135,8 +136,9 @@ def test_a_rung_of_the_ladder():
     assert c.methods["ball"].guarantee == "upper"
     assert torch.equal(c.radius, radius.double())
     assert "within the radius, 0.01 to 0.03" in c.needs["ball"]
-    assert c.numbers().text.str.contains("within the radius, 0.01 to 0.03").any()
     shown = c.numbers()
+    assert shown.text.str.contains("within the radius, 0.01 to 0.03").any()
+    assert shown.text.str.contains("larger than at the point, to which its ratio is").any()
     assert (shown["item"] == "ball").any()
     assert "ball" not in fv.compare_bounds(net, x[:1], probes=10, max_steps=3).methods
     with pytest.raises(ValueError, match="a black box has none"):
@@ -258,12 +260,72 @@ def test_operations_that_were_taken_for_others(function):
         assert ((b.found <= b.bound) | b.bound.isnan()).all()
 
 
-def test_ties_of_a_padded_pool_at_a_point():
-    for seed in range(4):
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.MaxPool2d(3, 2, 1),),
+        (nn.ReLU(), nn.MaxPool2d(2, 1)),
+        (nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
+        (nn.LeakyReLU(), nn.MaxPool2d(2), nn.ReLU()),
+    ],
+    ids=lambda layers: " ".join(type(m).__name__ for m in layers),
+)
+def test_ties_of_pools(layers):
+    """Over images without contrast every number of a window is as large, and points around choose among them."""
+    g, x = torch.Generator().manual_seed(0), torch.zeros(1, 1, 5, 5).double()
+    for seed, radius in ((0, 0.0), (1, 1e-3), (2, 0.3)):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(4, 3)).double()
-        b = fv.ball_bound(net, torch.zeros(1, 1, 4, 4).double(), 0.0, steps=0)
-        assert b.at_point <= b.bound
+        body = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), *layers, nn.Flatten())
+        net = nn.Sequential(body, nn.Linear(body(x.float()).shape[1], 3)).double()
+        b = fv.ball_bound(net, x, radius, steps=1)
+        step = torch.randn(200, *x.shape[1:], generator=g).double().abs()  # within the box
+        at = x + 0.999 * radius * step / step.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        top = fv.spectrum(net, at, k=1, vectors=False, verify=False).spectral_norm.max()
+        assert max(top, b.found) <= b.bound
+
+
+def test_ties_over_a_background():
+    net = fv.zoo.load("digits-vgg")
+    b = fv.ball_bound(net, torch.zeros(1, 1, 8, 8), 0.001, steps=1)
+    assert b.found <= b.bound <= 5 * b.found
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_what_hears_of_itself_through_others(seed):
+    """‖y‖/‖u‖ of y = Rw + Mu and z = Nw + Au, for many w with |w_i| ≤ ‖z_i‖, two z to every second w."""
+    g = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=g).double() * 10 ** torch.randn(shape[0], 1, generator=g).double()
+
+    sizes, owners = (2, 3, 2), [torch.tensor(o) for o in ([0, 1, 0], [2, 0, 1, 0], [0, 1])]
+    parts, count = [], 0
+    for size, owner in zip(sizes, owners, strict=True):
+        parts.append(Part(random(len(owner), count), random(len(owner), 4), torch.zeros(len(owner)).double(), owner))
+        count += size
+    R, M, none = random(3, count), random(3, 4), torch.zeros(3).double()
+    coupled = Coupled(parts, count)
+    norm, lengths = coupled.norm(R, M, none), coupled.lengths(R, M, none)
+    for _ in range(200):
+        J = torch.zeros(0, 4).double()  # of w by u
+        for part, size in zip(parts, sizes, strict=True):
+            signs = torch.randn(len(part.owner), generator=g).double()
+            lengths_of = torch.zeros(size).double().index_add_(0, part.owner, signs.square()).sqrt()
+            signs = signs / lengths_of[part.owner]  # δ_i, one row of length 1 for each w
+            z = part.N @ J + part.A
+            J = torch.cat([J, torch.zeros(size, 4).double().index_add_(0, part.owner, signs[:, None] * z)])
+        y = R @ J + M
+        assert torch.linalg.matrix_norm(y, 2) <= norm
+        assert (y.norm(dim=1) <= lengths).all()
+
+
+def test_one_open_slope_is_bounded_exactly():
+    """y = w + 2u, z = 3u: at most 5."""
+    one, none = torch.ones(1, 1).double(), torch.zeros(1).double()
+    coupled = Coupled([Part(torch.zeros(1, 0).double(), 3 * one, none, torch.tensor([0]))], 1)
+    assert 5 <= coupled.norm(one, 2 * one, none) <= 5.02
+    assert 5 <= coupled.lengths(one, 2 * one, none).item() <= 5.02
 
 
 @pytest.mark.parametrize(("approximate", "x"), [("tanh", -4.51), ("none", -6.516)])

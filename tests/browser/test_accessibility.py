@@ -139,7 +139,7 @@ def attributions():
 
 def explorer():
     return fv.explore(
-        *digits(n=12), detail=3, include=["plane", "radius", "bounds", "attacks", "margins", "attributions"]
+        *digits(n=8), detail=3, include=["plane", "radius", "bounds", "attacks", "margins", "attributions"]
     )
 
 

@@ -14,7 +14,7 @@ from tests.browser.test_perturbation import slide
 from tests.explorer.test_explorer import batch, model, png
 
 PARTS = ["plane", "radius", "bounds", "attacks", "margins", "attributions"]
-TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
+TABS = ("direction", "plane", "bounds", "attacks", "distance", "margins", "attributions")
 SETTLE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 120))"
 
 
@@ -282,6 +282,34 @@ def test_attacks_of_the_sample(opened, found):
     assert nested.locator(".fv-slider output").inner_text().startswith(f"{other}: ")
 
 
+def test_the_distance_of_every_sample_is_a_bar_that_opens_it(opened, found):
+    page = opened(found, viewport={"width": 480, "height": 900})
+    page.get_by_role("tab", name="attacks").focus()
+    page.keyboard.press("ArrowRight")
+    view = page.locator(".fv-nested-distance")
+    rows = view.locator(".fv-each g")
+    rows.nth(39).wait_for(state="attached")
+    assert f"sample {chosen(page)}, label" in view.locator(".fv-words").inner_text()
+    rows.nth(7).scroll_into_view_if_needed()
+    box = rows.nth(7).bounding_box()
+    page.mouse.click(box["x"] + 60, box["y"] + box["height"] / 2)
+    by_attack = found.distance.models["model"].attacked.argsort(stable=True).tolist()
+    assert chosen(page) == by_attack[7]
+    assert rows.nth(7).locator(".fv-chosen-row").count() == 1
+    assert rows.locator("text").all_text_contents() == [str(by_attack[7])], "of forty, the one that is told of"
+    view.locator(".fv-which").focus()
+    page.keyboard.press("ArrowRight")
+    assert chosen(page) == by_attack[8]
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {by_attack[-1]}:']").click()
+    assert f"sample {by_attack[-1]}, label" in view.locator(".fv-words").inner_text()
+    page.get_by_label("What λ₁ is plotted against").select_option("ratio")
+    assert "attack ÷ certified radius, log axis" in page.locator(".fv-cloud").inner_text()
+    missed = int((~found.first.distance.correct).nonzero()[0])
+    page.locator(f".fv-explore > .fv-gallery [aria-label^='sample {missed}:']").click()
+    assert page.locator(".fv-cloud .fv-ring").count() == 0, "it has no ratio"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_what_is_not_there_is_said(opened, found):
     page = opened(found)
     other = next(i for i in range(40) if i not in found.places)
@@ -320,6 +348,8 @@ def test_two_models_stand_side_by_side(opened):
     assert "λ₁ of mlp-robust" in page.locator(".fv-cloud").inner_text()
     page.get_by_role("tab", name="plane").click()
     assert page.locator(".fv-planes").count() == 2
+    page.get_by_role("tab", name="distance").click()
+    assert 'include=["radius", "attacks"]' in page.locator(".fv-absent:visible").inner_text()
 
 
 def odd(case):
@@ -341,7 +371,7 @@ def odd(case):
     kind = "bernoulli" if case == "labels" else "categorical"
     net = fv.Classifier(model(shape, count), classes=names, likelihood=kind)
     labels = None if case == "labels" else [i % count for i in range(6)]
-    e = fv.explore(net, images, labels, detail=3, include=["plane"])
+    e = fv.explore(net, images, labels, detail=1 if case == "photos" else 3, include=["plane"])
     if case == "NaN":
         e.first.detail.spectrum.eigenvectors[:, 0, 0, 2, 3] = torch.nan
     if case == "zero":

@@ -19,11 +19,14 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 
 import fimviz as fv
+from fimviz.explorer import parts
 from fimviz.explorer.detail import examine
+from fimviz.explorer.parts import extended
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.plane import plane
 from fimviz.fisher.walk import evenly, logits_at, reach, walk
 from fimviz.model.engine.parts import answers_to
+from fimviz.views.explorer.explored import choices
 from fimviz.views.explorer.view import Exploring
 from fimviz.views.kit import module as modules
 from tests.views.test_views import in_node, unpacked
@@ -126,7 +129,10 @@ def test_numbers_are_those_of_the_parts(found):
     radius = fv.certified_radius(model(), images, method="norms", attack=False).radius
     np.testing.assert_allclose(frame.radius, radius, rtol=1e-6)
     matched = matched_spectral_norm(fv.Classifier(model()), images)
-    np.testing.assert_allclose(frame.matched_spectral_norm, matched, rtol=1e-9)
+    # In float32, as the network is smooth, and to within what that is said to leave open.
+    off = (torch.tensor(frame.matched_spectral_norm.to_numpy()) - matched).abs()
+    assert (off <= found.first.matched_error).all()
+    assert (found.first.matched_error <= 1e-3 * matched).all()
     assert frame.columns[-2:].tolist() == ["matched_spectral_norm", "failure"]
     deep = found.first.detail
     assert list(deep.places) == sorted(deep.places, key=matched.argsort(descending=True).tolist().index)
@@ -261,19 +267,6 @@ def test_an_interrupt_keeps_what_is_complete():
     assert max(steps) <= max(total for _, total in calls)
 
 
-def test_interrupted_at_matched_confidence_the_norms_as_they_are_lead(monkeypatch):
-    module = importlib.import_module("fimviz.explorer.explore")
-    real = module.matched_with_errors
-    monkeypatch.setattr(module, "matched_with_errors", lambda net, x, **options: real(net, x[:5], **options))
-    images, labels = batch()
-    with pytest.warns(UserWarning, match="holds what was complete"):
-        e = fv.explore(model(), images, labels, detail=4)
-    assert len(e) == 12
-    assert e.first.matched.isnan().all()
-    assert e.first.fragile == e.first.spectrum.fragile
-    assert e.view().state["norm"] == "raw"
-
-
 def test_progress_ends_at_all():
     images, labels = batch()
     seen = []
@@ -285,7 +278,7 @@ def test_progress_ends_at_all():
 @pytest.fixture(scope="module")
 def attacked():
     images, labels = batch(n=6)
-    return fv.explore(model(), images, labels, detail=3, include=["plane", "attacks", "attributions"])
+    return fv.explore(model(), images, labels, detail=3, include=["plane", "radius", "attacks", "attributions"])
 
 
 def test_attacks_and_attributions_are_those_of_their_functions(attacked):
@@ -305,6 +298,49 @@ def test_attacks_and_attributions_are_those_of_their_functions(attacked):
             assert one["epsilon"] == pytest.approx(float(found.attacks.epsilon[row["index"], j]), nan_ok=True)
             assert ("image" in one) == (row["index"] in at and one["epsilon"] > 0)
     assert m["nested"]["attributions"][0]["places"] == at
+
+
+def test_radii_and_attacks_are_both_sides_of_the_distance(attacked):
+    images, _ = batch(n=6)
+    found, m = attacked.distance.frame, attacked.first
+    certificate = fv.certified_radius(model(), images, attack=False)
+    right = found.correct.to_numpy()
+    assert 0 < right.sum() < 6
+    np.testing.assert_allclose(found.certified, certificate.radius.where(torch.tensor(right), 0), rtol=1e-6)
+    assert set(found[right].method) == {"linear"}, "a small network: planned to take no time"
+    assert found[right].attacked.tolist() == attacked.frame.attack[right].tolist()
+    assert (found[right].ratio > 1).all()
+    assert (found[right].attack_prediction != found[right].label).all()
+    np.testing.assert_array_equal(attacked.frame.ratio, found.ratio)
+    data, _ = unpacked(attacked.view())
+    (entry,) = data["nested"]["distance"]
+    assert entry["places"] == list(range(6))
+    assert data["models"][0]["proofs"] == m.certificate.method
+    assert {"radius", "attack", "ratio"} < set(choices(data)["criteria"])
+
+
+def test_radii_that_would_take_long_are_from_the_norms_and_say_so(attacked, monkeypatch):
+    def method(**options):
+        certificate = extended(attacked.first, "radius", (), 0, **options).certificate
+        return set(certificate.method), certificate.reasons["linear"]
+
+    assert method()[0] == {"norms"}
+    monkeypatch.setattr("fimviz.explorer.parts._LINEAR", 5.9 * 2e6)
+    assert method(lines=True) == (
+        {"norms"},
+        "from the norms: linear bounds of 6 images take long, fv.adversarial_distance has them",
+    )
+
+
+def test_interrupted_attacks_are_left_out(monkeypatch):
+    real = parts.attacks_of
+    monkeypatch.setattr(parts, "attacks_of", lambda s, places, *more: real(s, range(1), *more))
+    images, labels = batch(n=3)
+    with pytest.warns(UserWarning, match="holds what was complete"):
+        e = fv.explore(model(), images, labels, include=["radius", "attacks"])
+    assert e.first.radius is not None
+    assert e.first.attacks is None
+    assert e.distance is None
 
 
 def test_the_plane_toward_an_attack_contains_it(attacked):
@@ -418,7 +454,7 @@ def test_large_images_are_all_in_detail_and_asked_more_coarsely(monkeypatch):
     detail = e.first.detail
     assert len(e.places) == len(detail.planes.kl) == 8
     assert [w.epsilon.shape[1] for w in detail.walks] == [15, 9, 9]
-    assert detail.planes.distances.shape[1] == 7
+    assert detail.planes.distances.shape[1] == 5
     assert e.first.radius is None
     assert len(fv.explore(model(), images[:2]).places) == 2
 
@@ -455,13 +491,16 @@ def test_a_coarse_look_reaches_as_far_where_a_prediction_changes_once(monkeypatc
     count = sum(asked)
     assert len(set(coarse.tolist())) > 2
     assert torch.equal(coarse, reach(s))
-    assert count <= 12 * len(s)
+    assert count <= 10 * len(s)
     assert sum(asked) - count == 24 * len(s)
+    never = torch.nn.Linear(2, 2)
+    never.bias.data[0] = 99.0
+    assert reach(fv.spectrum(never, torch.rand(1, 2), k=1), coarse=True).tolist() == [1.0]
 
 
 def test_large_images_travel_small_but_for_the_detail():
     images, _ = batch((3, 224, 224), n=6)
-    e = fv.explore(model((3, 224, 224), 10), images, detail=1, k=1)
+    e = fv.explore(model((3, 224, 224), 10), images, detail=1, k=1, include=[])
     data, arrays = unpacked(e.view())
     assert max(data["thumbs"]["shape"][:2]) <= 64
     assert data["thumbs"]["at"][1] == 6 * np.prod(data["thumbs"]["shape"])
@@ -530,6 +569,26 @@ def test_kl_between_the_nodes_of_a_plane_follows_what_f_predicts():
     found = in_modules("return data.places.map(p => plane.klAt(data.known, ...p))", known=known, places=places)
     wanted = [0.5 * (6 * x**2 + y**2) * (1 + 0.1 * x - 0.2 * y) for x, y in places]
     assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_few_nodes_of_a_plane_are_joined_by_cubics():
+    a, b = np.meshgrid(np.linspace(-2, 2, 5), np.linspace(-2, 2, 5), indexing="ij")
+    t = np.linspace(-2, 2, 21)
+    logp = [-9 + 0.5 * a - 0.25 * a * b, np.zeros_like(a)]
+    known = {"logp": [part.ravel().tolist() for part in logp], "shown": [0, 1], "points": 5, "reach": 2}
+    known |= {"kl": (0.5 * (6 * a**2 + b**2) * np.exp(0.1 * a)).ravel().tolist(), "information": [6, 1]}
+    code = """
+      const fine = plane.finer(data);
+      const flat = plane.finer({ ...data, information: [6, 0] });
+      return [fine.points, [...fine.logp[0]], [...fine.kl], flat.kl.every((v) => v >= 0), plane.finer(fine) === fine];
+    """
+    points, first, kl, whole, same = in_modules(code, **known)
+    x, y = np.meshgrid(t, t, indexing="ij")
+    assert points == 21
+    assert first == pytest.approx((-9 + 0.5 * x - 0.25 * x * y).ravel(), rel=1e-9)
+    assert kl == pytest.approx((0.5 * (6 * x**2 + y**2) * np.exp(0.1 * x)).ravel(), rel=1e-5, abs=1e-9)
+    assert whole
+    assert same
 
 
 def test_contour_of_a_paraboloid_is_its_ellipse():
@@ -603,7 +662,7 @@ def test_scopes_of_modules_do_not_meet():
     source = modules.module_source("explorer/view.js")
     assert source.count("export default") == 1
     assert not re.search(r'^import .* from "\.', source, re.M)
-    assert len(json.dumps(source)) < 260_000
+    assert len(json.dumps(source)) < 270_000
 
 
 # ---- the live widget ----
@@ -681,6 +740,20 @@ def test_attacks_on_a_sample_are_tried_when_asked(widget):
     v = fv.vulnerability(model(), images[[5]], labels[5:6], norm="l2", halvings=5)
     assert [t["epsilon"] for t in m["attacks"][0]["tried"]] == pytest.approx(v.epsilon[0].tolist(), rel=1e-3)
     assert [p["index"] for p in m["toward"]] == [5] * int((v.epsilon[0] > 0).any())
+
+
+def test_the_distance_of_all_samples_is_computed_when_asked(widget):
+    details = widget.source.first.detail.places
+    widget._handle_custom_msg({"kind": "compute", "what": "distance", "index": 5}, [])
+    assert len(answers(widget, "done")) == 1
+    data, _ = packed(widget.payload)
+    assert data["nested"]["distance"][0]["places"] == list(range(8))
+    assert [d["index"] for d in data["models"][0]["details"]] == list(details) == list(widget.extent)
+    before = widget.source.distance.frame
+    widget.against = "ratio"
+    widget.temperature = 2.0
+    assert widget.wait(60)
+    assert widget.source.distance.frame.equals(before), "the answers are the same at every temperature"
 
 
 @pytest.mark.parametrize("what", ["bounds", "margins", "attributions"])

@@ -276,7 +276,7 @@ def test_errors_are_one_clear_sentence(digits):
         compare_models(two, images, labels, method="power")
     with pytest.raises(ValueError, match="labels are") as caught:
         compare_models(two, images, labels[:2])
-    assert "while comparing the model 'a'" in caught.value.__notes__
+    assert "This is of the model 'a'." in caught.value.__notes__
     binary = fv.Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), likelihood="bernoulli")
     with pytest.raises(ValueError, match="several yes/no labels"):
         compare_models({"a": net, "b": binary}, images, labels, attack_steps=1)

@@ -1,13 +1,14 @@
 """Linear bounds of a network over a ball of inputs, and the radii up to which they prove a prediction.
 
 Data flow: `recorded` turns a network into steps, `curves` and `lines` enclose those that bend, `enclosed` carries rows
-back to the input, `radius` looks for the largest ball. For λ₁ over a ball, `slopes` bounds the Jacobian and `fragility`
-puts it together.
+back to the input, `radius` looks for the largest ball. For λ₁ over a ball, `slopes` says which slopes are
+open, `multipliers` what they can do together, and `fragility` what follows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -61,4 +62,13 @@ def by_lines(net: Classifier, x: Tensor, z: Tensor, outcome: Tensor, affordable:
     return found, ""
 
 
-__all__ = ["by_lines", "by_slopes", "numbers", "recorded"]
+def planned(net: Classifier, x: Tensor) -> float:
+    """How many numbers `by_lines` computes several times for each input (n, …) at most; 0 where there are no bounds."""
+    if net.dtype != torch.float64 and not net.has_float64:
+        return 0.0
+    with net.at_rest(), torch.no_grad(), suppress(NoRuleError, NoBoundError):
+        return numbers(recorded(net, x[:1]))
+    return 0.0
+
+
+__all__ = ["by_lines", "by_slopes", "numbers", "planned", "recorded"]

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from fimviz.bounds.flow import NoBoundError, NoRuleError
 from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
-from fimviz.bounds.linear.radius import MANY, numbers
+from fimviz.bounds.linear.radius import numbers
 from fimviz.bounds.linear.recorded import Step, recorded, values
 from fimviz.bounds.linear.slopes import Jacobian
 from fimviz.model.classifier import Classifier
 
 _TINY = 1e-200  # of a probability: what is smaller leaves double precision when it is squared
 _PAIRS = 20  # classes up to which all pairs of them have rows of their own
+_TWICE = 1e9  # numbers that rows are, up to which they are carried back twice
+MANY = 1e10  # from here on, minutes an input
 
 
 def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
@@ -44,10 +46,11 @@ def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
             return none, (
                 f"bounds over a ball would compute up to {count:.1g} numbers for each input: `fimviz.ball_bound` does"
             )
+        twice = numbers(steps) <= _TWICE
         flat, found = x.detach().cpu().double().flatten(1), none.clone()
         for i, (one, r) in enumerate(zip(flat.split(1), radius.split(1), strict=True)):
             region = Region(one, r.cpu().double(), net.input_range)
-            found[i] = largest(steps, enclose(steps, region, twice=True), values(steps, one)[-1][0])
+            found[i] = largest(steps, enclose(steps, region, twice=twice), values(steps, one)[-1][0])
             tick(i + 1, len(x))
     return found.log10(), ""
 
@@ -72,7 +75,7 @@ def _check_slopes(net: Classifier, x: Tensor, steps: Sequence[Step]) -> None:
 
 
 def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
-    """The bound over one ball, around an input with logits z (K,).
+    """The bound over one ball, around an input with logits z (K,); inf where too much of it is open.
 
     F is the covariance of the logits' slopes J_k under p, at most their mean square around any point m, Σ p_k
     (J_k − m)(J_k − m)ᵀ, and this grows with every p_k. So that with the largest p̄_k that there are in the ball, and m a
@@ -95,16 +98,23 @@ def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
     most = 1 / gaps.exp().sum(0)  # of p_k: all other logits are at their least
     most = torch.minimum(most, most[y] * (-gaps[y]).exp()).clamp_min(_TINY)  # p_k = p_y e^(z_k − z_y)
     odds = max(float((-gaps[y, torch.arange(classes) != y]).exp().sum()), _TINY)  # at most, of 1 − p_y to p_y
-    jacobian = Jacobian(steps, found, 0)
-    means = (z.softmax(0), eye[y], most / most.sum())
-    around = min(jacobian.norm(most.sqrt()[:, None] * (eye - q)) for q in means)
-    if classes <= _PAIRS:
-        pairs = torch.combinations(torch.arange(classes))
-        apart = float(jacobian.lengths(eye[pairs[:, 0]] - eye[pairs[:, 1]]).amax())
-    else:
-        apart = float(jacobian.lengths(eye - eye[y]).topk(2).values.sum())
+    try:
+        jacobian = Jacobian(steps, found, 0)
+    except NoBoundError:
+        return float("inf")
+    middle = jacobian.middle()
+    around = [most.sqrt()[:, None] * (eye - q) for q in (z.softmax(0), eye[y], most / most.sum())]
+    square = jacobian.norm(min(around, key=lambda rows: float((rows @ middle @ rows.T).trace()))) ** 2
     cap = odds / (1 + odds) ** 2 if odds <= 1 else 0.25  # of p_y (1 − p_y)
-    return min(around**2, cap * apart**2) * (1 + 1e-9)
+    apart = middle.diagonal() + middle.diagonal()[:, None] - 2 * middle
+    if cap * float(apart.amax()) < square:  # else it cannot be less
+        if classes <= _PAIRS:
+            pairs = torch.combinations(torch.arange(classes))
+            widest = float(jacobian.lengths(eye[pairs[:, 0]] - eye[pairs[:, 1]]).amax())
+        else:
+            widest = float(jacobian.lengths(eye - eye[y]).topk(2).values.sum())
+        square = min(square, cap * widest**2)
+    return square * (1 + 1e-9)
 
 
 __all__ = ["by_slopes", "largest"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fimviz.model.classifier import Classifier
 
 _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
+_FEW = 4  # inputs of an iteration that are taken together, however large
 _TOGETHER = 64  # inputs in a batch of passes there and back, beyond which nothing is gained
 _STEPS = 32  # of paths in a batch of passes on a processor: more leave its caches
 _COPIES = 6  # times what a pass keeps, that attacks take for an input
@@ -69,8 +70,9 @@ def plan(
     room = enough(need, net.device, max_memory, what, mend) - aside
     # A processor's caches, not its memory, bound the useful batch of passes; a GPU wants all that fits.
     if net.device.type == "cpu":
-        # An iteration goes on until the slowest input of a batch has converged, so that small batches waste less.
-        inputs = max(1, min(128, (_CPU_WORK // 16 if twice else _CPU_WORK) // largest))
+        # An iteration goes on until the slowest input of a batch has converged, so that small batches waste less; one
+        # photograph alone leaves the cores waiting between its operations.
+        inputs = max(_FEW if twice else 1, min(128, (_CPU_WORK // 16 if twice else _CPU_WORK) // largest))
         at_once = min(32, _CPU_WORK // 16 // largest)  # beyond this, one VJP after the other is as quick or quicker
     else:
         inputs = at_once = 4096

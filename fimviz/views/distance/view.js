@@ -58,7 +58,7 @@ export function bars({ width, model: m, order, sample, axis, label, words }) {
     const y = TOP + (k + 0.5) * row;
     const [from, to] = [sx(axis.at(m.certified[i])), sx(axis.at(m.attacked[i]))];
     const on = m.places[i] === sample ? `<rect class="fv-chosen-row" x="0" y="${(y - Math.max(row, 3) / 2).toFixed(1)}" width="${width}" height="${Math.max(row, 3).toFixed(1)}"/>` : "";
-    const name = row >= 13 ? `<text class="tick" x="${MARGIN.left - 6}" y="${y + 4}" text-anchor="end">${m.places[i]}</text>` : "";
+    const name = row >= 13 || on ? `<text class="tick" x="${MARGIN.left - 6}" y="${y + 4}" text-anchor="end">${m.places[i]}</text>` : "";
     const title = `<title>${escape(words(m, i))}</title>`;
     const wide = Math.max(1, to - from);
     const open = m.attacked[i] === Infinity;
@@ -76,7 +76,9 @@ function layout(data) {
   const several = data.models.length > 1;
   const choice = !several ? "" : `<fieldset class="fv-norms fv-whose"><legend>Model</legend>${data.models.map((m, i) =>
     `<label><input type="radio" name="model" value="${i}"> <span aria-hidden="true" style="color:${m.color}">■</span> ${escape(m.name)}</label>`).join("")}</fieldset>`;
-  const sides = `<div class="fv-keys"><span>● certified: nothing shorter takes the answer away</span><span>▼ an attack that does</span>${data.models.every((m) => m.correct.every(Boolean)) ? "" : "<span>✕ missed as it is</span>"}</div>`;
+  const some = (kind) => data.models.some((m) => m.correct.some((right, i) => kind(right, m.certified[i])));
+  const sides = `<div class="fv-keys"><span>● left end, certified: nothing shorter takes the answer away</span><span>▼ right end, an attack that does</span>` +
+    `${some((right, radius) => right && !radius) ? "<span>○ nothing is certified</span>" : ""}${some((right) => !right) ? "<span>✕ missed as it is</span>" : ""}</div>`;
   return `
     <div class="fv-head"><h3 class="fv-title"></h3>
       <details class="fv-help"><summary aria-label="What is this?">?</summary><p>${escape(data.help)}</p></details></div>
@@ -162,6 +164,7 @@ class Distance extends View {
     const { shown: m } = this;
     const order = this.model.get("order");
     const places = sorted(m, order).map((i) => m.places[i]);
+    this.$(".fv-slider").hidden = places.length === 1;
     const sample = places.includes(this.model.get("sample")) ? this.model.get("sample") : places[0];
     this.keep({ model: m.name, sample });
     const range = this.$(".fv-which");

@@ -149,10 +149,13 @@ def title(m: ModelDistance, name: str = "") -> str:
     """What is seen of one model, in a sentence."""
     count, low, high = (int(m.correct.sum()), *_medians(m))
     answer = "answer" if m.labels is None else "right answer"
-    those = f"the one {answer}" if count == 1 else f"half of {count} {answer}s"
+    those = f"the one {answer}" if count == 1 else f"{count} {answer}s"
+    if count > 1 and (m.certified > 0).any():
+        those = f"half of {those}"
     verb, some = ("withstands", "it falls") if count == 1 else ("withstand", "half fall")
     proven = f"{those} {verb} every change below ε = {number(low)}" if low else f"nothing is proven of {those}"
-    found = f"{some} to one of {number(high)}" if math.isfinite(high) else "no attack was found for as many"
+    none = "no attack was found" + " for half of them" * bool(m.attacked[m.correct].isfinite().any())
+    found = f"{some} to one of {number(high)}" if math.isfinite(high) else none
     text = f"{proven}, and {found}" if count else "every label is missed without a change"
     return f"{name}: {text}" if name else text[0].upper() + text[1:]
 
@@ -173,7 +176,7 @@ def _summary(m: ModelDistance) -> str:
     told = f"{count} image{'s' * (count != 1)}"
     if m.labels is not None:
         told += f" · accuracy {percent(int(m.correct.sum()) / count)}"
-    ratio = median((m.attacked / m.certified)[m.correct])
+    ratio = median(m.ratio[m.correct])
     methods = Counter(method for method, right in zip(m.certificate.method, m.correct.tolist(), strict=True) if right)
     ways = ", ".join(f"{way or 'none'} {many}" for way, many in sorted(methods.items()))
     return f"{told} · attack ÷ certificate, median {number(ratio)} · certified by: {ways or 'none'}"

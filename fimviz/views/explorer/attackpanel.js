@@ -21,13 +21,13 @@ export class AttackPanel {
     this.$ = (selector) => box.querySelector(selector);
   }
 
-  show(tried, said, width, sample, radius) {
+  show(tried, said, width, sample, radius, proof) {
     const found = tried.filter((t) => t.epsilon > 0);
     const least = found.reduce((a, b) => (!a || b.epsilon < a.epsilon ? b : a), null);
     this.$(".fv-found").textContent = tried.every((t) => t.epsilon === 0) ? `The model misses ${said} as it is: nothing has to change.`
       : least ? `The smallest change found that makes the model miss ${said} is ${number(least.epsilon)} long (${NORMS[least.norm] ?? least.norm}, ${least.words}). It is an upper bound: there may be a smaller one.` +
         (sample ? ` ½ε²λ₁ there is ${number(0.5 * least.epsilon ** 2 * sample.directions[0].value)} nats.` : "") : "No attack succeeded within its largest budget.";
-    if (radius > 0) this.$(".fv-found").textContent += ` No change below ${number(radius)} in L2 alters the answer: a proof by the norms of the layers.`;
+    if (radius > 0) this.$(".fv-found").textContent += ` No change below ${number(radius)} in L2 alters the answer: a proof by ${proof === "linear" ? "linear bounds" : "the norms of the layers"}.`;
     this.$(".fv-tried").hidden = tried.every((t) => t.epsilon === 0);
     const shares = lengths(tried);
     this.$(".fv-tried").innerHTML = tried.map((t, i) => {

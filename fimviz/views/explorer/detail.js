@@ -5,10 +5,12 @@ import { number, probability } from "../kit/numbers.js";
 import attributions from "../attributions/view.js";
 import { AttackPanel } from "./attackpanel.js";
 import bounds from "../comparison/view.js";
+import distance from "../distance/view.js";
 import margins from "../margins/view.js";
 import { picture, readDirection, readInput } from "../kit/inputs.js";
 import { kink, outcomeOf, Panel, readSample } from "../perturbation/panel.js";
 import { unpack } from "../kit/pixels.js";
+import { finer } from "./plane.js";
 import { PlanePanel } from "./planepanel.js";
 
 const TABS = {
@@ -16,17 +18,20 @@ const TABS = {
   plane: ["plane", "Which classes lie around, and where does F expect the change?"],
   bounds: ["bounds", "How close do formulas come to λ₁?"],
   attacks: ["attacks", "How small a change makes the model miss?"],
+  distance: ["distance", "How far is every sample from a change that makes the model miss: what is proven, what was found?"],
   margins: ["margins", "How far is it to other classes, and which are met on the way?"],
   attributions: ["attributions", "Does the model look where it is fragile?"],
 };
-const WHOLE = { bounds, margins, attributions }; // tabs that are views of their own
+const WHOLE = { bounds, distance, margins, attributions }; // tabs that are views of their own
+const OF_ALL = "distance"; // the one that is of all samples and models at once
 const ABSENT = {
   bounds: "The formulas take every gradient and the norms of all layers.",
   attacks: "The smallest change that each attack needs takes some hundred passes.",
+  distance: "It lies between the certified radius and the smallest attack, which takes some hundred passes a sample, of all samples.",
   margins: "Each path takes some dozen steps with all gradients.",
   attributions: "What methods say that the model looks at takes some dozen passes each.",
 };
-const HOW = { direction: "detail=[…]", plane: 'include=["plane"]', bounds: 'include=["bounds"]', attacks: 'include=["attacks"]', margins: 'include=["margins"]', attributions: 'include=["attributions"]' };
+const HOW = { direction: "detail=[…]", plane: 'include=["plane"]', bounds: 'include=["bounds"]', attacks: 'include=["attacks"]', distance: 'include=["radius", "attacks"]', margins: 'include=["margins"]', attributions: 'include=["attributions"]' };
 
 export class Detail {
   constructor(box, view, state) {
@@ -44,7 +49,7 @@ export class Detail {
     }
     const tabs = Object.entries(TABS).map(([name, [title]]) => `<button type="button" role="tab" id="${view.key}-${name}" aria-controls="${view.key}-panel" data-tab="${name}">${title}</button>`);
     box.innerHTML = `<div class="fv-tabs" role="tablist" aria-label="What to look at">${tabs.join("")}</div>
-      <div class="fv-tab" role="tabpanel" id="${view.key}-panel" tabindex="-1"><p class="fv-question fv-quiet"></p><div class="fv-both"></div></div>`;
+      <div class="fv-tab" role="tabpanel" id="${view.key}-panel" tabindex="-1"><p class="fv-question fv-quiet"></p><div class="fv-both"></div><section class="fv-body"></section></div>`;
     this.$ = (selector) => box.querySelector(selector);
     const list = this.$(".fv-tabs");
     list.addEventListener("click", (event) => event.target.dataset.tab && state.set("tab", event.target.dataset.tab));
@@ -62,8 +67,9 @@ export class Detail {
       side.className = "fv-side";
       side.innerHTML = `<h4 class="fv-verdict"></h4><div class="fv-body"></div>`;
       this.$(".fv-both").append(side);
-      return { m, side, kept: new Map() };
+      return { m, body: side.querySelector(".fv-body"), verdict: side.querySelector(".fv-verdict"), kept: new Map() };
     });
+    this.all = { m: { nested: data.nested, notes: {} }, body: this.$(".fv-tab > .fv-body"), kept: new Map() };
   }
 
   read(m, { details = [], planes = [], toward = [], attacks = [] }, part) {
@@ -109,17 +115,20 @@ export class Detail {
     }
     this.$("[role=tabpanel]").setAttribute("aria-labelledby", `${this.view.key}-${tab}`);
     this.$(".fv-question").textContent = TABS[tab][1];
-    for (const s of this.sides) this.fill(s, index);
+    this.$(".fv-both").hidden = tab === OF_ALL;
+    this.all.body.hidden = tab !== OF_ALL;
+    if (tab === OF_ALL) this.nested(this.all, index);
+    else for (const s of this.sides) this.fill(s, index);
   }
 
   fill(s, index) {
-    const { m, side } = s;
+    const { m } = s;
     const { data } = this.view;
     const sample = m.details.get(index);
     const doubt = m.table.doubt[index];
     const said = `says ${outcomeOf(data, m.predictions[index])} with probability ${probability(1 - doubt, doubt)}`;
     const truth = !data.labels || data.labels[index] === null ? "" : m.correct[index] ? ", which is right" : `; the label says ${outcomeOf(data, data.labels[index])}`;
-    side.querySelector(".fv-verdict").textContent = `${m.name || "The model"} ${said}${truth}.${m.name ? ` λ₁ as it is = ${number(m.table.raw[index])}.` : ""}${sample ? kink(sample) : ""}`;
+    s.verdict.textContent = `${m.name || "The model"} ${said}${truth}.${m.name ? ` λ₁ as it is = ${number(m.table.raw[index])}.` : ""}${sample ? kink(sample) : ""}`;
     for (const [name, box] of s.kept) box.hidden = name !== this.tab;
     if (WHOLE[this.tab]) this.nested(s, index);
     else if (this.tab === "plane") this.plane(s, index, sample);
@@ -131,7 +140,7 @@ export class Detail {
   boxOf(s, name, make) {
     if (!s.kept.has(name)) {
       const box = document.createElement("div");
-      s.side.querySelector(".fv-body").append(box);
+      s.body.append(box);
       s.kept.set(name, Object.assign(box, { content: make(box) }));
     }
     const box = s.kept.get(name);
@@ -185,7 +194,7 @@ export class Detail {
     }
     const box = this.boxOf(s, "attacks", (made) => new AttackPanel(made, this.view.data));
     const said = outcomeOf(this.view.data, this.view.data.labels?.[index] ?? s.m.predictions[index]);
-    box.content.show(tried, said, this.width, s.m.details.get(index), s.m.table.radius?.[index]);
+    box.content.show(tried, said, this.width, s.m.details.get(index), s.m.table.radius?.[index], s.m.proofs?.[index]);
   }
 
   /** A whole view in a tab: its own sample follows the explorer's, and the other way round. */
@@ -212,18 +221,18 @@ export class Detail {
   turn() { this.show(this.index); }
 }
 
-/** A view with a model of its own inside this one: gives a function that opens a sample in it; `chose` hears what is chosen there. */
-function embed(box, tab, { state: packed, owners, places, ordered }, chose) {
+/**
+ * A view with a model of its own inside this one: gives a function that opens a sample in it; `chose` hears what is chosen there.
+ * `owners` are pairs of a value of its trait and the sample that it shows then.
+ */
+function embed(box, tab, { state: packed, trait, owners }, chose) {
   const state = { ...packed, live: false };
   const model = standIn(state);
   box.className = `fv-nested fv-nested-${tab}`;
-  const ofTrace = new Map(owners);
-  const open = ordered ? (index) => model.set("sample", places.indexOf(index)) : owners ? (index) => ofTrace.get(state.trace) === index || model.set("trace", owners.find(([, own]) => own === index)[0]) : (index) => model.set("index", index);
-  model.on("change:trace", () => chose(ofTrace.get(state.trace)));
-  model.on("change:index", () => chose(state.index));
-  model.on("change:sample", () => chose(places[state.sample]));
+  const owner = new Map(owners);
+  model.on(`change:${trait}`, () => chose(owner.get(state[trait])));
   WHOLE[tab].render({ model, el: box });
-  return open;
+  return (index) => owner.get(state[trait]) === index || model.set(trait, owners.find(([, own]) => own === index)[0]);
 }
 
 /** A plane as it came from Python, with what its bytes stand for. */
@@ -234,5 +243,5 @@ function readPlane(plane, data, part) {
   plane.kl = new Float32Array(part(plane.kl));
   plane.classes = data.classes.length;
   if (plane.across) readDirection(plane.across, data, part);
-  return plane;
+  return finer(plane);
 }

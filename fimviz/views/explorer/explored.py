@@ -13,6 +13,7 @@ from torch import Tensor
 from fimviz.attacks.table import attack_of
 from fimviz.views.attributions.view import view as attributions
 from fimviz.views.comparison.view import view as comparison
+from fimviz.views.distance.view import view as distance
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost
 from fimviz.views.kit.palette import class_order
 from fimviz.views.margins.view import view as margins
@@ -21,10 +22,12 @@ from fimviz.views.perturbation.view import sample_data
 if TYPE_CHECKING:
     from fimviz.attributions import Attributions
     from fimviz.comparison import BoundComparison
+    from fimviz.distance import AdversarialDistance
     from fimviz.explorer.results import Detail, Explored, Explorer
     from fimviz.fisher.plane import Plane
     from fimviz.fisher.spectrum import Spectrum
     from fimviz.margins.traces import MarginTraces
+    from fimviz.views.kit.figure import Figure
     from fimviz.vulnerability import Vulnerability
 
 _THUMBS = 1_700_000  # bytes of all small pictures together
@@ -32,7 +35,7 @@ _THUMB_SIDE = 64
 _ROOM = 570_000  # bytes of photographs in detail and their maps: the module of the page is large
 _REGIONS = 12  # outcomes that a plane names
 _LEAST_LOGP = -25.0
-CRITERIA = {"confidence": "doubt", "margin": "margin", "radius": "radius", "attack": "attack"}  # and their columns
+CRITERIA = {"confidence": "doubt"} | {name: name for name in ("margin", "radius", "attack", "ratio")}  # their columns
 _ANY = 10**9  # bytes: the whole page is weighed, not its parts
 
 
@@ -77,6 +80,7 @@ def batch_data(found: Explorer, most: int | None = None) -> tuple[dict[str, Any]
         "labels": labels,
         "thumbs": {**inputs.header, "shape": small, "at": thumbs},
         "models": models,
+        "nested": {} if found.distance is None else {"distance": [nested_distance(found.distance)]},
     }, inputs
 
 
@@ -120,7 +124,7 @@ def _model(
     columns = {"raw": s.spectral_norm, "error": s.error[:, 0], "matched": m.matched, "matchedError": m.matched_error}
     columns |= {"trace": s.trace, "traceError": s.trace_error}
     columns |= {"confidence": s.confidence, "doubt": s.doubt, "margin": m.margin}
-    columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack")}
+    columns |= {name: values for name, values in m.quantities.items() if name in ("radius", "attack", "ratio")}
     nested: dict[str, list[Any]] = {}
     kept = m.detail.places[:most]
     if m.bounds is not None:
@@ -136,6 +140,7 @@ def _model(
         "numbers": {key: inputs.payload.add(values.double().numpy()) for key, values in columns.items()},
         "predictions": [s.net.likelihood.plain(p) for p in s.predictions],
         "correct": None,
+        "proofs": None if m.certificate is None else m.certificate.method,
         "ranks": {
             norm: {key: [finite(v) for v in (r.rho, r.low, r.high)] for key, r in of.items()}
             for norm, of in ranks.items()
@@ -145,8 +150,8 @@ def _model(
         "nested": nested,
         "toward": [p for p in toward_data(m.toward, s.net, inputs) if p["index"] in kept],
         "attacks": []
-        if m.attacks is None
-        else attacks_data(m.attacks, range(len(s)), kept, None if m.struck is None else m.struck[:most], inputs),
+        if m.attacks is None or m.struck is None
+        else attacks_data(m.attacks, range(len(s)), kept, m.struck, inputs),
         "notes": m.notes,
     }
 
@@ -215,24 +220,23 @@ def _plane(planes: Plane, net: Any, i: int, place: int, inputs: Inputs, mapped: 
 def nested_bounds(bounds: BoundComparison, places: Sequence[int]) -> dict[str, Any]:
     """The state of a bound view of these samples, and which they are."""
     figure = comparison(bounds, samples=len(bounds), max_bytes=_ANY, places=places)
-    return {"places": list(figure.setup["samples"]), "state": figure.state}
+    return _nested(figure, "index", {i: i for i in figure.setup["samples"]})
 
 
 def nested_attributions(found: Attributions, places: Sequence[int]) -> dict[str, Any]:
     """The state of an attribution view, and which samples it shows, in its order."""
     figure = attributions(found, samples=len(places), max_bytes=_ANY, places=places)
-    return {"places": list(places), "ordered": True, "state": figure.state}
+    return _nested(figure, "sample", dict(enumerate(places)))
 
 
 def attacks_data(
-    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], ends: Tensor | None, inputs: Inputs
+    found: Vulnerability, places: Sequence[int], pictured: Sequence[int], ends: Tensor, inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The smallest attacks on some samples: what each takes and, of those `pictured`, what it makes of the image.
 
-    `ends` (m, attacks, K) are the logits of those.
+    `ends` (n, attacks, K) are the logits of what they make of all.
     """
     likelihood, rows = found.spectrum.net.likelihood, []
-    answers = {} if ends is None else dict(zip(pictured, ends, strict=True))
     for i, place in enumerate(places):
         tried = []
         for j, (attack, norm) in enumerate(found.attacks):
@@ -244,8 +248,8 @@ def attacks_data(
                 "epsilon": finite(epsilon),
                 "length": finite(found.length[i, j]),
             }
-            if place in answers and 0 < epsilon < math.inf:
-                z = answers[place][j : j + 1]
+            if place in pictured and 0 < epsilon < math.inf:
+                z = ends[i, j : j + 1]
                 one["image"] = inputs.encode(found.moved[i, j])
                 one |= {
                     "becomes": likelihood.plain(likelihood.predict(z)[0]),
@@ -260,8 +264,20 @@ def nested_margins(traces: MarginTraces, batch: Spectrum, places: Sequence[int])
     """The state of a margin view of these samples in the colours of the batch, and the sample of each path."""
     order = class_order(batch.probabilities)
     figure = margins(traces, samples=places, curve=None, max_bytes=_ANY, order=order)
-    owners = {i: int(traces.sample[i]) for i in figure.setup["shown"]}
-    return {"places": sorted(set(owners.values())), "owners": list(owners.items()), "state": figure.state}
+    return _nested(figure, "trace", {i: int(traces.sample[i]) for i in figure.setup["shown"]})
+
+
+def nested_distance(found: AdversarialDistance) -> dict[str, Any]:
+    """The state of a distance view of all samples that could be computed for all models."""
+    figure = distance(found, max_bytes=_ANY)
+    computed = (set(m.computed.tolist()) for m in found.models.values())
+    return _nested(figure, "sample", {i: i for i in sorted(set.intersection(*computed))})
+
+
+def _nested(figure: Figure, trait: str, owners: dict[int, int]) -> dict[str, Any]:
+    """A view within the explorer: its state, and which sample it shows at which value of a trait."""
+    places = list(dict.fromkeys(owners.values()))
+    return {"places": places, "trait": trait, "owners": list(owners.items()), "state": figure.state}
 
 
 def _small_pictures(inputs: Inputs, images: Tensor) -> tuple[list[int], list[int]]:

@@ -32,7 +32,7 @@ from fimviz.views.uploads import read_images
 if TYPE_CHECKING:
     from fimviz.explorer.results import Explored, Explorer
 
-TABS = ("direction", "plane", "bounds", "attacks", "margins", "attributions")
+TABS = ("direction", "plane", "bounds", "attacks", "distance", "margins", "attributions")
 COLORS = ("class", "correct", "confidence")
 SORTS = ("norm", "margin", "confidence", "index")
 
@@ -196,13 +196,16 @@ class Exploring(Along, Working):
             for m in found.models.values():
                 tried = attacks_of(m.spectrum, [index], found.seed, progress=tick)
                 check()
-                said = attacks_data(tried, [index], [index], struck(tried, [0]), inputs)
+                said = attacks_data(tried, [index], [index], struck(tried), inputs)
                 models.append({"attacks": said, "tried": tried})
             details = examine(found, [index], 1, planes=0, progress=tick)
             for model, detail in zip(models, details.values(), strict=True):
                 check()
                 toward = toward_attacks(detail, model.pop("tried"), [0], effort_of(found).points)
                 model["toward"] = toward_data(toward, detail.spectrum.net, inputs)
+        elif what == "distance":  # which is of all samples
+            self._put(self._on_both_sides(found, tick, check))
+            return
         elif what in ("bounds", "margins", "attributions"):
             models = []
             for m in found.models.values():
@@ -225,6 +228,18 @@ class Exploring(Along, Working):
         })  # fmt: skip
         self._opened(None)
 
+    def _on_both_sides(self, found: Explorer, tick: Tick, check: Check) -> Explorer:
+        """The same with certified radii and attacks."""
+        from fimviz.explorer.parts import extended
+
+        models = {}
+        for name, m in found.models.items():
+            certified = extended(m, "radius", (), found.seed, progress=tick, lines=True)
+            check()
+            models[name] = extended(certified, "attacks", m.detail.places, found.seed, progress=tick)
+            check()
+        return replace(found, models=models)
+
     def _at_temperature(self, temperature: float, tick: Tick, check: Check) -> None:
         """The whole batch at another temperature; where that fails, the trait goes back to what is shown."""
         try:
@@ -236,8 +251,7 @@ class Exploring(Along, Working):
 
     def _warmer(self, temperature: float, tick: Tick, check: Check) -> Explorer:
         from fimviz.explorer.detail import nothing
-        from fimviz.explorer.parts import extended
-        from fimviz.explorer.results import Explored, Explorer
+        from fimviz.explorer.results import Explorer
         from fimviz.fisher.methods import spectrum
 
         found, models = self._shown(), {}
@@ -248,11 +262,9 @@ class Exploring(Along, Working):
             options: dict[str, Any] = {"method": now.method, "seed": found.seed, "progress": tick}
             s = spectrum(twin, now.images, k=1, vectors=False, **options)
             s = replace(s, labels=None if now.labels is None else now.labels[: len(s)])
-            was = found.models[name]  # λ₁ at matched confidence is the same at every temperature
-            models[name] = Explored(s, nothing(s), was.matched, was.matched_error)
-            check()
-            if found.models[name].radius is not None:
-                models[name] = extended(models[name], "radius", (), found.seed)
+            # λ₁ at matched confidence, radii and attacks are the same at every temperature
+            kept = replace(found.models[name], bounds=None, margins=None, attributions=None, toward=None)
+            models[name] = replace(kept, spectrum=s, detail=nothing(s))
             check()
         return Explorer(models, found.seed)
 
@@ -288,7 +300,8 @@ class Exploring(Along, Working):
         """Show another batch; the page reads it anew."""
         data, inputs = batch_data(found)
         data["left"] = ""
-        self.source, self.total, self.extent, self.choices = found, len(found), {}, choices(data)
+        self.source, self.total, self.choices = found, len(found), choices(data)
+        self.extent = extent_of(data["models"][0]["details"])
         if self.against not in self.choices["criteria"]:
             self.against = self.choices["criteria"][0]
         if self.norm not in self.choices["norms"]:

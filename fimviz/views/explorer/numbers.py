@@ -12,12 +12,13 @@ import torch
 from fimviz._quantile import median
 from fimviz.views.attributions.numbers import numbers as attributions
 from fimviz.views.comparison.numbers import numbers as bounds
+from fimviz.views.distance.numbers import numbers as distance
 from fimviz.views.kit.numbers import fixed, number
 from fimviz.views.kit.shown import Cell, Page, Row, cell, chance, rows, surely, table, with_error, words
 from fimviz.views.margins.numbers import numbers as margins
 from fimviz.views.perturbation.numbers import outcome, panel
 
-_NESTED = {"bounds": bounds, "margins": margins, "attributions": attributions}
+_NESTED = {"bounds": bounds, "margins": margins, "attributions": attributions, "distance": distance}
 _NORMS = {"l2": "L2", "linf": "L∞"}
 
 
@@ -48,6 +49,7 @@ def numbers(page: Page) -> Iterator[Row]:
     for m in data["models"]:
         for row in _tabs(page, m, index):
             yield row._replace(part=f"{row.part}{_of(m)}")
+    yield from _views(data["nested"], index)
     for m in data["models"]:
         yield from _all(data, m, columns[m["name"]], kept)
 
@@ -94,23 +96,24 @@ def _tabs(page: Page, m: Mapping[str, Any], index: int) -> Iterator[Row]:
         lines = [(t["attack"], _attack(data, t)) for t in tried]
         head = ("norm", "smallest ε", "length of the change", "becomes")
         yield from table("the attacks on this sample", head, lines)
-    for tab, numbers_of in _NESTED.items():
-        packed = next((p for p in m["nested"].get(tab, []) if index in p["places"]), None)
+    yield from _views(m["nested"], index)
+
+
+def _views(nested: Mapping[str, Any], index: int) -> Iterator[Row]:
+    """What the views within the explorer show of a sample."""
+    for tab, views in nested.items():
+        packed = next((p for p in views if index in p["places"]), None)
         if packed:
-            for row in numbers_of(Page({**packed["state"], **_opened(tab, packed, index)})):
+            for row in _NESTED[tab](Page({**packed["state"], **_opened(packed, index)})):
                 yield row if row.part.startswith("Table") else row._replace(part=f"{tab}: {row.part}")
 
 
-def _opened(tab: str, packed: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """The traits by which a view within the explorer shows a sample."""
-    if tab == "bounds":
-        return {"index": index}
-    if tab == "attributions":
-        return {"sample": packed["places"].index(index)}
-    owners = dict(packed["owners"])
-    if owners.get(packed["state"]["trace"]) == index:
+def _opened(packed: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """The trait by which a view within the explorer shows a sample."""
+    trait, owners = packed["trait"], packed["owners"]
+    if dict(owners).get(packed["state"][trait]) == index:
         return {}
-    return {"trace": next(trace for trace, own in packed["owners"] if own == index)}
+    return {trait: next(value for value, own in owners if own == index)}
 
 
 def _attack(data: Mapping[str, Any], t: Mapping[str, Any]) -> list[Cell]:

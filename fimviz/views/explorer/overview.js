@@ -4,7 +4,7 @@ import { number, powerOfTen } from "../kit/numbers.js";
 import { OTHERS, SURE } from "../kit/palette.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
 
-const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"], attack: ["smallest successful attack, L2", "log", "attack"] };
+const AGAINST = { confidence: ["confidence", "nines", "doubt"], margin: ["logit margin", "linear", "margin"], radius: ["certified L2 radius", "log", "radius"], attack: ["smallest successful attack, L2", "log", "attack"], ratio: ["attack ÷ certified radius", "log", "ratio"] };
 const SURENESS = [0.5, 0.9, 0.99, 0.999];
 const UNDER = 26; // room under the dots for the axis
 const OVER = 18;
@@ -151,11 +151,13 @@ export class Overview {
     const m = data.models.find((q) => q.name === model);
     const left = Math.max(44, 12 + 6.4 * Math.max(...sy.ticks.map(([, text]) => String(text).length)));
     this.cloudAxis = normAxis(this.logs, [left, this.cloudWidth - 8], this.logs.includes(-Infinity));
-    this.cloudPlaces = norm.map((v, i) => [this.cloudAxis.at(v > 0 ? Math.log10(v) : -Infinity), Number.isNaN(v) ? NaN : sy.at(values[i])]);
+    this.cloudPlaces = norm.map((v, i) => [this.cloudAxis.at(v > 0 ? Math.log10(v) : -Infinity), Number.isNaN(v + values[i]) ? NaN : sy.at(values[i])]);
     const radius = Math.max(1.6, Math.min(3.5, this.radius * 0.75));
     const points = data.indices.filter((i) => !Number.isNaN(values[i])).map((i) => ({ x: this.cloudPlaces[i][0], y: this.cloudPlaces[i][1], color: this.color(m, i), wrong: correct?.[i] === false, faint: !kept.has(i) }));
     const corner = !rank || rank[0] === null ? [this.cloudWidth < 320 ? "too few for ρ" : "too few for a rank correlation"] : [`ρ = ${rho(rank[0])}`, rank[1] === null ? "too few for an interval" : `95 % ${rho(rank[1])} to ${rho(rank[2])}`];
-    box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `${this.view.title}${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel: `${title}${kind === "linear" ? "" : kind === "log" ? ", log axis" : ""}`,
+    const full = kind === "log" ? `${title}, log axis` : title;
+    const yLabel = 6 * (full.length + corner[0].length) + 12 < this.cloudWidth ? full : kind === "log" ? "log axis" : ""; // the list above says it too
+    box.innerHTML = cloud({ width: this.cloudWidth, height, axis: this.cloudAxis, rows: sy.ticks, points, radius, xLabel: `${this.view.title}${data.models.length > 1 ? ` of ${model}` : ""}, log axis`, yLabel,
       corner, chosen: `<g class="fv-mark"></g>`, label: `${title} against ${this.view.title} of ${data.total} samples, rank correlation ${corner.join(", ")}` });
   }
 
@@ -168,7 +170,7 @@ export class Overview {
     const line = own.length > 1 ? `<path class="fv-joined" d="M${own[0].join(",")}L${own[1].join(",")}"/>` : "";
     this.$(".fv-lane .fv-mark").innerHTML = line + own.map((p) => ring(p, this.radius + 3)).join("");
     const mark = this.$(".fv-cloud .fv-mark");
-    if (mark && this.cloudPlaces && !Number.isNaN(this.cloudPlaces[index][1])) mark.innerHTML = ring(this.cloudPlaces[index], 6);
+    if (mark && this.cloudPlaces) mark.innerHTML = Number.isNaN(this.cloudPlaces[index][1]) ? "" : ring(this.cloudPlaces[index], 6);
   }
 
   legend() {

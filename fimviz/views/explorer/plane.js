@@ -28,6 +28,46 @@ export function klAt({ kl, points: m, reach, information }, a, b) {
   return predicted(a, b) * ((1 - y) * ((1 - x) * r + x * s) + y * ((1 - x) * t + x * w));
 }
 
+const NODES = 21; // of a plane on an axis, fewer of which show as facets
+
+/** A plane of few nodes with cubics between them (Catmull and Rom), which as many more nodes with lines are no better than. */
+export function finer(plane) {
+  const { points: m, kl, reach, information } = plane;
+  if (m >= NODES) return plane;
+  const parts = Math.ceil((NODES - 1) / (m - 1));
+  const points = (m - 1) * parts + 1;
+  const at = (i, count) => ((2 * i) / (count - 1) - 1) * reach;
+  const predicted = (i, j, count) => 0.5 * (at(i, count) ** 2 * information[0] + at(j, count) ** 2 * information[1]);
+  // KL spans decades, its ratio to F's prediction varies slowly; where neither is anything, that is 1.
+  const ratios = Array.from(kl, (v, n) => (2 * n === m * m - 1 ? 0 : Math.log(v / predicted(Math.floor(n / m), n % m, m))));
+  const slow = ratios.every(Number.isFinite) && cubic(ratios, m, parts);
+  const fine = Float32Array.from({ length: points ** 2 }, (_, n) => {
+    const [i, j] = [Math.floor(n / points), n % points];
+    return slow ? predicted(i, j, points) * Math.exp(slow[n]) : between(kl, m, i / parts, j / parts);
+  });
+  return { ...plane, points, kl: fine, logp: plane.logp.map((grid) => cubic(grid, m, parts).map((v) => Math.min(0, v))) };
+}
+
+/** A grid (m × m) with `parts` − 1 places between neighbours, by cubics that go on straight beyond its edges. */
+function cubic(grid, m, parts) {
+  const along = (values, stride, start, out, step, from) => {
+    const node = (i) => values[start + i * stride];
+    const known = (i) => (i < 0 ? 2 * node(0) - node(1) : i >= m ? 2 * node(m - 1) - node(m - 2) : node(i));
+    for (let n = 0; n <= (m - 1) * parts; n++) {
+      const i = Math.min(m - 2, Math.floor(n / parts));
+      const t = n / parts - i;
+      const [a, b, c, d] = [known(i - 1), known(i), known(i + 1), known(i + 2)];
+      out[from + n * step] = b + (t / 2) * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)));
+    }
+  };
+  const points = (m - 1) * parts + 1;
+  const rows = new Float64Array(m * points);
+  for (let i = 0; i < m; i++) along(grid, 1, i * m, rows, 1, i * points);
+  const out = new Float64Array(points * points);
+  for (let j = 0; j < points; j++) along(rows, points, j, out, points, j);
+  return out;
+}
+
 /** The outcome at a place of the plane: which of the shown ones, and its log-probability. */
 export function outcomeAt(plane, u, v) {
   let [best, most] = [0, -Infinity];

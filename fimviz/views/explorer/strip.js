@@ -127,7 +127,7 @@ export function second(values, kind, [bottom, top]) {
   const logs = values.map((v) => (v > 0 ? Math.log10(v) : -Infinity)).filter(Number.isFinite).sort((a, b) => a - b);
   if (!logs.length) return null;
   const low = Math.max(logs[0], logs[Math.floor(0.02 * logs.length)] - 6) - 0.15;
-  const never = values.includes(Infinity); // what no attack reached has a place of its own at the top
+  const never = values.includes(Infinity); // where no attack was found, or nothing certified: a place of its own at the top
   const high = logs.at(-1) + 0.15 + (never ? 0.15 * (logs.at(-1) - low) : 0);
   if (kind === "nines" && high - low < 1.3) { // few nines: plain probabilities tell more
     const [least, most] = [1 - Math.max(...known), 1 - Math.min(...known)];
@@ -139,7 +139,7 @@ export function second(values, kind, [bottom, top]) {
   const at = (v) => sy(Math.max(low, Math.min(high, v > 0 ? Math.log10(v) : -Infinity)));
   const nines = (e) => (e === 0 ? "0" : e >= -6 ? `${1 - 10 ** e}`.slice(0, 2 - e) : `1 − 10${number(10 ** e, 1).split("10")[1]}`);
   const marks = decadeTicks([low, high], Math.abs(bottom - top), 20);
-  return { at, ticks: kind === "nines" ? marks.filter(([e]) => Number.isInteger(e)).map(([e]) => [sy(e), nines(e)]) : [...marks.filter(([e]) => !never || e < logs.at(-1) + 0.1).map(([e, text]) => [sy(e), text]), ...(never ? [[sy(high), "none"]] : [])] };
+  return { at, ticks: kind === "nines" ? marks.filter(([e]) => Number.isInteger(e)).map(([e]) => [sy(e), nines(e)]) : [...marks.filter(([e]) => !never || e < logs.at(-1) + 0.1).map(([e, text]) => [sy(e), text]), ...(never ? [[sy(high), "∞"]] : [])] };
 }
 
 /** The cloud of one number against λ₁. points as for `dots`, with the two places already in x and y. */
