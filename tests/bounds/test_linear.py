@@ -97,12 +97,18 @@ def test_every_step_and_row_is_enclosed(name):
                     assert (seen.amax(0) <= got.high(region.radius[i])).all()
                 if radius == 0:
                     assert torch.allclose(got.low(region.radius[i]), seen[0], atol=1e-6)
-        # What is known of a ball holds in a smaller one.
-        less = enclose(steps, Region(region.x, region.radius / 2, region.box), found.known)
+        # What is known of a ball holds in a smaller one, and what it leaves open is all that there is to carry back.
+        half = Region(region.x, region.radius / 2, region.box)
         inner = values(steps, (region.x + (points - region.x) / 2).flatten(0, 1))
-        for low, high, value in zip(less.low, less.high, inner, strict=True):
-            assert (low <= value.view(200, 3, -1).amin(0)).all()
-            assert (value.view(200, 3, -1).amax(0) <= high).all()
+        alone = enclose(steps, half)
+        for again, twice in ((False, False), (True, False), (True, True)):
+            less = enclose(steps, half, found.known, again, twice)
+            for low, high, value in zip(less.low, less.high, inner, strict=True):
+                assert (low <= value.view(200, 3, -1).amin(0)).all()
+                assert (value.view(200, 3, -1).amax(0) <= high).all()
+            if again and not twice:
+                got, plain = (carried(steps, len(steps) - 1, rows, 0, e).low(half.radius[0]) for e in (less, alone))
+                assert (got >= plain - 1e-6 - 0.01 * (seen[0] - plain).abs()).all()
 
 
 @pytest.mark.parametrize("name", CURVES)

@@ -72,6 +72,10 @@ class Rows:
         """Upper bounds."""
         return self.over + torch.minimum(self.more, radius * self.norm)
 
+    def parts(self) -> list[Tensor]:
+        """All of them, as they are written above."""
+        return [getattr(self, f.name) for f in fields(self)]
+
 
 @dataclass
 class Known:
@@ -80,6 +84,16 @@ class Known:
     image: Tensor
     place: Tensor
     rows: Rows
+
+    def renewed(self, new: Known, shape: torch.Size) -> Known:
+        """With new rows in the place of those of the same numbers, of a step of this shape."""
+        again = torch.zeros(shape, dtype=torch.bool)
+        again[new.image, new.place] = True
+        stays = ~again[self.image, self.place]
+        rows = Rows(
+            *(torch.cat([old[stays], other]) for old, other in zip(self.rows.parts(), new.rows.parts(), strict=True))
+        )
+        return Known(torch.cat([self.image[stays], new.image]), torch.cat([self.place[stays], new.place]), rows)
 
 
 @dataclass
@@ -94,11 +108,12 @@ class Enclosed:
     known: dict[int, Known] = field(default_factory=dict)
 
 
-def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | None = None,
+def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | None = None, again: bool = True,
             twice: bool = False) -> Enclosed:  # fmt: skip
-    """Intervals of all steps over a region; with what is `known` of a larger one, no row is carried back.
+    """Intervals of all steps over a region.
 
-    Rows are carried back `twice` for lines of their own from below and from above: tighter, for this region alone.
+    What is `known` of a region around it holds here too. Rows that it leaves open are carried back `again`, or not;
+    `twice` for lines of their own from below and from above: tighter, though they do not shrink along with a ball.
     """
     found = Enclosed(region)
     for place, step in enumerate(steps):
@@ -110,7 +125,7 @@ def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | Non
         else:
             source = step.reads[0]
             if source not in found.known:
-                _narrow(steps, source, does, found, known, twice)
+                _narrow(steps, source, does, found, (known or {}).get(source), again, twice)
             low, high = found.low[source], found.high[source]
             drawn = around_curve(does, low, high) if isinstance(does, Curve) else around_largest(does, low, high)
             found.bands[place], (low, high), size = drawn
@@ -144,22 +159,25 @@ def _carried(steps: Sequence[Step], step: Step, does: Affine, found: Enclosed, p
     return centre - around, centre + around
 
 
-def _narrow(steps: Sequence[Step], source: int, does: Curve | Largest, found: Enclosed,
-            known: dict[int, Known] | None, twice: bool) -> None:  # fmt: skip
+def _narrow(steps: Sequence[Step], source: int, does: Curve | Largest, found: Enclosed, known: Known | None,
+            again: bool, twice: bool) -> None:  # fmt: skip
     """Better intervals of what a curve or a pool reads, where they matter."""
-    low, high = found.low[source], found.high[source]
-    if known is None:
-        image, place = _open(does, low, high).nonzero(as_tuple=True)
-        have = Known(image, place, _single(steps, source, image, place, found, twice))
-    else:
-        have = known[source]
-    found.known[source] = have
-    if len(have.image):
+
+    def tighten(have: Known) -> None:
         at, radius = (have.image, have.place), found.region.radius[have.image]
-        low, high = low.clone(), high.clone()
+        low, high = found.low[source].clone(), found.high[source].clone()
         low[at] = torch.maximum(low[at], have.rows.low(radius))
         high[at] = torch.minimum(high[at], have.rows.high(radius))
         found.low[source], found.high[source] = low, torch.maximum(low, high)  # rounding may have crossed them
+
+    if known is not None:
+        tighten(known)
+    if again or known is None:
+        image, place = _open(does, found.low[source], found.high[source]).nonzero(as_tuple=True)
+        new = Known(image, place, _single(steps, source, image, place, found, twice))
+        tighten(new)
+        known = new if known is None else known.renewed(new, found.low[source].shape)
+    found.known[source] = known
 
 
 def _open(does: Curve | Largest, low: Tensor, high: Tensor) -> Tensor:
@@ -190,7 +208,7 @@ def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, fo
                 parts.append(Rows(low, high, *torch.zeros(3, len(some), dtype=torch.float64)))
             else:
                 parts.append(carried(steps, source, rows, i, found, parallel=True))
-    return Rows(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Rows)))
+    return Rows(*map(torch.cat, zip(*(p.parts() for p in parts), strict=True)))
 
 
 def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found: Enclosed,

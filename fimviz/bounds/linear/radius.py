@@ -1,13 +1,14 @@
 """The largest L2 radius at which linear bounds still prove a prediction, for each input and each other class.
 
-A bisection would carry all rows of a network back at every radius. Here they are at a few; at radii between, the lines
-of a larger one hold as well, and what they enclose shrinks along with the ball: so that only the last rows are carried.
+A bisection would carry all rows of a network back at every radius. But what is known of a ball holds in every smaller
+one, and shrinks along with it: so the search begins too far out, where most that is open is open for intervals alone,
+and each ball after that carries back what the one around it leaves open, which is a third to a tenth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
@@ -17,15 +18,20 @@ from fimviz.bounds.linear.curves import Curve
 from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
 from fimviz.bounds.linear.recorded import Largest, Step
 
-_FIRST = 0.003  # of the pixels' range, the radius to begin with: there it is cheap
-_ROUNDS = 8  # in which all rows are carried back
-_TRUST = 0.5  # of the way, in ratios, to where the bounds would end if they went on in a straight line
-_SHARPER = 1.15  # times a radius, where rows that are carried back twice may still prove it
+_FIRST = 0.2  # of the way to where the margins would end in a straight line, the radius to begin with
+_MOST = 0.5  # of the pixels' range, to begin with
+_ROUNDS = 8  # in which rows are carried back
+_SHORT = 0.98  # of the way to where margins are expected to end
+_SHARES = (0.9, 0.75, 0.5)  # of a radius that was not proved, where its lines may still do
+_NEAR = 1.15  # as a ratio, what is left between a radius that was proved and one that was not, or is expected to be
+_FAR = 4.0  # as a ratio, the largest step down
+_SHARPER = 1.12  # times a radius, where rows that are carried back twice may still prove it
+_ROOM = 1.3  # times it, what all rows are carried back for before
 _LAST = 2  # rounds of that
 _CHEAP = 1e8  # numbers that rows are, up to which it is done: beyond, a round takes many seconds an input
-_CLOSE = 1.15  # as a ratio, what is left between a radius that was proved and one that was not
 MANY = 4e9  # numbers that rows are: from here on, minutes an input
-_TRIES = 2  # between them, with the lines of the larger
+_POWER, _POWERS = 4.0, (1.5, 12.0)  # of the radius, with which margins fall beside a straight line: at first, at all
+_HALVINGS = 40
 
 
 def numbers(steps: Sequence[Step]) -> float:
@@ -44,65 +50,84 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
         rows: (targets, K).
         box: the smallest and the largest number of an input, if there are any.
     """
-    best = torch.zeros(len(rows), dtype=torch.float64)
-
-    def margins(found: Enclosed) -> Tensor:
-        radius = found.region.radius[0]
-        margin = carried(steps, len(steps) - 1, rows, 0, found).low(radius)
-        best.copy_(torch.where(margin > 0, torch.maximum(best, radius), best))
-        return margin
-
-    def at(radius: float) -> Region:
-        return Region(x, torch.tensor([radius], dtype=torch.float64), box)
-
-    gaps = margins(enclose(steps, at(0.0)))
-    if not bool((gaps > 0).all()):
-        return torch.zeros_like(best)  # not proved at the input itself
-    low, high, radius = 0.0, float("inf"), _FIRST * (1.0 if box is None else box[1] - box[0])
-    inner, inside = 0.0, gaps  # the largest radius that all rows were carried back for and held at, and its margins
-
-    def short_of(radius: float, margin: Tensor) -> float:
-        """Margins fall ever faster with the radius, so that a chord of them reaches 0 before they do."""
-        fallen = (margin / (margin - inside).clamp_max(-1e-300)).clamp(0, 1)
-        return radius + (inner - radius) * float(fallen.max())
-
+    search = _Search(steps, x, rows, box)
+    if not search.holds(0.0):
+        return torch.zeros_like(search.best)
+    most = 1.0 + float(x.abs().max()) if box is None else box[1] - box[0]  # a network can be flat at the input
+    low, high, radius = 0.0, float("inf"), min(_FIRST * search.expected(), _MOST * most)
     for _ in range(_ROUNDS):
-        found = enclose(steps, at(radius))
-        margin = margins(found)
-        if bool((margin > 0).all()):
-            low = inner = radius
-            inside = margin
-            ahead = radius * float((gaps / (gaps - margin).clamp_min(1e-300)).min())
-            radius = low * (ahead / low) ** _TRUST if high == float("inf") else (low * min(high, ahead)) ** 0.5
+        if search.holds(radius):
+            low = radius
         else:
-            high, chord = radius, short_of(radius, margin)
-
-            def holds(r: float, found: Enclosed = found) -> bool:
-                region = replace(found.region, radius=torch.full_like(found.region.radius, r))
-                return bool((margins(enclose(steps, region, found.known)) > 0).all())
-
-            low = _last(holds, low, max(1.001 * low, 0.999 * chord), high)
-            radius = max(chord, (low * high) ** 0.5)
-        if high < _CLOSE * low or radius < low * _CLOSE**0.5:
+            high = radius
+            shares = (share * high for share in _SHARES if share * high > low)
+            low = next((r for r in shares if search.holds(r, again=False)), low)
+        ahead = search.expected()
+        if high < _NEAR * low or ahead < _NEAR**0.5 * low:
             break
-    radius = _SHARPER * low
-    for _ in range(_LAST if low and numbers(steps) <= _CHEAP else 0):
-        margin = margins(enclose(steps, at(radius), twice=True))
-        if bool((margin > 0).all()):
-            inner, inside = radius, margin
-            radius *= _SHARPER**0.5
-        else:
-            radius = 0.999 * short_of(radius, margin)
-    return best
+        radius = _SHORT * ahead if _SHORT * ahead < high else (low * high) ** 0.5
+        radius = max(radius, high / _FAR if high < float("inf") else 0.0)
+    if low and numbers(steps) <= _CHEAP:
+        if search.around(_ROOM * low) is None:
+            search.holds(_ROOM * low)  # what it leaves open is less to carry back twice
+        radius = _SHARPER * low
+        for _ in range(_LAST):
+            search.holds(radius, twice=True)
+            radius = _SHORT * search.expected()
+    return search.best
 
 
-def _last(holds: Callable[[float], bool], low: float, first: float, high: float) -> float:
-    """The largest of a few radii from `first` on at which something holds; `low` where at none of them."""
-    radius = first
-    for _ in range(_TRIES):
-        low, high = (radius, high) if holds(radius) else (low, radius)
-        radius = (max(low, high / 64) * high) ** 0.5
-    return low
+class _Search:
+    """What was found in balls around an input, and where the margins will end.
+
+    Attributes:
+        best: (targets,) the radii.
+    """
+
+    def __init__(self, steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, float] | None) -> None:
+        self._steps, self._x, self._rows, self._box = steps, x, rows, box
+        self.best = torch.zeros(len(rows), dtype=torch.float64)
+        self._open: list[Enclosed] = []  # what was found of balls that are not proved
+        self._gaps = self._slopes = self._fallen = self.best  # margins at 0, how they fall there, and what more at …
+        self._last = 0.0  # … the radius that rows were carried back for last
+        self._power = torch.full_like(self.best, _POWER)
+
+    def holds(self, radius: float, again: bool = True, twice: bool = False) -> bool:
+        """Whether all rows are above 0 in a ball; without carrying back `again`, by the lines of the one around it."""
+        region = Region(self._x, torch.tensor([radius], dtype=torch.float64), self._box)
+        around = self.around(radius)
+        found = enclose(self._steps, region, around.known if around else None, again, twice)
+        last = carried(self._steps, len(self._steps) - 1, self._rows, 0, found)
+        margin = last.low(region.radius)
+        self.best = torch.where(margin > 0, self.best.clamp_min(radius), self.best)
+        held = bool((margin > 0).all())
+        if radius == 0:
+            self._gaps, self._slopes = margin, last.norm
+        elif again:
+            self._slopes = torch.minimum(self._slopes, (self._gaps - margin).clamp_min(0) / radius)  # thanks to the box
+            fallen = (self._gaps - radius * self._slopes - margin).clamp_min(1e-9 * self._gaps)
+            if self._last and not twice and radius != self._last:
+                ratio = (fallen / self._fallen).log() / math.log(radius / self._last)
+                self._power = ratio.clamp(*_POWERS)
+            self._last, self._fallen = radius, fallen
+            if not held and not twice:
+                self._open.append(found)
+        return held
+
+    def around(self, radius: float) -> Enclosed | None:
+        """What was found of the smallest ball around this one."""
+        found = [f for f in self._open if float(f.region.radius) >= radius]
+        return min(found, key=lambda f: float(f.region.radius), default=None)
+
+    def expected(self) -> float:
+        """Where the first margin ends that falls in a straight line and a power of the radius from what is known."""
+        low, high = torch.zeros_like(self._gaps), self._gaps / self._slopes.clamp_min(1e-300)
+        for _ in range(_HALVINGS if self._last else 0):
+            middle = low + (high - low) / 2
+            more = self._fallen * (middle / self._last) ** self._power
+            below = self._gaps - self._slopes * middle < more
+            low, high = torch.where(below, low, middle), torch.where(below, middle, high)
+        return float(high.min())
 
 
 __all__ = ["MANY", "numbers", "proved"]
