@@ -1,5 +1,5 @@
 """λ₁ over balls, as bounded and as found: python -m tests.benchmarks.balls [networks] [--images 6] [--points 100]
-[--certified 0.05].
+[--certified 0.05] [--shares 0.1 0.3 1].
 
 On one thread, in processor seconds for the bound: the digits networks, and those of ../shared/data, at radii from a
 tenth of their median certified radius on, which is looked for where it is not given. λ₁ at random points of every ball
@@ -18,7 +18,6 @@ import fimviz as fv
 from tests.benchmarks.certificates import NETWORKS, known
 from tests.benchmarks.timing import table
 
-SHARES = (0.1, 0.3, 1.0)  # of the median certified radius
 HEADER = [
     "network", "radius", "of the certified", "largest found ÷ λ₁", "bound ÷ found", "most", "weights ÷ found",
     "seconds an image", "violations",
@@ -36,13 +35,13 @@ def above(net: fv.Classifier, x: torch.Tensor, found: fv.BallBound, points: int)
     return count
 
 
-def measured(name: str, count: int, points: int, certified: float | None) -> list[list[str]]:
+def measured(name: str, count: int, points: int, certified: float | None, shares: list[float]) -> list[list[str]]:
     net, x = known(name, count)
     if certified is None:
         certified = float(fv.certified_radius(net, x, method="linear", attack=False).radius.median())
     weights = fv.compare_bounds(net, x, methods=["L5"]).methods["L5"].value
     rows = []
-    for share in SHARES:
+    for share in shares:
         radius = share * certified
         start = time.process_time()
         bound = fv.compare_bounds(net, x, methods=["ball"], radius=radius).methods["ball"].value
@@ -68,9 +67,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--points", type=int, default=100)
     parser.add_argument("--certified", type=float, help="the median certified radius")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of it, the radii")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for name in given.networks for row in measured(name, given.images, given.points, given.certified)]
+    options = (given.images, given.points, given.certified, given.shares)
+    rows = [row for name in given.networks for row in measured(name, *options)]
     print(table(HEADER, rows))
     print(
         f"{len(rows) * given.images} balls, {len(rows) * given.images * given.points} points, and the search in each."

@@ -77,7 +77,7 @@ def test_a_page_too_large_is_told_before_the_work(photographs, monkeypatch):
     net, images = photographs
     room = sys.modules["fimviz.explorer.explore"]
     monkeypatch.setattr(room, "MAX_BYTES", 1_000_000)
-    monkeypatch.setattr(room, "spectrum", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr(room, "spectrum_with_matched", lambda *given, **options: 1 / 0)
     words = r"give fewer with detail= or k=, or show all with \.view\(max_bytes="
     with pytest.warns(UserWarning, match=words), pytest.raises(ZeroDivisionError):
         fv.explore(net, images, detail=8, include=[])

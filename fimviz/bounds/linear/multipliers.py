@@ -30,7 +30,7 @@ from fimviz.bounds.certify import largest_singular_value
 _UNIT = torch.finfo(torch.float64).eps
 _SPARE = 1e-6  # μ
 _ABOVE = 1.001  # how far above its guess the last norm is tried first
-_ROUNDS = 3  # of balancing
+_ROUNDS = 12  # of balancing, at most
 _SWEEPS = 30  # in each
 _WIDE = 80.0  # the largest |log d|
 _TURNS = (3, 12)  # steps down the gradient, of which there are as many between these …
@@ -163,7 +163,7 @@ class Coupled:
         heard, middle = R.square().sum(0), max(float(torch.linalg.matrix_norm(M, 2)), 1e-100)
         log = torch.cat([torch.full_like(a, -2.0 * i) for i, (_, a) in enumerate(squares)])
         best, top, guess, u = log.exp(), float("inf"), middle, None
-        for _ in range(2 * _ROUNDS):
+        for _ in range(_ROUNDS):
             for _ in range(_SWEEPS):
                 d = log.exp()
                 rows = torch.cat([N @ (1 / d[: N.shape[1]]) + a / guess for N, a in squares]) * d

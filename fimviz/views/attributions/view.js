@@ -42,9 +42,9 @@ class Attributions extends View {
     const side = Math.max(96, Math.min(photographic(data) ? 240 : 176, Math.floor((this.width - 16 * (across - 1)) / across)));
     this.root.style.setProperty("--fv-side", `${side}px`);
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
-    this.draw(figures[1], sample.vector.map, sample.vector, side, `λ₁ = ${number(sample.norm)} · ±${this.end(sample.vector)}`, "worst direction");
+    this.draw(figures[1], sample.vector.map, sample.vector, side, `λ₁ = ${number(sample.norm)} · ${this.end(sample.vector)}`, "worst direction");
     sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m, side,
-      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)} · ±${this.end(m)}, for ${sample.target}${missing(m.gap, data.incomplete)}`, m.name));
+      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)}, for ${sample.target} · ${this.end(m)}${missing(m.gap, data.incomplete)}`, m.name));
     this.lens?.show();
   }
 
@@ -55,10 +55,11 @@ class Attributions extends View {
     this.lens = new Lens(this.$(".fv-attributed"), this.$(".fv-look"), shape, { read, map: () => this.bytes[1][0] });
   }
 
-  /** Where the colours of a map end, or its bars; of a photograph's also how exactly it is stored. */
+  /** In words where the colours of a map end, or its bars; of a photograph's also how exactly it is stored. */
   end(map) {
-    const end = number(this.data.kind === "series" ? map.scale : ends(map, this.contrast.gain)[0], 2);
-    return photographic(this.data) ? `${end} (stored to ±${number(map.scale / 254, 1)})` : end;
+    if (this.data.kind === "series") return `bars to ±${number(map.scale, 2)}`;
+    const end = `colours to ±${number(ends(map, this.contrast.gain)[0], 2)}`;
+    return photographic(this.data) ? `${end}, stored to ±${number(map.scale / 254, 1)}` : end;
   }
 
   draw(figure, code, map, side, text, label) {
