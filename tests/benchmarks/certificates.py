@@ -1,9 +1,10 @@
 """Certified radii by norms and by linear bounds beside the smallest attack: python -m tests.benchmarks.certificates
 [networks] [--images 12] [--points 100000] [--timed 3].
 
-On one thread, in processor seconds, of the first few images without attacks: the digits networks, and those of
-../shared/data. Every radius is tried: by the attacks of `certified_radius` within it, and at random points of its sphere (and of the input range), of which none may change
-the prediction. Prints a Markdown table, and how many tries there were.
+On one thread, in processor seconds of the first few images without attacks: the digits networks, and those of
+../shared/data. Every radius is tried: by the attacks of `certified_radius` within it, and at random points of its
+sphere (and of the input range), of which none may change the prediction. Prints a Markdown table, and how many tries
+there were.
 """
 
 from __future__ import annotations
