@@ -28,6 +28,7 @@ from fimviz.bounds.linear.recorded import Affine, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
 _NUMBERS = 2**19  # of a chunk of rows at the widest step: what stays in a processor's cache
+_NARROW = 1e-9  # what rounding leaves of intervals at a point
 _TURNS = 3  # in search of the price of the box
 
 
@@ -182,14 +183,13 @@ def _narrow(steps: Sequence[Step], source: int, does: Curve | Largest, found: En
 
 def _open(does: Curve | Largest, low: Tensor, high: Tensor) -> Tensor:
     """(n, numbers): whether a narrower interval would change what is drawn around a step."""
+    wide = high - low > _NARROW
     if isinstance(does, Curve):
-        if does.bend:
-            return high - low > 1e-9
-        return torch.stack([(low < k) & (k < high) for k in does.kinks]).any(0)
+        return wide if does.bend else torch.stack([(low < k) & (k < high) for k in does.kinks]).any(0)
     rivals = high[:, does.places] > low[:, does.places].amax(2, keepdim=True)
     several = rivals & (rivals.sum(2, keepdim=True) > 1)
     places = does.places.reshape(1, -1).expand(len(low), -1)
-    return torch.zeros_like(low).scatter_add_(1, places, several.flatten(1).to(low)) > 0
+    return (torch.zeros_like(low).scatter_add_(1, places, several.flatten(1).to(low)) > 0) & wide
 
 
 def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, found: Enclosed,
