@@ -26,9 +26,9 @@ _SHARES = (0.9, 0.75, 0.5)  # of a radius that was not proved, where its lines m
 _NEAR = 1.15  # as a ratio, what is left between a radius that was proved and one that was not, or is expected to be
 _FAR = 4.0  # as a ratio, the largest step down
 _SHARPER = 1.12  # times a radius, where rows that are carried back twice may still prove it
-_ROOM = 1.3  # times it, what all rows are carried back for before
+_ROOM = 1.3  # times a radius, what all rows are carried back for before, where that is cheap
 _LAST = 2  # rounds of that
-_CHEAP = 1e8  # numbers that rows are, up to which it is done: beyond, a round takes many seconds an input
+_CHEAP, _MODERATE = 1e8, 1e9  # numbers that rows are: a round takes a second, ten seconds an input
 MANY = 4e9  # numbers that rows are: from here on, minutes an input
 _POWER, _POWERS = 4.0, (1.5, 12.0)  # of the radius, with which margins fall beside a straight line: at first, at all
 _HALVINGS = 40
@@ -67,13 +67,14 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
             break
         radius = _SHORT * ahead if _SHORT * ahead < high else (low * high) ** 0.5
         radius = max(radius, high / _FAR if high < float("inf") else 0.0)
-    if low and numbers(steps) <= _CHEAP:
-        if search.around(_ROOM * low) is None:
-            search.holds(_ROOM * low)  # what it leaves open is less to carry back twice
-        radius = _SHARPER * low
+    if low and (count := numbers(steps)) <= _MODERATE:
+        room = (_ROOM if count <= _CHEAP else _SHARPER) * low
+        if search.around(room) is None:
+            search.holds(room)  # what it leaves open is less to carry back twice
+        radius, most = _SHARPER * low, search.around(room)
         for _ in range(_LAST):
             search.holds(radius, twice=True)
-            radius = _SHORT * search.expected()
+            radius = min(_SHORT * search.expected(), float(most.region.radius) if most else float("inf"))
     return search.best
 
 
