@@ -148,7 +148,7 @@ def within(radius: Any, count: int) -> Tensor:
         raise ValueError(f"radius is {came}, {expected}") from None
     if radii.dtype == torch.bool or radii.is_complex() or radii.shape not in ((), (count,)):
         raise ValueError(f"radius is {came}, {expected}")
-    radii = radii.detach().cpu().double()
+    radii = torch.as_tensor(radius, dtype=torch.float64).detach().cpu()  # 0.7 by itself would be one of float32
     if not bool((radii.isfinite() & (radii >= 0)).all()):
         raise ValueError(f"radius is {came}, {expected}")
     return radii.expand(count).clone()

@@ -12,6 +12,7 @@ qu/(1 − qu) times that of the absolute values, whatever the order of summation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -38,8 +39,15 @@ def largest_singular_value(stacks: Iterable[Tensor], above: float = _ABOVE) -> f
 
 
 def _bound(k: Tensor, known: float, above: float) -> float:
-    """The same for one stack (f, r, q) with r ≤ q; a result of at most `known` need not be tight."""
+    """The same for one stack (f, r, q) with r ≤ q; a result of at most `known` need not be tight.
+
+    In a unit in which the largest entry is about 1: squares of small ones would leave the range of numbers.
+    """
     r, q = k.shape[1:]
+    if 0 < (size := float(k.abs().amax())) < float("inf"):
+        unit = 2.0 ** max(-1000, min(1000, math.frexp(size)[1]))
+        if not 2.0**-20 < unit < 2.0**20:
+            return _bound(k.double() / unit if not k.is_complex() else k / unit, known / unit, above) * unit
     if r == 1:
         return float(k.abs().double().square().sum(2).amax().sqrt()) * _SPARE
     if r <= EXACT:

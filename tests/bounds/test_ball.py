@@ -159,6 +159,16 @@ def test_radii_and_images_that_are_refused():
         fv.ball_bound(net, x, 0.1)
 
 
+def test_a_radius_is_the_number_that_was_given():
+    """0.7 in single precision is less, and λ₁ of p = σ(6x) falls from ½ on."""
+    model = nn.Linear(1, 2, bias=False).double()
+    model.weight.data.copy_(torch.tensor([[3.0], [-3.0]]))
+    net = fv.Classifier(model, input_range=None)
+    at = fv.spectrum(net, torch.tensor([[1 - 0.7]]).double(), k=1).spectral_norm
+    for radius in (0.7, [0.7]):
+        assert at <= fv.ball_bound(net, torch.ones(1, 1).double(), radius).bound <= at * (1 + 1e-6)
+
+
 class Fragile(nn.Module):
     """A gradient that is infinite at an image of zeros."""
 
@@ -282,6 +292,55 @@ def test_ties_of_pools(layers):
         at = x + 0.999 * radius * step / step.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         top = fv.spectrum(net, at, k=1, vectors=False, verify=False).spectral_norm.max()
         assert max(top, b.found) <= b.bound
+
+
+@pytest.mark.parametrize("side", [3, 5, 7])  # 1/25 and 1/49 are less in single precision
+def test_windows_of_nearly_equal_numbers(side):
+    first, last = nn.Linear(1, side**2), nn.Linear(1, 2, bias=False)
+    model = nn.Sequential(first, nn.Unflatten(1, (1, side, side)), nn.MaxPool2d(side), nn.Flatten(), last).double()
+    first.weight.data.fill_(1.0)
+    first.bias.data = 1e-9 * torch.rand(side**2, generator=torch.Generator().manual_seed(0)).double()
+    last.weight.data.copy_(torch.tensor([[3.0], [-3.0]]))
+    b = fv.ball_bound(fv.Classifier(model, input_range=None), torch.tensor([[0.01]]).double(), 0.02)
+    assert 9.0 <= b.bound <= 9.00001, "¼ · 6² where p = ½"
+
+
+def test_a_gradient_that_is_wrong_at_one_image_of_several():
+    class Partly(nn.Linear):
+        def forward(self, x):
+            bent = torch.relu(100 * (x - 0.5))
+            return super().forward(x + bent - bent.detach())
+
+    torch.manual_seed(0)
+    net, x = fv.Classifier(Partly(2, 2).double()), torch.tensor([[0.1, 0.1], [0.9, 0.9]]).double()
+    with pytest.warns(UserWarning, match="the gradient does not describe this model"):
+        b = fv.ball_bound(net, x, 0.01)
+    assert ((b.found <= b.bound) | b.bound.isnan()).all()
+
+
+@pytest.mark.parametrize("scales", [(1e8,) * 38 + (1e-8,) * 41, (1e75, 1e75, 1e-160, 1e-170), (1e8,) * 36])
+def test_weights_whose_products_leave_the_range_of_numbers(scales):
+    """Rows of the layers behind a factor of 1e300 would be zeros."""
+    model = nn.Sequential(*(nn.Linear(1, 1, bias=False) for _ in scales), nn.Linear(1, 2)).double()
+    for layer, scale in zip(model, scales, strict=False):
+        layer.weight.data.fill_(scale)
+    model[-1].weight.data.copy_(torch.tensor([[-1.0], [0.0]]))
+    size = torch.tensor(scales, dtype=torch.float64).log10().sum()
+    model[-1].bias.data.copy_(torch.tensor([0.1 * 10 ** size.clamp_max(300), 0.0]))  # they are equal at x = 0.1
+    net, x = fv.Classifier(model, input_range=None), torch.tensor([[0.05]]).double()
+    assert not fv.certified_radius(net, x, method="linear", attack=False).radius > 0.05
+    b = fv.ball_bound(net, x, 0.01)
+    assert (b.at_point <= b.bound).all()
+
+
+def test_a_network_that_cannot_change_its_answer():
+    net = fv.Classifier(nn.Sequential(nn.ReLU(), nn.Linear(2, 2, bias=False)))
+    net.model[1].weight.data.copy_(torch.tensor([[2.0, 2.0], [1.0, 1.0]]))
+    r = fv.certified_radius(net, torch.full((1, 2), 0.5), method="linear", attack=False)
+    assert r.radius.isinf().all() or r.radius < 0.75
+    net.model[1].weight.data.zero_()
+    net.model[1].bias = nn.Parameter(torch.tensor([1.0, 0.0]))
+    assert fv.certified_radius(net, torch.full((1, 2), 0.5), method="linear", attack=False).radius.isinf().all()
 
 
 def test_ties_over_a_background():

@@ -101,6 +101,17 @@ def test_a_wrong_guess_is_found_out(monkeypatch):
     assert torch.linalg.matrix_norm(stack, 2).amax() <= certify.largest_singular_value([stack])
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-28, 1e-25, 1e28])
+def test_entries_whose_squares_leave_the_range_of_numbers(size, monkeypatch):
+    monkeypatch.setattr(certify, "_LARGE", 90)  # from here on products are made in float32
+    monkeypatch.setattr(certify, "_BLOCK", 64)
+    for rank in (80, 100):
+        stack = torch.randn(1, rank, 200, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        stack[:, :4] = 0.0
+        exact = float(torch.linalg.matrix_norm(stack, 2)) * size
+        assert exact <= certify.largest_singular_value([stack * size]) <= 1.05 * exact
+
+
 def test_writes_into_weights_are_seen():
     """Neither the address nor the version of a tensor tells of a write into its data."""
     layer = torch.nn.Linear(3, 3)

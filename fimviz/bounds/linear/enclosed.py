@@ -11,7 +11,8 @@ robustness for ReLU networks*), or twice the rows where that is worth while.
 
 Rounding. A row as computed is itself the row that goes on: what it is off from what the step behind it hands on exactly
 is at most γ_n|c||L|, n the number of terms of a sum (Higham 2002, §3.1), and so it changes the bound by at most
-γ_n|c|·(|L||h| + |b|) ≤ γ_n‖c‖‖|L||h| + |b|‖, with the largest |h| that there is over the ball. Twice that is taken off.
+γ_n|c|·(|L||h| + |b|) ≤ γ_n‖c‖‖|L||h| + |b|‖, with the largest |h| that there is over the ball. Twice that is taken off,
+and what sums over steps and over readers round. What underflows is less than `VANISHING`, as `recorded` sees to.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from fimviz.bounds.linear.curves import Curve
 from fimviz.bounds.linear.lines import Band, around_curve, around_largest
-from fimviz.bounds.linear.recorded import Affine, Largest, Step
+from fimviz.bounds.linear.recorded import VANISHING, Affine, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
 _NUMBERS = 2**19  # of a chunk of rows at the widest step: what stays in a processor's cache
@@ -107,6 +108,10 @@ class Enclosed:
     bands: dict[int, Band] = field(default_factory=dict)
     off: dict[int, tuple[float, Tensor]] = field(default_factory=dict)  # γ_n, and ‖|L||h| + |b|‖ (n,)
     known: dict[int, Known] = field(default_factory=dict)
+
+    def size(self, place: int, image: int) -> float:
+        """At most the length of what a step returns."""
+        return float(torch.maximum(self.low[place][image].abs(), self.high[place][image].abs()).norm()) * (1 + 1e-9)
 
 
 def enclose(steps: Sequence[Step], region: Region, known: dict[int, Known] | None = None, again: bool = True,
@@ -218,7 +223,8 @@ def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found:
     With `parallel` lines, which are looser, they are bounds from both sides.
     """
     waiting = {source: rows}
-    under, over, off = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(3))
+    under, over = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
+    off = torch.full_like(under, VANISHING)
     for place in range(source, 0, -1):
         if (c := waiting.pop(place, None)) is None:
             continue
@@ -234,8 +240,12 @@ def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found:
             handed = [part]
         under += added - around
         over += added + around
+        off += _UNIT * (under.abs() + over.abs() + added.abs() + around)
         for target, part in zip(step.reads, handed, strict=True):
-            waiting[target] = waiting[target] + part if target in waiting else part
+            if target in waiting:
+                part = waiting[target] + part
+                off += _UNIT * found.size(target, image) * torch.linalg.vector_norm(part, dim=1)
+            waiting[target] = part
     a = waiting.pop(0, None)
     if a is None:
         return Rows(under - off, over + off, *torch.zeros(3, len(rows), dtype=torch.float64))

@@ -58,7 +58,7 @@ def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
 def _check_slopes(net: Classifier, x: Tensor, steps: Sequence[Step]) -> None:
     """Refuse a network whose gradient is not that of what it computes: λ₁ is of the gradient."""
     g = torch.Generator().manual_seed(0)
-    at = x[:1].double().cpu() + 0.01 * torch.randn(1, *x.shape[1:], generator=g)  # off the kinks that x may lie on
+    at = x.double().cpu() + 0.01 * torch.randn(x.shape, generator=g)  # off the kinks that x may lie on
     row = torch.randn(steps[-1].shape.numel(), generator=g, dtype=torch.float64)
 
     def slope(z: Callable[[Tensor], Tensor]) -> Tensor:
@@ -68,7 +68,7 @@ def _check_slopes(net: Classifier, x: Tensor, steps: Sequence[Step]) -> None:
     with torch.enable_grad():
         own = slope(lambda at: net.logits(at.to(net.device)))
         stepped = slope(lambda at: values(steps, at.flatten(1))[-1])
-    if not bool((own - stepped).norm() <= 1e-6 * stepped.norm()):
+    if not bool(((own - stepped).flatten(1).norm(dim=1) <= 1e-6 * stepped.flatten(1).norm(dim=1)).all()):
         raise NoRuleError(
             "the gradient of the network is not that of what it computes (a detach, or a gradient of its own)"
         )
@@ -99,9 +99,16 @@ def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
     most = torch.minimum(most, most[y] * (-gaps[y]).exp()).clamp_min(_TINY)  # p_k = p_y e^(z_k − z_y)
     odds = max(float((-gaps[y, torch.arange(classes) != y]).exp().sum()), _TINY)  # at most, of 1 − p_y to p_y
     try:
-        jacobian = Jacobian(steps, found, 0)
-    except NoBoundError:
+        square = _square(Jacobian(steps, found, 0), z, most, odds)
+    except (NoBoundError, OverflowError, torch.linalg.LinAlgError):  # too much is open, or too large
         return float("inf")
+    return square * (1 + 1e-9) if square < float("inf") else float("inf")
+
+
+def _square(jacobian: Jacobian, z: Tensor, most: Tensor, odds: float) -> float:
+    """The lesser of both bounds, for the largest that each p_k can be, and 1 − p_y to p_y."""
+    classes, y = len(z), int(z.argmax())
+    eye = torch.eye(classes, dtype=torch.float64)
     middle = jacobian.middle()
     around = [most.sqrt()[:, None] * (eye - q) for q in (z.softmax(0), eye[y], most / most.sum())]
     square = jacobian.norm(min(around, key=lambda rows: float((rows @ middle @ rows.T).trace()))) ** 2
@@ -114,7 +121,7 @@ def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
         else:
             widest = float(jacobian.lengths(eye - eye[y]).topk(2).values.sum())
         square = min(square, cap * widest**2)
-    return square * (1 + 1e-9)
+    return square
 
 
 __all__ = ["by_slopes", "largest"]

@@ -71,10 +71,12 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
         room = (_ROOM if count <= _CHEAP else _SHARPER) * low
         if search.around(room) is None:
             search.holds(room)  # what it leaves open is less to carry back twice
-        radius, most = _SHARPER * low, search.around(room)
+        radius, within = _SHARPER * low, search.around(room)
         for _ in range(_LAST):
             search.holds(radius, twice=True)
-            radius = min(_SHORT * search.expected(), float(most.region.radius) if most else float("inf"))
+            radius = min(_SHORT * search.expected(), float(within.region.radius) if within else float("inf"))
+    if box is not None:  # all inputs that there are
+        search.best[search.best > torch.maximum(x - box[0], box[1] - x).norm() * (1 + 1e-9)] = torch.inf
     return search.best
 
 

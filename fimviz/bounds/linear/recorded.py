@@ -37,6 +37,8 @@ _PRODUCTS = {"mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "convolution",
 _DIFFERENCES = {"sub", "rsub"}
 _SHAPES = {"full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
 _PLAIN = {"alpha": 1, "beta": 1, "rounding_mode": None}  # what sums and quotients are called with here
+_GROWTH = 1e200
+VANISHING = 1e-60  # more than that times all that underflows in sums of as many terms as there are
 _WAITS = -1  # no place of a step
 _POOLS = ("max_pool2d_with_indices", "max_pool1d", "max_pool3d_with_indices")
 
@@ -98,6 +100,7 @@ def recorded(net: Classifier, x: Tensor) -> list[Step]:
         steps = _steps(_on_processor(graph), x)
         for step in steps:
             _try(steps, step)
+        _check_growth(steps, x)
     check(z, values(steps, x.flatten(1))[-1].view_as(z))
     return steps
 
@@ -123,6 +126,23 @@ def values(steps: Sequence[Step], x: Tensor) -> list[Tensor]:
             out = torch.func.vmap(step.does.run)(*given) if isinstance(step.does, Affine) else step.does.run(given[0])
         found.append(out.reshape(len(x), -1))
     return found
+
+
+def _check_growth(steps: Sequence[Step], x: Tensor) -> None:
+    """Refuse weights through which a row that leaves double precision could come back as more than `VANISHING`."""
+    found, growth = values(steps, x.flatten(1)), [1.0]
+    for step, value in zip(steps[1:], found[1:], strict=True):
+        read = [torch.full(steps[r].shape, growth[r], dtype=torch.float64) for r in step.reads]
+        if isinstance(step.does, Affine):
+            grown = float(step.does.magnitude(*read).amax())
+        else:
+            bends = isinstance(step.does, Curve) and step.does.bend > 0
+            grown = growth[step.reads[0]] * (2.0 + bends * float(value.abs().amax()))
+        if not grown < _GROWTH:
+            raise NoRuleError(
+                f"no linear bounds of weights by which numbers may grow 1e200 times as large ({step.name})"
+            )
+        growth.append(max(grown, 1e-300))
 
 
 def _try(steps: Sequence[Step], step: Step) -> None:

@@ -25,7 +25,7 @@ from fimviz.bounds.flow import NoBoundError
 from fimviz.bounds.linear.curves import Curve, slopes
 from fimviz.bounds.linear.enclosed import Enclosed, pulled
 from fimviz.bounds.linear.multipliers import Coupled, Part
-from fimviz.bounds.linear.recorded import Affine, Largest, Step
+from fimviz.bounds.linear.recorded import VANISHING, Affine, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
 _TERMS = 256  # units of rounding that a curve's slope may be off by, far above what it is
@@ -159,9 +159,12 @@ class Jacobian:
                     found[:, self._first[place] :][:, : len(turn.open)] = c[:, turn.open]
                 handed = [(turn.source, turn.back(c))]
             for target, part in handed:
-                waiting[target] = waiting[target] + part if target in waiting else part
+                if target in waiting:
+                    part = waiting[target] + part
+                    off += _UNIT * self._speed[target] * part.norm(dim=1)
+                waiting[target] = part
         width = self.steps[0].shape.numel()
-        return found, waiting.pop(0, rows.new_zeros(len(rows), width)), off
+        return found, waiting.pop(0, rows.new_zeros(len(rows), width)), off + VANISHING
 
     def _turn(self, place: int) -> Turn:
         step = self.steps[place]
@@ -207,7 +210,7 @@ def _picked(source: int, pool: Largest, low: Tensor, high: Tensor, moves: Tensor
     can = (high[places] >= low[places].amax(1, keepdim=True)) & ~twice
     on, none = can & moves[places], (can & stays[places]).any(1)
     count = on.sum(1)
-    share = torch.where(count > 1, 1.0 / count, torch.where(none, 0.5, 1.0)).double()
+    share = torch.where(count > 1, 1.0 / count.double(), torch.where(none, 0.5, 1.0).double())
     (open_,) = ((count > 1) | (none & (count == 1))).nonzero(as_tuple=True)
     ranked = places.gather(1, (~on).long().argsort(dim=1, stable=True))[open_]
     k, mean, none = count[open_], share[open_], none[open_]
