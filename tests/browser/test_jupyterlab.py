@@ -222,7 +222,7 @@ def test_live_margins_trace_again_stop_and_let_the_latest_win(session, lab, chro
         python_gets(page, traced, first)
         expect(status).to_contain_text("Shown")
 
-        call(page, ASK, ["slow.pause = 0.3", "0"])
+        call(page, ASK, ["slow.pause = 1.0", "0"])
         slider.focus()
         page.keyboard.press("ArrowRight")
         expect(status).to_contain_text("walking from sample")
