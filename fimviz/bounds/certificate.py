@@ -132,7 +132,7 @@ def certified_radius(
 
     From the norms of the layers, L_h and L5 hold at every x, and so does the certificate, for perturbations inside the
     input range or not. Products of norms are large, so that these radii are small. Linear bounds enclose what every
-    layer can be over the ball around one input, and give radii that are twice (a perceptron) to two hundred times (a
+    layer can be over the ball around one input, and give radii that are twice (a perceptron) to hundreds of times (a
     residual network) as large, for perturbations that stay in the input range; they take seconds an input. Where
     neither is to be had (attention, products of what depends on the input), there is no certificate: `reason` says why.
     It is one for the network in exact arithmetic, at images as it reads them (in its own precision); all that this

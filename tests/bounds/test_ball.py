@@ -316,6 +316,9 @@ def test_a_gradient_that_is_wrong_at_one_image_of_several():
     with pytest.warns(UserWarning, match="the gradient does not describe this model"):
         b = fv.ball_bound(net, x, 0.01)
     assert ((b.found <= b.bound) | b.bound.isnan()).all()
+    b = fv.ball_bound(net, torch.full((1, 2), 0.3).double(), 0.6)  # right there, and wrong elsewhere in the ball
+    assert b.at_point < 1 < b.found
+    assert (b.found <= b.bound) | b.bound.isnan()
 
 
 @pytest.mark.parametrize("scales", [(1e8,) * 38 + (1e-8,) * 41, (1e75, 1e75, 1e-160, 1e-170), (1e8,) * 36])
