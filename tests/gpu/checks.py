@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 import fimviz as fv
+from fimviz.fisher import precision
 from fimviz.fisher.matched import matched_spectral_norm
-from fimviz.fisher.table import METHODS
 from tests.benchmarks.truth import dense_spectrum, frozen, lanczos_truth, rayleigh
 from tests.gpu import pack
 from tests.gpu.networks import network
@@ -537,7 +537,7 @@ def out_of_memory(place: Place) -> Found:
     found: Found = {}
     for method in ("exact", "lanczos"):
         tried: list[int] = []
-        with scarce(place, method, tried):
+        with scarce(place, tried):
             s = fv.spectrum(model, x, k=1, vectors=False, verify=False, method=method, max_memory=1e15)
         assert len(tried) > 1, "the chunk was never too large: nothing was tested"
         assert tried[0] > tried[-1]
@@ -547,17 +547,16 @@ def out_of_memory(place: Place) -> Found:
 
 
 @contextmanager
-def scarce(place: Place, method: str, tried: list[int]) -> Any:
+def scarce(place: Place, tried: list[int]) -> Any:
     """Little memory; notes how many inputs were tried at once. A processor's is not scarce: there it is feigned."""
-    inner = METHODS[method]
+    inner = precision._found
 
     def counted(net: fv.Classifier, x: Tensor, *rest: Any) -> Any:
-        tried.append(len(x))
+        tried.append(len(x))  # before the first pass, which may be what does not fit
         if not place.card and len(x) > 4:
             raise torch.OutOfMemoryError("feigned")
-        return inner.run(net, x, *rest)
+        return inner(net, x, *rest)
 
-    METHODS[method] = dataclasses.replace(inner, run=counted)
     if place.card:
         torch.cuda.empty_cache()
         card = torch.device(place.device).index or 0
@@ -565,9 +564,9 @@ def scarce(place: Place, method: str, tried: list[int]) -> Any:
         room = torch.cuda.memory_allocated(card) + 1.2e9
         torch.cuda.set_per_process_memory_fraction(room / total, card)
     try:
-        yield
+        with mock.patch.object(precision, "_found", counted):
+            yield
     finally:
-        METHODS[method] = inner
         if place.card:
             torch.cuda.set_per_process_memory_fraction(1.0, card)
 
