@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fimviz.explorer.results import Detail, Explorer
 from fimviz.fisher.effort import Effort, effort
-from fimviz.fisher.methods import spectrum
+from fimviz.fisher.methods import found_with
 from fimviz.fisher.plane import Plane, plane
 from fimviz.fisher.spectrum import Spectrum
-from fimviz.fisher.walk import evenly, walk
+from fimviz.fisher.walk import Seen, both_sides, walk
 from fimviz.fisher.walk import reach as far
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.parts import answers
@@ -62,15 +62,16 @@ def examine(
         labels = s.labels_of(at)
         method = s.method if s.reason == "asked for" else "auto"
         options: dict[str, Any] = {"k": k, "labels": labels, "method": method, "seed": found.seed}
-        options["tolerance"] = hard.tolerance
-        deep[name] = spectrum(s.net, s.images[at], max_memory=max_memory, progress=tick, **options)
+        options |= {"tolerance": hard.tolerance, "totals": hard.totals, "enough": hard.enough}
+        deep[name], *_ = found_with(s.net, s.images[at], None, max_memory=max_memory, progress=tick, **options)
         if len(deep[name]) < len(at):
             raise KeyboardInterrupt
     lost = {at[i] for s in deep.values() for i in s.failures}  # where directions of more of them fail than λ₁ did
     if lost and (kept := [place for place in at if place not in lost]):
         options = {"known": known, "max_memory": max_memory, "progress": progress}
         return examine(found, kept, k, planes=min(planes, len(kept)), **options)
-    reach = torch.stack([_reach(s, hard) for s in deep.values()]).amax(0)
+    looked = {name: _reach(s, hard) for name, s in deep.items()}
+    reach = torch.stack([own for own, _ in looked.values()]).amax(0)
     examined = {}
     for step, (name, s) in enumerate(deep.items()):
 
@@ -78,11 +79,11 @@ def examine(
             progress(int(whole * (share + (1 - share) * (before + part) / count)), whole)
 
         with s.net.at_rest():  # once: to note all that a network holds takes as long as a pass over one input
-            examined[name] = _examined(s, tuple(places), reach, planes, hard, told)
+            examined[name] = _examined(s, tuple(places), reach, looked[name][1], planes, hard, told)
     return examined
 
 
-def _reach(s: Spectrum, hard: Effort) -> Tensor:
+def _reach(s: Spectrum, hard: Effort) -> tuple[Tensor, Seen | None]:
     with s.net.at_rest():
         return far(s, hard.coarse)
 
@@ -95,7 +96,13 @@ def effort_of(found: Explorer) -> Effort:
 
 
 def _examined(
-    deep: Spectrum, places: tuple[int, ...], reach: Tensor, planes: int, hard: Effort, told: Callable[[float], None]
+    deep: Spectrum,
+    places: tuple[int, ...],
+    reach: Tensor,
+    seen: Seen | None,
+    planes: int,
+    hard: Effort,
+    told: Callable[[float], None],
 ) -> Detail:
     """Walks along all eigenvectors of some samples, and the planes of the first of them; told what share is done."""
     first, leading, other = hard.passes
@@ -104,8 +111,8 @@ def _examined(
     told(done / total)
     walks = []
     for order in range(deep.eigenvalues.shape[1]):
-        grid = evenly(hard.nodes[min(order, 1)], reach)
-        walks.append(walk(deep, order, grid, with_flips=True, left_open=hard.open, close=hard.close))
+        grid, known = both_sides(hard.nodes[min(order, 1)], reach), None if order else seen
+        walks.append(walk(deep, order, grid, with_flips=True, left_open=hard.open, close=hard.close, seen=known))
         done += passes[1 + order] * len(places)
         told(done / total)
     found = None

@@ -28,8 +28,8 @@ from fimviz.model.engine.parts import Work
 from fimviz.model.engine.progress import Stages, wanted
 from fimviz.model.failures import known, of_model, settle
 
-_DIRECTIONS = 3
 _DETAIL, _PLANES = 64, 24  # samples at most, unless asked for
+_LONG = "a pass of so large a network takes long"  # by the cost rule of `fimviz.fisher.effort`
 _PLANE = 4  # times the rest of a sample's passes, that its plane takes
 _PRODUCTS = 24  # vector-Jacobian products, and steps of Lanczos, of an input
 
@@ -60,16 +60,17 @@ def explore(
         net: a `Classifier` or a module from pixels in [0, 1] to logits; or two of them by name, to be compared.
         images: (n, …) floats, or a data set (see `Classifier`).
         labels: true classes (n,), or for several yes/no labels (n, K) of 0 and 1.
-        k: how many directions of a sample in full detail; by default three, or as many as the method finds.
+        k: how many directions of a sample in full detail; by default three, or as many as the method finds, and one
+            where a pass over one input takes more than 8e9 multiplications, on a processor.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, from 8 to 64.
-            Large networks on large images are asked more coarsely: at 13 distances, on planes of 5 × 5, and for
+            Large networks on large images are asked more coarsely: at some 13 distances, on planes of 5 × 5, and for
             eigenvalues to a thousandth.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
             "radius" (the certified one, from the norms) and "attacks" (the smallest that succeed, which takes hundreds
             of passes), of all samples. Both together are the distance between certificate and attack, and then the
             radius is from linear bounds too where all samples of a model take some seconds; `adversarial_distance`
-            takes longer. By default "plane", and "radius" where it is cheap.
+            takes longer. By default "plane", but not where one direction is, and "radius" where it is cheap.
         method: of λ₁, as in `spectrum`.
         max_memory: bytes that it may take beside models and images, by default half of what is free.
         errors: what an image is to do whose logits or gradients are not finite, as in `spectrum`: "mark" or "raise".
@@ -93,8 +94,8 @@ def explore(
     progress, max_memory = wanted(progress), limit(max_memory)
     way = named("method", method, METHODS, ["auto", *by_gradients()])
     most = way.most if way else None
-    k = min(_DIRECTIONS, most or _DIRECTIONS) if k is None else whole("k", k, 1)
-    if most and k > most:
+    k = None if k is None else whole("k", k, 1)
+    if most and k and k > most:
         raise ValueError(f"k is {k} and method is {method!r}, which finds {most} only: pass k={most} or another method")
     if isinstance(include, str) or not set(include or ()) <= set(PARTS):
         raise ValueError(f"include is {include!r}, expected a list of some of {', '.join(PARTS)}")
@@ -116,7 +117,18 @@ def explore(
             raise ValueError(f"detail is {detail}, expected places in the batch from 0 to {n - 1}")
         count = len(detail)
     hard = effort(nets.values(), inputs)
-    parts = (("plane", "radius") if hard == FULL else ("plane",)) if include is None else tuple(include)
+    notes = {}
+    if k is None:
+        k = min(hard.directions, most or hard.directions)
+        if hard.directions < FULL.directions and most != 1:
+            notes["direction"] = (
+                f"The leading direction alone, and no trace, as {_LONG}: fv.explore(…, k={FULL.directions}) has more "
+                "directions, fv.spectrum the trace."
+            )
+    if include is None and not hard.planes:
+        notes["plane"] = f"Left out, as {_LONG}."
+    usual = (["plane"] if hard.planes else []) + (["radius"] if hard == FULL else [])
+    parts = tuple(usual if include is None else include)
     planes = 0 if "plane" not in parts else count
     if include is None:
         planes = min(planes, _PLANES, max(LEAST, affordable(nets.values(), inputs, WORK // _PLANE)))
@@ -139,7 +151,7 @@ def explore(
     options: dict[str, Any] = {"method": method, "seed": seed, "errors": errors, "max_memory": max_memory}
     for (name, model), x in zip(nets.items(), inputs, strict=True):
         options |= {"k": k if whole_batch else 1, "vectors": whole_batch, "labels": labels, "progress": bar.next()}
-        options["tolerance"] = hard.tolerance
+        options |= {"tolerance": hard.tolerance, "totals": hard.totals, "enough": hard.enough}
         with of_model(name, bool(name)):
             norms[name], norm, error = spectrum_with_matched(model, x, confidence=CONFIDENCE, **options)
         matched[name] = norm, error
@@ -151,7 +163,7 @@ def explore(
     models = {}
     for name, s in norms.items():
         norm, error = matched[name]
-        models[name] = Explored(s, nothing(s), norm[:shortest], error[:shortest])
+        models[name] = Explored(s, nothing(s), norm[:shortest], error[:shortest], notes=notes)
     found = Explorer(models, seed)
     settle(found.failures, shortest, errors)
     if shortest < n:

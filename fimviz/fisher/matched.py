@@ -102,7 +102,7 @@ def spectrum_with_matched(
 ) -> tuple[Spectrum, Tensor, Tensor]:
     """A spectrum with its options, and of the same inputs, from the same passes, what `matched_with_errors` gives.
 
-    Of a smooth network these are float32's where that leaves 0.05 % of both λ₁ open at most.
+    Of a smooth network these are float32's where that leaves 0.05 % of both λ₁ open at most, or `enough`.
     """
     _reachable(net, confidence)
     found, norm, error = found_with(net, images, _Matched(net.likelihood, confidence), **options)

@@ -12,6 +12,8 @@ from fimviz._ways import Way
 from fimviz.fisher.block import Block
 from fimviz.model.likelihoods import Likelihood
 
+ENOUGH = 5e-4
+
 
 class Beside(Protocol):
     """Another likelihood of the same logits, under which λ₁ is wanted too: it takes the same passes."""
@@ -28,7 +30,8 @@ class Beside(Protocol):
 class Asked:
     """What a method is asked for: k eigenvalues, the eigenvectors too where `vectors`; the rest as in `spectrum`.
 
-    Trace and Frobenius norm may be NaN where `totals` is not set; `beside` is what λ₁ is wanted under too.
+    Trace and Frobenius norm may be NaN where `totals` is not set; `beside` is what λ₁ is wanted under too. `enough` is
+    the relative error of λ₁ that a smooth network's passes in float32 may state.
     """
 
     k: int
@@ -42,6 +45,7 @@ class Asked:
     cotangents: int = 1
     totals: bool = True
     beside: Beside | None = None
+    enough: float = ENOUGH
 
 
 def _all(rank: int, max_steps: int) -> int:

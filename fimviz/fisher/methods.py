@@ -14,7 +14,7 @@ from fimviz._options import flag, named_options, real, whole
 from fimviz._tell import tell
 from fimviz._ways import named
 from fimviz.fisher.block import Block, joined
-from fimviz.fisher.method import Asked, Beside, Method
+from fimviz.fisher.method import ENOUGH, Asked, Beside, Method
 from fimviz.fisher.precision import Precision
 from fimviz.fisher.spectrum import Cost, Spectrum
 from fimviz.fisher.table import METHODS
@@ -142,8 +142,14 @@ def found_with(
     max_memory: float | None = None,
     errors: str = "mark",
     progress: bool | Callable[[int, int], None] = False,
+    totals: bool = True,
+    enough: float = ENOUGH,
 ) -> tuple[Spectrum, Tensor | None, Tensor | None]:
-    """`spectrum`, and from the same passes λ₁ (n,) beside another likelihood and its error (n,), where one is given."""
+    """`spectrum`, and from the same passes λ₁ (n,) beside another likelihood and its error (n,), where one is given.
+
+    Without `totals`, trace and Frobenius norm are NaN where they would take passes of their own; `enough` is the
+    relative error of λ₁ that a smooth network's passes in float32 may state.
+    """
     asked_for = named("method", method, METHODS, ("auto", *METHODS))
     errors = known(errors)
     k = None if k is None else whole("k", k, 1)
@@ -181,6 +187,8 @@ def found_with(
         step=step,
         seed=seed,
         precise=precision.precise,
+        totals=totals,
+        enough=enough,
         beside=beside,
     )
     start = time.perf_counter()

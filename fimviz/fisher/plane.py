@@ -49,7 +49,7 @@ def plane(
     across: int | Tensor,
     points: int,
     reach: Tensor,
-    left_open: float = ROUNDED,
+    left_open: tuple[float, float] = ROUNDED,
     walks: Sequence[Walk] = (),
 ) -> Plane:
     """The plane of eigenvector k and another, or the part of displacements (n, *input) that is orthogonal to it.

@@ -19,8 +19,6 @@ from fimviz.fisher.method import Asked, Method
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 
-_ENOUGH = 5e-4  # of λ₁: the error that a smooth network's passes in float32 may state
-
 
 @dataclass(frozen=True)
 class Precision:
@@ -57,9 +55,9 @@ class Precision:
         block = _found(net, x.to(self.passes), way, asked)
         if not self.sharpens:
             return block, 0
-        fine = block.error[:, 0] <= _ENOUGH * block.eigenvalues[:, 0]
+        fine = block.error[:, 0] <= asked.enough * block.eigenvalues[:, 0]
         if block.beside is not None and block.beside_error is not None:
-            fine &= block.beside_error <= _ENOUGH * block.beside
+            fine &= block.beside_error <= asked.enough * block.beside
         short = (~fine).nonzero()[:, 0]
         at_once = (len(x) + 1) // 2  # as their numbers are twice as long
         for start in range(0, len(short), at_once):

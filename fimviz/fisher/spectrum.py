@@ -16,7 +16,7 @@ from fimviz._quantile import quantiles
 from fimviz.fisher.block import logit_error, padded
 from fimviz.fisher.effort import FULL, Effort, effort
 from fimviz.fisher.plane import Plane, plane
-from fimviz.fisher.walk import Walk, evenly, logits_at, one_sided, reach, unasked, walk
+from fimviz.fisher.walk import Seen, Walk, both_sides, logits_at, one_sided, reach, unasked, walk
 from fimviz.model.blackbox import BlackBox
 from fimviz.model.classifier import Classifier
 from fimviz.model.engine.progress import SOON, reporter
@@ -275,7 +275,8 @@ class Spectrum(ModelResult):
         Args:
             k: which eigenvector, 0 for the leading one.
             eps: distances in L2 pixel units, one, (m,) for all inputs, or (n, m) ascending; by default 33 from −`reach`
-                to `reach`, and the flips among them; of large networks on large images 13, and more coarsely (`Walk`).
+                to `reach`, and the flips among them; of large networks on large images 11 and those
+                that `reach` has asked there, and more coarsely (`Walk`).
         """
         if self.eigenvectors is None:
             raise ValueError("this spectrum has no eigenvectors to walk along: compute it with vectors=True")
@@ -287,8 +288,8 @@ class Spectrum(ModelResult):
             if k not in self._walks:
                 self.unchanged("walk()")
                 hard = self._effort
-                grid = evenly(hard.nodes[0], self.reach)
-                self._walks[k] = walk(self, k, grid, with_flips=True, left_open=hard.open, close=hard.close)
+                grid, seen = both_sides(hard.nodes[0], self.reach), None if k else self._looked[1]
+                self._walks[k] = walk(self, k, grid, with_flips=True, left_open=hard.open, close=hard.close, seen=seen)
             return self._walks[k]
         eps = torch.atleast_1d(torch.as_tensor(eps, dtype=torch.float64).cpu())
         if eps.ndim == 1:
@@ -376,6 +377,7 @@ class Spectrum(ModelResult):
     def one_sided(self) -> Tensor:
         """KL ÷ ½ε²λ₁ (n, 2) at ε = −10⁻⁶ and +10⁻⁶ along v₁, by float64 passes; 1 where the network is smooth.
 
+        Large networks on large images are not asked where they are smooth.
         Where an input lies exactly on a kink (a max pool over a flat background, a ReLU at 0), F is that of one of the
         linear pieces that meet there, by torch's convention, and the two sides may curve differently: then a value
         differs from 1. NaN where λ₁ is too small for the difference to be seen, or float64 passes cannot be made.
@@ -403,7 +405,11 @@ class Spectrum(ModelResult):
         up to 5; in units of the input range's width. Large networks on large images are asked at every third first.
         """
         self.unchanged("reach")
-        return spread(self.sound.reach, self.computed, len(self)) if self.failures else reach(self, self._effort.coarse)
+        return spread(self.sound.reach, self.computed, len(self)) if self.failures else self._looked[0]
+
+    @cached_property
+    def _looked(self) -> tuple[Tensor, Seen | None]:
+        return reach(self, self._effort.coarse)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         if self.eigenvectors is not None:

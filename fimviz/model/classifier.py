@@ -127,10 +127,12 @@ class Classifier:
         # Whether products along directions can be taped, or else come from differentiating twice: known after one.
         self.double_backward: bool | None = None
         self.repeatable: bool | None = None
+        # Whether it gives the same of images whose channels lie last in memory: known after the first pass that would.
+        self.channels_last: bool | None = None
         # Why gradients say nothing of the model, if so (`fimviz.model.described`): known after the first call.
         self.undescribed = ""
         # What a pass over one input takes, by its shape and precision (`fimviz.fisher.passes.footprint`).
-        self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int]] = {}
+        self.footprints: dict[tuple[torch.Size, torch.dtype], tuple[int, int, int, int]] = {}
 
     # What makes a batch of raw images, where the model came with a geometry of its own (`fimviz.zoo.geometry`).
     prepare: Callable[[Any], Tensor] | None = None

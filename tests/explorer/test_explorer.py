@@ -24,7 +24,7 @@ from fimviz.explorer.detail import examine
 from fimviz.explorer.parts import extended
 from fimviz.fisher.matched import matched_spectral_norm
 from fimviz.fisher.plane import plane
-from fimviz.fisher.walk import evenly, logits_at, reach, walk
+from fimviz.fisher.walk import both_sides, evenly, logits_at, reach, walk
 from fimviz.model.engine.parts import answers_to
 from fimviz.views.explorer.explored import choices
 from fimviz.views.explorer.view import Exploring
@@ -37,6 +37,13 @@ def model(shape=(1, 8, 8), classes=4, seed=0, gain=6.0):
     first, last = torch.nn.Linear(int(np.prod(shape)), 24), torch.nn.Linear(24, classes)
     last.weight.data *= gain
     return torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.Tanh(), last)
+
+
+class Viewed(torch.nn.Module):
+    """What takes the usual layout alone."""
+
+    def forward(self, x):
+        return x.view(len(x), -1)
 
 
 def batch(shape=(1, 8, 8), n=12, classes=4):
@@ -436,7 +443,9 @@ def test_what_is_all_in_detail_takes_one_spectrum(monkeypatch):
     images, labels = batch(n=3)
     net = fv.Classifier(model())
     alone, known = fv.spectrum(net, images, k=1), fv.spectrum(net, images, k=3)
-    monkeypatch.setattr(importlib.import_module("fimviz.explorer.detail"), "spectrum", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr(
+        importlib.import_module("fimviz.explorer.detail"), "found_with", lambda *given, **options: 1 / 0
+    )
     e = fv.explore(net, images, labels, include=[])
     s, deep = e.first.spectrum, e.first.detail.spectrum
     assert s.eigenvectors is None
@@ -453,7 +462,9 @@ def test_large_images_are_all_in_detail_and_asked_more_coarsely(monkeypatch):
     e = fv.explore(model(), images, labels)
     detail = e.first.detail
     assert len(e.places) == len(detail.planes.kl) == 8
-    assert [w.epsilon.shape[1] for w in detail.walks] == [15, 9, 9]
+    # What `reach` has asked stands among the 11 distances and two flips along the first.
+    assert [w.epsilon.shape[1] for w in detail.walks][1:] == [9, 9]
+    assert 13 < detail.walks[0].epsilon.shape[1] <= 13 + 8
     assert detail.planes.distances.shape[1] == 5
     assert e.first.radius is None
     assert len(fv.explore(model(), images[:2]).places) == 2
@@ -487,15 +498,104 @@ def test_a_coarse_look_reaches_as_far_where_a_prediction_changes_once(monkeypatc
         "answers_to",
         lambda net, count, *rest: asked.append(count) or answers_to(net, count, *rest),
     )
-    coarse = reach(s, coarse=True)
+    coarse, seen = reach(s, coarse=True)
     count = sum(asked)
+    assert (seen.epsilon != 0).sum() == count
     assert len(set(coarse.tolist())) > 2
-    assert torch.equal(coarse, reach(s))
+    assert torch.equal(coarse, reach(s)[0])
     assert count <= 10 * len(s)
     assert sum(asked) - count == 24 * len(s)
     never = torch.nn.Linear(2, 2)
     never.bias.data[0] = 99.0
-    assert reach(fv.spectrum(never, torch.rand(1, 2), k=1), coarse=True).tolist() == [1.0]
+    assert reach(fv.spectrum(never, torch.rand(1, 2), k=1), coarse=True)[0].tolist() == [1.0]
+
+
+def test_what_reach_has_asked_joins_a_walk_and_is_not_asked_again(monkeypatch):
+    images, _ = batch(n=5)
+    s = fv.spectrum(model().double(), images.double(), k=1)
+    far, seen = reach(s, coarse=True)
+    shares = (0.25, 0.5, 1.0)
+    alone = walk(s, 0, both_sides(shares, far), with_flips=True)
+    asked = []
+    monkeypatch.setattr(
+        importlib.import_module("fimviz.fisher.walk"),
+        "answers_to",
+        lambda net, count, *rest: asked.append(count) or answers_to(net, count, *rest),
+    )
+    told = walk(s, 0, both_sides(shares, far), with_flips=True, seen=seen)
+    assert asked[0] < 2 * len(shares) * len(s)
+    assert (told.epsilon.diff(dim=1) >= 0).all()
+    inside = (seen.epsilon != 0) & (seen.epsilon.abs() < far[:, None])
+    assert inside.any()
+    for i in range(len(s)):
+        for distance in [*alone.epsilon[i], *seen.epsilon[i][inside[i]]]:
+            gap, at = (told.epsilon[i] - distance).abs().min(0)
+            assert gap <= 1e-3 * far[i]
+            z = logits_at(s, torch.tensor([i]), [(s.eigenvectors[:, 0], told.epsilon[i, at][None])])[0]
+            torch.testing.assert_close(told.logits[i, at], z, rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture
+def of_huge_networks(monkeypatch):
+    """Every network is one whose passes take long."""
+    choice = importlib.import_module("fimviz.fisher.effort")
+    for room in (choice, importlib.import_module("fimviz.explorer.explore")):
+        monkeypatch.setattr(room, "affordable", lambda nets, inputs, work: 0)
+    monkeypatch.setattr(choice, "_DEAR", 0)
+
+
+def test_huge_networks_get_one_direction_and_what_is_left_out_is_said(of_huge_networks, monkeypatch):
+    images, labels = batch(n=3, classes=40)
+    wide = []
+    module, ask = importlib.import_module("fimviz.fisher.walk"), logits_at
+    monkeypatch.setattr(
+        module, "logits_at", lambda s, rows, moves, precision=None: wide.append(precision) or ask(s, rows, moves)
+    )
+    e = fv.explore(model(classes=40), images, labels)
+    m = e.first
+    assert len(e.places) == 3
+    assert [w.epsilon.shape[1] >= 9 for w in m.detail.walks] == [True]
+    assert m.detail.planes is None
+    assert m.spectrum.trace.isnan().all()
+    assert set(m.notes) == {"direction", "plane"}
+    assert m.notes == unpacked(e.view())[0]["models"][0]["notes"]
+    assert torch.float64 not in wide  # a smooth network is 1 on either side, and no divergence is worth a pass
+    assert (m.detail.one_sided == 1).all()
+    more = fv.explore(model(classes=40), images, labels, k=2, include=["plane"]).first
+    assert more.notes == {}
+    assert len(more.detail.walks) == 2
+    assert len(more.detail.planes.kl) == 3
+
+
+def test_a_network_of_which_every_logit_is_a_tie_takes_no_pass_in_float64(of_huge_networks, monkeypatch):
+    tied = model()
+    torch.nn.init.zeros_(tied[-1].weight)
+    torch.nn.init.zeros_(tied[-1].bias)
+    module, ask = importlib.import_module("fimviz.fisher.walk"), logits_at
+    wide = []
+    monkeypatch.setattr(
+        module, "logits_at", lambda s, rows, moves, precision=None: wide.append(precision) or ask(s, rows, moves)
+    )
+    walked = fv.explore(tied, batch(n=2)[0]).first.detail.walks[0]
+    assert not walked.kl.any()
+    assert 0 < walked.kl_error.max() < 1e-6
+    assert torch.float64 not in wide
+
+
+@pytest.mark.parametrize("flat", [torch.nn.Flatten(), Viewed()])
+def test_channels_lie_last_where_the_network_takes_them_so(flat, monkeypatch):
+    choice = importlib.import_module("fimviz.fisher.effort")
+    monkeypatch.setattr(choice, "affordable", lambda nets, inputs, work: 0)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), flat, torch.nn.Linear(144, 3))
+    s = fv.spectrum(net, torch.rand(2, 3, 8, 8), k=1)
+    lie = []
+    net.register_forward_pre_hook(lambda _, x: lie.append(x[0].is_contiguous(memory_format=torch.channels_last)))
+    said = walk(s, 0, both_sides((1.0,), s.reach))
+    assert s.net.channels_last is isinstance(flat, torch.nn.Flatten)
+    assert lie[-1] is s.net.channels_last
+    plain = s.images + said.epsilon[:, 2].view(-1, 1, 1, 1).to(s.images) * s.eigenvectors[:, 0]
+    torch.testing.assert_close(said.logits[:, 2].float(), net(plain).detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_large_images_travel_small_but_for_the_detail():

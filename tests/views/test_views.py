@@ -17,10 +17,12 @@ import torch
 import traitlets
 
 import fimviz as fv
+from fimviz.fisher.walk import both_sides, walk
 from fimviz.views.comparison.view import Comparison
 from fimviz.views.kit import figure as host
 from fimviz.views.kit import module as modules
-from fimviz.views.perturbation.view import Perturbation
+from fimviz.views.perturbation.numbers import nodes
+from fimviz.views.perturbation.view import Perturbation, _ends
 
 
 def model(inputs=64, classes=4, seed=0):
@@ -491,13 +493,14 @@ def test_kl_that_spans_decades_is_interpolated_by_its_logarithm():
 
 
 def test_nodes_are_pythons(spectrum):
-    walk = spectrum.walk(0)
-    for i in range(6):
-        reach = float(spectrum.reach[i])
-        at = [max(float(walk.flips[i, 0]), -reach), min(float(walk.flips[i, 1]), reach)]
-        assert in_node("return view.nodes(data.reach, data.at)", reach=reach, at=at) == pytest.approx(
-            walk.epsilon[i].tolist(), rel=1e-12
-        )
+    even, uneven = spectrum.walk(0), walk(spectrum, 0, both_sides((0.25, 0.5, 1.0), spectrum.reach), with_flips=True)
+    rows = [(walked, i, _ends(walked, i)) for walked in (even, uneven) for i in range(6)]
+    assert {len(at) for *_, at in rows} == {2, 9}
+    said = [[float(spectrum.reach[i]), at, walked.epsilon.shape[1] - len(at)] for walked, i, at in rows]
+    found = in_node("return data.rows.map(([reach, at, count]) => view.nodes(reach, at, count))", rows=said)
+    for there, (walked, i, at), (reach, *_) in zip(found, rows, said, strict=True):
+        assert there == pytest.approx(walked.epsilon[i].tolist(), rel=1e-12)
+        assert nodes(reach, {"kl": walked.kl[i].tolist(), "at": at}) == pytest.approx(there, rel=1e-12)
 
 
 def test_a_log_axis_has_two_marks_at_least():

@@ -17,6 +17,7 @@ _CPU_WORK = 2**26  # bytes of the largest activation over a batch of passes
 _FEW = 4  # inputs of an iteration that are taken together, however large
 _TOGETHER = 64  # inputs in a batch of passes there and back, beyond which nothing is gained
 _STEPS = 32  # of paths in a batch of passes on a processor: more leave its caches
+_LEFT = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # of products of matrices: which argument is the first of two
 _COPIES = 6  # times what a pass keeps, that attacks take for an input
 
 
@@ -40,7 +41,7 @@ def plan(
     `sharpens` says that some may be taken again in float64, one at a time if need be.
     """
     passes = passes or x.dtype
-    saved, largest, patches = footprint(net, x[:1].to(net.device))
+    saved, largest, patches, _ = footprint(net, x[:1].to(net.device))
     saved, largest = (size * passes.itemsize // x.dtype.itemsize for size in (saved, largest))
     size, classes = x[0].numel(), len(net.classes)
     width = passes.itemsize
@@ -84,7 +85,7 @@ def plan(
 
 def there_and_back(net: Classifier, x: Tensor, max_memory: float | None = None) -> int:
     """How many inputs of passes forward, and of one back from each, fit the memory: attacks take no more."""
-    saved, largest, _ = footprint(net, x[:1].to(net.device))
+    saved, largest, *_ = footprint(net, x[:1].to(net.device))
     need = saved + 4 * largest
     room = enough(need, net.device, max_memory, "a pass over one input and back", "use smaller images")
     return _fitting(net, room, _COPIES * saved, _TOGETHER)
@@ -92,7 +93,7 @@ def there_and_back(net: Classifier, x: Tensor, max_memory: float | None = None) 
 
 def steps_together(net: Classifier, x: Tensor, rows: int, twice: bool, max_memory: float | None) -> int:
     """How many paths can take a step together, with `rows` gradients each; `twice` for the graph of a graph."""
-    saved, largest, _ = footprint(net, x[:1].to(net.device))
+    saved, largest, *_ = footprint(net, x[:1].to(net.device))
     one = saved * (4 if twice else 1) + 4 * largest + 3 * rows * x[0].numel() * x.dtype.itemsize
     mend = "use smaller images" + ("" if twice else ", or solver='cg'")
     room = enough(one, net.device, max_memory, "a step of one path", mend)
@@ -104,10 +105,15 @@ def _fitting(net: Classifier, room: float, one: float, most: int) -> int:
     return max(least, min(most, int(room / one)))
 
 
-class _Patches(TorchDispatchMode):
-    """The most bytes into which a convolution copies its input's patches where oneDNN cannot: in float64."""
+class _Products(TorchDispatchMode):
+    """What convolutions and products of matrices take.
 
-    most = 0
+    Attributes:
+        patches: the most bytes into which a convolution copies its input's patches where oneDNN cannot: in float64.
+        count: how many numbers are multiplied.
+    """
+
+    patches = count = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -116,14 +122,18 @@ class _Patches(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.convolution.default:
-            self.most = max(self.most, 8 * args[1][0].numel() * out[0, 0].numel())
+            self.patches = max(self.patches, 8 * args[1][0].numel() * out[0, 0].numel())
+            self.count += out.numel() * args[1][0].numel()
+        elif (left := _LEFT.get(func.overloadpacket.__name__)) is not None:
+            self.count += out.numel() * args[left].shape[-1]
         return out
 
 
-def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
-    """What a pass over one input x (1, …) takes, in bytes.
+def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int, int]:
+    """What a pass over one input x (1, …) takes, in bytes and in multiplications.
 
-    Returns what it keeps for its backward pass, the largest part of that, and what a convolution in float64 adds.
+    Returns what it keeps for its backward pass, the largest part of that, what a convolution in float64 adds, and how
+    many numbers its convolutions and products of matrices multiply.
     """
     known = net.footprints
     if (at := (x.shape, x.dtype)) not in known:
@@ -131,7 +141,7 @@ def footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
     return known[at]
 
 
-def _footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
+def _footprint(net: Classifier, x: Tensor) -> tuple[int, int, int, int]:
     tensors = (*net.model.parameters(), *net.model.buffers())
     weights = {t.untyped_storage().data_ptr() for t in tensors if t.layout == torch.strided}
     sizes: dict[int, int] = {x.untyped_storage().data_ptr(): x.nbytes}
@@ -141,10 +151,11 @@ def _footprint(net: Classifier, x: Tensor) -> tuple[int, int, int]:
             sizes[where] = max(sizes.get(where, 0), t.nbytes)
         return t
 
-    with net.at_rest(), torch.enable_grad(), _Patches() as patches:
+    with net.at_rest(), torch.enable_grad(), _Products() as products:
         try:
             with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
                 net.logits(x.detach().clone().requires_grad_())
         except RuntimeError:  # a model that calls torch.func.grad itself takes no hooks: twice its weights, then
             sizes[0] = 2 * sum(t.nbytes for t in tensors)
-    return sum(sizes.values()), max(sizes.values()), patches.most if x.device.type == "cpu" else 0
+    patches = products.patches if x.device.type == "cpu" else 0
+    return sum(sizes.values()), max(sizes.values()), patches, products.count

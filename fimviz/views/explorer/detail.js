@@ -173,12 +173,14 @@ export class Detail {
     s.panel.sample = sample;
     if (s.panel.width === this.width) s.panel.show(sample);
     else s.panel.resize(this.width);
+    const alone = sample.directions.length === 1 && s.m.notes.direction;
+    if (alone) this.boxOf(s, "alone", (made) => { made.innerHTML = `<p class="fv-quiet">${escape(alone)}</p>`; });
   }
 
   plane(s, index, sample) {
     const plane = s.m.planes.get(index);
     if (!plane || !sample) {
-      this.missing(s, index, "plane", `The plane around sample ${index} is not in this view: it takes some hundred forward passes, and is here for ${s.m.planes.size} samples.`);
+      this.missing(s, index, "plane", s.m.notes.plane ?? `The plane around sample ${index} is not in this view: it takes some hundred forward passes, and is here for ${s.m.planes.size} samples.`);
       return;
     }
     const box = this.boxOf(s, "plane", (made) => new PlanePanel(made, this.view, this.state));

@@ -90,7 +90,7 @@ class Curves(NamedTuple):
 
 
 def nodes(reach: float, direction: Mapping[str, Any]) -> np.ndarray:
-    """The distances at which a direction was asked: an even grid over ±reach, and two more."""
+    """The distances at which a direction was asked: an even grid over ±reach and two more, or what is given."""
     count = len(direction["kl"]) - len(direction["at"])
     return np.sort([*((2 * np.arange(count) / (count - 1) - 1) * reach), *direction["at"]])
 

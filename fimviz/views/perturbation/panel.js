@@ -42,7 +42,7 @@ export function curveAt(direction, epsilon, exclusive) {
   return { logp, outcome, quadratic, kl: smooth ? quadratic * Math.exp(a + t * (b - a)) : kl[i] + t * (kl[i + 1] - kl[i]) };
 }
 
-/** The distances at which a direction was asked: an even grid over ±reach and two more, the flips or the ends again. */
+/** The distances at which a direction was asked: an even grid over ±reach and two more, the flips or the ends again; or all that `at` holds. */
 export function nodes(reach, at, count = 33) {
   return [...Array.from({ length: count }, (_, i) => ((2 * i) / (count - 1) - 1) * reach), ...at].sort((a, b) => a - b);
 }

@@ -12,6 +12,7 @@ import torch
 import traitlets
 from torch import Tensor
 
+from fimviz.fisher.walk import evenly
 from fimviz.views.kit.figure import Figure, left_out
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import Inputs, caution, finite, lost, picture, short, still_of_lost
@@ -257,10 +258,12 @@ def _shown(shown: Spectrum, walk: Walk, i: int) -> tuple[list[int], Tensor]:
 
 
 def _ends(walk: Walk, i: int) -> list[float]:
-    """The two distances beside the even grid: the flips, or else the grid's ends once more."""
-    reach = float(walk.epsilon[i, -1])
-    minus, plus = walk.flips[i].tolist()
-    return [max(minus, -reach), min(plus, reach)]
+    """The two distances beside an even grid: the flips, or else its ends once more; all of them where none is even."""
+    asked, (minus, plus) = walk.epsilon[i], walk.flips[i].tolist()
+    reach = float(asked[-1])
+    two = [max(minus, -reach), min(plus, reach)]
+    grid = torch.cat([evenly(len(asked) - 2, asked[-1:])[0], torch.tensor(two, dtype=torch.float64)]).sort().values
+    return two if len(grid) == len(asked) and torch.allclose(grid, asked, rtol=0, atol=1e-9 * reach) else asked.tolist()
 
 
 def just_past_the_flip(direction: dict[str, Any], reach: float) -> float:

@@ -155,9 +155,22 @@ def test_what_a_pass_keeps_is_the_same_wherever_it_is_asked_for(grad):
     net.model.train()
     with torch.set_grad_enabled(grad):
         answers(net, net.admit(x))
-        kept, largest, _ = footprint(net, x[:1])
+        kept, largest, *_ = footprint(net, x[:1])
     assert net.model.training
     assert (kept, largest) == (4 * (16 + 12 + 1), 4 * 16)  # the input, what tanh gave and the temperature
+
+
+def test_the_multiplications_of_a_pass_are_counted():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 6, 3, groups=2),
+        torch.nn.Flatten(1),
+        torch.nn.Linear(96, 5),
+        torch.nn.Linear(5, 3, bias=False),
+    )
+    net, x = fv.Classifier(net), torch.rand(2, 4, 6, 6)
+    answers(net, net.admit(x))
+    *_, count = footprint(net, x[:1])
+    assert count == 6 * 16 * 2 * 9 + 96 * 5 + 5 * 3
 
 
 DOORS_OF = {
