@@ -15,7 +15,8 @@ def smallest_margin(problem: Problem, radius: Tensor, *, steps: int, restarts: i
     """The smallest margin (n,) that is found within L2 radii (n,) of a problem's inputs, and the inputs there.
 
     Descends once on the smallest gap, then toward each of the next nearest other outcomes, then from random points of
-    the sphere. A margin below 0 misses the label. Balls that rounding leaves empty hold the input alone. Call it at rest.
+    the sphere. A margin below 0 misses the label. A ball smaller than rounding holds the input alone. Call it
+    at rest.
     """
     net, x = problem.net, problem.x
     low, high = net.input_range or (-math.inf, math.inf)

@@ -91,7 +91,8 @@ def spearman_of_many(
     if not np.isfinite(rho[0]) or not len(known):
         return Rank(math.nan, math.nan, math.nan, math.nan, n)
     low, high = np.quantile(known, (0.025, 0.975)) if n >= FEW else (math.nan, math.nan)
-    return Rank(*(float(v) for v in np.clip((rho[0], low, high), -1, 1)), math.nan, n)
+    value, low, high = np.clip((rho[0], low, high), -1, 1).tolist()
+    return Rank(value, low, high, math.nan, n)
 
 
 def _highest(n: int, rho: float) -> float:

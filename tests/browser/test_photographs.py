@@ -14,7 +14,6 @@ from fimviz.views.kit.contrast import contrast
 from fimviz.views.kit.inputs import Inputs
 from tests.browser.test_perturbation import linear, rgba, slide
 
-
 DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 
 

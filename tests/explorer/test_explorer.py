@@ -583,7 +583,8 @@ def test_few_nodes_of_a_plane_are_joined_by_cubics():
       const fine = plane.finer(data);
       const flat = plane.finer({ ...data, information: [6, 0] });
       const far = plane.finer({ ...data, kl: data.far, information: [6000, 900] });
-      return [fine.points, [...fine.logp[0]], [...fine.kl], [...far.kl], flat.kl.every((v) => v >= 0), plane.finer(fine) === fine];
+      const all = [fine.logp[0], fine.kl, far.kl].map((grid) => [...grid]);
+      return [fine.points, ...all, flat.kl.every((v) => v >= 0), plane.finer(fine) === fine];
     """
     known["far"] = (0.1 * (a**2 + b**2) * np.exp(0.1 * a)).ravel().tolist()  # of what F says nothing at these nodes
     points, first, kl, far, whole, same = in_modules(code, **known)

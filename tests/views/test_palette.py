@@ -94,9 +94,9 @@ def test_long_names_of_narrow_regions_stand_apart():
       const p = await import(data.module);
       const m = 43, classes = Array.from({length: 7}, (_, c) => c), name = (c) => `region number ${c}`;
       const logp = classes.map((c) => Array.from({length: m * m}, (_, i) => (Math.floor(i / m / 6.15) === c ? 0 : -1)));
-      const plane = {points: m, reach: 1, information: [1, 1], kl: new Float32Array(m * m), shown: classes, logp, clip: "c"};
-      const drawn = p.planeOverlay({size: 440, plane, names: classes.map(name), at: [0, 0], xLabel: "", yLabel: "", label: ""});
-      return [...drawn.matchAll(/class="direct fv-on" x="([^"]+)" y="([^"]+)"/g)].map(([, x, y]) => [Number(x), Number(y)]);
+      const plane = {points: m, reach: 1, information: [1, 1], kl: new Float32Array(m * m), shown: classes, logp};
+      const drawn = p.planeOverlay({size: 440, plane, names: classes.map(name), at: [0, 0], label: ""});
+      return [...drawn.matchAll(/"direct fv-on" x="([^"]+)" y="([^"]+)"/g)].map(([, x, y]) => [Number(x), Number(y)]);
     """
     found = in_node(code, module=(modules.VIEWS / "explorer/plane.js").as_uri())
     assert len(found) == 7

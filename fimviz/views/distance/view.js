@@ -30,8 +30,8 @@ function lengths({ axis: [low, high], below, beyond }, width) {
   const ends = [low - (below ? ZONE * per : 0), high + (beyond ? ZONE * per : 0)];
   const at = (v) => (v < 10 ** low ? low - (ZONE / 2) * per : v > 10 ** high ? high + (ZONE / 2) * per : Math.log10(v));
   const zones = [...(below ? [[at(0), below]] : []), ...(beyond ? [[at(Infinity), "∞"]] : [])];
-  const clear = ([place]) => zones.every(([zone]) => Math.abs(place - zone) > 34 * per);
-  return { ends, at, marks: [...zones, ...decadeTicks([low, high], right - left, 56).filter(clear)] };
+  const clear = (place) => zones.every(([zone]) => Math.abs(place - zone) > 34 * per);
+  return { ends, at, marks: [...zones, ...decadeTicks([low, high], right - left, 56).filter(([place]) => clear(place))] };
 }
 
 /** The corners of a curve of shares over the axis. */
