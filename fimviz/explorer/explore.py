@@ -64,7 +64,7 @@ def explore(
             where a pass over one input takes more than 8e9 multiplications, on a processor.
         detail: how many samples in full detail, or which; by default as many as take a few seconds, from 8 to 64.
             Large networks on large images are asked more coarsely: at some 13 distances, on planes of 5 × 5, and for
-            eigenvalues to a thousandth.
+            eigenvalues to a thousandth, of smooth networks to what float32 leaves open: their errors say what it is.
         include: which of "plane" (the model on the plane of two directions), "bounds" (every formula of
             `compare_bounds`), "margins" (paths to other classes) and "attributions", of the samples in detail; and of
             "radius" (the certified one, from the norms) and "attacks" (the smallest that succeed, which takes hundreds

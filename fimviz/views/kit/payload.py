@@ -22,7 +22,7 @@ def compressed(plate: np.ndarray, quality: int | None = None) -> bytes:
     file = io.BytesIO()
     drawn = Image.fromarray(plate[..., 0] if plate.shape[2] == 1 else plate)
     if features.check("webp"):
-        drawn.save(file, "WEBP", lossless=quality is None, quality=quality or 80, method=1)
+        drawn.save(file, "WEBP", lossless=quality is None, quality=quality or 80, method=3)
     else:
         drawn.save(file, "PNG", optimize=True)
     return file.getvalue()
