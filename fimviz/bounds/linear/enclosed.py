@@ -270,23 +270,26 @@ def _less(a: Tensor, x: Tensor, radius: Tensor, norm: Tensor, box: tuple[float, 
     """How much less than at its centre A·x can be over ball and box, at most: by any price μ of a unit of length².
 
     min A·δ over ‖δ‖ ≤ ε and the box is at least min over the box of A·δ + μ(‖δ‖² − ε²)/2, whose minimiser is −A/μ, cut
-    off at the box. The best μ makes that as long as ε.
+    off at the box. The best μ makes that as long as ε. Only pixels that are nearer to an edge than ε can be cut off.
     """
     reach = radius * norm
     if box is None:
         return reach
     low, high = (box[0] - x).clamp_max(0), (box[1] - x).clamp_min(0)
-    if bool(((low <= -radius) & (high >= radius)).all()):
+    near = ((low > -radius) | (high < radius)).nonzero()[:, 0]
+    if not len(near):
         return reach
+    a, low, high, gamma = a[:, near], low[near], high[near], _gamma(a.shape[1] + 16)
+    far = (norm.square() * (1 + gamma) - a.square().sum(1) * (1 - gamma)).clamp_min(0)
     price = (norm / radius.clamp_min(1e-300)).clamp_min(1e-300)
     for _ in range(_TURNS):
-        free = -a / price[:, None]
-        inside = (free >= low) & (free <= high)
-        spare = radius.square() - torch.where(inside, 0.0, free.clamp(low, high)).square().sum(1)
-        better = torch.where(inside, a, 0.0).norm(dim=1) / spare.clamp_min(1e-300).sqrt()
+        step = (-a / price[:, None]).clamp(low, high)
+        cut = (step == low) | (step == high)
+        spare = radius.square() - torch.where(cut, step, 0.0).square().sum(1)
+        better = ((far + torch.where(cut, 0.0, a).square().sum(1)) / spare.clamp_min(1e-300)).sqrt()
         price = torch.where((spare > 0) & (better > 0), better, price / 2).clamp_min(1e-300)
     step = (-a / price[:, None]).clamp(low, high)
     along, square = (a * step).sum(1), step.square().sum(1)
-    size = (a * step).abs().sum(1) + price * (square + radius.square())
-    value = -along - price * (square - radius.square()) / 2 + _gamma(a.shape[1] + 16) * size
+    size = (a * step).abs().sum(1) + price * (square + radius.square()) + far / price
+    value = -along - price * (square - radius.square()) / 2 + far / price / 2 + 4 * gamma * size
     return torch.minimum(reach, value.clamp_min(0))
