@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from fimviz.bounds.linear.blocks import Block
 from fimviz.bounds.linear.curves import Curve
 from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
 from fimviz.bounds.linear.recorded import Largest, Step
@@ -88,7 +89,7 @@ class _Search:
     """
 
     def __init__(self, steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, float] | None) -> None:
-        self._steps, self._x, self._rows, self._box = steps, x, rows, box
+        self._steps, self._x, self._rows, self._box = steps, x, Block.of(rows, steps[-1].shape), box
         self.best = torch.zeros(len(rows), dtype=torch.float64)
         self._open: list[Enclosed] = []  # what was found of balls that are not proved
         self._gaps = self._slopes = self._fallen = self.best  # margins at 0, how they fall there, and what more at …
