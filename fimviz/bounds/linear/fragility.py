@@ -18,7 +18,7 @@ from fimviz.model.classifier import Classifier
 _TINY = 1e-200  # of a probability: what is smaller leaves double precision when it is squared
 _PAIRS = 20  # classes up to which all pairs of them have rows of their own
 _TWICE = 1e9  # numbers that rows are, up to which they are carried back twice
-MANY = 1e10  # from here on, minutes an input
+MANY = 2e9  # from here on, minutes an input
 
 
 def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
