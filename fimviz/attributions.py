@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fimviz.result import Figure
 
 _STEPS = 32  # of an integral, unless asked for otherwise
-_CHANCE = 200  # random directions, for what would agree by chance
+_CHANCE, _DRAWN = 200, 2**20  # random directions, for what would agree by chance, and about how many numbers in them
 # Methods whose map is to sum to f(x) − f(baseline), by rule or in the mean over what they draw.
 _BY_RULE = ("DeepLift", "DeepLiftShap", "IntegratedGradients", "ShapleyValues", "ShapleyValueSampling")
 _COMPLETE = (*_BY_RULE, "GradientShap", "KernelShap")
@@ -204,7 +204,8 @@ class Attributions(Result):
         A cosine of sizes is never near 0: they have no sign. Against a flat map it is √(2/π) for a normal direction.
         """
         v = self._vectors()[self.spectrum.computed[:16]]
-        drawn = torch.randn(_CHANCE, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
+        count = min(_CHANCE, max(8, _DRAWN // v.shape[1]))  # of photographs a few tell: the error falls with √pixels
+        drawn = torch.randn(count, v.shape[1], generator=torch.Generator().manual_seed(self.seed)).double().abs()
         size = v.norm(dim=1, keepdim=True)
         cosine = (v / size) @ (drawn / drawn.norm(dim=1, keepdim=True)).T
         a, b = (torch.from_numpy(ranks(part.numpy())) for part in (v, drawn))

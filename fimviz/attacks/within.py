@@ -15,7 +15,8 @@ def smallest_margin(problem: Problem, radius: Tensor, *, steps: int, restarts: i
     """The smallest margin (n,) that is found within L2 radii (n,) of a problem's inputs, and the inputs there.
 
     Descends once on the smallest gap, then toward each of the next nearest other outcomes, then from random points of
-    the sphere. A margin below 0 misses the label. Call it at rest.
+    the sphere. A margin below 0 misses the label. A ball smaller than rounding holds the input alone. Call it
+    at rest.
     """
     net, x = problem.net, problem.x
     low, high = net.input_range or (-math.inf, math.inf)
@@ -24,6 +25,8 @@ def smallest_margin(problem: Problem, radius: Tensor, *, steps: int, restarts: i
     with torch.no_grad():
         z = net.logits(x)
     best, nearest = net.likelihood.margin(z, problem.labels), x
+    if (radius.to(x) <= torch.finfo(x.dtype).eps * x.flatten(1).abs().amax(1)).all():
+        return best, nearest
     first = net.likelihood.gaps(z, problem.labels).argsort(1)
     room = per_input(radius.to(x).clamp_max(math.sqrt(x[0].numel()) * width) * (1 - 1e-6), x)
     for restart in range(restarts):

@@ -11,7 +11,7 @@ import torch
 from fimviz.attributions import attributions
 from fimviz.bounds.certificate import CertifiedRadius, certified_radius
 from fimviz.bounds.formulas import RUNGS
-from fimviz.bounds.linear import planned
+from fimviz.bounds.linear import MANY, planned
 from fimviz.comparison import compare_bounds, left_out
 from fimviz.explorer.detail import struck, toward_attacks
 from fimviz.explorer.results import Explored
@@ -88,7 +88,8 @@ def _certified(s: Spectrum, lines: bool, progress: Progress, room: dict[str, Any
     found = certified_radius(s.net, s.images, method=method, attack=False, progress=progress, **room)
     if method == "auto":
         return found
-    why = f"from the norms: linear bounds of {len(s)} images take long, fv.adversarial_distance has them"
+    asked = "" if each <= MANY else "(…, method='linear')"
+    why = f"from the norms: linear bounds of {len(s)} images take long, fv.adversarial_distance{asked} has them"
     return replace(found, reasons={**found.reasons, "linear": why})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from fimviz.result import Figure
 
 CONFIDENCE = 0.9  # at which λ₁ is compared
-_ENOUGH = 10  # samples for an interval
 MAX_BYTES = 20_000_000  # of a page
 
 
@@ -285,5 +283,4 @@ class Explorer(Result):
 def _rank(x: Sequence[float], y: Sequence[float], seed: int) -> Rank:
     """ρ over the pairs that are known, with an interval where there are enough to draw from."""
     known = [(a, b) for a, b in zip(x, y, strict=True) if a == a and b == b]
-    r = spearman_of_many([a for a, _ in known], [b for _, b in known], seed=seed)
-    return r if r.n >= _ENOUGH else replace(r, low=math.nan, high=math.nan)
+    return spearman_of_many([a for a, _ in known], [b for _, b in known], seed=seed)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fimviz._ranks import correlation, ranks
 
+FEW = 10  # pairs, below which a bootstrap pretends
 _ALL = 7  # values up to which every order is looked at
 _DRAWS, _GRID = 20_000, 61
 
@@ -63,9 +64,9 @@ def spearman_of_many(
 ) -> Rank:
     """Spearman's ρ of many pairs with a 95 % interval by bootstrap, its p-value left out (NaN).
 
-    For ten pairs or fewer `spearman` has the honest interval. With `given` it is the partial rank correlation: that of
-    x and y when both are compared at equal ranks of the third, (ρ_xy − ρ_xz ρ_yz)/√((1 − ρ_xz²)(1 − ρ_yz²)); NaN where
-    x or y has the third's order.
+    Fewer than ten pairs have no interval here; `spearman` has an honest one. With `given` it is the partial rank
+    correlation: that of x and y when both are compared at equal ranks of the third,
+    (ρ_xy − ρ_xz ρ_yz)/√((1 − ρ_xz²)(1 − ρ_yz²)); NaN where x or y has the third's order.
 
     Example: a common cause makes two quantities correlate, and is taken out.
         >>> rng = np.random.default_rng(0)
@@ -89,8 +90,9 @@ def spearman_of_many(
     known = rho[1:][np.isfinite(rho[1:])]
     if not np.isfinite(rho[0]) or not len(known):
         return Rank(math.nan, math.nan, math.nan, math.nan, n)
-    low, high = np.quantile(known, (0.025, 0.975))
-    return Rank(float(np.clip(rho[0], -1, 1)), float(max(low, -1)), float(min(high, 1)), math.nan, n)
+    low, high = np.quantile(known, (0.025, 0.975)) if n >= FEW else (math.nan, math.nan)
+    value, low, high = np.clip((rho[0], low, high), -1, 1).tolist()
+    return Rank(value, low, high, math.nan, n)
 
 
 def _highest(n: int, rho: float) -> float:

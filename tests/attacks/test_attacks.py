@@ -260,6 +260,9 @@ def test_a_change_is_what_it_says_and_is_found_again_within_its_length():
         margin, found = smallest_margin(task, length * 1.01, steps=20, restarts=3, seed=1)
         assert (margin < 0).all()
         assert task.missed(found).all()
+        alone, there = smallest_margin(task, 1e-40 * length, steps=10**9, restarts=1, seed=1)
+        assert torch.equal(alone, net.likelihood.margin(net.logits(x), task.labels))
+        assert torch.equal(there, x)
     assert min(moved.amin(), found.amin()) >= 0
     assert max(moved.amax(), found.amax()) <= 1
     assert (task.length(found - x) <= length * 1.01).all()

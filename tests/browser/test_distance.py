@@ -1,8 +1,12 @@
 """The distance view in a real browser, offline."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 
 import fimviz as fv
+from fimviz.distance import AdversarialDistance, ModelDistance
 from fimviz.views.distance.numbers import shares
 
 
@@ -45,6 +49,21 @@ def test_budget_image_order_and_model_move_what_they_should(result, open_page, t
     assert page.inner_text(".fv-title").startswith("a second one")
     assert page.locator(".fimviz b").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_radii_of_deep_networks_are_next_to_nothing_and_named_apart(result, open_page, tmp_path):
+    models = {}
+    for name, m in result.models.items():
+        radius, attack = 1e-40 * m.certificate.radius, m.certificate.attack
+        attack = attack * 0.0336 / m.attacked[m.correct].min()  # the axis begins at 0.03, beside what stands for 0
+        models[name] = ModelDistance(m.net, replace(m.certificate, radius=radius, attack=attack), m.labels)
+    deep = AdversarialDistance(models)
+    page = open_page(deep.save(tmp_path / "d.html"), ".fv-band svg", viewport={"width": 480, "height": 900})
+    assert "next to nothing is proven of half of 9 right answers, below ε = " in page.inner_text(".fv-title").lower()
+    marks = page.locator(".fv-each text.tick[text-anchor=middle]")
+    assert marks.first.text_content() == "≈ 0"
+    boxes = sorted((mark.bounding_box() for mark in marks.all()), key=lambda box: box["x"])
+    assert all(a["x"] + a["width"] < b["x"] for a, b in pairwise(boxes))
 
 
 def test_shares_are_those_of_the_result(result):

@@ -14,6 +14,8 @@ from fimviz.views.kit.contrast import contrast
 from fimviz.views.kit.inputs import Inputs
 from tests.browser.test_perturbation import linear, rgba, slide
 
+DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+
 
 def smooth(n, side=224, seed=3):
     """Images that compress about as photographs do: clouds with some noise."""
@@ -171,6 +173,22 @@ def test_every_view_of_images_has_a_lens_and_a_contrast(opened, view):
     page.get_by_label("Contrast of signed maps").select_option("4")
     assert "contrast ×4" in rule.inner_text()
     assert not np.array_equal(before, rgba(page, ".fv-images .fv-direction"))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_attacks_add_to_a_photograph_is_shown(opened):
+    found = fv.explore(linear((3, 136, 136), 3), smooth(1, 136), k=1, include=["attacks"])
+    page = opened(found, wait=".fv-batch", viewport={"width": 480, "height": 900})
+    page.get_by_role("tab", name="attacks").click()
+    attacks = found.first.attacks
+    assert attacks.success.all()
+    assert page.locator(".fv-attempt canvas").count() == 2 * len(attacks.attacks)
+    for j, words in enumerate(page.locator(".fv-attempt .fv-change + div").all_inner_texts()):
+        stored = float(re.search(r"stored to ±([\d.]+(?:×10⁻.)?)", words)[1].replace("×10⁻", "e-").translate(DIGITS))
+        shown = rgba(page, f".fv-attempt:nth-child({j + 1}) .fv-plate")[..., :3]
+        off = shown - 255 * attacks.moved[0, j].permute(1, 2, 0).numpy()
+        # bytes of the photograph and of the screen, and what number() rounds to one digit
+        assert np.abs(off).max() <= 1.01 + 255 * 1.5 * stored
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

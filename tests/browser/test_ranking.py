@@ -1,5 +1,7 @@
 """The ranking view in a real browser, offline."""
 
+import re
+
 import pytest
 import torch
 
@@ -76,5 +78,9 @@ def test_pure_functions(comparison, open_page, tmp_path):
     said = page.evaluate(f"""async () => {{ const m = await {code};
       const points = [{{value: 1, attack: 1}}, {{value: 2, attack: 2}}, {{value: 3, attack: 0.5}}];
       const text = [m.power(60.5), m.power(-30), m.power(0), m.power(400)];
-      return [...text, m.wrongPairs(points, 1), m.wrongPairs(points, -1)]; }}""")
+      const far = [80.3, 81].map((value, i) => ({{ name: "", value, attack: i, low: i, high: i }}));
+      const size = {{ width: 600, height: 300, label: "" }};
+      const drawn = m.scatter({{ ...size, points: far, column: {{ title: "L5", log: "log10" }} }});
+      return [drawn, ...text, m.wrongPairs(points, 1), m.wrongPairs(points, -1)]; }}""")
+    assert re.findall("[235]·10⁸⁰", said.pop(0)) == ["2·10⁸⁰", "3·10⁸⁰", "5·10⁸⁰"]
     assert said == ["3.2×10⁶⁰", "10⁻³⁰", "1", "10⁴⁰⁰", [[1, 0]], [[0, 2], [1, 2]]]

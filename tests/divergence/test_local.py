@@ -1,5 +1,6 @@
 """Local accuracy against closed forms and dense float64 forms."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -134,6 +135,12 @@ class TestResult:
         widget = result.widget()
         assert widget.position == 1
         widget.close()
+
+    def test_far_off_is_said_in_multiples(self, result):
+        from fimviz.views.localaccuracy.view import title
+
+        far = dataclasses.replace(result, quadratic=20 * result.kl)
+        assert " is 20 times KL at 1/255 and 20 times at 4/255 (" in title(far)
 
     def test_interrupt(self, digits, monkeypatch):
         from fimviz.divergence import local

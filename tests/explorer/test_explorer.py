@@ -330,6 +330,8 @@ def test_radii_that_would_take_long_are_from_the_norms_and_say_so(attacked, monk
         {"norms"},
         "from the norms: linear bounds of 6 images take long, fv.adversarial_distance has them",
     )
+    monkeypatch.setattr("fimviz.explorer.parts.MANY", 0)
+    assert method(lines=True)[1].endswith("fv.adversarial_distance(…, method='linear') has them")
 
 
 def test_interrupted_attacks_are_left_out(monkeypatch):
@@ -580,13 +582,17 @@ def test_few_nodes_of_a_plane_are_joined_by_cubics():
     code = """
       const fine = plane.finer(data);
       const flat = plane.finer({ ...data, information: [6, 0] });
-      return [fine.points, [...fine.logp[0]], [...fine.kl], flat.kl.every((v) => v >= 0), plane.finer(fine) === fine];
+      const far = plane.finer({ ...data, kl: data.far, information: [6000, 900] });
+      const all = [fine.logp[0], fine.kl, far.kl].map((grid) => [...grid]);
+      return [fine.points, ...all, flat.kl.every((v) => v >= 0), plane.finer(fine) === fine];
     """
-    points, first, kl, whole, same = in_modules(code, **known)
+    known["far"] = (0.1 * (a**2 + b**2) * np.exp(0.1 * a)).ravel().tolist()  # of what F says nothing at these nodes
+    points, first, kl, far, whole, same = in_modules(code, **known)
     x, y = np.meshgrid(t, t, indexing="ij")
     assert points == 21
     assert first == pytest.approx((-9 + 0.5 * x - 0.25 * x * y).ravel(), rel=1e-9)
     assert kl == pytest.approx((0.5 * (6 * x**2 + y**2) * np.exp(0.1 * x)).ravel(), rel=1e-5, abs=1e-9)
+    assert far == pytest.approx((0.1 * (x**2 + y**2) * np.exp(0.1 * x)).ravel(), rel=1e-5, abs=1e-9)
     assert whole
     assert same
 

@@ -1,5 +1,6 @@
 """One colour a class, in Python and in the pages alike."""
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -80,11 +81,27 @@ def test_every_region_of_a_plane_carries_its_name():
       const p = await import(data.module);
       const m = 9, grid = (f) => Array.from({length: m * m}, (_, i) => f(Math.floor(i / m) / (m - 1)));
       const plane = {points: m, shown: [0, 1], logp: [grid((x) => Math.abs(x - 0.5) - 0.2), grid(() => 0)]};
-      return p.centres(plane).map(([c, u, v]) => [c, u / (m - 1), v / (m - 1)]);
+      return p.centres(plane).map(([c, [[u, v]]]) => [c, u / (m - 1), v / (m - 1)]);
     """
     found = in_node(code, module=(modules.VIEWS / "explorer/plane.js").as_uri())
-    assert [c for c, *_ in found] == [0, 1, 0]
-    assert [round(u, 1) for _, u, _ in found] == pytest.approx([0.15, 0.5, 0.85], abs=0.1)
+    assert [c for c, *_ in sorted(found, key=lambda one: one[1])] == [0, 1, 0]
+    assert sorted(round(u, 1) for _, u, _ in found) == pytest.approx([0.15, 0.5, 0.85], abs=0.1)
+
+
+def test_long_names_of_narrow_regions_stand_apart():
+    """Seven columns narrower than their names, of one name each."""
+    code = """
+      const p = await import(data.module);
+      const m = 43, classes = Array.from({length: 7}, (_, c) => c), name = (c) => `region number ${c}`;
+      const logp = classes.map((c) => Array.from({length: m * m}, (_, i) => (Math.floor(i / m / 6.15) === c ? 0 : -1)));
+      const plane = {points: m, reach: 1, information: [1, 1], kl: new Float32Array(m * m), shown: classes, logp};
+      const drawn = p.planeOverlay({size: 440, plane, names: classes.map(name), at: [0, 0], label: ""});
+      return [...drawn.matchAll(/"direct fv-on" x="([^"]+)" y="([^"]+)"/g)].map(([, x, y]) => [Number(x), Number(y)]);
+    """
+    found = in_node(code, module=(modules.VIEWS / "explorer/plane.js").as_uri())
+    assert len(found) == 7
+    wide = 85  # pixels, at least, of fifteen signs
+    assert all(abs(a[0] - b[0]) > wide or abs(a[1] - b[1]) >= 14 for a, b in itertools.combinations(found, 2))
 
 
 def test_the_canvas_of_a_plane_fills_its_axes():

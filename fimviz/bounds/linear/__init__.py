@@ -71,4 +71,4 @@ def planned(net: Classifier, x: Tensor) -> float:
     return 0.0
 
 
-__all__ = ["by_lines", "by_slopes", "numbers", "planned", "recorded"]
+__all__ = ["MANY", "by_lines", "by_slopes", "numbers", "planned", "recorded"]

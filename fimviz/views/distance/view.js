@@ -29,8 +29,9 @@ function lengths({ axis: [low, high], below, beyond }, width) {
   const per = (high - low) / (right - left);
   const ends = [low - (below ? ZONE * per : 0), high + (beyond ? ZONE * per : 0)];
   const at = (v) => (v < 10 ** low ? low - (ZONE / 2) * per : v > 10 ** high ? high + (ZONE / 2) * per : Math.log10(v));
-  const marks = decadeTicks([low, high], right - left, 56);
-  return { ends, at, marks: [...(below ? [[at(0), below]] : []), ...marks, ...(beyond ? [[at(Infinity), "∞"]] : [])] };
+  const zones = [...(below ? [[at(0), below]] : []), ...(beyond ? [[at(Infinity), "∞"]] : [])];
+  const clear = (place) => zones.every(([zone]) => Math.abs(place - zone) > 34 * per);
+  return { ends, at, marks: [...zones, ...decadeTicks([low, high], right - left, 56).filter(([place]) => clear(place))] };
 }
 
 /** The corners of a curve of shares over the axis. */

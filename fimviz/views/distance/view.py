@@ -154,8 +154,11 @@ def title(m: ModelDistance, name: str = "") -> str:
         those = f"half of {those}"
     verb, some = ("withstands", "it falls") if count == 1 else ("withstand", "half fall")
     proven = f"{those} {verb} every change below ε = {number(low)}" if low else f"nothing is proven of {those}"
+    if 0 < low < 10.0**-_DECADES * high:
+        proven = f"next to nothing is proven of {those}, below ε = {number(low)}"
+    change = "one" if "change" in proven else "a change"
     none = "no attack was found" + " for half of them" * bool(m.attacked[m.correct].isfinite().any())
-    found = f"{some} to one of {number(high)}" if math.isfinite(high) else none
+    found = f"{some} to {change} of {number(high)}" if math.isfinite(high) else none
     text = f"{proven}, and {found}" if count else "every label is missed without a change"
     return f"{name}: {text}" if name else text[0].upper() + text[1:]
 

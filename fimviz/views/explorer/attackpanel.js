@@ -1,9 +1,10 @@
 // The attacks tab: the smallest change by which each attack makes the model miss, and what it looks like.
 import { escape } from "../kit/chart.js";
+import { ends } from "../kit/contrast.js";
 import { number, probability } from "../kit/numbers.js";
-import { picture } from "../kit/inputs.js";
+import { picture, signedPicture } from "../kit/inputs.js";
 import { outcomeOf } from "../perturbation/panel.js";
-import { fillTables } from "../kit/stage.js";
+import { fillTables, photographic } from "../kit/stage.js";
 
 const NORMS = { l2: "L2", linf: "L∞" };
 
@@ -34,13 +35,20 @@ export class AttackPanel {
       const words = t.epsilon === null ? "did not succeed" : t.epsilon === 0 ? "nothing needed" : `ε = ${number(t.epsilon)}`;
       const becomes = t.becomes === undefined ? "" : `now: ${outcomeOf(this.data, t.becomes)} (p = ${probability(t.confidence)})`;
       return `<figure class="fv-attempt"><figcaption>${escape(t.words)} <span class="fv-quiet">${escape(NORMS[t.norm] ?? t.norm)}</span></figcaption>` +
-        `<div class="fv-plate"></div><div class="fv-length${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
+        `<div class="fv-plate"></div>${t.change && sample ? `<div class="fv-plate fv-change"></div><div class="fv-quiet">what it adds, colours to ±${number(ends(t.change, 1)[0], 2)}, stored to ±${number(t.change.scale / 254, 1)}</div>` : ""}<div class="fv-length${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
     }).join("");
-    const side = Math.min(176, Math.floor((width - 24 * Math.min(2, tried.length - 1)) / Math.min(3, tried.length)));
+    const large = photographic(this.data);
+    const beside = Math.min(!large ? 3 : width < 560 ? 2 : 4, tried.length);
+    const side = Math.min(large ? 264 : 176, Math.floor((width - 24 * (beside - 1)) / beside));
     this.box.style.setProperty("--fv-attempt", `${side}px`);
-    this.box.querySelectorAll(".fv-attempt .fv-plate").forEach((plate, i) => {
+    this.box.querySelectorAll(".fv-attempt").forEach((figure, i) => {
       const t = tried[i];
-      if (t.bytes || t.values) picture(plate, t, this.data, side, `the input changed by ${t.attack}`);
+      const [plate, map] = figure.querySelectorAll(".fv-plate");
+      const label = `the input changed by ${t.attack}`;
+      if (t.bytes || t.values) picture(plate, t, this.data, side, label);
+      if (!map) return;
+      picture(plate, sample, this.data, side, label, [[t.change, 1]]);
+      signedPicture(map, t.change, this.data, { target: side, name: `what ${t.attack} adds` });
     });
     fillTables(this.$(".fv-tables"), [["Table: the attacks on this sample", ["attack", "norm", "smallest ε", "length of the change", "becomes"],
       tried.map((t) => [t.attack, NORMS[t.norm] ?? t.norm, t.epsilon === null ? "none" : number(t.epsilon), number(t.length), t.becomes === undefined ? "–" : outcomeOf(this.data, t.becomes)])]]);

@@ -75,7 +75,10 @@ export class Detail {
   read(m, { details = [], planes = [], toward = [], attacks = [] }, part) {
     const { data } = this.view;
     for (const a of attacks) {
-      for (const one of a.tried) if (one.image) readInput(one, data, part);
+      for (const one of a.tried) {
+        if (one.image) readInput(one, data, part);
+        if (one.change) readDirection(one.change, data, part);
+      }
       m.attacks.set(a.index, a.tried);
     }
     for (const s of details) m.details.set(s.index, readSample(s, data, part));

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _THUMBS = 1_700_000  # bytes of all small pictures together
 _THUMB_SIDE = 64
 _ROOM = 570_000  # bytes of photographs in detail and their maps: the module of the page is large
+_COARSE = 1.5  # root mean squares, to which what attacks add to photographs is rounded
 _REGIONS = 12  # outcomes that a plane names
 _LEAST_LOGP = -25.0
 CRITERIA = {"confidence": "doubt"} | {name: name for name in ("margin", "radius", "attack", "ratio")}  # their columns
@@ -250,7 +251,11 @@ def attacks_data(
             }
             if place in pictured and 0 < epsilon < math.inf:
                 z = ends[i, j : j + 1]
-                one["image"] = inputs.encode(found.moved[i, j])
+                if inputs.photographs:  # which a change that nobody sees would leave as they are
+                    change = found.moved[i, j] - found.spectrum.images[i]
+                    one["change"] = inputs.encode_signed(change, inputs.scale_of(change, _COARSE))
+                else:
+                    one["image"] = inputs.encode(found.moved[i, j])
                 one |= {
                     "becomes": likelihood.plain(likelihood.predict(z)[0]),
                     "confidence": float(likelihood.confidence(z)[0]),

@@ -1,5 +1,5 @@
 // The plane of two directions: regions that the model gives to classes, the ellipse of F, the true contour of KL.
-import { escape } from "../kit/chart.js";
+import { escape, widthOf } from "../kit/chart.js";
 import { number } from "../kit/numbers.js";
 import { scale, ticks } from "../kit/axes.js";
 
@@ -29,6 +29,7 @@ export function klAt({ kl, points: m, reach, information }, a, b) {
 }
 
 const NODES = 21; // of a plane on an axis, fewer of which show as facets
+const FAR = 3; // of the logarithm of KL over F's prediction, from which on that says nothing of KL
 
 /** A plane of few nodes with cubics between them (Catmull and Rom), which as many more nodes with lines are no better than. */
 export function finer(plane) {
@@ -37,13 +38,22 @@ export function finer(plane) {
   const parts = Math.ceil((NODES - 1) / (m - 1));
   const points = (m - 1) * parts + 1;
   const at = (i, count) => ((2 * i) / (count - 1) - 1) * reach;
-  const predicted = (i, j, count) => 0.5 * (at(i, count) ** 2 * information[0] + at(j, count) ** 2 * information[1]);
-  // KL spans decades, its ratio to F's prediction varies slowly; where neither is anything, that is 1.
-  const ratios = Array.from(kl, (v, n) => (2 * n === m * m - 1 ? 0 : Math.log(v / predicted(Math.floor(n / m), n % m, m))));
+  const square = (of, i, j, count) => 0.5 * (at(i, count) ** 2 * of[0] + at(j, count) ** 2 * of[1]);
+  const ratiosTo = (of) => Array.from(kl, (v, n) => Math.log(v / square(of, Math.floor(n / m), n % m, m)));
+  const middle = (m * m - 1) / 2;
+  // KL spans decades, its ratio to F's prediction varies slowly; where neither is anything, that is 1. Not so where all
+  // nodes lie far beyond what F tells of, as around photographs: there KL varies more slowly beside the distance.
+  let [of, ratios] = [information, ratiosTo(information)];
+  ratios[middle] = 0;
+  if (ratios.some((r) => Math.abs(r) > FAR)) {
+    [of, ratios] = [[1, 1], ratiosTo([1, 1])];
+    const around = [-m - 1, -m, -m + 1, -1, 1, m - 1, m, m + 1].map((by) => ratios[middle + by]);
+    ratios[middle] = around.reduce((sum, r) => sum + r, 0) / around.length;
+  }
   const slow = ratios.every(Number.isFinite) && cubic(ratios, m, parts);
   const fine = Float32Array.from({ length: points ** 2 }, (_, n) => {
     const [i, j] = [Math.floor(n / points), n % points];
-    return slow ? predicted(i, j, points) * Math.exp(slow[n]) : between(kl, m, i / parts, j / parts);
+    return slow ? square(of, i, j, points) * Math.exp(slow[n]) : between(kl, m, i / parts, j / parts);
   });
   return { ...plane, points, kl: fine, logp: plane.logp.map((grid) => cubic(grid, m, parts).map((v) => Math.min(0, v))) };
 }
@@ -101,7 +111,7 @@ export function contour(grid, m, level) {
   return out;
 }
 
-/** Where names stand: [outcome, u, v] in every connected region that has enough room to write one on. */
+/** Where names may stand: [outcome, places] of every connected region with enough room for one, the largest first; places [u, v] from its middle on. */
 export function centres(plane, steps = 36) {
   const at = (i) => [Math.floor(i / steps), i % steps].map((s) => ((s + 0.5) / steps) * (plane.points - 1));
   const cells = Array.from({ length: steps ** 2 }, (_, i) => outcomeAt(plane, ...at(i))[0]);
@@ -122,11 +132,11 @@ export function centres(plane, steps = 36) {
     }
     regions.push([c, own.map(at)]);
   });
-  return regions.filter(([, own]) => own.length > 0.008 * steps ** 2).map(([c, own]) => {
+  const wide = regions.filter(([, own]) => own.length > 0.008 * steps ** 2).sort((a, b) => b[1].length - a[1].length);
+  return wide.map(([c, own]) => {
     const mean = [0, 1].map((i) => own.reduce((sum, p) => sum + p[i], 0) / own.length);
-    // of its own ground the place nearest to the middle: a bent region's middle may be another's
-    const [u, v] = own.reduce((a, b) => ((b[0] - mean[0]) ** 2 + (b[1] - mean[1]) ** 2 < (a[0] - mean[0]) ** 2 + (a[1] - mean[1]) ** 2 ? b : a));
-    return [c, u, v];
+    const away = (p) => (p[0] - mean[0]) ** 2 + (p[1] - mean[1]) ** 2;
+    return [c, own.sort((a, b) => away(a) - away(b))]; // on its own ground: a bent region's middle may be another's
   });
 }
 
@@ -173,11 +183,17 @@ export function planeOverlay({ size, plane, names, at, xLabel, yLabel, label }) 
     const r = Math.sqrt(2 * nats / (information[0] * Math.cos(angle) ** 2 + information[1] * Math.sin(angle) ** 2));
     return `${sx(Math.max(-9, Math.min(9, (r * Math.cos(angle)) / reach)) * reach).toFixed(1)},${sy(Math.max(-9, Math.min(9, (r * Math.sin(angle)) / reach)) * reach).toFixed(1)}`;
   }).join("L") : "";
-  const lines = nats > 0 ? contour(plane.kl, m, nats).map(([a, b]) => `M${gx(a[0]).toFixed(1)},${gy(a[1]).toFixed(1)}L${gx(b[0]).toFixed(1)},${gy(b[1]).toFixed(1)}`).join("") : "";
-  const written = centres(plane).map(([c, u, v]) => {
+  const here = klAt(plane, ...at);
+  const lines = here > 0 ? contour(plane.kl, m, here).map(([a, b]) => `M${gx(a[0]).toFixed(1)},${gy(a[1]).toFixed(1)}L${gx(b[0]).toFixed(1)},${gy(b[1]).toFixed(1)}`).join("") : "";
+  const taken = [];
+  const written = centres(plane).map(([c, places]) => {
     const name = names[c].length > 16 ? `${names[c].slice(0, 15)}…` : names[c];
-    const half = 3.6 * name.length;
-    return `<text class="direct fv-on" x="${Math.max(left + half + 4, Math.min(right - half - 4, gx(u))).toFixed(1)}" y="${(gy(v) + 4).toFixed(1)}" text-anchor="middle">${escape(name)}</text>`;
+    const half = 0.6 * widthOf(name) + 4; // of bold letters
+    const spots = places.map(([u, v]) => ({ x: Math.max(left + half + 4, Math.min(right - half - 4, gx(u))), y: gy(v) + 4, half }));
+    const free = spots.find((a) => taken.every((b) => Math.abs(a.y - b.y) >= 14 || Math.abs(a.x - b.x) >= a.half + b.half));
+    if (!free) return ""; // the point has its name, wherever it is
+    taken.push(free);
+    return `<text class="direct fv-on" x="${free.x.toFixed(1)}" y="${free.y.toFixed(1)}" text-anchor="middle">${escape(name)}</text>`;
   });
   return `<svg role="img" aria-label="${escape(label)}" width="${size}" height="${size}" viewBox="0 0 ${size} ${size}"><clipPath id="${plane.clip}"><rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/></clipPath>` +
     `<path class="fv-border" d="M${left},${top}H${right}V${bottom}H${left}Z"/>${marks}<g clip-path="url(#${plane.clip})">` +

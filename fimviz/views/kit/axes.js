@@ -56,7 +56,7 @@ export function decadeTicks([low, high], room, apart = 46) {
     return out;
   });
   const enough = fine.filter((f) => f.length > 1);
-  return (enough.filter((f) => f.length <= most).at(-1) ?? enough[0] ?? fine.at(-1)).map((t) => [t, powerOfTen(t, 2)]);
+  return (enough.filter((f) => f.length <= most).at(-1) ?? enough[0] ?? fine.at(-1)).map((t) => [t, powerOfTen(t, 2).replace(".0·", "·").replace(/^1·/, "")]);
 }
 
 /**

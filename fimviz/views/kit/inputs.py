@@ -103,10 +103,13 @@ class Inputs:
             return {**known, "map": self.payload.picture(signed.view(np.uint8) ^ 128, signed=True)}
         return {**known, "map": self.payload.add(signed)}
 
-    def scale_of(self, v: Tensor) -> float:
-        """What ±127 stand for in a signed map: its largest magnitude, or more where `share_out` makes it coarser."""
+    def scale_of(self, v: Tensor, step: float = 0.0) -> float:
+        """What ±127 stand for in a signed map: its largest magnitude, or more where it is made coarser.
+
+        By `share_out`, or by a least `step` of what it is rounded to, in its root mean squares.
+        """
         size = v.double().nan_to_num(0.0).abs()
-        return max(float(size.amax()), 127 * self._step * float(size.square().mean().sqrt()))
+        return max(float(size.amax()), 127 * max(self._step, step) * float(size.square().mean().sqrt()))
 
     def _levels(self, v: Tensor, scale: float) -> np.ndarray:
         levels = (v.double() * (127 / (scale or 1.0))).round()

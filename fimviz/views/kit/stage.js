@@ -90,13 +90,17 @@ export function colorBar(most, { share = 1, bar = true } = {}) {
   return `${bar ? `<span class="fv-bar" style="background:linear-gradient(90deg,${stops})"></span>` : ""}<span class="fv-ends"><span>−${end}</span>${zero}<span>+${end}</span></span>`;
 }
 
+const SENTENCE = 60; // signs of a cell, beyond which its column has sentences, which wrap
+
 /** Fill a box with tables [caption, head, rows] that fold; those that were open stay open. */
 export function fillTables(box, tables) {
   const open = [...box.querySelectorAll("details")].map((d) => d.open);
-  const cells = (tag, row) => `<tr>${row.map((c) => `<${tag}>${escape(c)}</${tag}>`).join("")}</tr>`;
-  box.innerHTML = tables.map(([caption, head, rows]) =>
-    `<details><summary>${escape(caption)}</summary><div class="fv-scroll" role="region" tabindex="0" aria-label="${escape(caption)}"><table><thead>${cells("th", head)}</thead>` +
-    `<tbody>${rows.map((r) => cells("td", r)).join("")}</tbody></table></div></details>`).join("");
+  const cells = (tag, row, told) => `<tr>${row.map((c, i) => `<${tag}${told[i] ? ` class="fv-told"` : ""}>${escape(c)}</${tag}>`).join("")}</tr>`;
+  box.innerHTML = tables.map(([caption, head, rows]) => {
+    const told = head.map((_, i) => rows.some((row) => String(row[i]).length > SENTENCE));
+    return `<details><summary>${escape(caption)}</summary><div class="fv-scroll" role="region" tabindex="0" aria-label="${escape(caption)}"><table><thead>${cells("th", head, told)}</thead>` +
+      `<tbody>${rows.map((r) => cells("td", r, told)).join("")}</tbody></table></div></details>`;
+  }).join("");
   box.querySelectorAll("details").forEach((d, i) => (d.open = open[i] ?? false));
 }
 

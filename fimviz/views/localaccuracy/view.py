@@ -12,7 +12,7 @@ from fimviz.divergence.localaccuracy import budget
 from fimviz.views.kit.figure import Figure
 from fimviz.views.kit.host import Widget
 from fimviz.views.kit.inputs import caution, finite, lost, still_of_lost
-from fimviz.views.kit.numbers import near_one, percent
+from fimviz.views.kit.numbers import near_one, number, percent
 from fimviz.views.kit.palette import PALETTE
 from fimviz.views.kit.payload import Payload
 from fimviz.views.localaccuracy.numbers import numbers
@@ -99,7 +99,15 @@ def title(result: LocalAccuracy) -> str:
     what = called(result.directions[0])
     if not int(rows.measured.sum()):
         return f"No change along {what} moves the prediction: KL is 0, or no number, at every image"
+    near, far = (_off(end["median"]) for end in (first, last))
+    if near.split()[-1] == far.split()[-1]:
+        far = far.rsplit(maxsplit=1)[0]
     return (
-        f"Along {what} ½ δᵀFδ is {percent(first['median'])} off at {budget(first.epsilon)} and "
-        f"{percent(last['median'])} at {budget(last.epsilon)} ({norm}, median of {int(last.measured)} images)"
+        f"Along {what} ½ δᵀFδ is {near} at {budget(first.epsilon)} and {far} at {budget(last.epsilon)} "
+        f"({norm}, median of {int(last.measured)} images)"
     )
+
+
+def _off(error: float) -> str:
+    # what is more than twice KL is error + 1 times KL, as ½ δᵀFδ is not negative
+    return f"{number(1 + error)} times KL" if error > 10 else f"{percent(error)} off"

@@ -2,7 +2,7 @@
 // State shared with Python or the stand-in host: column (the number on the right).
 import { escape, marksBelow, marksBeside } from "../kit/chart.js";
 import { fixed, number, raised } from "../kit/numbers.js";
-import { scale, ticks } from "../kit/axes.js";
+import { decadeTicks, scale, ticks } from "../kit/axes.js";
 import { fillTables, mounted, View } from "../kit/stage.js";
 
 const KINDS = {
@@ -68,8 +68,8 @@ export function scatter({ width, height, points, column, label }) {
   const ends = points.flatMap((p) => [p.low, p.attack, p.high]).filter(Number.isFinite);
   const [x, y] = [span(points.map((p) => p.value)), span(ends)];
   const [sx, sy] = [scale(x, [left, width - right]), scale(y, [height - bottom, top])];
-  const steps = ticks(...x, width < 420 ? 3 : 5).filter((t) => t >= x[0] && t <= x[1]);
-  const vertical = marksBelow(steps.map((t) => [t, written(t, column.log)]), sx, [top, height - bottom]);
+  const steps = column.log ? decadeTicks(x, width - left - right, 56) : ticks(...x, width < 420 ? 3 : 5).filter((t) => t >= x[0] && t <= x[1]).map((t) => [t, number(t)]);
+  const vertical = marksBelow(steps, sx, [top, height - bottom]);
   const rows = ticks(...y, 4).filter((t) => t >= y[0] && t <= y[1]);
   const horizontal = marksBeside(rows.map((t) => [t, number(t)]), sy, [left, width - right]);
   const wrong = column.expected ? wrongPairs(points, column.expected).map(([i, j]) =>
