@@ -28,7 +28,7 @@ _NEAR = 1.15  # as a ratio, what is left between a radius that was proved and on
 _FAR = 4.0  # as a ratio, the largest step down
 _SHARPER = 1.12  # times a radius, where rows that are carried back twice may still prove it
 _ROOM = 1.3  # as a ratio, how much larger the ball may be whose open rows are carried back twice
-_LAST, _WORTH = 3, 1.02  # rounds of that, and by what ratio the next one is to be further out
+_LAST, _WORTH = 3, 1.005  # rounds of that, and by what ratio the next one is to be further out
 _TOGETHER = 64  # rows, of which the block is as wide as those of which there are many
 _MODERATE = 1e9  # numbers that rows are: a round takes ten seconds an input
 MANY = 2e9  # numbers that rows are: from here on, minutes an input
@@ -37,7 +37,7 @@ _HALVINGS = 40
 
 
 def numbers(steps: Sequence[Step]) -> float:
-    """How many numbers are computed at most, each time that all rows are carried back, a few together: what it costs."""
+    """How many numbers are computed at most, each time that all rows are carried back, a few together: the cost."""
     read = {s.reads[0] for s in steps if isinstance(s.does, (Curve, Largest))}
     return float(sum(steps[r].shape.numel() * _breadth(steps, r) for r in read))
 
