@@ -89,8 +89,8 @@ def test_quartiles_of_a_strip_are_drawn_where_the_label_says():
         "const strip = await import(data.strip);"
         "const axis = { at: (log) => 100 * log, left: -1000, right: 1000 };"
         "const marks = strip.quantileMarks(data.values, axis, 0, 9);"
-        """const words = (free) => strip.quantileMarks(data.values, axis, 0, 9, free).match(/direct" x="([^"]+)"/)[1];"""
-        """return [...marks.matchAll(/x1="([^"]+)"|>(median[^<]+)</g)].map((m) => m[1] ?? m[2]).concat(words(500))""",
+        """const behind = strip.quantileMarks(data.values, axis, 0, 9, 500).match(/direct" x="([^"]+)"/)[1];"""
+        """return [...marks.matchAll(/x1="([^"]+)"|>(median[^<]+)</g)].map((m) => m[1] ?? m[2]).concat(behind)""",
         strip=f"{modules.VIEWS.as_uri()}/explorer/strip.js",
         values=values,
     )
