@@ -13,6 +13,7 @@ from torch import nn
 import fimviz as fv
 from fimviz.bounds import NoRuleError
 from fimviz.bounds.linear import numbers, recorded
+from fimviz.bounds.linear.blocks import Block, near_by_near
 from fimviz.bounds.linear.curves import CURVES, between, extent
 from fimviz.bounds.linear.enclosed import Region, carried, enclose
 from fimviz.bounds.linear.recorded import values
@@ -91,7 +92,7 @@ def test_every_step_and_row_is_enclosed(name):
         for i in range(3):
             seen = seen_at[-1].view(200, 3, -1)[:, i] @ rows.T
             for parallel in (False, True):
-                got = carried(steps, len(steps) - 1, rows, i, found, parallel)
+                got = carried(steps, len(steps) - 1, Block.of(rows, steps[-1].shape), i, found, parallel)
                 assert (got.low(region.radius[i]) <= seen.amin(0)).all()
                 if parallel:
                     assert (seen.amax(0) <= got.high(region.radius[i])).all()
@@ -107,8 +108,47 @@ def test_every_step_and_row_is_enclosed(name):
                 assert (low <= value.view(200, 3, -1).amin(0)).all()
                 assert (value.view(200, 3, -1).amax(0) <= high).all()
             if again and not twice:
-                got, plain = (carried(steps, len(steps) - 1, rows, 0, e).low(half.radius[0]) for e in (less, alone))
+                last = Block.of(rows, steps[-1].shape)
+                got, plain = (carried(steps, len(steps) - 1, last, 0, e).low(half.radius[0]) for e in (less, alone))
                 assert (got >= plain - 1e-6 - 0.01 * (seen[0] - plain).abs()).all()
+
+
+WINDOWS = {
+    "strides and edges": ((1, 11, 9), lambda: (conv(1, 2, (3, 2), stride=(2, 1), padding=(2, 0)), nn.ReLU(),
+                                               conv(2, 3, 3, padding="same"), nn.ReLU(), conv(3, 2, 2, stride=2))),
+    "gaps between strides": ((2, 12, 12), lambda: (conv(2, 4, 1, stride=3, groups=2), nn.ReLU6(), conv(4, 2, 1))),
+    "an edge wider than the image": ((1, 3, 3), lambda: (conv(1, 2, 1, padding=4), nn.ReLU(), conv(2, 2, 3))),
+    "pools that overlap": ((1, 10, 10), lambda: (conv(1, 2, 3, dilation=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
+                                                 conv(2, 3, 2), nn.Tanh(), nn.AvgPool2d(2))),
+    "a residual sum": ((1, 9, 9), lambda: (conv(1, 2), nn.ReLU(), Both(torch.add, nn.Identity(), nn.Sequential(
+        conv(2, 2, padding=1), nn.ReLU(), conv(2, 2, padding=1))), nn.BatchNorm2d(2), nn.ReLU(), conv(2, 2))),
+    "in time": ((2, 40), lambda: (nn.Conv1d(2, 3, 3, stride=2), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(3, 2, 3))),
+    "in space": ((1, 5, 6, 7), lambda: (nn.Conv3d(1, 2, 2, padding=1), nn.ReLU(), nn.Conv3d(2, 2, (1, 3, 2)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_rows_in_blocks_are_those_of_all_numbers(name):
+    shape, layers = WINDOWS[name]
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers(), nn.Flatten(), nn.LazyLinear(2)).double().eval()
+    x = torch.rand(1, *shape).double()
+    model(x)
+    steps = recorded(fv.Classifier(model), x)
+    found = enclose(steps, Region(x.flatten(1), torch.tensor([0.1]).double(), (0.0, 1.0)))
+    cut = 0
+    for source in range(1, len(steps) - 3):
+        size = steps[source].shape.numel()
+        for some in torch.arange(size)[near_by_near(torch.arange(size), steps[source].shape)].split(max(4, size // 9)):
+            few, eye = Block.ones(some, steps[source].shape), torch.eye(size, dtype=torch.float64)[some]
+            cut += not few.all
+            assert torch.equal(few.complete(), eye)
+            for parallel in (False, True):
+                ours = carried(steps, source, few, 0, found, parallel)
+                whole = carried(steps, source, Block.of(eye, steps[source].shape), 0, found, parallel)
+                for a, b in zip(ours.parts(), whole.parts(), strict=True):
+                    assert torch.allclose(a, b, atol=1e-6)
+    assert cut > 20
 
 
 @pytest.mark.parametrize("name", CURVES)

@@ -18,19 +18,21 @@ and what sums over steps and over readers round. What underflows is less than `V
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
+from fimviz.bounds.linear.blocks import Block, near_by_near
 from fimviz.bounds.linear.curves import Curve
 from fimviz.bounds.linear.lines import Band, around_curve, around_largest
 from fimviz.bounds.linear.recorded import VANISHING, Affine, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
-_NUMBERS = 2**19  # of a chunk of rows at the widest step: what stays in a processor's cache
+_NUMBERS = 2**18  # of a chunk of rows at the widest step: what stays in a processor's cache
+_MANY, _MOST = 64, 2**22  # rows that are taken together all the same, as most are 0 there, up to so many numbers
 _NARROW = 1e-9  # what rounding leaves of intervals at a point
-_TURNS = 3  # in search of the price of the box
+_TURNS, _FREE = 3, 1e-9  # in search of the price of the box, and what is left of one where all that counts is cut off
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,9 @@ def _narrow(steps: Sequence[Step], source: int, does: Curve | Largest, found: En
         tighten(known)
     if again or known is None:
         image, place = _open(does, found.low[source], found.high[source]).nonzero(as_tuple=True)
+        order = near_by_near(place, steps[source].shape)
+        order = order[image[order].argsort(stable=True)]
+        image, place = image[order], place[order]
         new = Known(image, place, _single(steps, source, image, place, found, twice))
         tighten(new)
         known = new if known is None else known.renewed(new, found.low[source].shape)
@@ -202,41 +207,42 @@ def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, fo
     """Both bounds of single numbers of a step; those of an image lie together."""
     parts = [Rows(*torch.zeros(5, 0, dtype=torch.float64))]
     counts = image.bincount(minlength=len(found.region.x)).tolist()
-    together = max(1, _NUMBERS // max(s.shape.numel() for s in steps[: source + 1]))
+    widest = max(s.shape.numel() for s in steps[: source + 1])
+    together = max(1, _NUMBERS // widest, min(_MANY, _MOST // widest))
     for i, own in enumerate(place.split(counts)):
         for some in own.split(together) if len(own) else ():
-            rows = torch.zeros(len(some), steps[source].shape.numel(), dtype=torch.float64)
-            rows[torch.arange(len(some)), some] = 1.0
+            rows = Block.ones(some, steps[source].shape)
             if twice:
                 radius = found.region.radius[i]
-                low, high = (sign * carried(steps, source, sign * rows, i, found).low(radius) for sign in (1, -1))
+                signed = ((sign, replace(rows, rows=sign * rows.rows)) for sign in (1, -1))
+                low, high = (sign * carried(steps, source, some, i, found).low(radius) for sign, some in signed)
                 parts.append(Rows(low, high, *torch.zeros(3, len(some), dtype=torch.float64)))
             else:
                 parts.append(carried(steps, source, rows, i, found, parallel=True))
     return Rows(*map(torch.cat, zip(*(p.parts() for p in parts), strict=True)))
 
 
-def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found: Enclosed,
+def carried(steps: Sequence[Step], source: int, rows: Block, image: int, found: Enclosed,
             parallel: bool = False) -> Rows:  # fmt: skip
-    """Bounds of rows (p, numbers) of a step over the ball around one input, from below.
+    """Bounds of rows of a step over the ball around one input, from below.
 
     With `parallel` lines, which are looser, they are bounds from both sides.
     """
     waiting = {source: rows}
-    under, over = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
+    under, over = (torch.zeros(len(rows.rows), dtype=torch.float64) for _ in range(2))
     off = torch.full_like(under, VANISHING)
     for place in range(source, 0, -1):
         if (c := waiting.pop(place, None)) is None:
             continue
         step, (gamma, size) = steps[place], found.off[place]
-        off += 2 * gamma * size[image] * torch.linalg.vector_norm(c, dim=1)
+        off += 2 * gamma * size[image] * torch.linalg.vector_norm(c.rows, dim=1)
         if isinstance(step.does, Affine):
             handed = pulled(steps, step, step.does, c)
-            added = c @ step.does.offset.view(-1)
+            added = c.times(step.does.offset.view(-1))
             around = torch.zeros_like(added)
         else:
             back = found.bands[place].both if parallel else found.bands[place].lower
-            part, added, around = back(c, image, steps[step.reads[0]].shape.numel())
+            part, added, around = back(c, image, steps[step.reads[0]].shape)
             handed = [part]
         under += added - around
         over += added + around
@@ -244,13 +250,14 @@ def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found:
         for target, part in zip(step.reads, handed, strict=True):
             if target in waiting:
                 part = waiting[target] + part
-                off += _UNIT * found.size(target, image) * torch.linalg.vector_norm(part, dim=1)
+                off += _UNIT * found.size(target, image) * torch.linalg.vector_norm(part.rows, dim=1)
             waiting[target] = part
-    a = waiting.pop(0, None)
-    if a is None:
-        return Rows(under - off, over + off, *torch.zeros(3, len(rows), dtype=torch.float64))
+    last = waiting.pop(0, None)
+    if last is None:
+        return Rows(under - off, over + off, *torch.zeros(3, len(under), dtype=torch.float64))
+    a = last.rows
     region = found.region
-    x, radius = region.x[image], region.radius[image]
+    x, radius = last.of_step(region.x[image]), region.radius[image]
     norm = torch.linalg.vector_norm(a, dim=1) * (1 + _gamma(a.shape[1] + 8))
     off += 2 * _gamma(a.shape[1] + 64) * (norm * x.norm() + under.abs() + over.abs())
     centre = a @ x
@@ -259,34 +266,42 @@ def carried(steps: Sequence[Step], source: int, rows: Tensor, image: int, found:
     return Rows(centre + under - off, centre + over + off, norm, less, more)
 
 
-def pulled(steps: Sequence[Step], step: Step, does: Affine, c: Tensor) -> list[Tensor]:
+def pulled(steps: Sequence[Step], step: Step, does: Affine, c: Block) -> list[Block]:
     """cL, for each of what an affine step reads."""
-    zeros = [torch.zeros(steps[r].shape, dtype=torch.float64) for r in step.reads]
-    parts = torch.func.vmap(torch.func.vjp(does.run, *zeros)[1])(c.reshape(len(c), *step.shape))
-    return [p.reshape(len(c), -1) for p in parts]
+    if does.factors is not None:
+        return [c.scaled(factor) for factor in does.factors]
+    shapes = [steps[r].shape for r in step.reads]
+    if does.convolution is not None:
+        return [does.convolution.back(c, *shapes)]
+    zeros = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
+    parts = torch.func.vmap(torch.func.vjp(does.run, *zeros)[1])(c.complete().reshape(len(c.rows), *step.shape))
+    return [Block.of(p.reshape(len(c.rows), -1), shape) for p, shape in zip(parts, shapes, strict=True)]
 
 
 def _less(a: Tensor, x: Tensor, radius: Tensor, norm: Tensor, box: tuple[float, float] | None) -> Tensor:
     """How much less than at its centre A·x can be over ball and box, at most: by any price μ of a unit of length².
 
     min A·δ over ‖δ‖ ≤ ε and the box is at least min over the box of A·δ + μ(‖δ‖² − ε²)/2, whose minimiser is −A/μ, cut
-    off at the box. The best μ makes that as long as ε.
+    off at the box. The best μ makes that as long as ε. Only pixels that are nearer to an edge than ε can be cut off.
     """
     reach = radius * norm
     if box is None:
         return reach
     low, high = (box[0] - x).clamp_max(0), (box[1] - x).clamp_min(0)
-    if bool(((low <= -radius) & (high >= radius)).all()):
+    near = ((low > -radius) | (high < radius)).nonzero()[:, 0]
+    if not len(near):
         return reach
+    a, low, high, gamma = a[:, near], low[near], high[near], _gamma(a.shape[1] + 16)
+    far = (norm.square() * (1 + gamma) - a.square().sum(1) * (1 - gamma)).clamp_min(0)
     price = (norm / radius.clamp_min(1e-300)).clamp_min(1e-300)
     for _ in range(_TURNS):
-        free = -a / price[:, None]
-        inside = (free >= low) & (free <= high)
-        spare = radius.square() - torch.where(inside, 0.0, free.clamp(low, high)).square().sum(1)
-        better = torch.where(inside, a, 0.0).norm(dim=1) / spare.clamp_min(1e-300).sqrt()
-        price = torch.where((spare > 0) & (better > 0), better, price / 2).clamp_min(1e-300)
+        step = (-a / price[:, None]).clamp(low, high)
+        cut = (step == low) | (step == high)
+        spare = radius.square() - torch.where(cut, step, 0.0).square().sum(1)
+        better = ((far + torch.where(cut, 0.0, a).square().sum(1)) / spare.clamp_min(1e-300)).sqrt()
+        price = torch.where(spare > 0, torch.maximum(better, _FREE * price), price).clamp_min(1e-300)
     step = (-a / price[:, None]).clamp(low, high)
     along, square = (a * step).sum(1), step.square().sum(1)
-    size = (a * step).abs().sum(1) + price * (square + radius.square())
-    value = -along - price * (square - radius.square()) / 2 + _gamma(a.shape[1] + 16) * size
+    size = (a * step).abs().sum(1) + price * (square + radius.square()) + far / price
+    value = -along - price * (square - radius.square()) / 2 + far / price / 2 + 4 * gamma * size
     return torch.minimum(reach, value.clamp_min(0))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fimviz.bounds.flow import NoBoundError, NoRuleError
+from fimviz.bounds.linear.blocks import Block
 from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
 from fimviz.bounds.linear.radius import numbers
 from fimviz.bounds.linear.recorded import Step, recorded, values
@@ -17,7 +18,7 @@ from fimviz.model.classifier import Classifier
 _TINY = 1e-200  # of a probability: what is smaller leaves double precision when it is squared
 _PAIRS = 20  # classes up to which all pairs of them have rows of their own
 _TWICE = 1e9  # numbers that rows are, up to which they are carried back twice
-MANY = 1e10  # from here on, minutes an input
+MANY = 2e9  # from here on, minutes an input
 
 
 def by_slopes(net: Classifier, x: Tensor, radius: Tensor, affordable: bool,
@@ -88,7 +89,7 @@ def largest(steps: Sequence[Step], found: Enclosed, z: Tensor) -> float:
     eye, y = torch.eye(classes, dtype=torch.float64), int(z.argmax())
 
     def least(rows: Tensor) -> Tensor:
-        return carried(steps, last, rows, 0, found).low(found.region.radius[0])
+        return carried(steps, last, Block.of(rows, steps[last].shape), 0, found).low(found.region.radius[0])
 
     if classes <= _PAIRS:
         gaps = least((eye[:, None] - eye).flatten(0, 1)).view(classes, classes)  # of z_j − z_k

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fimviz.bounds.linear.blocks import Block
 from fimviz.bounds.linear.curves import Curve, between, extent
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ class Line:
     height: Tensor
     places: Tensor | None = None
 
-    def back(self, c: Tensor, image: int, count: int) -> Tensor:
-        """Rows (p, outputs) as rows (p, count) of what the step reads."""
-        handed = c * self.slope[image]
+    def back(self, c: Block, image: int, shape: torch.Size) -> Block:
+        """Rows of the step as rows of what it reads, of that shape."""
+        handed = c.scaled(self.slope[image])
         if self.places is None:
-            return handed
-        return c.new_zeros(len(c), count).index_add_(1, self.places[image], handed)
+            return Block(handed.rows, shape, c.spans)
+        return Block.spread(handed.rows, c.of_step(self.places[image]), shape)
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,17 @@ class Band:
     middle: Line
     half: Tensor
 
-    def lower(self, c: Tensor, image: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def lower(self, c: Block, image: int, shape: torch.Size) -> tuple[Block, Tensor, Tensor]:
         """Rows of the step as rows of what it reads, what that adds to a lower bound of them, and 0."""
-        up = c.clamp_min(0)
-        down = c - up
-        added = up @ self.below.height[image] + down @ self.above.height[image]
-        return self.below.back(up, image, count) + self.above.back(down, image, count), added, torch.zeros_like(added)
+        up = replace(c, rows=c.rows.clamp_min(0))
+        down = replace(c, rows=c.rows - up.rows)
+        added = up.times(self.below.height[image]) + down.times(self.above.height[image])
+        return self.below.back(up, image, shape) + self.above.back(down, image, shape), added, torch.zeros_like(added)
 
-    def both(self, c: Tensor, image: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def both(self, c: Block, image: int, shape: torch.Size) -> tuple[Block, Tensor, Tensor]:
         """As `lower`, with what is added to both bounds, and what more each is off."""
-        return self.middle.back(c, image, count), c @ self.middle.height[image], c.abs() @ self.half[image]
+        off = replace(c, rows=c.rows.abs()).times(self.half[image])
+        return self.middle.back(c, image, shape), c.times(self.middle.height[image]), off
 
 
 def around_curve(curve: Curve, low: Tensor, high: Tensor) -> tuple[Band, _Interval, Tensor]:

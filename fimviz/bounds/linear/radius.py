@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from fimviz.bounds.linear.blocks import Block, near_by_near
 from fimviz.bounds.linear.curves import Curve
-from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose
-from fimviz.bounds.linear.recorded import Largest, Step
+from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose, pulled
+from fimviz.bounds.linear.recorded import Affine, Largest, Step
 
 _FIRST = 0.2  # of the way to where the margins would end in a straight line, the radius to begin with
 _MOST = 0.5  # of the pixels' range, to begin with
@@ -26,19 +27,40 @@ _SHARES = (0.9, 0.75, 0.5)  # of a radius that was not proved, where its lines m
 _NEAR = 1.15  # as a ratio, what is left between a radius that was proved and one that was not, or is expected to be
 _FAR = 4.0  # as a ratio, the largest step down
 _SHARPER = 1.12  # times a radius, where rows that are carried back twice may still prove it
-_ROOM = 1.3  # times a radius, what all rows are carried back for before, where that is cheap
-_LAST = 2  # rounds of that
-_CHEAP, _MODERATE = 1e8, 1e9  # numbers that rows are: a round takes a second, ten seconds an input
-MANY = 4e9  # numbers that rows are: from here on, minutes an input
+_ROOM = 1.3  # as a ratio, how much larger the ball may be whose open rows are carried back twice
+_LAST, _WORTH = 3, 1.005  # rounds of that, and by what ratio the next one is to be further out
+_TOGETHER = 64  # rows, of which the block is as wide as those of which there are many
+_MODERATE = 1e9  # numbers that rows are: a round takes ten seconds an input
+MANY = 2e9  # numbers that rows are: from here on, minutes an input
 _POWER, _POWERS = 4.0, (1.5, 12.0)  # of the radius, with which margins fall beside a straight line: at first, at all
 _HALVINGS = 40
 
 
 def numbers(steps: Sequence[Step]) -> float:
-    """How many numbers are computed at most, each time that all rows are carried back: what that costs."""
-    sums = list(accumulate(s.shape.numel() for s in steps))
+    """How many numbers are computed at most, each time that all rows are carried back, a few together: the cost."""
     read = {s.reads[0] for s in steps if isinstance(s.does, (Curve, Largest))}
-    return float(sum(steps[r].shape.numel() * sums[r] for r in read))
+    return float(sum(steps[r].shape.numel() * _breadth(steps, r) for r in read))
+
+
+def _breadth(steps: Sequence[Step], source: int) -> int:
+    """How many numbers a row of a step is on its way, one from the middle with some of its neighbours."""
+    shape = steps[source].shape
+    order = near_by_near(torch.arange(shape.numel()), shape)
+    rows = Block.ones(order[len(order) // 2 :][:_TOGETHER], shape)
+    waiting, count = {source: replace(rows, rows=rows.rows[:1])}, 0
+    for place in range(source, -1, -1):
+        if (c := waiting.pop(place, None)) is None:
+            continue
+        step, count = steps[place], count + c.rows.shape[1]
+        if isinstance(step.does, Affine):
+            handed = pulled(steps, step, step.does, c)
+        elif isinstance(step.does, Largest):
+            handed = [Block.spread(c.rows, c.of_step(step.does.places[:, 0]), steps[step.reads[0]].shape)]
+        else:
+            handed = [Block(c.rows, steps[r].shape, c.spans) for r in step.reads]
+        for target, part in zip(step.reads, handed, strict=True):
+            waiting[target] = waiting[target] + part if target in waiting else part
+    return count
 
 
 def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, float] | None) -> Tensor:
@@ -67,14 +89,15 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
             break
         radius = _SHORT * ahead if _SHORT * ahead < high else (low * high) ** 0.5
         radius = max(radius, high / _FAR if high < float("inf") else 0.0)
-    if low and (count := numbers(steps)) <= _MODERATE:
-        room = (_ROOM if count <= _CHEAP else _SHARPER) * low
-        if search.around(room) is None:
-            search.holds(room)  # what it leaves open is less to carry back twice
-        radius, within = _SHARPER * low, search.around(room)
-        for _ in range(_LAST):
-            search.holds(radius, twice=True)
-            radius = min(_SHORT * search.expected(), float(within.region.radius) if within else float("inf"))
+    radius = _SHARPER * low
+    for _ in range(_LAST if low and numbers(steps) <= _MODERATE else 0):
+        around = search.around(radius)
+        if around is None or float(around.region.radius) > _ROOM * radius:
+            search.holds(_SHARPER * radius)  # what it leaves open is less to carry back twice
+        low = radius if search.holds(radius, twice=True) else low
+        radius = _SHORT * search.expected()
+        if radius < _WORTH * low:
+            break
     if box is not None:  # all inputs that there are
         search.best[search.best > torch.maximum(x - box[0], box[1] - x).norm() * (1 + 1e-9)] = torch.inf
     return search.best
@@ -88,7 +111,7 @@ class _Search:
     """
 
     def __init__(self, steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, float] | None) -> None:
-        self._steps, self._x, self._rows, self._box = steps, x, rows, box
+        self._steps, self._x, self._rows, self._box = steps, x, Block.of(rows, steps[-1].shape), box
         self.best = torch.zeros(len(rows), dtype=torch.float64)
         self._open: list[Enclosed] = []  # what was found of balls that are not proved
         self._gaps = self._slopes = self._fallen = self.best  # margins at 0, how they fall there, and what more at …

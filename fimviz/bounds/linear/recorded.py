@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fimviz.bounds.flow import NoRuleError
+from fimviz.bounds.linear.blocks import Convolution
 from fimviz.bounds.linear.curves import CURVES, Curve
 from fimviz.bounds.network import check
 from fimviz.bounds.tracing import first_line, trace
@@ -35,6 +36,7 @@ _GATHERING = {
 }
 _PRODUCTS = {"mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "convolution", "native_batch_norm", "neg"}
 _DIFFERENCES = {"sub", "rsub"}
+_EACH = {"add", *_DIFFERENCES, "mul", "div", "neg", "native_batch_norm", "clone"}  # number by number
 _SHAPES = {"full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
 _PLAIN = {"alpha": 1, "beta": 1, "rounding_mode": None}  # what sums and quotients are called with here
 _GROWTH = 1e200
@@ -52,12 +54,16 @@ class Affine:
         offset: b, as large as one output.
         magnitude: |L|, with the absolute values of all coefficients, of tensors that are at least 0.
         terms: at least as many as any number of an output, or of its transpose, is summed from.
+        factors: where every number is one of the same place, times a factor, those; one tensor for each that is read.
+        convolution: where it is one of a single step.
     """
 
     run: Callable[..., Tensor]
     offset: Tensor
     magnitude: Callable[..., Tensor]
     terms: int
+    factors: tuple[Tensor, ...] | None = None
+    convolution: Convolution | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +260,10 @@ def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affi
 
     offset = run(torch.zeros_like(x)).contiguous()
     terms = weight.numel() + x.numel() + offset.numel() + 64
-    return Affine(run, offset, lambda given: aten.convolution.default(given, weight.abs(), None, *rest), terms)
+    local = _local(weight, *rest)
+    return Affine(
+        run, offset, lambda given: aten.convolution.default(given, weight.abs(), None, *rest), terms, None, local
+    )
 
 
 def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, Any]) -> Affine | Curve | Largest:
@@ -312,7 +321,19 @@ def _affine(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, 
     zeros = [torch.zeros_like(_first(values[s])) for s in sources]
     offset = run(*zeros).contiguous()
     terms = sum(t.numel() for t in _tensors(values, node)) + offset.numel() + 16
-    return Affine(run, offset, _magnitude(node, name, sources, with_inputs), terms)
+    factors, local = None, None
+    if name in _EACH and all(z.shape == offset.shape for z in zeros):
+        factors = tuple(g.reshape(-1) for g in torch.func.vjp(run, *zeros)[1](torch.ones_like(offset)))
+    if name == "convolution" and not any(a in sources for a in node.args[1:3]):
+        weight, _, *rest = (values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args[1:])
+        local = _local(weight, *rest)
+    return Affine(run, offset, _magnitude(node, name, sources, with_inputs), terms, factors, local)
+
+
+def _local(weight: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool, outer: Any,
+           groups: int) -> Convolution | None:  # fmt: skip
+    """A convolution as one of blocks, which a transposed one is not."""
+    return None if transposed else Convolution(weight, stride, padding, dilation, groups)
 
 
 def _magnitude(node: Any, name: str, sources: list[fx.Node], with_inputs: Any) -> Callable[..., Tensor]:

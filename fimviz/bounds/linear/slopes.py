@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fimviz.bounds.flow import NoBoundError
+from fimviz.bounds.linear.blocks import Block
 from fimviz.bounds.linear.curves import Curve, slopes
 from fimviz.bounds.linear.enclosed import Enclosed, pulled
 from fimviz.bounds.linear.multipliers import Coupled, Part
@@ -152,7 +153,8 @@ class Jacobian:
             step = self.steps[place]
             off += self._lost[place] * c.norm(dim=1)
             if isinstance(step.does, Affine):
-                handed = list(zip(step.reads, pulled(self.steps, step, step.does, c), strict=True))
+                parts = pulled(self.steps, step, step.does, Block.of(c, step.shape))
+                handed = [(r, part.complete()) for r, part in zip(step.reads, parts, strict=True)]
             else:
                 turn = self._turns[place]
                 if len(turn.open):
