@@ -88,13 +88,14 @@ def test_quartiles_of_a_strip_are_drawn_where_the_label_says():
     drawn = in_node(
         "const strip = await import(data.strip);"
         "const axis = { at: (log) => 100 * log, left: -1000, right: 1000 };"
-        "const marks = strip.quantileMarks(data.values, axis, 0, 9, true);"
-        """return [...marks.matchAll(/x1="([^"]+)"|>(median[^<]+)</g)].map((m) => m[1] ?? m[2])""",
+        "const marks = strip.quantileMarks(data.values, axis, 0, 9);"
+        """const behind = strip.quantileMarks(data.values, axis, 0, 9, 500).match(/direct" x="([^"]+)"/)[1];"""
+        """return [...marks.matchAll(/x1="([^"]+)"|>(median[^<]+)</g)].map((m) => m[1] ?? m[2]).concat(behind)""",
         strip=f"{modules.VIEWS.as_uri()}/explorer/strip.js",
         values=values,
     )
     low, middle, high = (f"{100 * np.log10(q):.1f}" for q in np.quantile(values, (0.25, 0.5, 0.75)))
-    assert drawn == [low, middle, f"median {np.median(values):g}", high]
+    assert drawn == [low, middle, f"median {np.median(values):g}", high, "500.0"], "the last behind a model's name"
 
 
 def test_a_box_has_the_same_quartiles():

@@ -179,6 +179,11 @@ def test_far_bounds_break_the_axis_and_reasons_are_said(opened):
         assert fits(page)
         page.locator(".fv-row[data-method=L6]").click()
         assert "no value here" in page.locator(".fv-detail h4").inner_text()
+        page.get_by_role("button", name="all samples").click()
+        if width == 1400:  # where values stand beside the marks
+            values = [box.bounding_box() for box in page.locator(".fv-value:not(:empty)").all()]
+            boxes = [box.bounding_box() for box in page.locator(".fv-marks path[d$=Z]").all()]
+            assert max(b["x"] + b["width"] for b in boxes) < min(v["x"] for v in values)
 
 
 def test_numbers_that_do_not_exist_leave_gaps(opened):

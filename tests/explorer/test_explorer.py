@@ -837,7 +837,10 @@ def test_a_sample_is_computed_when_asked(widget):
     assert len(answers(widget, "done")) == 1
 
 
-def test_attacks_on_a_sample_are_tried_when_asked(widget):
+@pytest.mark.parametrize("photographs", [False, True])
+def test_attacks_on_a_sample_are_tried_when_asked(widget, photographs, monkeypatch):
+    if photographs:
+        monkeypatch.setattr("fimviz.views.kit.inputs._SMALL", 4)
     widget._handle_custom_msg({"kind": "compute", "what": "attacks", "index": 5}, [])
     (answer,) = answers(widget, "computed")
     (m,) = packed(answer["payload"])[0]["models"]
@@ -846,6 +849,9 @@ def test_attacks_on_a_sample_are_tried_when_asked(widget):
     v = fv.vulnerability(model(), images[[5]], labels[5:6], norm="l2", halvings=5)
     assert [t["epsilon"] for t in m["attacks"][0]["tried"]] == pytest.approx(v.epsilon[0].tolist(), rel=1e-3)
     assert [p["index"] for p in m["toward"]] == [5] * int((v.epsilon[0] > 0).any())
+    assert ("image" in m["attacks"][0]) == photographs, "of photographs what is added travels, and what it is added to"
+    pictures = ["change" if photographs else "image"] * int((v.success[0] & (v.epsilon[0] > 0)).sum())
+    assert [part for t in m["attacks"][0]["tried"] for part in ("image", "change") if part in t] == pictures
 
 
 def test_the_distance_of_all_samples_is_computed_when_asked(widget):

@@ -44,7 +44,7 @@ class Attributions extends View {
     this.draw(figures[0], sample.image, null, side, `answer ${sample.prediction}`, "image");
     this.draw(figures[1], sample.vector.map, sample.vector, side, `λ₁ = ${number(sample.norm)} · ${this.end(sample.vector)}`, "worst direction");
     sample.maps.forEach((m, i) => this.draw(figures[i + 2], m.map, m, side,
-      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ ${fixed(m.rank)}, for ${sample.target} · ${this.end(m)}${missing(m.gap, data.incomplete)}`, m.name));
+      `cosine ${fixed(m.cosine)} (chance ${fixed(data.chance[0])}) · ρ\u00a0${fixed(m.rank)}, for ${sample.target} · ${this.end(m)}${missing(m.gap, data.incomplete)}`, m.name));
     this.lens?.show();
   }
 

@@ -58,7 +58,7 @@ export const withRows = (Base) => class extends Base {
     const plots = this.options.map((row) => row.querySelector(".fv-plot"));
     const edge = box.getBoundingClientRect();
     const places = plots.map((plot) => plot.getBoundingClientRect());
-    const [left, right] = [places[0].left - edge.left + 8, places[0].right - edge.left - 10];
+    const [left, right] = [places[0].left - edge.left + 8, Math.min(...places.map((place) => place.right)) - edge.left - 10]; // of all: long values take room
     const rowsOf = this.options.map((row) => this.methods.findIndex((k) => k.name === row.dataset.method));
     const truth = all ? 0 : this.truth;
     const logs = all ? spans.flatMap((s) => s ?? []) : rowsOf.flatMap((m) => [this.log(at, m), ...(shows(this.methods[m]) ? [this.log(at, m, 1), this.log(at, m, 2)].filter((v) => v > truth - 3) : [])]);

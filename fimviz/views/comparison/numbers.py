@@ -125,4 +125,4 @@ def _power(log: float, digits: int = 3) -> Cell:
 
 def _times(log: float, digits: int = 4) -> Cell:
     value, text = _power(log, digits)
-    return value, f"×{text}"
+    return value, text if math.isnan(log) else f"×{text}"

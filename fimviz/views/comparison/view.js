@@ -50,6 +50,9 @@ function layout(methods, legend) {
     <div class="fv-tables"></div>`;
 }
 
+/** A factor by its logarithm, as the tables have it. */
+const times = (log) => (Number.isNaN(log) ? "–" : `×${powerOfTen(log, 4)}`);
+
 class Comparison extends withWaterfall(withConvergence(withRows(View))) {
   constructor(model, root, packed) {
     super(model, root, packed);
@@ -181,11 +184,11 @@ class Comparison extends withWaterfall(withConvergence(withRows(View))) {
 
   tables() {
     const { at, methods } = this;
-    const values = methods.map((m, i) => [m.name, powerOfTen(this.log(at, i), 6), powerOfTen(this.log(at, i, 1), 6), powerOfTen(this.log(at, i, 2), 6), `×${powerOfTen(this.ratio(at, i), 4)}`,
+    const values = methods.map((m, i) => [m.name, powerOfTen(this.log(at, i), 6), powerOfTen(this.log(at, i, 1), 6), powerOfTen(this.log(at, i, 2), 6), times(this.ratio(at, i)),
       m.guarantee === "none" ? "–" : m.guarantee, ...(this.cost(i, at) ?? ["–", "–", "–"]), m.needs, m.reason]);
     const looseness = methods.map((m, i) => {
       const span = quartiles(this.data.samples.map((_, s) => this.ratio(s, i)));
-      return [m.name, ...(span ?? Array(5).fill(NaN)).map((v) => `×${powerOfTen(v, 4)}`), m.seconds === null ? "–" : number(m.seconds)];
+      return [m.name, ...(span ?? Array(5).fill(NaN)).map(times), m.seconds === null ? "–" : number(m.seconds)];
     });
     const tables = [
       [`Table: sample ${this.data.samples[at].index}`, ["method", "value", "low", "high", "÷ truth", "guarantee", "forwards", "VJPs", "JVPs", "needs", "why not"], values],
@@ -193,7 +196,7 @@ class Comparison extends withWaterfall(withConvergence(withRows(View))) {
       ["Table: the convergence", ["method", "cost", this.all ? "median ratio" : "value"], this.traces.flatMap((t) => t.points.map(([c, v]) => [t.name, number(c), powerOfTen(v, 5)]))],
     ];
     if (this.steps.length) tables.push([`Table: the layers of ${methods[this.chosen].name}`, ["layer", "kind", "factor of λ", "bound so far", "formula"],
-      this.steps.map((s) => [s.name, s.kind, s.joins ? "joins" : `×${powerOfTen(s.gain, 4)}`, powerOfTen(s.to, 4), s.formula])]);
+      this.steps.map((s) => [s.name, s.kind, s.joins ? "joins" : times(s.gain), powerOfTen(s.to, 4), s.formula])]);
     fillTables(this.$(".fv-tables"), tables);
   }
 

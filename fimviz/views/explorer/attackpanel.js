@@ -22,7 +22,10 @@ export class AttackPanel {
     this.$ = (selector) => box.querySelector(selector);
   }
 
-  show(tried, said, width, sample, radius, proof) {
+  /** What was tried, {tried} with the input's bytes where no `sample` in detail has them. */
+  show(own, said, width, sample, radius, proof) {
+    const { tried } = own;
+    const input = own.bytes ? own : sample;
     const found = tried.filter((t) => t.epsilon > 0);
     const least = found.reduce((a, b) => (!a || b.epsilon < a.epsilon ? b : a), null);
     this.$(".fv-found").textContent = tried.every((t) => t.epsilon === 0) ? `The model misses ${said} as it is: nothing has to change.`
@@ -35,7 +38,7 @@ export class AttackPanel {
       const words = t.epsilon === null ? "did not succeed" : t.epsilon === 0 ? "nothing needed" : `ε = ${number(t.epsilon)}`;
       const becomes = t.becomes === undefined ? "" : `now: ${outcomeOf(this.data, t.becomes)} (p = ${probability(t.confidence)})`;
       return `<figure class="fv-attempt"><figcaption>${escape(t.words)} <span class="fv-quiet">${escape(NORMS[t.norm] ?? t.norm)}</span></figcaption>` +
-        `<div class="fv-plate"></div>${t.change && sample ? `<div class="fv-plate fv-change"></div><div class="fv-quiet">what it adds, colours to ±${number(ends(t.change, 1)[0], 2)}, stored to ±${number(t.change.scale / 254, 1)}</div>` : ""}<div class="fv-length${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
+        `<div class="fv-plate"></div>${t.change && input ? `<div class="fv-plate fv-change"></div><div class="fv-quiet">what it adds, colours to ±${number(ends(t.change, 1)[0], 2)}, stored to ±${number(t.change.scale / 254, 1)}</div>` : ""}<div class="fv-length${t.epsilon === null ? " fv-unbroken" : ""}"><i style="width:${(100 * shares[i]).toFixed(1)}%"></i></div><div>${words}</div><div class="fv-quiet">${escape(becomes)}</div></figure>`;
     }).join("");
     const large = photographic(this.data);
     const beside = Math.min(!large ? 3 : width < 560 ? 2 : 4, tried.length);
@@ -47,7 +50,7 @@ export class AttackPanel {
       const label = `the input changed by ${t.attack}`;
       if (t.bytes || t.values) picture(plate, t, this.data, side, label);
       if (!map) return;
-      picture(plate, sample, this.data, side, label, [[t.change, 1]]);
+      picture(plate, input, this.data, side, label, [[t.change, 1]]);
       signedPicture(map, t.change, this.data, { target: side, name: `what ${t.attack} adds` });
     });
     fillTables(this.$(".fv-tables"), [["Table: the attacks on this sample", ["attack", "norm", "smallest ε", "length of the change", "becomes"],

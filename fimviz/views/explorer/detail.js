@@ -79,7 +79,8 @@ export class Detail {
         if (one.image) readInput(one, data, part);
         if (one.change) readDirection(one.change, data, part);
       }
-      m.attacks.set(a.index, a.tried);
+      if (a.image) readInput(a, data, part);
+      m.attacks.set(a.index, a);
     }
     for (const s of details) m.details.set(s.index, readSample(s, data, part));
     for (const p of planes) m.planes.set(p.index, readPlane(p, data, part));
@@ -192,14 +193,14 @@ export class Detail {
   }
 
   attacks(s, index) {
-    const tried = s.m.attacks.get(index);
-    if (!tried) {
+    const own = s.m.attacks.get(index);
+    if (!own) {
       this.missing(s, index, "attacks", ABSENT.attacks);
       return;
     }
     const box = this.boxOf(s, "attacks", (made) => new AttackPanel(made, this.view.data));
     const said = outcomeOf(this.view.data, this.view.data.labels?.[index] ?? s.m.predictions[index]);
-    box.content.show(tried, said, this.width, s.m.details.get(index), s.m.table.radius?.[index], s.m.proofs?.[index]);
+    box.content.show(own, said, this.width, s.m.details.get(index), s.m.table.radius?.[index], s.m.proofs?.[index]);
   }
 
   /** A whole view in a tab: its own sample follows the explorer's, and the other way round. */

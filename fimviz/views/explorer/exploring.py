@@ -197,6 +197,8 @@ class Exploring(Along, Working):
                 tried = attacks_of(m.spectrum, [index], found.seed, progress=tick)
                 check()
                 said = attacks_data(tried, [index], [index], struck(tried), inputs)
+                if inputs.photographs:  # the page may not have it in detail
+                    said[0]["image"] = inputs.encode(tried.spectrum.images[0])
                 models.append({"attacks": said, "tried": tried})
             details = examine(found, [index], 1, planes=0, progress=tick)
             for model, detail in zip(models, details.values(), strict=True):

@@ -1,5 +1,5 @@
 // The overview of the explorer: a strip of dots on a log axis, with a brush, and a cloud against a second number.
-import { escape } from "../kit/chart.js";
+import { escape, fitting, widthOf } from "../kit/chart.js";
 import { number, powerOfTen } from "../kit/numbers.js";
 import { OTHERS, SURE } from "../kit/palette.js";
 import { axisMarks, cloud, dotRadius, dots, fromAxis, normAxis, quantileMarks, second, swarm } from "./strip.js";
@@ -9,6 +9,8 @@ const SURENESS = [0.5, 0.9, 0.99, 0.999];
 const UNDER = 26; // room under the dots for the axis
 const OVER = 18;
 const LEGEND = 28;
+const MEDIAN = 110; // room for the median's words behind a model's name
+const BOLD = 1.1; // how much wider than others bold letters are
 
 /** A correlation in two digits, or in as many as tell it from 1. */
 export const rho = (r) => number(r, Math.abs(r) > 0.99 && Math.abs(r) < 1 ? 4 : 2);
@@ -116,8 +118,10 @@ export class Overview {
     const lanes = this.lanes.map((m, lane) => {
       const top = OVER + lane * (this.laneHeight + this.gap);
       const points = data.indices.map((i) => ({ x: this.places[lane][i][0], y: this.places[lane][i][1], color: this.color(m, i), wrong: m.correct?.[i] === false, faint: !kept.has(i) }));
-      const name = this.lanes.length > 1 ? `<text class="direct fv-on" x="10" y="${top - 4}">${escape(m.name)}</text>` : "";
-      return quantileMarks(data.indices.map((i) => m.table.norm[i]), axis, top, top + this.laneHeight, true) + dots(points, this.radius) + name;
+      const own = this.lanes.length > 1 ? fitting(m.name, (axis.right - MEDIAN) / BOLD) : "";
+      const name = own ? `<text class="direct fv-on" x="10" y="${top - 4}">${escape(own)}</text>` : "";
+      const free = own ? 24 + BOLD * widthOf(own) : axis.left;
+      return quantileMarks(data.indices.map((i) => m.table.norm[i]), axis, top, top + this.laneHeight, free) + dots(points, this.radius) + name;
     });
     const joins = this.lanes.length > 1 ? `<path class="fv-joins" d="${data.indices.filter((i) => kept.has(i)).map((i) => `M${this.places[0][i].map((v) => v.toFixed(1))}L${this.places[1][i].map((v) => v.toFixed(1))}`).join("")}"/>` : "";
     const brush = `<rect class="fv-brush" y="${OVER - 6}" height="${height - OVER + 6}"/>`;

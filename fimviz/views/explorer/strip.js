@@ -1,5 +1,5 @@
 // Dots of samples: swarms on a log axis, and a cloud against a second number. Pure functions: numbers in, SVG out.
-import { escape, marksBelow, marksBeside } from "../kit/chart.js";
+import { escape, marksBelow, marksBeside, widthOf } from "../kit/chart.js";
 import { number } from "../kit/numbers.js";
 import { decadeTicks, scale, ticks } from "../kit/axes.js";
 import { quantiles } from "../kit/quantiles.js";
@@ -103,15 +103,16 @@ export function dots(points, radius) {
   }).join("");
 }
 
-/** Quartiles of a lane as short marks under its dots, the median named. */
-export function quantileMarks(values, axis, top, bottom, named) {
+/** Quartiles of a lane as short marks under its dots, the median named above it, or from a place on that is `free`. */
+export function quantileMarks(values, axis, top, bottom, free = axis.left) {
   const [low, middle, high] = quantiles(values, [0.25, 0.5, 0.75]);
   if (Number.isNaN(middle)) return "";
   return [[low, ""], [middle, `median ${number(middle)}`], [high, ""]].map(([value, text]) => {
     const x = axis.at(value > 0 ? Math.log10(value) : -Infinity);
-    const end = x > axis.right - 110 ? "end" : x < axis.left + 60 ? "start" : "middle";
+    const wide = 0.92 * widthOf(text);
+    const begins = Math.max(free, Math.min(axis.right - wide, x - wide / 2));
     return `<line class="fv-quantile${text ? " fv-middle" : ""}" x1="${x.toFixed(1)}" x2="${x.toFixed(1)}" y1="${top}" y2="${bottom}"/>` +
-      (text && named ? `<text class="tick direct" x="${x.toFixed(1)}" y="${top - 4}" text-anchor="${end}">${text}</text>` : "");
+      (text ? `<text class="tick direct" x="${begins.toFixed(1)}" y="${top - 4}">${text}</text>` : "");
   }).join("");
 }
 

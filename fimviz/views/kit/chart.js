@@ -11,7 +11,7 @@ export function escape(text) {
 export const widthOf = (text) => [...text].reduce((sum, c) => sum + (c > "\u2e7f" || "WM@%".includes(c) ? 12.5 : c === "…" ? 12 : c !== c.toLowerCase() ? 8.6 : 6.6), 0);
 
 /** As much of a text as fits into so many pixels. */
-function fitting(text, most) {
+export function fitting(text, most) {
   while (widthOf(text) > most && text.length > 1) text = `${text.replace(/.…?$/u, "")}…`;
   return text;
 }

@@ -90,7 +90,7 @@ export class Lens {
     this.inputs.forEach((input, i) => { if (Number(input.value) !== this.at[i] || input.value === "") input.value = this.at[i]; });
     this.$(".fv-crops").innerHTML = shown.map(([name], i) =>
       `<div class="fv-crop"><canvas width="${ACROSS * ZOOM}" height="${ACROSS * ZOOM}" role="img" aria-label="${escape(name)} around row ${row}, column ${column}, enlarged"></canvas>` +
-      `<div><b>${escape(name)}</b>${words[i].map((w) => `<span>${escape(w)}</span>`).join("")}</div></div>`).join("");
+      `<div><b>${escape(name).replace(/([a-z])(?=[A-Z])/g, "$1<wbr>")}</b>${words[i].map((w) => `<span>${escape(w)}</span>`).join("")}</div></div>`).join("");
     const half = (ACROSS - 1) / 2;
     this.bar.querySelectorAll("canvas").forEach((canvas, i) => {
       const context = canvas.getContext("2d");
