@@ -8,6 +8,7 @@ taken again in float64.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -53,7 +54,7 @@ class Precision:
         if way.answers:
             return way.run(net, x, asked), 0
         block = _found(net, x.to(self.passes), way, asked)
-        if not self.sharpens:
+        if not self.sharpens or asked.enough == math.inf:
             return block, 0
         fine = block.error[:, 0] <= asked.enough * block.eigenvalues[:, 0]
         if block.beside is not None and block.beside_error is not None:

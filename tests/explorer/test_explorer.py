@@ -578,7 +578,9 @@ def test_a_network_of_which_every_logit_is_a_tie_takes_no_pass_in_float64(of_hug
     monkeypatch.setattr(
         module, "logits_at", lambda s, rows, moves, precision=None: wide.append(precision) or ask(s, rows, moves)
     )
-    walked = fv.explore(tied, batch(n=2)[0]).first.detail.walks[0]
+    m = fv.explore(tied, batch(n=2)[0]).first
+    walked = m.detail.walks[0]
+    assert m.spectrum.reason.endswith("passes in float32, with their rounding measured")
     assert not walked.kl.any()
     assert 0 < walked.kl_error.max() < 1e-6
     assert torch.float64 not in wide
