@@ -50,6 +50,9 @@ def _transposed(
     """The arguments of a convolution that takes a gradient of another one's output to that of its input x."""
     ends = [0] * (x.ndim - 2)
     if not transposed:
-        sizes = zip(x.shape[2:], gradient.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+        given = (
+            v if len(v) == len(ends) else [*v] * len(ends) for v in (stride, padding, dilation)
+        )  # one for all axes
+        sizes = zip(x.shape[2:], gradient.shape[2:], weight.shape[2:], *given, strict=True)
         ends = [size - ((out - 1) * step - 2 * pad + gap * (tap - 1) + 1) for size, out, tap, step, pad, gap in sizes]
     return gradient, weight, None, stride, padding, dilation, not transposed, ends, groups

@@ -1,6 +1,7 @@
 """Linear bounds: what must hold for every network, and against exact answers."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -305,6 +306,7 @@ def test_a_hook_that_the_graph_does_not_see_is_found():
     assert "forward hook" in found.reason
 
 
+_STATISTICS = (torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
 REFUSED = {
     "quotients in whole numbers": (lambda x: torch.div(x, 0.1, rounding_mode="floor"), "div"),
     "whole numbers": (lambda x: (4 * x).to(torch.int64).double(), "int64"),
@@ -312,6 +314,9 @@ REFUSED = {
     "edges of another number": (lambda x: nn.functional.pad(x, (1, 1), value=-5.0)[:, 1:5], "constant_pad_nd"),
     "powers of the input": (lambda x: 2.0**x, "pow"),
     "a product of two": (lambda x: x * x.flip(1), "mul"),
+    "nothing": (lambda x: torch.cat([x[:, :0].relu(), x], 1), "without a number"),
+    "a pool over the batch": (lambda x: nn.functional.max_pool3d(x.view(-1, 1, 1, 4), 1).view(-1, 4), "max_pool3d"),
+    "gains of the input": (lambda x: nn.functional.batch_norm(x, *_STATISTICS, x[0]), "batch_norm"),
 }
 
 
@@ -321,6 +326,56 @@ def test_what_lines_do_not_enclose_is_refused(name):
     net = fv.Classifier(nn.Sequential(Both(function, nn.Identity()), nn.Linear(4, 2)).double())
     with pytest.raises(NoRuleError, match=words):
         recorded(net, torch.rand(1, 4).double())
+
+
+@pytest.mark.parametrize("largest", [1e95, 1e160])
+def test_pixels_whose_rounding_has_no_bound_are_refused(largest):
+    found = fv.certified_radius(
+        fv.Classifier(nn.Linear(4, 2).double(), input_range=(0, largest)), torch.rand(1, 4).double(), attack=False
+    )
+    assert "pixels as large as" in found.reasons["linear"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_cancels_in_a_normalisation_is_counted(fused):
+    norm, mean, shift = nn.BatchNorm2d(1, eps=0.0).double().eval(), 1e6 + 0.3, 1.3e6 + 0.39
+    norm.weight.data[:], norm.bias.data[:], norm.running_mean[:] = 1.3, shift, mean
+    one = nn.Conv2d(1, 1, 1, bias=False).double()
+    one.weight.data[:] = 1.0
+    model = nn.Sequential(one if fused else nn.Identity(), norm, nn.Flatten(), nn.Linear(1, 2).double()).eval()
+    x = torch.full((1, 1, 1, 1), 0.3).double()
+    steps = recorded(fv.Classifier(model), x)
+    found = enclose(steps, Region(x.flatten(1), torch.zeros(1).double(), None))
+    (place,) = (i for i, step in enumerate(steps) if step.name == "native_batch_norm")
+    exact = Fraction(1.3) * (Fraction(0.3) - Fraction(mean)) + Fraction(shift)
+    assert float(found.low[place]) <= exact <= float(found.high[place])
+    assert found.high[place] - found.low[place] < 1e-6
+
+
+def test_a_network_that_is_flat_around_the_input():
+    """Where nothing falls, no margin is expected to end: the search must neither leave the box nor stop at once."""
+
+    class Flat(nn.Module):
+        def forward(self, x):
+            return torch.stack([0.5 + 0 * x[:, 0], (x.sum(1) - 2).relu()], 1)
+
+    x = torch.full((1, 4), 0.1).double()
+    for box, least in (((0.0, 1.0), 0.95), (None, 0.95), ((0.0, 0.6), torch.inf)):
+        found = fv.certified_radius(fv.Classifier(Flat(), input_range=box), x, method="linear", attack=False)
+        assert least <= found.radius.item() <= (1.05 if least < torch.inf else least)
+
+
+@pytest.mark.parametrize("name", ["padding", "stride", "dilation"])
+def test_one_number_for_all_axes_of_a_convolution(name):
+    x, found = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0)).double(), []
+    for value in ((2,), 2):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, **{name: value}), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)).double()
+        model(x)
+        radius = fv.certified_radius(model, x, method="linear", attack=False).radius
+        found.append((radius.item(), fv.spectrum(model, x, k=1, method="lanczos").spectral_norm.item()))
+    assert min(found[0]) > 0
+    assert found[0] == pytest.approx(found[1])
 
 
 def test_a_network_that_would_take_minutes_keeps_the_older_certificate(monkeypatch):

@@ -160,7 +160,8 @@ def _carried(steps: Sequence[Step], step: Step, does: Affine, found: Enclosed, p
     middle = [a + (b - a) / 2 for a, b in zip(low, high, strict=True)]
     half = [torch.maximum(b - m, m - a) for a, b, m in zip(low, high, middle, strict=True)]
     size = [torch.maximum(a.abs(), b.abs()) for a, b in zip(low, high, strict=True)]
-    off = _each(does.magnitude, shapes, size) + does.offset.abs().view(1, -1)
+    summed = does.offset.abs() if does.summed is None else does.summed
+    off = _each(does.magnitude, shapes, size) + summed.reshape(1, -1)
     found.off[place] = _gamma(does.terms + 8), off.norm(dim=1)
     centre = _each(does.run, shapes, middle)
     around = _each(does.magnitude, shapes, half) * (1 + 1e-12) + 2 * _gamma(does.terms + 8) * off
@@ -291,17 +292,20 @@ def _less(a: Tensor, x: Tensor, radius: Tensor, norm: Tensor, box: tuple[float, 
     near = ((low > -radius) | (high < radius)).nonzero()[:, 0]
     if not len(near):
         return reach
-    a, low, high, gamma = a[:, near], low[near], high[near], _gamma(a.shape[1] + 16)
+    gamma = _gamma(a.shape[1] + 16)
+    if len(near) == len(x):  # the corner of the box
+        reach = torch.minimum(reach, torch.maximum(-a * low, -a * high).sum(1) * (1 + gamma))
+    a, low, high = a[:, near], low[near] / radius, high[near] / radius  # so that lengths are shares of ε
     far = (norm.square() * (1 + gamma) - a.square().sum(1) * (1 - gamma)).clamp_min(0)
-    price = (norm / radius.clamp_min(1e-300)).clamp_min(1e-300)
+    price = norm.clamp_min(1e-300)
     for _ in range(_TURNS):
         step = (-a / price[:, None]).clamp(low, high)
         cut = (step == low) | (step == high)
-        spare = radius.square() - torch.where(cut, step, 0.0).square().sum(1)
+        spare = 1 - torch.where(cut, step, 0.0).square().sum(1)
         better = ((far + torch.where(cut, 0.0, a).square().sum(1)) / spare.clamp_min(1e-300)).sqrt()
         price = torch.where(spare > 0, torch.maximum(better, _FREE * price), price).clamp_min(1e-300)
     step = (-a / price[:, None]).clamp(low, high)
     along, square = (a * step).sum(1), step.square().sum(1)
-    size = (a * step).abs().sum(1) + price * (square + radius.square()) + far / price
-    value = -along - price * (square - radius.square()) / 2 + far / price / 2 + 4 * gamma * size
+    size = (a * step).abs().sum(1) + price * (square + 1) + far / price
+    value = radius * (-along - price * (square - 1) / 2 + far / price / 2 + 4 * gamma * size)
     return torch.minimum(reach, value.clamp_min(0))

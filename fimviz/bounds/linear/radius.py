@@ -25,7 +25,7 @@ _ROUNDS = 8  # in which rows are carried back
 _SHORT = 0.98  # of the way to where margins are expected to end
 _SHARES = (0.9, 0.75, 0.5)  # of a radius that was not proved, where its lines may still do
 _NEAR = 1.15  # as a ratio, what is left between a radius that was proved and one that was not, or is expected to be
-_FAR = 4.0  # as a ratio, the largest step down
+_FAR, _FURTHER = 4.0, 8.0  # as ratios, the largest steps down and up
 _SHARPER = 1.12  # times a radius, where rows that are carried back twice may still prove it
 _ROOM = 1.3  # as a ratio, how much larger the ball may be whose open rows are carried back twice
 _LAST, _WORTH = 3, 1.005  # rounds of that, and by what ratio the next one is to be further out
@@ -76,6 +76,12 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
     if not search.holds(0.0):
         return torch.zeros_like(search.best)
     most = 1.0 + float(x.abs().max()) if box is None else box[1] - box[0]  # a network can be flat at the input
+    corner = math.inf if box is None else (1 + 1e-3) * float(torch.maximum(x - box[0], box[1] - x).norm())
+
+    def further(low: float) -> float:
+        """The next radius after one that was proved: no network is known to be straight all the way to its end."""
+        return min(_SHORT * search.expected(), corner, _FURTHER * low if low else math.inf)
+
     low, high, radius = 0.0, float("inf"), min(_FIRST * search.expected(), _MOST * most)
     for _ in range(_ROUNDS):
         if search.holds(radius):
@@ -87,15 +93,16 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
         ahead = search.expected()
         if high < _NEAR * low or ahead < _NEAR**0.5 * low:
             break
-        radius = _SHORT * ahead if _SHORT * ahead < high else (low * high) ** 0.5
+        radius = further(low) if further(low) < high else (low * high) ** 0.5
         radius = max(radius, high / _FAR if high < float("inf") else 0.0)
     radius = _SHARPER * low
     for _ in range(_LAST if low and numbers(steps) <= _MODERATE else 0):
         around = search.around(radius)
         if around is None or float(around.region.radius) > _ROOM * radius:
             search.holds(_SHARPER * radius)  # what it leaves open is less to carry back twice
-        low = radius if search.holds(radius, twice=True) else low
-        radius = _SHORT * search.expected()
+        tried, held = radius, search.holds(radius, twice=True)
+        low = tried if held else low
+        radius = further(low) if held else min(further(low), _SHORT * tried)
         if radius < _WORTH * low:
             break
     if box is not None:  # all inputs that there are

@@ -42,7 +42,8 @@ _PLAIN = {"alpha": 1, "beta": 1, "rounding_mode": None}  # what sums and quotien
 _GROWTH = 1e200
 VANISHING = 1e-60  # more than that times all that underflows in sums of as many terms as there are
 _WAITS = -1  # no place of a step
-_POOLS = ("max_pool2d_with_indices", "max_pool1d", "max_pool3d_with_indices")
+_POOLS = {"max_pool2d_with_indices": 4, "max_pool3d_with_indices": 5}  # and the axes of what they read
+_LARGE = 1e90  # pixels: times what underflows in a norm, still less than `VANISHING`
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Affine:
         terms: at least as many as any number of an output, or of its transpose, is summed from.
         factors: where every number is one of the same place, times a factor, those; one tensor for each that is read.
         convolution: where it is one of a single step.
+        summed: what the sizes of the numbers that b was summed from add up to, where it is a sum itself.
     """
 
     run: Callable[..., Tensor]
@@ -64,6 +66,7 @@ class Affine:
     terms: int
     factors: tuple[Tensor, ...] | None = None
     convolution: Convolution | None = None
+    summed: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,9 @@ def recorded(net: Classifier, x: Tensor) -> list[Step]:
     Raises:
         NoRuleError: an operation that no linear bound is known of; the message names it.
     """
+    largest = max(map(abs, (float(x.min()), float(x.max()), *(net.input_range or ()))))
+    if not largest < _LARGE:
+        raise NoRuleError(f"no linear bounds of pixels as large as {largest:.0e}")
     traced, x = trace(net, x), x[:1].to(net.device).double()
 
     def logits(x: Tensor) -> Tensor:
@@ -105,6 +111,8 @@ def recorded(net: Classifier, x: Tensor) -> list[Step]:
         x = x.cpu()
         steps = _steps(_on_processor(graph), x)
         for step in steps:
+            if not step.shape.numel():
+                raise NoRuleError(f"no linear bounds of {step.name} without a number")
             _try(steps, step)
         _check_growth(steps, x)
     check(z, values(steps, x.flatten(1))[-1].view_as(z))
@@ -238,15 +246,17 @@ def _waits(node: Any) -> bool:
     if user.target is not aten.native_batch_norm.default or user.args[0] is not node or user.args[5]:
         return False
     given: Any = node.args
-    return all(a.op == "get_attr" for a in given[1:3] if a is not None) and given[0].op != "get_attr"
+    fixed: Any = (*given[1:3], *user.args[1:5])
+    return all(a.op == "get_attr" for a in fixed if a is not None) and given[0].op != "get_attr"
 
 
 def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affine:
     """A convolution and the normalisation of its channels, in evaluation mode, as one step."""
     weight, bias, *rest = (values.get(a, a) if isinstance(a, fx.Node) else a for a in convolution.args[1:])
-    gain, shift, mean, var = (values.get(a) if isinstance(a, fx.Node) else a for a in norm.args[1:5])
+    gain, shift, mean, var = (values.get(a, a) if isinstance(a, fx.Node) else a for a in norm.args[1:5])
     scale = (var + norm.args[7]).rsqrt() * (1.0 if gain is None else gain)
-    bias = (0.0 if bias is None else bias) * scale - mean * scale + (0.0 if shift is None else shift)
+    added = [(0.0 if bias is None else bias) * scale, -mean * scale, torch.zeros_like(mean) if shift is None else shift]
+    bias, summed = sum(added), torch.stack([a.abs() for a in added]).sum(0)
     transposed, groups = rest[3], rest[5]
     if transposed:  # (in, out / groups, …)
         each = scale.view(groups, 1, -1, *[1] * (weight.ndim - 2))
@@ -260,9 +270,14 @@ def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affi
 
     offset = run(torch.zeros_like(x)).contiguous()
     terms = weight.numel() + x.numel() + offset.numel() + 64
-    local = _local(weight, *rest)
+    summed = summed.view(-1, *[1] * (offset.ndim - 2)).expand_as(offset)
     return Affine(
-        run, offset, lambda given: aten.convolution.default(given, weight.abs(), None, *rest), terms, None, local
+        run,
+        offset,
+        lambda given: aten.convolution.default(given, weight.abs(), None, *rest),
+        terms,
+        convolution=_local(weight, *rest),
+        summed=summed,
     )
 
 
@@ -273,7 +288,7 @@ def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, An
         plain = not any(isinstance(g, Tensor) for g in given)
         if plain and (curve := CURVES[bare](*given, **node.kwargs)) is not None:
             return curve
-    if name in _POOLS and len(values[sources[0]].shape) > 3:
+    if len(values[sources[0]].shape) == _POOLS.get(name):
         return Largest(_windows(values[sources[0]].shape, values[node][0].shape, *node.args[1:], **node.kwargs))
     turned = any(node.kwargs.get(name, plain) != plain for name, plain in _PLAIN.items())
     turned |= bare == "constant_pad_nd" and any(node.args[2:])  # edges of another number than 0
@@ -290,10 +305,10 @@ def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, An
 
 def _one_factor(node: Any, name: str, sources: list[fx.Node]) -> bool:
     """Whether a product is one with constants alone."""
-    factors: Any = {"addmm": node.args[1:3], "baddbmm": node.args[1:3], "native_batch_norm": ()}
+    factors: Any = {"addmm": node.args[1:3], "baddbmm": node.args[1:3]}
+    if name == "native_batch_norm":
+        return not any(a in sources for a in node.args[1:5]) and not node.args[5]  # statistics of the batch
     held = [a for a in factors.get(name, node.args[:2]) if a in sources]
-    if name == "native_batch_norm" and node.args[5]:
-        return False  # statistics of the batch
     return len(held) < 2 and not (name in ("div", "convolution") and node.args[1] in sources)
 
 
@@ -327,12 +342,19 @@ def _affine(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, 
     if name == "convolution" and not any(a in sources for a in node.args[1:3]):
         weight, _, *rest = (values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args[1:])
         local = _local(weight, *rest)
-    return Affine(run, offset, _magnitude(node, name, sources, with_inputs), terms, factors, local)
+    magnitude, summed = _magnitude(node, name, sources, with_inputs), None
+    if name == "native_batch_norm":  # by channel: shift − mean · scale
+        each = (1, -1, *[1] * (offset.ndim - 2))
+        _, shift, mean = (values[a].view(each) if isinstance(a, fx.Node) else torch.zeros(()) for a in node.args[1:4])
+        summed = magnitude(mean.abs().expand_as(offset).contiguous()) + shift.abs()
+    return Affine(run, offset, magnitude, terms, factors, local, summed)
 
 
 def _local(weight: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool, outer: Any,
            groups: int) -> Convolution | None:  # fmt: skip
     """A convolution as one of blocks, which a transposed one is not."""
+    axes = weight.ndim - 2
+    stride, padding, dilation = ([*v] * (axes // len(v)) for v in (stride, padding, dilation))  # one may hold for all
     return None if transposed else Convolution(weight, stride, padding, dilation, groups)
 
 
