@@ -117,7 +117,7 @@ def explore(
             raise ValueError(f"detail is {detail}, expected places in the batch from 0 to {n - 1}")
         count = len(detail)
     hard = effort(nets.values(), inputs)
-    notes = {}
+    notes = {} if hard.totals else {"direction": f"No trace, as {_LONG}: fv.spectrum has it."}
     if k is None:
         k = min(hard.directions, most or hard.directions)
         if hard.directions < FULL.directions and most != 1:

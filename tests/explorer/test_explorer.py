@@ -564,7 +564,8 @@ def test_huge_networks_get_one_direction_and_what_is_left_out_is_said(of_huge_ne
     assert torch.float64 not in wide  # a smooth network is 1 on either side, and no divergence is worth a pass
     assert (m.detail.one_sided == 1).all()
     more = fv.explore(model(classes=40), images, labels, k=2, include=["plane"]).first
-    assert more.notes == {}
+    assert set(more.notes) == {"direction"}
+    assert "No trace" in more.notes["direction"]
     assert len(more.detail.walks) == 2
     assert len(more.detail.planes.kl) == 3
 
