@@ -22,11 +22,11 @@ from fimviz.bounds.linear.recorded import Affine, Largest, Step
 _FIRST = 0.2  # of the way to where the margins would end in a straight line, the radius to begin with
 _MOST = 0.5  # of the pixels' range, to begin with
 _ROUNDS = 8  # in which rows are carried back
-_SHORT = 0.98  # of the way to where margins are expected to end
+_SHORT = 0.99  # of the way to where margins are expected to end
 _SHARES = (0.9, 0.75, 0.5)  # of a radius that was not proved, where its lines may still do
 _NEAR = 1.15  # as a ratio, what is left between a radius that was proved and one that was not, or is expected to be
 _FAR, _FURTHER = 4.0, 8.0  # as ratios, the largest steps down and up
-_SHARPER = 1.12  # times a radius, where rows that are carried back twice may still prove it
+_SHARPER = 1.18  # times a radius, where rows that are carried back twice may still prove it
 _ROOM = 1.3  # as a ratio, how much larger the ball may be whose open rows are carried back twice
 _LAST, _WORTH = 3, 1.005  # rounds of that, and by what ratio the next one is to be further out
 _TOGETHER = 64  # rows, of which the block is as wide as those of which there are many
