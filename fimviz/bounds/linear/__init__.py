@@ -1,8 +1,8 @@
 """Linear bounds of a network over a ball of inputs, and the radii up to which they prove a prediction.
 
-Data flow: `recorded` turns a network into steps, `curves` and `lines` enclose those that bend, `enclosed` carries rows
-back to the input, `radius` looks for the largest ball. For λ₁ over a ball, `slopes` says which slopes are
-open, `multipliers` what they can do together, and `fragility` what follows.
+Data flow: `recorded` turns a network into steps, of which those of `affine` are exact, and `curves` and `lines` enclose
+those that bend; `enclosed` carries rows back to the input, in `blocks`, and `radius` looks for the largest ball. For λ₁
+over a ball, `slopes` says which slopes are open, `multipliers` what they can do together, and `fragility` what follows.
 """
 
 from __future__ import annotations

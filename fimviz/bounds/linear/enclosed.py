@@ -23,10 +23,11 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from fimviz.bounds.linear.affine import Affine
 from fimviz.bounds.linear.blocks import Block, near_by_near
 from fimviz.bounds.linear.curves import Curve
 from fimviz.bounds.linear.lines import Band, around_curve, around_largest
-from fimviz.bounds.linear.recorded import VANISHING, Affine, Largest, Step
+from fimviz.bounds.linear.recorded import VANISHING, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
 _NUMBERS = 2**18  # of a chunk of rows at the widest step: what stays in a processor's cache

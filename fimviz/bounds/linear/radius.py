@@ -14,10 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fimviz.bounds.linear.affine import Affine
 from fimviz.bounds.linear.blocks import Block, near_by_near
 from fimviz.bounds.linear.curves import Curve
 from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose, pulled
-from fimviz.bounds.linear.recorded import Affine, Largest, Step
+from fimviz.bounds.linear.recorded import Largest, Step
 
 _FIRST = 0.2  # of the way to where the margins would end in a straight line, the radius to begin with
 _MOST = 0.5  # of the pixels' range, to begin with

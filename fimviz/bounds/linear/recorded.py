@@ -8,7 +8,7 @@ like any other. The transpose of an affine step is its vector–Jacobian product
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fimviz.bounds.flow import NoRuleError
-from fimviz.bounds.linear.blocks import Convolution
+from fimviz.bounds.linear.affine import GATHERING, PRODUCTS, Affine, affine, first, is_affine, normalised
 from fimviz.bounds.linear.curves import CURVES, Curve
 from fimviz.bounds.network import check
 from fimviz.bounds.tracing import first_line, trace
@@ -26,47 +26,12 @@ from fimviz.model.classifier import Classifier, _tensor_of
 from fimviz.model.models import called
 
 aten = torch.ops.aten
-# Sums of what they are given with coefficients of at least 0, in an order that only numbers and shapes choose.
-_GATHERING = {
-    *("view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "t", "squeeze", "unsqueeze", "select"),
-    *("slice", "split", "split_with_sizes", "unbind", "cat", "stack", "clone", "alias", "detach", "_to_copy", "flip"),
-    *("roll", "constant_pad_nd", "add", "sum", "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "repeat", "unfold"),
-    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
-    *("reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d", "lift_fresh_copy"),
-}
-_PRODUCTS = {"mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "convolution", "native_batch_norm", "neg"}
-_DIFFERENCES = {"sub", "rsub"}
-_EACH = {"add", *_DIFFERENCES, "mul", "div", "neg", "native_batch_norm", "clone"}  # number by number
 _SHAPES = {"full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
-_PLAIN = {"alpha": 1, "beta": 1, "rounding_mode": None}  # what sums and quotients are called with here
 _GROWTH = 1e200
 VANISHING = 1e-60  # more than that times all that underflows in sums of as many terms as there are
 _WAITS = -1  # no place of a step
 _POOLS = {"max_pool2d_with_indices": 4, "max_pool3d_with_indices": 5}  # and the axes of what they read
 _LARGE = 1e90  # pixels: times what underflows in a norm, still less than `VANISHING`
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """A step L(…) + b of the steps that it reads.
-
-    Attributes:
-        run: of tensors as those steps return, for one input.
-        offset: b, as large as one output.
-        magnitude: |L|, with the absolute values of all coefficients, of tensors that are at least 0.
-        terms: at least as many as any number of an output, or of its transpose, is summed from.
-        factors: where every number is one of the same place, times a factor, those; one tensor for each that is read.
-        convolution: where it is one of a single step.
-        summed: what the sizes of the numbers that b was summed from add up to, where it is a sum itself.
-    """
-
-    run: Callable[..., Tensor]
-    offset: Tensor
-    magnitude: Callable[..., Tensor]
-    terms: int
-    factors: tuple[Tensor, ...] | None = None
-    convolution: Convolution | None = None
-    summed: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,26 +179,26 @@ def _append(node: Any, values: dict[fx.Node, Any], places: dict[fx.Node, int], s
         return _WAITS
     if name == "native_batch_norm" and _waits(node.args[0]):
         (source,) = [n for n in node.args[0].all_input_nodes if n in places]
-        does = _normalised(node.args[0], node, values)
+        does = normalised(node.args[0], node, values)
         steps.append(Step(name, out[0].shape, (places[source],), does))
         return len(steps) - 1
     if node.target is operator.getitem:
         made, which = node.args
         if not isinstance(values[made], list):
             return places[made] if which == 0 else _WAITS  # what a pool or a normalisation remembers
-        if _name(made) not in _GATHERING:
+        if _name(made) not in GATHERING:
             raise NoRuleError(f"no linear bounds of {_name(made)} are known")
         sources = [n for n in made.all_input_nodes if n in places]
-        whole = _affine(made, _name(made), sources, values, which)
+        whole = affine(made, _name(made), sources, values, which)
         steps.append(Step(_name(made), out.shape, tuple(places[s] for s in sources), whole))
         return len(steps) - 1
     sources = list(dict.fromkeys(source for source in node.all_input_nodes if source in places))
     reads = tuple(places[source] for source in sources)
     if _WAITS in reads:
         raise NoRuleError(f"no linear bounds of what {name} reads are known")
-    if _first(out).dtype != torch.float64:  # whole numbers go in steps, and a float32 rounds by more than is counted
-        raise NoRuleError(f"no linear bounds of {name} to {_first(out).dtype} are known")
-    shape = _first(out).shape
+    if first(out).dtype != torch.float64:  # whole numbers go in steps, and a float32 rounds by more than is counted
+        raise NoRuleError(f"no linear bounds of {name} to {first(out).dtype} are known")
+    shape = first(out).shape
     steps.append(Step(name, shape, reads, _kind(node, name, sources, values)))
     return len(steps) - 1
 
@@ -250,37 +215,6 @@ def _waits(node: Any) -> bool:
     return all(a.op == "get_attr" for a in fixed if a is not None) and given[0].op != "get_attr"
 
 
-def _normalised(convolution: Any, norm: Any, values: dict[fx.Node, Any]) -> Affine:
-    """A convolution and the normalisation of its channels, in evaluation mode, as one step."""
-    weight, bias, *rest = (values.get(a, a) if isinstance(a, fx.Node) else a for a in convolution.args[1:])
-    gain, shift, mean, var = (values.get(a, a) if isinstance(a, fx.Node) else a for a in norm.args[1:5])
-    scale = (var + norm.args[7]).rsqrt() * (1.0 if gain is None else gain)
-    added = [(0.0 if bias is None else bias) * scale, -mean * scale, torch.zeros_like(mean) if shift is None else shift]
-    bias, summed = sum(added), torch.stack([a.abs() for a in added]).sum(0)
-    transposed, groups = rest[3], rest[5]
-    if transposed:  # (in, out / groups, …)
-        each = scale.view(groups, 1, -1, *[1] * (weight.ndim - 2))
-        weight = (weight.unflatten(0, (groups, -1)) * each).flatten(0, 1)
-    else:
-        weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-    x = values[convolution.args[0]]
-
-    def run(x: Tensor) -> Tensor:
-        return aten.convolution.default(x, weight, bias, *rest)
-
-    offset = run(torch.zeros_like(x)).contiguous()
-    terms = weight.numel() + x.numel() + offset.numel() + 64
-    summed = summed.view(-1, *[1] * (offset.ndim - 2)).expand_as(offset)
-    return Affine(
-        run,
-        offset,
-        lambda given: aten.convolution.default(given, weight.abs(), None, *rest),
-        terms,
-        convolution=_local(weight, *rest),
-        summed=summed,
-    )
-
-
 def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, Any]) -> Affine | Curve | Largest:
     bare = name.removesuffix("_")
     if bare in CURVES and len(sources) == 1 and node.args[0] is sources[0]:
@@ -290,96 +224,12 @@ def _kind(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, An
             return curve
     if len(values[sources[0]].shape) == _POOLS.get(name):
         return Largest(_windows(values[sources[0]].shape, values[node][0].shape, *node.args[1:], **node.kwargs))
-    turned = any(node.kwargs.get(name, plain) != plain for name, plain in _PLAIN.items())
-    turned |= bare == "constant_pad_nd" and any(node.args[2:])  # edges of another number than 0
-    turned |= bare in {"add", *_DIFFERENCES} and len(node.args) > 2  # a factor of what is added
-    turned |= bare.startswith("avg_pool") and any((n or 0) < 0 for n in node.args[6:7])  # another divisor
-    sums = bare in _GATHERING or bare in _DIFFERENCES
-    if not turned and (sums or (bare in _PRODUCTS and _one_factor(node, bare, sources))):
-        return _affine(node, bare, sources, values)
+    if is_affine(node, bare, sources):
+        return affine(node, bare, sources, values)
     raise NoRuleError(
         f"no linear bounds of {name} are known"
-        + (" where both of what it multiplies depend on the input" if bare in _PRODUCTS else "")
+        + (" where both of what it multiplies depend on the input" if bare in PRODUCTS else "")
     )
-
-
-def _one_factor(node: Any, name: str, sources: list[fx.Node]) -> bool:
-    """Whether a product is one with constants alone."""
-    factors: Any = {"addmm": node.args[1:3], "baddbmm": node.args[1:3]}
-    if name == "native_batch_norm":
-        return not any(a in sources for a in node.args[1:5]) and not node.args[5]  # statistics of the batch
-    held = [a for a in factors.get(name, node.args[:2]) if a in sources]
-    return len(held) < 2 and not (name in ("div", "convolution") and node.args[1] in sources)
-
-
-def _affine(node: Any, name: str, sources: list[fx.Node], values: dict[fx.Node, Any], which: int = 0) -> Affine:
-    """A call, or one of the items that it returns."""
-    # What rows are carried through may lie otherwise in memory than what was recorded.
-    target: Any = aten.reshape.default if name in ("view", "_unsafe_view") else node.target
-
-    def with_inputs(change: Callable[[Any, int], Any]) -> Callable[..., Tensor]:
-        """The call, as a function of what depends on the input; `change` of the other arguments and their places."""
-
-        def run(*given: Tensor) -> Tensor:
-            known = dict(zip(sources, given, strict=True))
-
-            def at(n: fx.Node) -> Any:
-                return known[n] if n in known else change(values[n], _place(node, n))
-
-            args = [fx.node.map_arg(a, at) if _holds_nodes(a) else change(a, i) for i, a in enumerate(node.args)]
-            out = target(*args, **fx.node.map_arg(node.kwargs, at))
-            return out[which] if isinstance(out, (tuple, list)) else out
-
-        return run
-
-    run = with_inputs(lambda value, place: value)
-    zeros = [torch.zeros_like(_first(values[s])) for s in sources]
-    offset = run(*zeros).contiguous()
-    terms = sum(t.numel() for t in _tensors(values, node)) + offset.numel() + 16
-    factors, local = None, None
-    if name in _EACH and all(z.shape == offset.shape for z in zeros):
-        factors = tuple(g.reshape(-1) for g in torch.func.vjp(run, *zeros)[1](torch.ones_like(offset)))
-    if name == "convolution" and not any(a in sources for a in node.args[1:3]):
-        weight, _, *rest = (values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args[1:])
-        local = _local(weight, *rest)
-    magnitude, summed = _magnitude(node, name, sources, with_inputs), None
-    if name == "native_batch_norm":  # by channel: shift − mean · scale
-        each = (1, -1, *[1] * (offset.ndim - 2))
-        _, shift, mean = (values[a].view(each) if isinstance(a, fx.Node) else torch.zeros(()) for a in node.args[1:4])
-        summed = magnitude(mean.abs().expand_as(offset).contiguous()) + shift.abs()
-    return Affine(run, offset, magnitude, terms, factors, local, summed)
-
-
-def _local(weight: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool, outer: Any,
-           groups: int) -> Convolution | None:  # fmt: skip
-    """A convolution as one of blocks, which a transposed one is not."""
-    axes = weight.ndim - 2
-    stride, padding, dilation = ([*v] * (axes // len(v)) for v in (stride, padding, dilation))  # one may hold for all
-    return None if transposed else Convolution(weight, stride, padding, dilation, groups)
-
-
-def _magnitude(node: Any, name: str, sources: list[fx.Node], with_inputs: Any) -> Callable[..., Tensor]:
-    added = {"addmm": {0}, "baddbmm": {0}, "convolution": {2}, "native_batch_norm": {2, 3}}.get(name, set())
-    factors = {"mul": {0, 1}, "div": {1}, "mm": {0, 1}, "bmm": {0, 1}, "mv": {0, 1}, "addmm": {1, 2}}
-    factors |= {"baddbmm": {1, 2}, "convolution": {1}, "native_batch_norm": {1}}
-    signed = factors.get(name, set())
-    sums = name in _GATHERING or name in _DIFFERENCES
-
-    def change(value: Any, place: int) -> Any:
-        if isinstance(value, Tensor) and (sums or place in added):
-            return torch.zeros_like(value)
-        if name in ("add", "sub", "rsub") and isinstance(value, (int, float)):
-            return 0
-        return abs(value) if place in signed and isinstance(value, (Tensor, int, float)) else value
-
-    run = with_inputs(change)
-    if name == "neg":
-        return lambda given: given
-    if name in _DIFFERENCES:  # what is subtracted comes in with the other sign
-        taken = node.args[1 if name == "sub" else 0]
-        signs = [-1.0 if source is taken else 1.0 for source in sources]
-        return lambda *given: run(*(sign * g for sign, g in zip(signs, given, strict=True)))
-    return run
 
 
 def _windows(shape: torch.Size, out: torch.Size, kernel: Any, stride: Any = (), padding: Any = 0,
@@ -401,19 +251,3 @@ def _windows(shape: torch.Size, out: torch.Size, kernel: Any, stride: Any = (), 
         grid = grid.unfold(axis, d * (k - 1) + 1, s)[..., ::d].narrow(axis, 0, o)
     places = grid.reshape(out.numel(), -1)
     return torch.where(places < 0, places.amax(1, keepdim=True), places)
-
-
-def _first(value: Any) -> Tensor:
-    return value[0] if isinstance(value, (tuple, list)) else value
-
-
-def _holds_nodes(value: Any) -> bool:
-    return isinstance(value, fx.Node) or (isinstance(value, (tuple, list)) and any(map(_holds_nodes, value)))
-
-
-def _place(node: Any, source: fx.Node) -> int:
-    return next((i for i, a in enumerate(node.args) if a is source), -1)
-
-
-def _tensors(values: dict[fx.Node, Any], node: Any) -> list[Tensor]:
-    return [_first(values[n]) for n in node.all_input_nodes if isinstance(_first(values[n]), Tensor)]

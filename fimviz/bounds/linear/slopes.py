@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from fimviz.bounds.flow import NoBoundError
+from fimviz.bounds.linear.affine import Affine
 from fimviz.bounds.linear.blocks import Block
 from fimviz.bounds.linear.curves import Curve, slopes
 from fimviz.bounds.linear.enclosed import Enclosed, pulled
 from fimviz.bounds.linear.multipliers import Coupled, Part
-from fimviz.bounds.linear.recorded import VANISHING, Affine, Largest, Step
+from fimviz.bounds.linear.recorded import VANISHING, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
 _TERMS = 256  # units of rounding that a curve's slope may be off by, far above what it is
