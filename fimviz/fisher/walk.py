@@ -365,7 +365,7 @@ def _takes_channels_last(net: Classifier | BlackBox, images: Tensor) -> bool:
         plain = answers(net, x)
         try:
             other = answers(net, x.contiguous(memory_format=torch.channels_last))
-            net.channels_last = torch.allclose(plain, other, rtol=1e-3, atol=1e-3 * float(plain.abs().max()))
+            net.channels_last = torch.allclose(plain, other, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # of a view that only the usual layout has

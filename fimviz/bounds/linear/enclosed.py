@@ -31,7 +31,7 @@ from fimviz.bounds.linear.recorded import VANISHING, Largest, Step
 
 _UNIT = torch.finfo(torch.float64).eps
 _NUMBERS = 2**18  # of a chunk of rows at the widest step: what stays in a processor's cache
-_MANY, _MOST = 64, 2**22  # rows that are taken together all the same, as most are 0 there, up to so many numbers
+TOGETHER, _MOST = 64, 2**22  # rows that are taken together all the same, as most are 0 there, up to so many numbers
 _NARROW = 1e-9  # what rounding leaves of intervals at a point
 _TURNS, _FREE = 3, 1e-9  # in search of the price of the box, and what is left of one where all that counts is cut off
 
@@ -210,7 +210,7 @@ def _single(steps: Sequence[Step], source: int, image: Tensor, place: Tensor, fo
     parts = [Rows(*torch.zeros(5, 0, dtype=torch.float64))]
     counts = image.bincount(minlength=len(found.region.x)).tolist()
     widest = max(s.shape.numel() for s in steps[: source + 1])
-    together = max(1, _NUMBERS // widest, min(_MANY, _MOST // widest))
+    together = max(1, _NUMBERS // widest, min(TOGETHER, _MOST // widest))
     for i, own in enumerate(place.split(counts)):
         for some in own.split(together) if len(own) else ():
             rows = Block.ones(some, steps[source].shape)

@@ -17,7 +17,7 @@ from torch import Tensor
 from fimviz.bounds.linear.affine import Affine
 from fimviz.bounds.linear.blocks import Block, near_by_near
 from fimviz.bounds.linear.curves import Curve
-from fimviz.bounds.linear.enclosed import Enclosed, Region, carried, enclose, pulled
+from fimviz.bounds.linear.enclosed import TOGETHER, Enclosed, Region, carried, enclose, pulled
 from fimviz.bounds.linear.recorded import Largest, Step
 
 _FIRST = 0.2  # of the way to where the margins would end in a straight line, the radius to begin with
@@ -30,7 +30,6 @@ _FAR, _FURTHER = 4.0, 8.0  # as ratios, the largest steps down and up
 _SHARPER = 1.18  # times a radius, where rows that are carried back twice may still prove it
 _ROOM = 1.3  # as a ratio, how much larger the ball may be whose open rows are carried back twice
 _LAST, _WORTH = 3, 1.005  # rounds of that, and by what ratio the next one is to be further out
-_TOGETHER = 64  # rows, of which the block is as wide as those of which there are many
 _MODERATE = 1e9  # numbers that rows are: a round takes ten seconds an input
 MANY = 2e9  # numbers that rows are: from here on, minutes an input
 _POWER, _POWERS = 4.0, (1.5, 12.0)  # of the radius, with which margins fall beside a straight line: at first, at all
@@ -47,7 +46,7 @@ def _breadth(steps: Sequence[Step], source: int) -> int:
     """How many numbers a row of a step is on its way, one from the middle with some of its neighbours."""
     shape = steps[source].shape
     order = near_by_near(torch.arange(shape.numel()), shape)
-    rows = Block.ones(order[len(order) // 2 :][:_TOGETHER], shape)
+    rows = Block.ones(order[len(order) // 2 :][:TOGETHER], shape)
     waiting, count = {source: replace(rows, rows=rows.rows[:1])}, 0
     for place in range(source, -1, -1):
         if (c := waiting.pop(place, None)) is None:
@@ -94,8 +93,8 @@ def proved(steps: Sequence[Step], x: Tensor, rows: Tensor, box: tuple[float, flo
         ahead = search.expected()
         if high < _NEAR * low or ahead < _NEAR**0.5 * low:
             break
-        radius = further(low) if further(low) < high else (low * high) ** 0.5
-        radius = max(radius, high / _FAR if high < float("inf") else 0.0)
+        radius = further(low)
+        radius = max(radius if radius < high else (low * high) ** 0.5, high / _FAR if high < float("inf") else 0.0)
     radius = _SHARPER * low
     for _ in range(_LAST if low and numbers(steps) <= _MODERATE else 0):
         around = search.around(radius)
